@@ -1,0 +1,112 @@
+//! Who is in, and until when.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    access::Grant,
+    door::{Admission, DoorName},
+    limits,
+    packet::Link,
+    time::Moment,
+};
+
+/// A grant that runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Running {
+    /// When the door closes for this source.
+    pub until: Moment,
+    /// The interface on which the knocks came.
+    pub link: Link,
+    /// Whether the firewall has said that it is so.
+    pub confirmed: bool,
+}
+
+/// There is no room for one more grant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Full;
+
+/// All grants that run.
+#[derive(Clone, Debug, Default)]
+pub struct Doors {
+    running: BTreeMap<Admission, Running>,
+    by_end: BTreeSet<(Moment, Admission)>,
+}
+
+impl Doors {
+    /// Opens a door, or keeps it open for longer; never for shorter.
+    ///
+    /// # Errors
+    /// [`Full`] if [`limits::GRANTS`] run.
+    pub fn open(&mut self, grant: Grant, now: Moment) -> Result<(Admission, Running), Full> {
+        let (admission, link, open_for) = grant.redeem();
+        let mut running = Running { until: now.after(open_for), link, confirmed: false };
+        match self.running.get(&admission) {
+            Some(old) => {
+                running.until = running.until.max(old.until);
+                running.confirmed = old.confirmed;
+            }
+            None if self.running.len() >= limits::GRANTS => return Err(Full),
+            None => {}
+        }
+        self.insert(admission.clone(), running);
+        Ok((admission, running))
+    }
+
+    /// Takes over a grant that the firewall already holds, from before this program started.
+    pub fn adopt(&mut self, admission: Admission, until: Moment) {
+        if self.running.len() < limits::GRANTS {
+            let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
+            self.insert(admission, Running { until, link, confirmed: true });
+        }
+    }
+
+    /// Notes that the firewall has made the grant true. Says whether that is news: `false` if the door
+    /// was open before, `None` if no such grant runs.
+    pub fn confirm(&mut self, admission: &Admission) -> Option<bool> {
+        let running = self.running.get_mut(admission)?;
+        Some(!core::mem::replace(&mut running.confirmed, true))
+    }
+
+    /// Takes out one grant whose time is over at `now`.
+    pub fn expire(&mut self, now: Moment) -> Option<(Admission, Running)> {
+        let (until, _) = self.by_end.first()?;
+        if *until > now {
+            return None;
+        }
+        let (_, admission) = self.by_end.pop_first()?;
+        let running = self.running.remove(&admission)?;
+        Some((admission, running))
+    }
+
+    /// Takes out one grant for a door that `keep` does not want.
+    pub fn evict(&mut self, keep: impl Fn(&DoorName) -> bool) -> Option<(Admission, Running)> {
+        let admission = self.running.keys().find(|admission| !keep(&admission.door))?.clone();
+        let running = self.running.remove(&admission)?;
+        self.by_end.remove(&(running.until, admission.clone()));
+        Some((admission, running))
+    }
+
+    /// When the next grant ends.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Moment> {
+        self.by_end.first().map(|(until, _)| *until)
+    }
+
+    /// The grant that runs for this door and source, if one does.
+    #[must_use]
+    pub fn get(&self, admission: &Admission) -> Option<&Running> {
+        self.running.get(admission)
+    }
+
+    /// The grants that run.
+    pub fn iter(&self) -> impl Iterator<Item = (&Admission, &Running)> {
+        self.running.iter()
+    }
+
+    fn insert(&mut self, admission: Admission, running: Running) {
+        if let Some(old) = self.running.insert(admission.clone(), running) {
+            self.by_end.remove(&(old.until, admission.clone()));
+        }
+        self.by_end.insert((running.until, admission));
+    }
+}

@@ -1,0 +1,37 @@
+//! Decides which doors open, without touching anything.
+//!
+//! This crate is `no_std`: it cannot name a socket, a file, a thread or a clock. Bytes and time
+//! come in as arguments; changes and events go out as values. So every rule in here can be tested
+//! with `assert_eq!`, and every test gives the same answer twice.
+//!
+//! Read the modules in the order a packet meets them:
+//!
+//! | module         | takes              | gives                                              |
+//! |----------------|--------------------|----------------------------------------------------|
+//! | [`time`]       |                    | [`Moment`](time::Moment), a point on a clock       |
+//! | [`limits`]     |                    | the bound of everything that a stranger can grow   |
+//! | [`packet`]     | bytes              | a [`Packet`](packet::Packet)                       |
+//! | [`knock`]      | a packet           | a [`Knock`](knock::Knock); strangers can make one  |
+//! | [`door`]       |                    | the words: door, sequence, grant's key             |
+//! | [`sequences`]  | a port             | how far it leads in all sequences at once          |
+//! | [`knockers`]   | a knocker          | room for it in a table of fixed size               |
+//! | [`access`]     | a knock            | a [`Grant`](access::Grant); strangers cannot make one |
+//! | [`doors`]      | a grant            | who is in, and until when                          |
+//! | [`throttle`]   | an event           | whether it is told at once or only counted         |
+//! | [`doorkeeper`] | packets, time      | all of it, as one state machine                    |
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod access;
+pub mod door;
+pub mod doorkeeper;
+pub mod doors;
+pub mod knock;
+pub mod knockers;
+pub mod limits;
+pub mod packet;
+pub mod sequences;
+pub mod throttle;
+pub mod time;

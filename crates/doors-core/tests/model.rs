@@ -1,0 +1,172 @@
+//! The doorkeeper against a model that is too simple to be wrong.
+//!
+//! The model keeps the whole history of every source and reads it from the rules as they are
+//! documented; it knows no tree, no table and no expiry.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use doors_core::{
+    access::{Access, Rules, Verdict},
+    door::{Door, DoorName, Sequence},
+    doorkeeper::{Change, Doorkeeper},
+    knock::Knock,
+    packet::{Link, Packet},
+    time::Moment,
+};
+use proptest::prelude::*;
+
+const SEQUENCES: [(&str, &[u16]); 3] =
+    [("a", &[1, 2, 3, 4, 5]), ("b", &[1, 2, 2, 1, 3, 1]), ("c", &[6, 1, 6, 1, 6])];
+const QUIET: u64 = 5;
+const FORGET: u64 = 30;
+const OPEN: u64 = 10;
+
+#[derive(Clone, Debug, Default)]
+struct Model {
+    sources: BTreeMap<u8, Person>,
+    doors: BTreeMap<(u8, &'static str), u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Person {
+    right: Vec<u16>,
+    last: Option<u16>,
+    last_knock: u64,
+    quiet_until: u64,
+}
+
+impl Model {
+    /// The door that opens, if one does.
+    fn knock(&mut self, source: u8, port: u16, now: u64) -> Option<&'static str> {
+        let person = self.sources.entry(source).or_default();
+        if now < person.quiet_until {
+            person.quiet_until = now + QUIET;
+            return None;
+        }
+        if now >= person.last_knock + FORGET {
+            person.right.clear();
+            person.last = None;
+        }
+        let mut knocked = person.right.clone();
+        knocked.push(port);
+        let mut fitting = SEQUENCES.iter().filter(|(_, sequence)| sequence.starts_with(&knocked));
+        match fitting.next() {
+            Some((door, sequence)) => {
+                person.last = Some(port);
+                person.last_knock = now;
+                if sequence.len() > knocked.len() {
+                    person.right = knocked;
+                    return None;
+                }
+                person.right.clear();
+                self.doors.insert((source, door), now + OPEN);
+                Some(door)
+            }
+            None if person.last == Some(port) => None,
+            None => {
+                *person = Person { quiet_until: now + QUIET, ..Person::default() };
+                None
+            }
+        }
+    }
+}
+
+fn rules() -> Rules {
+    let door = |(name, ports): &(&str, &[u16])| Door {
+        name: DoorName::new(name).unwrap(),
+        sequence: Sequence::new(ports).unwrap(),
+        open_for: Duration::from_secs(OPEN),
+    };
+    Rules {
+        doors: SEQUENCES.iter().map(door).collect(),
+        quiet_after_wrong: Duration::from_secs(QUIET),
+        forget_after: Duration::from_secs(FORGET),
+    }
+}
+
+fn address(source: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, source))
+}
+
+/// Mostly whole sequences and pieces of them, so that doors do open; some noise between.
+fn knocks() -> impl Strategy<Value = Vec<(u8, u16, u64)>> {
+    let ports = prop_oneof![
+        6 => (0..SEQUENCES.len()).prop_map(|number| SEQUENCES[number].1.to_vec()),
+        2 => (0..SEQUENCES.len(), 1..5_usize).prop_map(|(number, len)| SEQUENCES[number].1[..len].to_vec()),
+        2 => prop::collection::vec(1..8_u16, 1..3),
+    ];
+    let pause = prop_oneof![8 => Just(0), 2 => 1..8_u64, 1 => 28..40_u64];
+    let burst = (1..4_u8, ports, pause, any::<bool>());
+    prop::collection::vec(burst, 1..40).prop_map(|bursts| {
+        bursts
+            .into_iter()
+            .flat_map(|(source, ports, pause, doubled)| {
+                let copies = if doubled { 2 } else { 1 };
+                ports.into_iter().enumerate().flat_map(move |(number, port)| {
+                    let wait = if number == 0 { pause } else { 0 };
+                    (0..copies).map(move |copy| (source, port, if copy == 0 { wait } else { 0 }))
+                })
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn doors_open_exactly_when_the_model_says(knocks in knocks()) {
+        let mut keeper = Doorkeeper::new(rules()).unwrap();
+        let mut model = Model::default();
+        let mut seconds = 0;
+        for (source, port, pause) in knocks {
+            seconds += pause;
+            let now = Moment::new(Duration::from_secs(seconds));
+            let packet = Packet { source: address(source), port, link: Link(1), payload: b"knock\n" };
+            keeper.handle_packet(&packet, now);
+            let opened: Vec<_> = std::iter::from_fn(|| keeper.poll_change()).collect();
+            let expected = model.knock(source, port, seconds);
+            match (&opened[..], expected) {
+                ([], None) => {}
+                ([Change::Open { admission, until, .. }], Some(door)) => {
+                    prop_assert_eq!(admission.door.as_str(), door);
+                    prop_assert_eq!(admission.source, address(source));
+                    prop_assert_eq!(*until, now.after(Duration::from_secs(OPEN)));
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let running: BTreeSet<_> =
+                keeper.doors().iter().map(|(admission, running)| (admission.clone(), running.until)).collect();
+            prop_assert_eq!(running.len(), model.doors.values().filter(|until| **until > seconds).count());
+            for (_, until) in running {
+                prop_assert!(until > now, "a grant outlives its time");
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_but_a_knock_ever_count(payload in prop::collection::vec(any::<u8>(), 0..32), port: u16) {
+        let packet = Packet { source: address(1), port, link: Link(1), payload: &payload };
+        prop_assert_eq!(Knock::parse(&packet).is_some(), payload == b"knock\n" && port != 0);
+    }
+
+    #[test]
+    fn whatever_strangers_knock_the_table_keeps_its_bound(
+        knocks in prop::collection::vec((any::<u32>(), 1..8_u16), 1..2000)
+    ) {
+        let mut access = Access::new(rules()).unwrap();
+        for (source, port) in knocks {
+            let source = IpAddr::V4(Ipv4Addr::from_bits(source | 1));
+            let packet = Packet { source, port, link: Link(1), payload: b"knock\n" };
+            let Some(knock) = Knock::parse(&packet) else { continue };
+            if let Ok(Verdict::Granted(grant)) = access.judge(&knock, Moment::default()) {
+                drop(grant.redeem());
+            }
+            prop_assert!(access.knockers().len() <= doors_core::limits::KNOCKERS);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Short scenes at the door. The clock is a number in the scene; nothing sleeps.
+
+use std::{net::IpAddr, time::Duration};
+
+use doors_core::{
+    access::Rules,
+    door::{Admission, Door, DoorName, Sequence},
+    doorkeeper::{Change, Doorkeeper, Event, Report},
+    packet::{Link, Packet},
+    time::Moment,
+};
+
+const SSH: [u16; 5] = [7001, 7002, 7003, 7004, 7005];
+const WEB: [u16; 6] = [7001, 7002, 9003, 9004, 9005, 7001];
+const CLIENT: &str = "192.0.2.7";
+const OTHER: &str = "2001:db8::7";
+
+struct Scene {
+    keeper: Doorkeeper,
+    now: Moment,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { keeper: Doorkeeper::new(rules(&[("ssh", &SSH), ("web", &WEB)])).unwrap(), now: at(0) }
+    }
+
+    fn at(&mut self, seconds: u64) -> &mut Self {
+        self.now = at(seconds);
+        self.keeper.handle_timeout(self.now);
+        self
+    }
+
+    fn knock(&mut self, source: &str, ports: &[u16]) -> &mut Self {
+        for port in ports {
+            let source = source.parse().unwrap();
+            let packet = Packet { source, port: *port, link: Link(3), payload: b"knock\n" };
+            self.keeper.handle_packet(&packet, self.now);
+        }
+        self
+    }
+
+    fn done(&mut self, door: &str, source: &str) -> &mut Self {
+        self.keeper.handle_report(Report::Done { admission: admission(door, source) }, self.now);
+        self
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        std::iter::from_fn(|| self.keeper.poll_change()).collect()
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.keeper.poll_event()).collect()
+    }
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::new(Duration::from_secs(seconds))
+}
+
+fn rules(doors: &[(&str, &[u16])]) -> Rules {
+    Rules {
+        doors: doors
+            .iter()
+            .map(|(name, ports)| Door {
+                name: DoorName::new(name).unwrap(),
+                sequence: Sequence::new(ports).unwrap(),
+                open_for: Duration::from_secs(10),
+            })
+            .collect(),
+        quiet_after_wrong: Duration::from_secs(5),
+        forget_after: Duration::from_secs(30),
+    }
+}
+
+fn admission(door: &str, source: &str) -> Admission {
+    let source: IpAddr = source.parse().unwrap();
+    Admission { door: DoorName::new(door).unwrap(), source }
+}
+
+fn open(door: &str, source: &str, until: u64) -> Change {
+    Change::Open { admission: admission(door, source), link: Link(3), until: at(until) }
+}
+
+#[test]
+fn the_exact_sequence_opens_the_door_for_its_source_only() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    assert_eq!(scene.events(), [Event::Granted(admission("ssh", CLIENT))]);
+}
+
+#[test]
+fn nothing_less_than_the_sequence_opens() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..4]).knock(OTHER, &SSH[1..]);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn the_knocks_of_two_sources_are_never_added_up() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]).knock(OTHER, &SSH[3..]).knock(CLIENT, &SSH[4..]);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn two_doors_may_share_the_beginning_of_their_sequences() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &WEB).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("web", CLIENT, 10), open("ssh", CLIENT, 10)]);
+}
+
+#[test]
+fn a_wrong_knock_makes_the_source_wait() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[7001, 7002, 7004]);
+    let wrong = Event::Wrong { source: CLIENT.parse().unwrap(), port: 7004, after: 2 };
+    assert_eq!(scene.events(), [wrong]);
+
+    scene.at(4).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), []);
+
+    // Each knock during the wait began it anew: the last was at 4.
+    scene.at(8).knock(CLIENT, &SSH[..1]);
+    scene.at(12).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), []);
+
+    scene.at(17).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 27)]);
+}
+
+#[test]
+fn a_knock_on_any_other_port_is_wrong_even_as_the_first() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[1]).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn a_wait_is_told_once() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[1, 2, 3, 4]);
+    assert_eq!(scene.events().len(), 1);
+}
+
+#[test]
+fn a_knocker_is_forgotten_some_time_after_its_last_knock() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..2]);
+    scene.at(29).knock(CLIENT, &SSH[2..4]);
+    scene.at(58).knock(CLIENT, &SSH[4..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 68)]);
+
+    scene.at(100).knock(CLIENT, &SSH[..4]);
+    scene.at(130).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 140)]);
+}
+
+#[test]
+fn a_repeated_datagram_is_ignored() {
+    let mut scene = Scene::new();
+    for port in SSH {
+        scene.knock(CLIENT, &[port, port, port]);
+    }
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+
+    // Also after the last knock: the source does not wait.
+    scene.knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+}
+
+#[test]
+fn a_sequence_may_hold_a_port_twice_in_a_row() {
+    let twice = [7001, 7001, 7002, 7002, 7001];
+    for knocks in [&twice[..], &[7001, 7001, 7001, 7002, 7002, 7001]] {
+        let mut scene = Scene::new();
+        scene.keeper = Doorkeeper::new(rules(&[("ssh", &twice)])).unwrap();
+        scene.knock(CLIENT, knocks);
+        assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    }
+}
+
+#[test]
+fn a_finished_sequence_keeps_an_open_door_open_for_longer() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
+    scene.at(8).knock(CLIENT, &SSH).done("ssh", CLIENT);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10), open("ssh", CLIENT, 18)]);
+    let (door, granted) = (admission("ssh", CLIENT), Event::Granted(admission("ssh", CLIENT)));
+    let opened = Event::Opened { admission: door.clone(), until: at(10) };
+    let extended = Event::Extended { admission: door.clone(), until: at(18) };
+    assert_eq!(scene.events(), [granted.clone(), opened, granted, extended]);
+
+    scene.at(17);
+    assert_eq!(scene.events(), []);
+    scene.at(18);
+    assert_eq!(scene.events(), [Event::Closed(door)]);
+    assert_eq!(scene.changes(), [], "the firewall closes doors by itself");
+}
+
+#[test]
+fn a_source_that_waits_keeps_its_open_door() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT).knock(CLIENT, &[1]);
+    scene.changes();
+    scene.events();
+    scene.at(9);
+    assert_eq!(scene.events(), []);
+    assert_eq!(scene.changes(), []);
+    assert_eq!(scene.keeper.doors().iter().count(), 1);
+}
+
+#[test]
+fn a_door_that_the_firewall_never_opened_is_never_called_open() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).at(10);
+    let door = admission("ssh", CLIENT);
+    assert_eq!(scene.events(), [Event::Granted(door.clone()), Event::NeverOpened(door)]);
+}
+
+#[test]
+fn a_door_found_open_is_taken_over_with_its_time() {
+    let mut scene = Scene::new();
+    let found = admission("ssh", CLIENT);
+    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7) }, at(0));
+    assert_eq!(scene.events(), [Event::Adopted { admission: found.clone(), until: at(7) }]);
+    assert_eq!(scene.changes(), []);
+    scene.at(7);
+    assert_eq!(scene.events(), [Event::Closed(found)]);
+}
+
+#[test]
+fn what_is_found_open_and_is_no_door_is_closed() {
+    let mut scene = Scene::new();
+    let found = admission("gone", CLIENT);
+    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7) }, at(0));
+    assert_eq!(scene.changes(), [Change::Close { admission: found }]);
+    assert_eq!(scene.keeper.doors().iter().count(), 0);
+}
+
+#[test]
+fn new_rules_close_the_doors_that_are_gone_and_no_others() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).knock(OTHER, &WEB).done("ssh", CLIENT).done("web", OTHER);
+    scene.changes();
+    scene.events();
+
+    scene.keeper.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])])).unwrap();
+    assert_eq!(scene.changes(), [Change::Close { admission: admission("web", OTHER) }]);
+    assert_eq!(scene.events(), [Event::Closed(admission("web", OTHER))]);
+
+    scene.knock(CLIENT, &[1, 2, 3, 4, 5]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+}
+
+#[test]
+fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]);
+    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &WEB)])).unwrap();
+    scene.knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+}
+
+#[test]
+fn impossible_rules_change_nothing() {
+    let mut scene = Scene::new();
+    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &SSH)])).unwrap_err();
+    scene.knock(CLIENT, &WEB);
+    assert_eq!(scene.changes(), [open("web", CLIENT, 10)]);
+}
+
+#[test]
+fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
+    let mut scene = Scene::new();
+    let source = |number: usize| format!("2001:db8::{number:x}");
+    for number in 0..doors_core::limits::GRANTS {
+        scene.knock(&source(number), &SSH);
+    }
+    assert_eq!(scene.changes().len(), doors_core::limits::GRANTS);
+    scene.events();
+
+    scene.knock(CLIENT, &SSH);
+    assert_eq!(scene.events(), [Event::NoRoom(admission("ssh", CLIENT))]);
+    assert_eq!(scene.changes(), []);
+
+    scene.knock(&source(5), &SSH);
+    assert_eq!(scene.changes().len(), 1, "extending needs no room");
+    scene.at(10).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 20)]);
+}
+
+#[test]
+fn the_keeper_sleeps_until_the_next_door_closes_and_no_shorter() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.keeper.next_deadline(), None);
+    scene.knock(CLIENT, &SSH[..3]).knock(OTHER, &[1]);
+    assert_eq!(scene.keeper.next_deadline(), None, "knockers are forgotten without waking up");
+    scene.at(2).knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.keeper.next_deadline(), Some(at(12)));
+    scene.at(12);
+    assert_eq!(scene.keeper.next_deadline(), None);
+}
+
+#[test]
+fn a_flood_of_forged_knocks_keeps_nobody_out_who_is_half_way() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..2]);
+    for number in 0..200_000 {
+        let forged = format!("2001:db8:f::{:x}:{:x}", number >> 16, number & 0xffff);
+        scene.knock(&forged, &[if number % 2 == 0 { 7001 } else { 1 }]);
+    }
+    scene.knock(CLIENT, &SSH[2..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    assert!(scene.keeper.access().knockers().len() <= doors_core::limits::KNOCKERS);
+    assert!(scene.events().len() <= 21);
+}
