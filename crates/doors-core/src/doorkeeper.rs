@@ -234,11 +234,7 @@ impl Doorkeeper {
         match self.doors.open(grant, now) {
             Ok((admission, running)) => {
                 self.events.push_back(Event::Granted(admission.clone()));
-                self.changes.push_back(Change::Open {
-                    admission,
-                    link: running.link,
-                    until: running.until,
-                });
+                self.changes.push_back(Change::Open { admission, link: running.link, until: running.until });
             }
             Err(_full) => self.events.push_back(Event::NoRoom(admission)),
         }

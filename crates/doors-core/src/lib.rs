@@ -21,6 +21,8 @@
 //! | [`doorkeeper`] | packets, time      | all of it, as one state machine                    |
 #![no_std]
 #![forbid(unsafe_code)]
+// A new refusal or step must break the build until somebody has thought about it.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 extern crate alloc;
 

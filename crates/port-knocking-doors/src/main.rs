@@ -1,1 +1,7 @@
-fn main() {}
+//! Opens doors in the firewall to those who knock.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    port_knocking_doors::cli::run()
+}

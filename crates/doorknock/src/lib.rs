@@ -1,0 +1,17 @@
+//! Knocks on the doors of a server, and waits until they open.
+//!
+//! Needs nothing of the system but UDP and TCP, so it builds wherever Rust's standard library does.
+//!
+//! | module       | what it does                                        |
+//! |--------------|-----------------------------------------------------|
+//! | [`cli`]      | the command line                                    |
+//! | [`target`]   | the addresses behind a name                         |
+//! | [`sequence`] | sends knocks                                        |
+//! | [`arrival`]  | waits until a port accepts                          |
+//! | [`join`]     | joins a connection with standard input and output   |
+
+pub mod arrival;
+pub mod cli;
+pub mod join;
+pub mod sequence;
+pub mod target;

@@ -1,0 +1,73 @@
+//! What the daemon would do with this configuration on this machine, without doing it.
+
+use std::fmt::Write as _;
+
+use crate::{
+    config::{Config, Hearing, origin::Origin},
+    errors::in_one_line,
+    firewall,
+    report::{knocks, seconds},
+};
+
+/// The answer.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// For a person.
+    pub(crate) text: String,
+    /// Whether the daemon would find what it needs.
+    pub(crate) would_work: bool,
+}
+
+/// Describes the configuration in force, and what it would do.
+pub(crate) async fn describe(config: &Config) -> Checked {
+    let mut text = String::new();
+    let file = config.path.as_ref().map(|path| path.display().to_string());
+    let _ = writeln!(text, "# configuration file: {}\n", file.as_deref().unwrap_or("none; default values"));
+    settings(&mut text, config);
+
+    text.push_str("\n# what this would do on this machine\n\n");
+    for (door, planned) in config.rules.doors.iter().zip(&config.plan.doors) {
+        let ports: Vec<String> = planned.ports.iter().map(ToString::to_string).collect();
+        let _ =
+            writeln!(text, "door {}: opens {} for {}", door.name, ports.join(" "), seconds(door.open_for));
+        let _ = writeln!(text, "    to whoever knocks on {}", knocks(&door.sequence));
+    }
+    let hearing = match config.hearing {
+        Hearing::Capture => "capture: packet sockets on all interfaces, no port needs opening",
+        Hearing::Sockets => "sockets: the knock ports must be open in the firewall",
+    };
+    let _ = writeln!(text, "knocks are heard with {hearing}");
+    let chosen = firewall::choose(config).await;
+    let would_work = chosen.is_ok();
+    match chosen {
+        Ok(choice) => {
+            let _ = writeln!(text, "doors are opened by {}, because {}", choice.kind, choice.why);
+        }
+        Err(error) => {
+            let _ = writeln!(text, "no door can be opened: {}", in_one_line(&error));
+        }
+    }
+    for warning in &config.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    Checked { text, would_work }
+}
+
+fn settings(text: &mut String, config: &Config) {
+    let width = |of: fn(&(String, String)) -> usize, lines: &[(String, String)]| lines.iter().map(of).max();
+    let lines: Vec<(String, String)> = config
+        .settings
+        .iter()
+        .map(|setting| {
+            let origin = match &setting.origin {
+                Origin::File(position) => format!("file, line {}", position.line),
+                other => other.to_string(),
+            };
+            (format!("{} = {}", setting.key, setting.value), origin)
+        })
+        .collect();
+    let width = width(|(left, _)| left.chars().count(), &lines).unwrap_or(0).min(60);
+    for (left, origin) in lines {
+        let _ = writeln!(text, "{left:width$}  # {origin}");
+    }
+}

@@ -1,0 +1,222 @@
+//! The command line.
+
+use std::{
+    ffi::OsString,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+use crate::{
+    check,
+    config::{self, Config, ConfigError, Surroundings, keys},
+    daemon, demo,
+    errors::in_one_line,
+    firewall::nftables::{Gate, TABLE},
+    logging,
+};
+
+/// All went well.
+const FINE: u8 = 0;
+/// It could not be done.
+const FAILED: u8 = 1;
+/// Something given to us is wrong; nothing was touched.
+const WRONG: u8 = 2;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  all went well, or the daemon was asked to stop
+  1  it could not be done; the message says why
+  2  an option, a variable or the configuration is wrong; nothing was touched
+
+Environment:
+  KNOCKER_SEQ    the magic sequence, where --magic-seq is absent
+  KNOCKER_PORTS  the ports to control, where --ports is absent
+  RUST_LOG       what is logged, where -v is absent: error, warn, info, debug or trace
+
+The configuration file is explained by --show-configuration-file-help.";
+
+/// Opens doors in the firewall to those who knock, and closes them again
+///
+/// With no command it runs the daemon, in the foreground.
+#[derive(Debug, Parser)]
+#[command(name = "port-knocking-doors", version, after_help = AFTER_HELP, max_term_width = 90)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Write a default configuration file in the home directory
+    #[arg(long)]
+    set_configuration_file_in_home: bool,
+
+    /// Show a help for the configuration file
+    #[arg(long)]
+    show_configuration_file_help: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args, Debug)]
+struct Settings {
+    /// Set configuration file path
+    #[arg(short, long, global = true)]
+    conf: Option<PathBuf>,
+
+    /// The magic sequence, between 5 and 20 UDP ports: "10001,10002,10003,10004,10005"
+    #[arg(short, long, global = true)]
+    magic_seq: Option<String>,
+
+    /// The ports to control: "22" or "22,80,8080"
+    #[arg(short, long, global = true)]
+    ports: Option<String>,
+
+    /// Log more; twice for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the configuration in force and what it would do on this machine; touch nothing
+    Check,
+    /// Take our nftables table away, when the daemon does not run
+    RemoveGate,
+    /// Show it all in a private network: knocks, a door, the kernel's rules
+    Demo(demo::Options),
+    /// The part of the demo that runs as the client
+    #[command(hide = true, disable_help_flag = true)]
+    DemoClient {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Runs the program, and says with what code it ends.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.show_configuration_file_help {
+        return print(&keys::help());
+    }
+    if cli.set_configuration_file_in_home {
+        return write_default_file();
+    }
+    match cli.command {
+        None => run_daemon(&cli.settings),
+        Some(Command::Check) => run_check(&cli.settings),
+        Some(Command::RemoveGate) => remove_gate(),
+        Some(Command::Demo(options)) => demo::run(&options),
+        Some(Command::DemoClient { arguments }) => doorknock::cli::run(arguments),
+    }
+}
+
+/// The definition of the command line, for manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+impl Settings {
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            conf: self.conf.clone(),
+            magic_seq: self.magic_seq.clone(),
+            ports: self.ports.clone(),
+            knocker_seq: std::env::var_os("KNOCKER_SEQ"),
+            knocker_ports: std::env::var_os("KNOCKER_PORTS"),
+            home: std::env::home_dir(),
+        }
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.surroundings())
+    }
+}
+
+fn run_daemon(settings: &Settings) -> ExitCode {
+    if let Err(error) = logging::start(settings.verbose) {
+        return fail(WRONG, &error);
+    }
+    let config = match settings.load() {
+        Ok(config) => config,
+        Err(error) => return fail(WRONG, &error),
+    };
+    finish(runtime().and_then(|runtime| runtime.block_on(daemon::run(config, || settings.load()))))
+}
+
+fn run_check(settings: &Settings) -> ExitCode {
+    let config = match settings.load() {
+        Ok(config) => config,
+        Err(error) => return fail(WRONG, &error),
+    };
+    let checked = runtime().map(|runtime| runtime.block_on(check::describe(&config)));
+    match checked {
+        Ok(checked) => {
+            let printed = print(&checked.text);
+            if checked.would_work { printed } else { ExitCode::from(FAILED) }
+        }
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+fn remove_gate() -> ExitCode {
+    match Gate::remove_by_hand() {
+        Ok(true) => {
+            print(&format!("the nftables table inet {TABLE} is gone; it guarded its ports until now\n"))
+        }
+        Ok(false) => print(&format!("there is no nftables table inet {TABLE}\n")),
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+fn write_default_file() -> ExitCode {
+    let Some(path) = config::path_in_home(std::env::home_dir().as_deref()) else {
+        return complain(FAILED, "there is no home directory; set HOME");
+    };
+    // Its owner alone may read the file: the sequence is a secret.
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    match created.and_then(|mut file| file.write_all(keys::default_file().as_bytes())) {
+        Ok(()) => print(&format!("written: {}\n", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let text =
+                format!("{0} exists and is left as it is; to start anew, move it away first", path.display());
+            complain(FAILED, &text)
+        }
+        Err(error) => complain(FAILED, &format!("cannot write {}: {error}", path.display())),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, daemon::RunError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(daemon::RunError::Start)
+}
+
+fn finish(ended: Result<(), daemon::RunError>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::from(FINE),
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::from(FINE),
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(FINE),
+        Err(error) => complain(FAILED, &format!("cannot print: {error}")),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    complain(code, &in_one_line(error))
+}
+
+fn complain(code: u8, text: &str) -> ExitCode {
+    // Nothing is left to tell it to if standard error is gone, too.
+    let _ = writeln!(anstream::stderr(), "port-knocking-doors: {text}");
+    ExitCode::from(code)
+}

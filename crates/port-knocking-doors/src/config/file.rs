@@ -1,0 +1,185 @@
+//! The configuration file: what was written, not yet what it means.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use doors_core::door::{DoorName, Sequence};
+use ipnet::IpNet;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    FirewallChoice, Hearing,
+    keys::{self, Key},
+    origin::{ConfigError, Given, Origin},
+    values::{Text, Value},
+};
+use crate::firewall::plan::{Ports, Refuse};
+
+/// No configuration is larger; whatever is, is something else.
+const MAX_LENGTH: u64 = 1 << 20;
+
+/// What a file says. What it leaves out is `None`.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) ports_to_controls: Option<Given<Vec<Ports>>>,
+    pub(super) opening_sequence: Option<Given<Sequence>>,
+    pub(super) check_period: Option<Given<Duration>>,
+    pub(super) quiet_after_wrong: Option<Given<Duration>>,
+    pub(super) forget_after: Option<Given<Duration>>,
+    pub(super) open_for: Option<Given<Duration>>,
+    pub(super) clean_period: Option<Given<Duration>>,
+    pub(super) firewall: Option<Given<FirewallChoice>>,
+    pub(super) listen: Option<Given<Hearing>>,
+    pub(super) zone: Option<Given<Option<String>>>,
+    pub(super) refuse: Option<Given<Refuse>>,
+    pub(super) trusted: Option<Given<Vec<IpNet>>>,
+    pub(super) remove_on_exit: Option<Given<bool>>,
+    pub(super) doors: Vec<FileDoor>,
+}
+
+/// One `[[doors]]`.
+#[derive(Debug)]
+pub(super) struct FileDoor {
+    pub(super) name: Given<DoorName>,
+    pub(super) ports: Given<Vec<Ports>>,
+    pub(super) sequence: Given<Sequence>,
+    pub(super) open_for: Option<Given<Duration>>,
+}
+
+/// Reads the text of a file; `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
+    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+    let not_text = |what| ConfigError::NotText { path: path.to_owned(), what };
+    // A pipe of this name must not keep the daemon waiting.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    // Asked of the open file, so that nobody can put another in its place in between.
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(not_text("it is no regular file"));
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err(ConfigError::Writable { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_LENGTH).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()) == Ok(MAX_LENGTH) {
+        return Err(not_text("it is larger than a megabyte"));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| not_text("it is not UTF-8 text"))
+}
+
+/// Parses the text of a file. Does no I/O, so that tests and fuzzers can call it.
+pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
+    let source = Text { path: Arc::from(path), text };
+    let table = DeTable::parse(text).map_err(|error| {
+        let origin = source.origin(error.span().map_or(0, |span| span.start));
+        ConfigError::at(&origin, format!("this is no TOML: {}", error.message().replace('\n', ", ")))
+    })?;
+    let mut file = File::default();
+    for (name, value) in table.get_ref() {
+        let key = known(&source, keys::TOP, name)?;
+        file.set(&source, key, &source.value(key.name, value))?;
+    }
+    Ok(file)
+}
+
+impl File {
+    fn set<'a>(&mut self, text: &Text<'a>, key: &Key, value: &Value<'a>) -> Result<(), ConfigError> {
+        match key.name {
+            "ports_to_controls" => self.ports_to_controls = Some(value.tcp_ports(text)?),
+            "opening_sequence" => self.opening_sequence = Some(value.sequence(text)?),
+            "firewall_rules_check_periode_seconds" => self.check_period = Some(value.seconds(1)?),
+            "ignoring_period_after_knock_error" => self.quiet_after_wrong = Some(value.seconds(0)?),
+            "max_knocker_live_time" => self.forget_after = Some(value.seconds(1)?),
+            "max_opened_door_duration" => self.open_for = Some(value.seconds(1)?),
+            "doors_cleanup_periode" => self.clean_period = Some(value.seconds(1)?),
+            "firewall" => self.firewall = Some(value.word(&FirewallChoice::WORDS)?),
+            "listen" => self.listen = Some(value.word(&Hearing::WORDS)?),
+            "zone" => self.zone = Some(zone(value)?),
+            "refuse" => {
+                self.refuse = Some(value.word(&[("drop", Refuse::Drop), ("reject", Refuse::Reject)])?);
+            }
+            "trusted" => self.trusted = Some(value.networks(text)?),
+            "on_exit" => self.remove_on_exit = Some(value.word(&[("keep", false), ("remove", true)])?),
+            "doors" => self.doors = doors(text, value)?,
+            other => debug_assert!(false, "the key {other} is defined and not read"),
+        }
+        Ok(())
+    }
+}
+
+fn zone(value: &Value<'_>) -> Result<Given<Option<String>>, ConfigError> {
+    let right = "\"auto\" or the name of a firewalld zone";
+    let text = value.text(right)?;
+    if text.is_empty() {
+        return Err(ConfigError::at(&value.origin, format!("`zone` is empty; write {right}")));
+    }
+    Ok(Given::new((text != "auto").then(|| text.to_owned()), value.origin.clone()))
+}
+
+fn doors<'a>(text: &Text<'a>, value: &Value<'a>) -> Result<Vec<FileDoor>, ConfigError> {
+    let right = "one table [[doors]] for each door";
+    let tables = value.list(text, right)?;
+    let mut doors = Vec::new();
+    for table in tables {
+        let DeValue::Table(door) = table.value else {
+            return Err(ConfigError::at(&table.origin, format!("`doors` holds no tables; write {right}")));
+        };
+        doors.push(self::door(text, &table.origin, door)?);
+    }
+    Ok(doors)
+}
+
+fn door<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Result<FileDoor, ConfigError> {
+    for (name, _) in table {
+        known(text, keys::DOOR, name)?;
+    }
+    let get = |name: &str| {
+        let found = table.iter().find(|(key, _)| key.get_ref() == name);
+        found.map(|(_, value)| text.value(name, value))
+    };
+    let required = |name: &str| {
+        get(name).ok_or_else(|| {
+            let shape = keys::find(keys::DOOR, name).map_or("", |key| key.shape);
+            ConfigError::at(origin, format!("this door has no `{name}`; add one: {shape}"))
+        })
+    };
+    Ok(FileDoor {
+        name: required("name")?.door_name()?,
+        ports: required("ports")?.ports(text)?,
+        sequence: required("sequence")?.sequence(text)?,
+        open_for: get("open_for").map(|value| value.seconds(1)).transpose()?,
+    })
+}
+
+/// The key of this name, or a complaint that names the nearest.
+fn known(
+    text: &Text<'_>,
+    keys: &'static [Key],
+    name: &Spanned<toml::de::DeString<'_>>,
+) -> Result<&'static Key, ConfigError> {
+    keys::find(keys, name.get_ref()).ok_or_else(|| {
+        let hint = match keys::nearest(keys, name.get_ref()) {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "see port-knocking-doors --show-configuration-file-help".to_owned(),
+        };
+        let origin = text.origin(name.span().start);
+        ConfigError::at(&origin, format!("`{}` is no key; {hint}", name.get_ref().escape_debug()))
+    })
+}

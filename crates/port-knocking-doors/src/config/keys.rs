@@ -1,0 +1,261 @@
+//! Every key of the configuration file, in one place.
+//!
+//! The parser knows a key only from here, and the help, the default file and the manual are printed
+//! from here.
+
+use std::fmt::Write as _;
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name, as it is written in the file.
+    pub name: &'static str,
+    /// What stands behind it, for a person.
+    pub shape: &'static str,
+    /// The value if it is left out, as TOML; `None` if it cannot be left out.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// The keys at the top of the file.
+pub const TOP: &[Key] = &[
+    Key {
+        name: "ports_to_controls",
+        shape: "list of TCP ports",
+        default: Some("[22]"),
+        help: "The TCP ports that are opened for those who knock. Together with opening_sequence this is \
+               the door called \"default\". May be left out together with it if there are [[doors]].",
+    },
+    Key {
+        name: "opening_sequence",
+        shape: "list of 5 to 20 UDP ports",
+        default: Some("[16001, 16002, 16003, 16004, 16005]"),
+        help: "The UDP ports to send \"knock\\n\" to, in this order. Choose your own, and do not choose \
+               neighbours: everybody knows the default.",
+    },
+    Key {
+        name: "firewall_rules_check_periode_seconds",
+        shape: "seconds, 1 to 31536000",
+        default: Some("10"),
+        help: "The firewall's rules are checked this often, and put back if somebody has changed them. \
+               This is the safety net: changes that the kernel or firewalld announces are repaired at once.",
+    },
+    Key {
+        name: "ignoring_period_after_knock_error",
+        shape: "seconds, 0 to 31536000",
+        default: Some("5"),
+        help: "After a wrong knock, a knocker must be quiet this long before its knocks count again. Each \
+               knock during that time starts it anew.",
+    },
+    Key {
+        name: "max_knocker_live_time",
+        shape: "seconds, 1 to 31536000",
+        default: Some("30"),
+        help: "This long after its last knock, a knocker is forgotten and must start again.",
+    },
+    Key {
+        name: "max_opened_door_duration",
+        shape: "seconds, 1 to 31536000",
+        default: Some("10"),
+        help: "How long a door stays open. Connections that were made in that time live on, so a few \
+               seconds are enough for most services.",
+    },
+    Key {
+        name: "doors_cleanup_periode",
+        shape: "seconds, 1 to 31536000",
+        default: Some("10"),
+        help: "The open doors are compared with what is open in the firewall this often. Doors close by \
+               themselves, whether or not this program runs.",
+    },
+    Key {
+        name: "firewall",
+        shape: "\"auto\", \"firewalld\" or \"nftables\"",
+        default: Some("\"auto\""),
+        help: "Which firewall opens the doors. \"auto\" takes firewalld if it is on the system bus, else our \
+               own gate in nftables.",
+    },
+    Key {
+        name: "listen",
+        shape: "\"capture\" or \"sockets\"",
+        default: Some("\"capture\""),
+        help: "How knocks are heard. \"capture\" sees packets before any firewall: no port needs opening, and \
+               a knock on any other port counts as wrong. \"sockets\" binds the knock ports, for places \
+               without CAP_NET_RAW: it hears no wrong knocks on other ports, so use 15 ports or more.",
+    },
+    Key {
+        name: "zone",
+        shape: "\"auto\" or the name of a firewalld zone",
+        default: Some("\"auto\""),
+        help: "firewalld only: the zone in which doors open. \"auto\" takes the zone that the client's \
+               traffic arrives in.",
+    },
+    Key {
+        name: "refuse",
+        shape: "\"drop\" or \"reject\"",
+        default: Some("\"drop\""),
+        help: "nftables only: what happens to a connection to a closed door. \"drop\" does not answer; \
+               \"reject\" answers like a port where nothing listens.",
+    },
+    Key {
+        name: "trusted",
+        shape: "list of networks",
+        default: Some("[]"),
+        help: "nftables only: networks that always pass the gate without knocking, for example \
+               \"192.168.1.0/24\" or \"2001:db8::/32\". With firewalld, bind such networks to a zone instead.",
+    },
+    Key {
+        name: "on_exit",
+        shape: "\"keep\" or \"remove\"",
+        default: Some("\"keep\""),
+        help: "nftables only: what happens to the gate when the daemon is stopped in order. \"keep\" leaves it: \
+               open doors close on time, and nobody gets in. \"remove\" takes it away: the ports are then as \
+               open as the rest of the firewall leaves them.",
+    },
+    Key {
+        name: "doors",
+        shape: "tables [[doors]]",
+        default: Some("[]"),
+        help: "More doors, each with its own sequence; their keys follow.",
+    },
+];
+
+/// The keys of a table `[[doors]]`.
+pub const DOOR: &[Key] = &[
+    Key {
+        name: "name",
+        shape: "text",
+        default: None,
+        help: "What the door is called in the log and in the firewall: a letter, then letters, digits, _ \
+               and -.",
+    },
+    Key {
+        name: "ports",
+        shape: "list of texts like \"22/tcp\" and \"60000-60010/udp\"",
+        default: None,
+        help: "The ports that the door opens.",
+    },
+    Key {
+        name: "sequence",
+        shape: "list of 5 to 20 UDP ports",
+        default: None,
+        help: "The UDP ports to send \"knock\\n\" to, in this order. No door's sequence may begin with \
+               the whole of another's.",
+    },
+    Key {
+        name: "open_for",
+        shape: "seconds, 1 to 31536000",
+        default: Some("max_opened_door_duration"),
+        help: "How long this door stays open.",
+    },
+];
+
+/// The longest line of the help.
+const WIDTH: usize = 78;
+
+/// The key of this name.
+pub(super) fn find(keys: &'static [Key], name: &str) -> Option<&'static Key> {
+    keys.iter().find(|key| key.name == name)
+}
+
+/// The key whose name is most like `name`, if one is like it at all.
+pub(super) fn nearest(keys: &'static [Key], name: &str) -> Option<&'static str> {
+    let likeness = |key: &Key| strsim::jaro_winkler(key.name, name);
+    let best = keys.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) > 0.75).then_some(best.name)
+}
+
+/// The help for the configuration file, as text for a terminal.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from(
+        "The configuration file is TOML. It is looked for in this order:\n\
+         \n    the file that --conf names\n    .port_knocker.toml in the home directory\n    \
+         /etc/port_knocker.toml\n\nWithout a file, default values are used. All times are in seconds.\n",
+    );
+    for (title, keys) in [("Keys at the top of the file:", TOP), ("Keys of each [[doors]]:", DOOR)] {
+        let _ = write!(text, "\n{title}\n");
+        for key in keys {
+            let default = key.default.map_or("required".to_owned(), |default| format!("default {default}"));
+            let _ = write!(text, "\n  {} — {}; {default}\n", key.name, key.shape);
+            for line in wrap(key.help, WIDTH.saturating_sub(6)) {
+                let _ = writeln!(text, "      {line}");
+            }
+        }
+    }
+    text.push_str("\nAn example with a door of its own:\n\n");
+    for line in EXAMPLE_DOOR.lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+    text
+}
+
+/// The file that `--set-configuration-file-in-home` writes.
+#[must_use]
+pub fn default_file() -> String {
+    let mut text = String::from(
+        "# Configuration of port-knocking-doors.\n# Explained by: port-knocking-doors \
+         --show-configuration-file-help\n",
+    );
+    for key in TOP {
+        let Some(default) = key.default.filter(|_| key.name != "doors") else { continue };
+        text.push('\n');
+        for line in wrap(key.help, WIDTH) {
+            let _ = writeln!(text, "# {line}");
+        }
+        let in_force = ["ports_to_controls", "opening_sequence"].contains(&key.name);
+        let _ = writeln!(text, "{}{} = {default}", if in_force { "" } else { "# " }, key.name);
+    }
+    text.push_str("\n# A door of its own. It stays at the end of the file.\n#\n");
+    for line in EXAMPLE_DOOR.lines() {
+        let _ = writeln!(text, "# {line}");
+    }
+    text
+}
+
+/// The keys as a page of the manual, in Markdown.
+#[must_use]
+pub fn manual() -> String {
+    let mut text = String::new();
+    for (title, keys) in [("Keys at the top of the file", TOP), ("Keys of each `[[doors]]`", DOOR)] {
+        let _ = write!(text, "## {title}\n\n| key | value | default |\n|---|---|---|\n");
+        for key in keys {
+            let default = key.default.map_or("required".to_owned(), |default| format!("`{default}`"));
+            let _ = writeln!(text, "| [`{0}`](#{0}) | {1} | {default} |", key.name, key.shape);
+        }
+        for key in keys {
+            let _ = write!(text, "\n### `{}`\n\n", key.name);
+            for line in wrap(key.help, 100) {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        text.push('\n');
+    }
+    let _ = write!(text, "## An example\n\n```toml\n{EXAMPLE_DOOR}```\n");
+    text
+}
+
+/// A door as an administrator might write it.
+const EXAMPLE_DOOR: &str = "\
+[[doors]]
+name = \"office\"
+ports = [\"22/tcp\", \"60000-60010/udp\"]
+sequence = [40871, 12903, 55012, 7741, 31337, 20666]
+open_for = 30
+";
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let fits = |line: &String| line.is_empty() || line.chars().count().saturating_add(word.len()) < width;
+        match lines.last_mut().filter(|line| fits(line)) {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,133 @@
+//! Where a value comes from, and what is wrong with it.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// An option of the command line.
+    Option(&'static str),
+    /// A variable of the environment.
+    Variable(&'static str),
+    /// A place in the configuration file.
+    File(Position),
+    /// Nobody said anything.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(name) => write!(f, "option {name}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::File(position) => write!(f, "{}:{}", position.path.display(), position.line),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Position {
+    /// The file.
+    pub path: Arc<Path>,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+}
+
+/// A value, and where it comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Given<T> {
+    /// The value.
+    pub value: T,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl<T> Given<T> {
+    /// A value from somewhere.
+    pub(crate) fn new(value: T, origin: Origin) -> Self {
+        Self { value, origin }
+    }
+
+    /// Nobody said anything.
+    pub(crate) fn default(value: T) -> Self {
+        Self { value, origin: Origin::Default }
+    }
+}
+
+/// Why there is no configuration. The message names the source, what is wrong there, and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is missing or may not be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The file is no file of text.
+    #[error("cannot use the configuration file {}: {what}", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// Anybody could have written the file.
+    #[error(
+        "the configuration file {0} can be changed by everybody (mode {mode:03o}); try: chmod o-w {0}",
+        path.display()
+    )]
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A place in the file is wrong.
+    #[error("{}:{}:{}: {what}", position.path.display(), position.line, position.column)]
+    InFile {
+        /// Where.
+        position: Position,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// An option or a variable is wrong.
+    #[error("{name}: {what}")]
+    Outside {
+        /// The option or variable.
+        name: &'static str,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// Something is missing from the file as a whole.
+    #[error("{}: {what}", path.display())]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// Values that are right for themselves do not fit together.
+    #[error("{0}")]
+    Together(String),
+}
+
+impl ConfigError {
+    /// Something is wrong with a value from there.
+    pub(crate) fn at(origin: &Origin, what: String) -> Self {
+        match origin {
+            Origin::Option(name) | Origin::Variable(name) => Self::Outside { name, what },
+            Origin::File(position) => Self::InFile { position: position.clone(), what },
+            Origin::Default => Self::Together(what),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Reads single values: out of TOML, and out of the texts of options and variables.
+
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use doors_core::door::{DoorName, Sequence};
+use ipnet::IpNet;
+use toml::{Spanned, de::DeValue};
+
+use super::origin::{ConfigError, Given, Origin, Position};
+use crate::firewall::plan::{Ports, Protocol};
+
+/// The longest time in seconds: a year.
+const MAX_SECONDS: u64 = 31_536_000;
+
+/// The text of a file, to find places in it.
+#[derive(Debug)]
+pub(super) struct Text<'a> {
+    pub(super) path: Arc<Path>,
+    pub(super) text: &'a str,
+}
+
+/// One value in a file, its name, and where it stands.
+#[derive(Debug)]
+pub(super) struct Value<'a> {
+    pub(super) name: String,
+    pub(super) value: &'a DeValue<'a>,
+    pub(super) origin: Origin,
+}
+
+impl<'a> Text<'a> {
+    /// The place of a byte.
+    pub(super) fn origin(&self, byte: usize) -> Origin {
+        let before = self.text.get(..byte).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |at| at.saturating_add(1));
+        let column = before.get(line_start..).unwrap_or_default().chars().count();
+        Origin::File(Position {
+            path: Arc::clone(&self.path),
+            line: before.matches('\n').count().saturating_add(1),
+            column: column.saturating_add(1),
+        })
+    }
+
+    /// A named value.
+    pub(super) fn value(&self, name: &str, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
+        Value { name: name.to_owned(), value: value.get_ref(), origin: self.origin(value.span().start) }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The same place, with a complaint.
+    fn wrong(&self, what: &str, right: &str) -> ConfigError {
+        ConfigError::at(&self.origin, format!("`{}` {what}; write {right}", self.name))
+    }
+
+    fn given<T>(&self, value: T) -> Given<T> {
+        Given::new(value, self.origin.clone())
+    }
+
+    /// A number in a range.
+    pub(super) fn number(
+        &self,
+        range: std::ops::RangeInclusive<u64>,
+        unit: &str,
+    ) -> Result<u64, ConfigError> {
+        let right = || format!("a number of {unit} from {} to {}", range.start(), range.end());
+        let DeValue::Integer(integer) = self.value else {
+            return Err(self.wrong(&format!("is {}", kind(self.value)), &right()));
+        };
+        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let fits =
+            number.and_then(|number| u64::try_from(number).ok()).filter(|number| range.contains(number));
+        fits.ok_or_else(|| self.wrong(&format!("is {}", integer.as_str()), &right()))
+    }
+
+    /// A time in seconds.
+    pub(super) fn seconds(&self, at_least: u64) -> Result<Given<Duration>, ConfigError> {
+        let seconds = self.number(at_least..=MAX_SECONDS, "seconds")?;
+        Ok(self.given(Duration::from_secs(seconds)))
+    }
+
+    /// A text.
+    pub(super) fn text(&self, right: &str) -> Result<&'a str, ConfigError> {
+        match self.value {
+            DeValue::String(text) => Ok(text),
+            other => Err(self.wrong(&format!("is {}", kind(other)), right)),
+        }
+    }
+
+    /// One of some words.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<Given<T>, ConfigError> {
+        let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let right = quoted.join(" or ");
+        let text = self.text(&right)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        let (_, value) = found.ok_or_else(|| self.wrong(&format!("is \"{text}\""), &right))?;
+        Ok(self.given(*value))
+    }
+
+    /// A list.
+    pub(super) fn list(&self, text: &Text<'a>, right: &str) -> Result<Vec<Value<'a>>, ConfigError> {
+        match self.value {
+            DeValue::Array(array) => Ok(array.iter().map(|item| text.value(&self.name, item)).collect()),
+            other => Err(self.wrong(&format!("is {}", kind(other)), right)),
+        }
+    }
+
+    /// A list of ports.
+    fn port_list(&self, text: &Text<'a>) -> Result<Vec<u16>, ConfigError> {
+        let items = self.list(text, "a list of ports like [7000, 8000]")?;
+        let port = |item: &Value<'a>| {
+            let number = item.number(1..=65535, "a port")?;
+            Ok(u16::try_from(number).unwrap_or(0))
+        };
+        items.iter().map(port).collect()
+    }
+
+    /// The ports of a sequence.
+    pub(super) fn sequence(&self, text: &Text<'a>) -> Result<Given<Sequence>, ConfigError> {
+        let ports = self.port_list(text)?;
+        Ok(self.given(sequence(&ports, &self.origin, &format!("`{}`: ", self.name))?))
+    }
+
+    /// TCP ports to control.
+    pub(super) fn tcp_ports(&self, text: &Text<'a>) -> Result<Given<Vec<Ports>>, ConfigError> {
+        let ports = self.port_list(text)?;
+        Ok(self.given(tcp_ports(&ports, &self.origin, &format!("`{}`: ", self.name))?))
+    }
+
+    /// Ports with their protocols.
+    pub(super) fn ports(&self, text: &Text<'a>) -> Result<Given<Vec<Ports>>, ConfigError> {
+        let right = "a list like [\"22/tcp\", \"60000-60010/udp\"]";
+        let mut all: Vec<Ports> = Vec::new();
+        for item in self.list(text, right)? {
+            let written = item.text("a text like \"22/tcp\" or \"60000-60010/udp\"")?;
+            let ports = parse_ports(written).ok_or_else(|| {
+                item.wrong(
+                    &format!("holds \"{written}\""),
+                    "a port from 1 to 65535 or a range, and a protocol, like \"22/tcp\" or \"60000-60010/udp\"",
+                )
+            })?;
+            let overlap = |other: &&Ports| {
+                other.protocol == ports.protocol && other.first <= ports.last && ports.first <= other.last
+            };
+            if let Some(other) = all.iter().find(overlap) {
+                return Err(
+                    item.wrong(&format!("holds {ports} and {other}, which overlap"), "each port once")
+                );
+            }
+            all.push(ports);
+        }
+        if all.is_empty() {
+            return Err(self.wrong("is empty", right));
+        }
+        Ok(self.given(all))
+    }
+
+    /// Networks.
+    pub(super) fn networks(&self, text: &Text<'a>) -> Result<Given<Vec<IpNet>>, ConfigError> {
+        let mut all = Vec::new();
+        for item in self.list(text, "a list of networks like [\"192.168.1.0/24\"]")? {
+            let right = "a network like \"192.168.1.0/24\" or \"2001:db8::/32\"";
+            let written = item.text(right)?;
+            let address = || written.parse::<IpAddr>().map(IpNet::from);
+            let network = written.parse::<IpNet>().ok().or_else(|| address().ok());
+            let network = network.ok_or_else(|| item.wrong(&format!("holds \"{written}\""), right))?;
+            if network.addr() != network.network() {
+                let what = format!("holds \"{written}\", which is an address within a network");
+                return Err(item.wrong(&what, &format!("\"{}\"", network.trunc())));
+            }
+            all.push(network);
+        }
+        Ok(self.given(all))
+    }
+
+    /// The name of a door.
+    pub(super) fn door_name(&self) -> Result<Given<DoorName>, ConfigError> {
+        let text = self.text("a name like \"ssh\"")?;
+        let name = DoorName::new(text)
+            .map_err(|bad| ConfigError::at(&self.origin, format!("`{}`: \"{text}\" {bad}", self.name)))?;
+        Ok(self.given(name))
+    }
+}
+
+/// Ports out of a text like `22,80,8080`.
+pub(super) fn port_texts(text: &str, origin: &Origin) -> Result<Vec<u16>, ConfigError> {
+    let port = |part: &str| {
+        let port = part.trim().parse::<u16>().ok().filter(|port| *port != 0);
+        port.ok_or_else(|| {
+            let what =
+                format!("\"{}\" is no port; write numbers from 1 to 65535 with commas between", part.trim());
+            ConfigError::at(origin, what)
+        })
+    };
+    if text.trim().is_empty() {
+        let what = "is empty; write ports with commas between, like 7000,8000".to_owned();
+        return Err(ConfigError::at(origin, what));
+    }
+    text.split(',').map(port).collect()
+}
+
+/// Ports in the order in which they are knocked on.
+pub(super) fn sequence(ports: &[u16], origin: &Origin, name: &str) -> Result<Sequence, ConfigError> {
+    Sequence::new(ports).map_err(|bad| ConfigError::at(origin, format!("{name}{bad}")))
+}
+
+/// TCP ports, each once.
+pub(super) fn tcp_ports(ports: &[u16], origin: &Origin, name: &str) -> Result<Vec<Ports>, ConfigError> {
+    if ports.is_empty() {
+        return Err(ConfigError::at(origin, format!("{name}is empty; write at least one port, like 22")));
+    }
+    for (at, port) in ports.iter().enumerate() {
+        if ports.iter().take(at).any(|before| before == port) {
+            let what = format!("{name}the port {port} is there twice; write each port once");
+            return Err(ConfigError::at(origin, what));
+        }
+    }
+    Ok(ports.iter().copied().map(Ports::tcp).collect())
+}
+
+fn parse_ports(text: &str) -> Option<Ports> {
+    let (numbers, protocol) = text.split_once('/')?;
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0);
+    let (first, last) = match numbers.split_once('-') {
+        Some((first, last)) => (port(first)?, port(last)?),
+        None => (port(numbers)?, port(numbers)?),
+    };
+    (first <= last).then_some(Ports { protocol, first, last })
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "a yes or no",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,74 @@
+//! What is allowed and unwise.
+
+use doors_core::{
+    access::Rules,
+    door::{DoorName, Sequence},
+};
+
+use super::{FirewallChoice, Hearing};
+use crate::firewall::plan::Plan;
+
+/// Something that an administrator should know.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Warning {
+    /// The sequence stands in the documentation.
+    #[error(
+        "the door `{0}` opens to the published default sequence, which everybody knows; choose your own \
+         with opening_sequence, KNOCKER_SEQ or --magic-seq"
+    )]
+    Published(DoorName),
+    /// The ports are neighbours.
+    #[error("the door `{0}` opens to ports that count up or down, which is what a scan looks like; mix them")]
+    Neighbours(DoorName),
+    /// Sockets hear only the knock ports, so that only their order is secret.
+    #[error(
+        "with listen = \"sockets\" only the order of the {len} ports of the door `{door}` is secret, and it \
+         can be guessed; use 15 ports or more, or listen = \"capture\""
+    )]
+    Short {
+        /// The door.
+        door: DoorName,
+        /// How many different ports its sequence has.
+        len: usize,
+    },
+    /// A key that the chosen firewall does not know.
+    #[error("`{0}` has no effect with firewall = \"firewalld\"")]
+    OnlyGate(&'static str),
+    /// A key that the chosen firewall does not know.
+    #[error("`zone` has no effect with firewall = \"nftables\"")]
+    OnlyFirewalld,
+}
+
+/// With fewer different ports than this, their order has less than 40 bits (15! is above 2⁴⁰).
+const HARD_TO_GUESS: usize = 15;
+
+pub(super) fn of(rules: &Rules, plan: &Plan, hearing: Hearing, firewall: FirewallChoice) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for door in &rules.doors {
+        let ports = door.sequence.ports();
+        let mut different = ports.to_vec();
+        different.sort_unstable();
+        different.dedup();
+        let steps = |up: i32| {
+            ports.windows(2).all(|pair| match pair {
+                [a, b] => i32::from(*b).wrapping_sub(i32::from(*a)) == up,
+                _ => false,
+            })
+        };
+        if ports == Sequence::PUBLISHED {
+            warnings.push(Warning::Published(door.name.clone()));
+        } else if steps(1) || steps(-1) {
+            warnings.push(Warning::Neighbours(door.name.clone()));
+        }
+        if hearing == Hearing::Sockets && different.len() < HARD_TO_GUESS {
+            warnings.push(Warning::Short { door: door.name.clone(), len: different.len() });
+        }
+    }
+    if firewall == FirewallChoice::Firewalld && !plan.trusted.is_empty() {
+        warnings.push(Warning::OnlyGate("trusted"));
+    }
+    if firewall == FirewallChoice::Nftables && plan.zone.is_some() {
+        warnings.push(Warning::OnlyFirewalld);
+    }
+    warnings
+}

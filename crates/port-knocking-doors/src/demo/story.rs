@@ -1,0 +1,259 @@
+//! The steps of the demo, in order.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+
+use super::screen::Screen;
+use crate::{
+    firewall::nftables::picture,
+    lab::{LabError, Namespace, Process},
+    netlink::NetlinkError,
+};
+
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8));
+/// The port behind the door.
+const PORT: u16 = 22;
+const SEQUENCE: &str = "40871,12903,55012,7741,31337";
+/// How long the door stays open in the demo.
+const OPEN_FOR: u64 = 3;
+/// A port that does not answer this long is closed. Both ends are on this machine.
+const NO_ANSWER: Duration = Duration::from_millis(400);
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why the demo cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DemoError {
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    #[error("cannot {what}")]
+    Io { what: &'static str, source: io::Error },
+    #[error("cannot read the kernel's ruleset")]
+    Kernel(#[from] NetlinkError),
+    #[error("{0}")]
+    NotAsItMustBe(String),
+}
+
+fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
+    move |source| DemoError::Io { what, source }
+}
+
+/// The private network and who is in it.
+pub(super) struct Story {
+    screen: Screen,
+    steps: usize,
+    server: Namespace,
+    client: Namespace,
+    daemon: Process,
+}
+
+impl Story {
+    /// Makes the network and starts the daemon.
+    pub(super) fn begin(screen: Screen, _firewalld: bool) -> Result<Self, DemoError> {
+        let server = Namespace::new()?;
+        let client = Namespace::new()?;
+        client.cable("client", &server, "server")?;
+        for (namespace, link, address) in
+            [(&server, "server", SERVER), (&client, "client", CLIENT), (&client, "client", STRANGER)]
+        {
+            let network = ipnet::IpNet::new_assert(address, 24);
+            namespace.address(link, network)?;
+        }
+        listen(&server)?;
+        screen.remark("client 192.0.2.7 ─┐");
+        screen.remark("                  ├── a cable ── server 192.0.2.1, which listens on port 22");
+        screen.remark("stranger 192.0.2.8┘             both in private network namespaces");
+        let daemon = start_daemon(&server)?;
+        Ok(Self { screen, steps: 0, server, client, daemon })
+    }
+
+    /// Tells the story. The first thing that is not as it must be ends it.
+    pub(super) fn tell(mut self) -> Result<(), DemoError> {
+        self.step("The daemon starts, and closes the door in the kernel");
+        self.screen.command("server", "port-knocking-doors");
+        self.hear("ready")?;
+        self.show_kernel()?;
+        self.must_be_closed(CLIENT, "the client")?;
+
+        self.step("The client knocks");
+        self.knock()?;
+        self.hear("opened:")?;
+        self.show_grants()?;
+
+        self.step("Only the client sees an open door");
+        self.must_be_closed(STRANGER, "the stranger")?;
+        let mut session = self.connect(CLIENT).map_err(io_error("connect through the open door"))?;
+        self.must_echo(&mut session, "the client connects and stays connected")?;
+
+        self.step("The door closes by itself");
+        self.hear("closed:")?;
+        self.show_grants()?;
+        self.must_be_closed(CLIENT, "the client, with a new connection,")?;
+        self.must_echo(&mut session, "the connection made before lives on")?;
+
+        self.step("Even with the daemon killed, the kernel closes the door on time");
+        self.knock()?;
+        self.hear("opened:")?;
+        let opened = Instant::now();
+        self.screen.command("server", "kill -9 $(pidof port-knocking-doors)");
+        self.daemon.signal(Signal::KILL).map_err(io_error("kill the daemon"))?;
+        self.daemon.wait(PATIENCE).map_err(io_error("wait for the daemon's end"))?;
+        self.connect(CLIENT).map_err(io_error("connect while the door is still open"))?;
+        self.screen.right("the door is still open");
+        while self.connect(CLIENT).is_ok() {
+            if opened.elapsed() > PATIENCE {
+                return Err(DemoError::NotAsItMustBe("the door stays open".to_owned()));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let after = opened.elapsed().saturating_sub(NO_ANSWER).as_secs_f64();
+        self.screen.right(&format!("the door closed after {after:.1} s, and nobody was there to close it"));
+        self.show_grants()?;
+        self.screen.remark("");
+        self.screen.right("everything was as it must be; nothing of it is left on this machine");
+        Ok(())
+    }
+
+    fn step(&mut self, text: &str) {
+        self.steps = self.steps.saturating_add(1);
+        self.screen.step(self.steps, text);
+    }
+
+    /// Waits for a line of the daemon's log, and shows it with those before it.
+    fn hear(&mut self, text: &str) -> Result<(), DemoError> {
+        let heard = self.daemon.wait_for(text, PATIENCE);
+        for line in self.daemon.take_lines() {
+            self.screen.log(&line);
+        }
+        match heard {
+            Some(line) => {
+                self.screen.log(&line);
+                Ok(())
+            }
+            None => Err(DemoError::NotAsItMustBe(format!("the daemon did not say: {text}"))),
+        }
+    }
+
+    /// Shows the whole table in the kernel.
+    fn show_kernel(&self) -> Result<(), DemoError> {
+        if let Some(text) = self.server.enter(picture::draw)? {
+            self.screen.kernel(&text);
+        }
+        Ok(())
+    }
+
+    /// Shows what changes in it: who is in, and how many packets were refused.
+    fn show_grants(&self) -> Result<(), DemoError> {
+        if let Some(text) = self.server.enter(picture::draw)? {
+            let changing = |line: &&str| line.contains("  set ") || line.contains("counter");
+            self.screen.kernel(&text.lines().filter(changing).collect::<Vec<_>>().join("\n"));
+        }
+        Ok(())
+    }
+
+    /// Runs the client, as anybody would.
+    fn knock(&mut self) -> Result<(), DemoError> {
+        let arguments = format!("{SEQUENCE} --wait {PORT} --delay 0");
+        self.screen.command("client", &format!("doorknock sequence {SERVER} \\"));
+        self.screen.command("      ", &format!("    {arguments}"));
+        let mut command = this_program()?;
+        command.args(["demo-client", "sequence", &SERVER.to_string()]).args(arguments.split(' '));
+        let mut client = Process::start(&self.client, command).map_err(io_error("start the client"))?;
+        let ended = client.finish(PATIENCE).map_err(io_error("wait for the client"))?;
+        match ended {
+            Some((status, said)) if status.success() => {
+                self.screen.right(&said);
+                Ok(())
+            }
+            Some((_, said)) => Err(DemoError::NotAsItMustBe(format!("the client failed: {said}"))),
+            None => Err(DemoError::NotAsItMustBe("the client does not end".to_owned())),
+        }
+    }
+
+    fn must_be_closed(&self, source: IpAddr, who: &str) -> Result<(), DemoError> {
+        match self.connect(source) {
+            Ok(_) => Err(DemoError::NotAsItMustBe(format!("{who} ({source}) gets in"))),
+            Err(_) => {
+                self.screen.right(&format!("{who} ({source}) finds port {PORT} closed: no answer"));
+                Ok(())
+            }
+        }
+    }
+
+    fn must_echo(&self, session: &mut TcpStream, what: &str) -> Result<(), DemoError> {
+        let mut answer = [0; 5];
+        let echoed = session.write_all(b"hello").and_then(|()| session.read_exact(&mut answer));
+        echoed.map_err(io_error("use the connection"))?;
+        self.screen.right(what);
+        Ok(())
+    }
+
+    /// Connects from one of the client's addresses.
+    fn connect(&self, source: IpAddr) -> io::Result<TcpStream> {
+        self.client.enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.connect_timeout(&SocketAddr::new(SERVER, PORT).into(), NO_ANSWER)?;
+            let stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        })
+    }
+}
+
+/// Something behind the door: it gives back what it gets.
+fn listen(server: &Namespace) -> Result<(), DemoError> {
+    let listener =
+        server.enter(|| TcpListener::bind((SERVER, PORT))).map_err(io_error("listen in the namespace"))?;
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut back = &stream;
+                io::copy(&mut &stream, &mut back)
+            });
+        }
+    });
+    Ok(())
+}
+
+fn start_daemon(server: &Namespace) -> Result<Process, DemoError> {
+    let config = format!(
+        "ports_to_controls = [{PORT}]\nopening_sequence = [{SEQUENCE}]\n\
+         max_opened_door_duration = {OPEN_FOR}\nfirewall = \"nftables\"\n"
+    );
+    let mut command = this_program()?;
+    // The file has no name by the time the daemon reads it, so nothing is left of it.
+    command.args(["--conf", "/dev/stdin"]).stdin(nameless_file(&config)?);
+    command.env_remove("KNOCKER_SEQ").env_remove("KNOCKER_PORTS").env_remove("RUST_LOG");
+    command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+    Process::start(server, command).map_err(io_error("start the daemon"))
+}
+
+fn this_program() -> Result<Command, DemoError> {
+    std::env::current_exe().map(Command::new).map_err(io_error("find this program"))
+}
+
+fn nameless_file(text: &str) -> Result<fs::File, DemoError> {
+    let path: PathBuf = std::env::temp_dir().join(format!("port-knocking-doors-demo-{}", std::process::id()));
+    let write = || {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        fs::remove_file(&path)?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    write().map_err(io_error("write the demo's configuration"))
+}

@@ -1,0 +1,3 @@
+//! firewalld, over D-Bus.
+
+pub(crate) mod bus;

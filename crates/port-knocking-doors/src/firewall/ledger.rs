@@ -1,0 +1,59 @@
+//! What must be true in the firewall, so that it can be made true again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use doors_core::{
+    door::{Admission, DoorName},
+    packet::Link,
+    time::Moment,
+};
+
+/// One grant that runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Standing {
+    /// When the door closes.
+    pub(crate) until: Moment,
+    /// The interface on which the knocks came.
+    pub(crate) link: Link,
+}
+
+/// The grants that the firewall was told of and that still run. The core bounds their number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    standing: BTreeMap<Admission, Standing>,
+}
+
+impl Ledger {
+    /// Notes a grant.
+    pub(crate) fn note(&mut self, admission: Admission, standing: Standing) {
+        self.standing.insert(admission, standing);
+    }
+
+    /// Forgets a grant.
+    pub(crate) fn strike(&mut self, admission: &Admission) {
+        self.standing.remove(admission);
+    }
+
+    /// Forgets what is over at `now`.
+    pub(crate) fn prune(&mut self, now: Moment) {
+        self.standing.retain(|_, standing| standing.until > now);
+    }
+
+    /// Forgets the grants of doors that `keep` does not want.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&DoorName) -> bool) {
+        self.standing.retain(|admission, _| keep(&admission.door));
+    }
+
+    /// The grant for this door and source, if it runs at `now`.
+    pub(crate) fn get(&self, admission: &Admission, now: Moment) -> Option<Standing> {
+        self.standing.get(admission).copied().filter(|standing| standing.until > now)
+    }
+
+    /// The grants that run at `now`, with the time that is left.
+    pub(crate) fn running(&self, now: Moment) -> impl Iterator<Item = (&Admission, Standing, Duration)> {
+        self.standing
+            .iter()
+            .map(move |(admission, standing)| (admission, *standing, standing.until.remaining(now)))
+            .filter(|(_, _, left)| !left.is_zero())
+    }
+}

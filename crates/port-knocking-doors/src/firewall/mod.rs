@@ -1,0 +1,162 @@
+//! What makes a grant true in the kernel.
+//!
+//! The firewall works in a thread of its own, behind a queue: however slow it is, knocks are heard.
+//!
+//! ```text
+//!   daemon ──► Order ──► worker ──► nftables (netlink) or firewalld (D-Bus)
+//!      ▲                   │
+//!      └────── News ◄──────┘
+//! ```
+
+mod choice;
+pub(crate) mod firewalld;
+pub(crate) mod ledger;
+pub(crate) mod nftables;
+pub mod plan;
+
+use std::{io, thread, time::Duration};
+
+use doors_core::{door::Admission, limits, packet::Link, time::Moment};
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::choice::{Choice, Kind, choose};
+use self::{nftables::GateError, plan::Plan};
+use crate::clock::Clock;
+
+/// What the firewall is asked to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Let this source in until then.
+    Open {
+        /// Which door for whom.
+        admission: Admission,
+        /// The interface on which the knocks came.
+        link: Link,
+        /// When the door closes.
+        until: Moment,
+    },
+    /// Let this source in no longer.
+    Close {
+        /// Which door for whom.
+        admission: Admission,
+    },
+    /// Work by another plan.
+    Follow(Box<Plan>),
+    /// The daemon stops in order; answer when everything before this is done.
+    End(oneshot::Sender<()>),
+}
+
+/// What the firewall has to say.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The latest order to open this door for this source is done.
+    Done {
+        /// Which door for whom.
+        admission: Admission,
+    },
+    /// Somebody is let in of whom we did not know.
+    Found {
+        /// Which door for whom.
+        admission: Admission,
+        /// When the door closes.
+        until: Moment,
+    },
+    /// Something of ours had been taken away, and is back.
+    Repaired {
+        /// What was missing.
+        missing: String,
+        /// How long it took to put it back.
+        took: Duration,
+    },
+    /// Something did not work.
+    Failed {
+        /// What was tried.
+        what: String,
+        /// What came in the way.
+        why: String,
+    },
+    /// Something that the administrator should know.
+    Warning(String),
+    /// Something that is good to know.
+    Info(String),
+}
+
+/// Why there is no firewall to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// The gate cannot be set up.
+    #[error("cannot set up the gate")]
+    Gate(#[from] GateError),
+    /// firewalld was asked for, and there is no bus to reach it.
+    #[error("firewall = \"firewalld\", and there is no system bus to reach it: {0}")]
+    NoBus(String),
+    /// The thread or its runtime.
+    #[error("cannot start the thread that works on the firewall")]
+    Thread(#[source] io::Error),
+}
+
+/// The daemon's side of the queue.
+#[derive(Debug)]
+pub(crate) struct Firewall {
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) news: mpsc::UnboundedReceiver<News>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Firewall {
+    /// Sets the firewall up, and starts to work on orders in a thread.
+    pub(crate) fn start(kind: Kind, plan: Plan, clock: Clock) -> Result<Self, FirewallError> {
+        let (orders, queue) = mpsc::channel(limits::GRANTS);
+        let (teller, news) = mpsc::unbounded_channel();
+        let (ready, set_up) = std::sync::mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("firewall".to_owned())
+            .spawn(move || {
+                if let Err(error) = work(kind, plan, clock, queue, teller, &ready) {
+                    let _ = ready.send(Err(error));
+                }
+            })
+            .map_err(FirewallError::Thread)?;
+        match set_up.recv() {
+            Ok(Ok(())) => Ok(Self { orders, news, thread }),
+            Ok(Err(error)) => Err(error),
+            Err(gone) => Err(FirewallError::Thread(io::Error::other(gone))),
+        }
+    }
+
+    /// Waits until everything that was ordered is done, at most `patience`.
+    pub(crate) async fn end(self, patience: Duration) {
+        let (done, is_done) = oneshot::channel();
+        if self.orders.send(Order::End(done)).await.is_ok() {
+            let _ = tokio::time::timeout(patience, is_done).await;
+        }
+        drop(self.orders);
+        // A thread that hangs ends with the process.
+        if self.thread.is_finished() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+fn work(
+    kind: Kind,
+    plan: Plan,
+    clock: Clock,
+    orders: mpsc::Receiver<Order>,
+    news: mpsc::UnboundedSender<News>,
+    ready: &std::sync::mpsc::Sender<Result<(), FirewallError>>,
+) -> Result<(), FirewallError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FirewallError::Thread)?;
+    runtime.block_on(async {
+        match kind {
+            Kind::Nftables => {
+                let worker = nftables::Worker::start(plan, clock, news)?;
+                let _ = ready.send(Ok(()));
+                worker.run(orders).await;
+            }
+            Kind::Firewalld => return Err(FirewallError::NoBus("not built".to_owned())),
+        }
+        Ok(())
+    })
+}

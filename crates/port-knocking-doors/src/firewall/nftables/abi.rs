@@ -1,0 +1,211 @@
+//! Numbers of the kernel's nftables interface.
+//!
+//! Source: `linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h`, `linux/netfilter.h`. The kernel
+//! never changes them.
+
+/// `NFNL_SUBSYS_NFTABLES`.
+pub(super) const SUBSYSTEM: u16 = 10;
+/// `NFNLGRP_NFTABLES`, as a bit.
+pub(super) const GROUP: u32 = 1 << 6;
+/// `NFNL_MSG_BATCH_BEGIN`.
+pub(super) const BATCH_BEGIN: u16 = 0x10;
+/// `NFNL_MSG_BATCH_END`.
+pub(super) const BATCH_END: u16 = 0x11;
+
+/// `NFPROTO_UNSPEC`: every family, in a dump.
+pub(super) const FAMILY_ANY: u8 = 0;
+/// `NFPROTO_INET`.
+pub(super) const FAMILY_INET: u8 = 1;
+/// `NFPROTO_IPV4`.
+pub(super) const FAMILY_IPV4: u8 = 2;
+/// `NFPROTO_IPV6`.
+pub(super) const FAMILY_IPV6: u8 = 10;
+
+/// `enum nf_tables_msg_types`, with the subsystem in front.
+pub(super) mod message {
+    use super::SUBSYSTEM;
+
+    const fn of(number: u16) -> u16 {
+        SUBSYSTEM << 8 | number
+    }
+
+    pub(in super::super) const NEW_TABLE: u16 = of(0);
+    pub(in super::super) const GET_TABLE: u16 = of(1);
+    pub(in super::super) const DELETE_TABLE: u16 = of(2);
+    pub(in super::super) const NEW_CHAIN: u16 = of(3);
+    pub(in super::super) const GET_CHAIN: u16 = of(4);
+    pub(in super::super) const NEW_RULE: u16 = of(6);
+    pub(in super::super) const GET_RULE: u16 = of(7);
+    pub(in super::super) const NEW_SET: u16 = of(9);
+    pub(in super::super) const GET_SET: u16 = of(10);
+    pub(in super::super) const NEW_ELEMENT: u16 = of(12);
+    pub(in super::super) const GET_ELEMENT: u16 = of(13);
+    pub(in super::super) const DELETE_ELEMENT: u16 = of(14);
+    pub(in super::super) const NEW_GENERATION: u16 = of(15);
+}
+
+/// `enum nft_table_attributes`.
+pub(super) mod table {
+    pub(in super::super) const NAME: u16 = 1;
+    pub(in super::super) const FLAGS: u16 = 2;
+    pub(in super::super) const HANDLE: u16 = 4;
+    pub(in super::super) const OWNER: u16 = 7;
+    /// `NFT_TABLE_F_OWNER`: it belongs to a socket and vanishes with it.
+    pub(in super::super) const FLAG_OWNER: u32 = 0x2;
+}
+
+/// `enum nft_chain_attributes` and `enum nft_hook_attributes`.
+pub(super) mod chain {
+    pub(in super::super) const TABLE: u16 = 1;
+    pub(in super::super) const HANDLE: u16 = 2;
+    pub(in super::super) const NAME: u16 = 3;
+    pub(in super::super) const HOOK: u16 = 4;
+    pub(in super::super) const POLICY: u16 = 5;
+    pub(in super::super) const TYPE: u16 = 7;
+    pub(in super::super) const HOOK_NUMBER: u16 = 1;
+    pub(in super::super) const HOOK_PRIORITY: u16 = 2;
+    /// `NF_INET_PRE_ROUTING`.
+    pub(in super::super) const PREROUTING: u32 = 0;
+    /// `NF_INET_LOCAL_IN`.
+    pub(in super::super) const INPUT: u32 = 1;
+    /// `NF_IP_PRI_MANGLE`: after connection tracking (-200), before destination NAT (-100).
+    pub(in super::super) const PRIORITY_MANGLE: i32 = -150;
+}
+
+/// `enum nft_rule_attributes`, `enum nft_expr_attributes`, `enum nft_list_attributes`.
+pub(super) mod rule {
+    pub(in super::super) const TABLE: u16 = 1;
+    pub(in super::super) const CHAIN: u16 = 2;
+    pub(in super::super) const HANDLE: u16 = 3;
+    pub(in super::super) const EXPRESSIONS: u16 = 4;
+    pub(in super::super) const LIST_ELEMENT: u16 = 1;
+    pub(in super::super) const EXPRESSION_NAME: u16 = 1;
+    pub(in super::super) const EXPRESSION_DATA: u16 = 2;
+}
+
+/// `enum nft_set_attributes` and what belongs to it.
+pub(super) mod set {
+    pub(in super::super) const TABLE: u16 = 1;
+    pub(in super::super) const NAME: u16 = 2;
+    pub(in super::super) const FLAGS: u16 = 3;
+    pub(in super::super) const KEY_TYPE: u16 = 4;
+    pub(in super::super) const KEY_LENGTH: u16 = 5;
+    pub(in super::super) const DATA_TYPE: u16 = 6;
+    pub(in super::super) const DATA_LENGTH: u16 = 7;
+    pub(in super::super) const DESCRIPTION: u16 = 9;
+    pub(in super::super) const ID: u16 = 10;
+    pub(in super::super) const TIMEOUT: u16 = 11;
+    pub(in super::super) const HANDLE: u16 = 16;
+    pub(in super::super) const DESCRIPTION_CONCATENATION: u16 = 2;
+    pub(in super::super) const FIELD_LENGTH: u16 = 1;
+    pub(in super::super) const FLAG_INTERVAL: u32 = 0x4;
+    pub(in super::super) const FLAG_MAP: u32 = 0x8;
+    pub(in super::super) const FLAG_TIMEOUT: u32 = 0x10;
+    pub(in super::super) const FLAG_CONCATENATION: u32 = 0x80;
+    /// Types as `nft` numbers them, so that it can print them: `ipv4_addr`, `ipv6_addr`, and
+    /// `inet_proto . inet_service` (12 and 13, six bits each).
+    pub(in super::super) const TYPE_IPV4: u32 = 7;
+    pub(in super::super) const TYPE_IPV6: u32 = 8;
+    pub(in super::super) const TYPE_PROTOCOL_PORT: u32 = 12 << 6 | 13;
+}
+
+/// `enum nft_set_elem_attributes` and `enum nft_set_elem_list_attributes`.
+pub(super) mod element {
+    pub(in super::super) const LIST_TABLE: u16 = 1;
+    pub(in super::super) const LIST_SET: u16 = 2;
+    pub(in super::super) const LIST_ELEMENTS: u16 = 3;
+    pub(in super::super) const KEY: u16 = 1;
+    pub(in super::super) const DATA: u16 = 2;
+    pub(in super::super) const FLAGS: u16 = 3;
+    pub(in super::super) const TIMEOUT: u16 = 4;
+    pub(in super::super) const EXPIRATION: u16 = 5;
+    pub(in super::super) const KEY_END: u16 = 10;
+    /// `NFT_SET_ELEM_INTERVAL_END`.
+    pub(in super::super) const FLAG_INTERVAL_END: u32 = 1;
+}
+
+/// `enum nft_data_attributes`, `enum nft_verdict_attributes`, `enum nft_verdicts`.
+pub(super) mod data {
+    pub(in super::super) const VALUE: u16 = 1;
+    pub(in super::super) const VERDICT: u16 = 2;
+    pub(in super::super) const VERDICT_CODE: u16 = 1;
+    pub(in super::super) const VERDICT_CHAIN: u16 = 2;
+    /// `NFT_DATA_VERDICT`, the type of a map's data.
+    pub(in super::super) const TYPE_VERDICT: u32 = 0xffff_ff00;
+    pub(in super::super) const DROP: i32 = 0;
+    pub(in super::super) const ACCEPT: i32 = 1;
+    pub(in super::super) const GOTO: i32 = -4;
+}
+
+/// `enum nft_registers`.
+pub(super) mod register {
+    /// `NFT_REG_VERDICT`.
+    pub(in super::super) const VERDICT: u32 = 0;
+    /// `NFT_REG_1`, sixteen bytes.
+    pub(in super::super) const FIRST: u32 = 1;
+    /// `NFT_REG32_00`, the first four bytes of it.
+    pub(in super::super) const WORD_0: u32 = 8;
+    /// `NFT_REG32_01`, the four bytes behind them.
+    pub(in super::super) const WORD_1: u32 = 9;
+}
+
+/// The attributes of the expressions that we write, by expression.
+pub(super) mod expression {
+    pub(in super::super) const META_REGISTER: u16 = 1;
+    pub(in super::super) const META_KEY: u16 = 2;
+    /// `NFT_META_IIF`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
+    pub(in super::super) const META_INTERFACE: u32 = 4;
+    pub(in super::super) const META_FAMILY: u32 = 15;
+    pub(in super::super) const META_PROTOCOL: u32 = 16;
+
+    pub(in super::super) const CT_REGISTER: u16 = 1;
+    pub(in super::super) const CT_KEY: u16 = 2;
+    /// `NFT_CT_STATE`; its bits: established 2, related 4.
+    pub(in super::super) const CT_STATE: u32 = 0;
+    pub(in super::super) const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+
+    pub(in super::super) const BITWISE_SOURCE: u16 = 1;
+    pub(in super::super) const BITWISE_TARGET: u16 = 2;
+    pub(in super::super) const BITWISE_LENGTH: u16 = 3;
+    pub(in super::super) const BITWISE_MASK: u16 = 4;
+    pub(in super::super) const BITWISE_XOR: u16 = 5;
+
+    pub(in super::super) const COMPARE_REGISTER: u16 = 1;
+    pub(in super::super) const COMPARE_HOW: u16 = 2;
+    pub(in super::super) const COMPARE_DATA: u16 = 3;
+    pub(in super::super) const EQUAL: u32 = 0;
+    pub(in super::super) const NOT_EQUAL: u32 = 1;
+
+    pub(in super::super) const PAYLOAD_REGISTER: u16 = 1;
+    pub(in super::super) const PAYLOAD_BASE: u16 = 2;
+    pub(in super::super) const PAYLOAD_OFFSET: u16 = 3;
+    pub(in super::super) const PAYLOAD_LENGTH: u16 = 4;
+    pub(in super::super) const NETWORK_HEADER: u32 = 1;
+    pub(in super::super) const TRANSPORT_HEADER: u32 = 2;
+
+    pub(in super::super) const LOOKUP_SET: u16 = 1;
+    pub(in super::super) const LOOKUP_REGISTER: u16 = 2;
+    pub(in super::super) const LOOKUP_TARGET: u16 = 3;
+
+    pub(in super::super) const FIB_REGISTER: u16 = 1;
+    pub(in super::super) const FIB_RESULT: u16 = 2;
+    pub(in super::super) const FIB_FLAGS: u16 = 3;
+    /// `NFT_FIB_RESULT_ADDRTYPE`.
+    pub(in super::super) const FIB_ADDRESS_TYPE: u32 = 3;
+    /// `NFTA_FIB_F_DADDR`.
+    pub(in super::super) const FIB_OF_DESTINATION: u32 = 2;
+    /// `RTN_LOCAL`, of `linux/rtnetlink.h`.
+    pub(in super::super) const FIB_LOCAL: u32 = 2;
+
+    pub(in super::super) const IMMEDIATE_REGISTER: u16 = 1;
+    pub(in super::super) const IMMEDIATE_DATA: u16 = 2;
+
+    pub(in super::super) const COUNTER_PACKETS: u16 = 2;
+
+    pub(in super::super) const REJECT_TYPE: u16 = 1;
+    pub(in super::super) const REJECT_CODE: u16 = 2;
+    /// `NFT_REJECT_TCP_RST`, `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_PORT_UNREACH`.
+    pub(in super::super) const REJECT_TCP_RESET: u32 = 1;
+    pub(in super::super) const REJECT_ICMPX: u32 = 2;
+    pub(in super::super) const REJECT_PORT_UNREACHABLE: u8 = 1;
+}

@@ -1,0 +1,385 @@
+//! A transaction for nftables: everything in it becomes true at one moment, or nothing does.
+
+use std::time::Duration;
+
+use super::abi::{self, chain, data, element, expression, message, register, rule, set, table};
+use crate::netlink::message::{ACK, APPEND, CREATE, EXCLUSIVE, Writer};
+
+/// Elements in one message: an attribute holds at most 64 KiB, an element takes under 64 bytes.
+const ELEMENTS_IN_A_MESSAGE: usize = 500;
+
+/// A transaction that is being written. All of it is about one table.
+#[derive(Debug)]
+pub(super) struct Batch {
+    writer: Writer,
+    table: &'static str,
+    sequence: u32,
+}
+
+/// What a set is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SetKind {
+    /// IPv4 addresses, each with its time.
+    Ipv4Grants(Duration),
+    /// IPv6 addresses, each with its time.
+    Ipv6Grants(Duration),
+    /// Ranges of IPv4 addresses.
+    Ipv4Ranges,
+    /// Ranges of IPv6 addresses.
+    Ipv6Ranges,
+    /// From protocol and port to a chain.
+    PortMap,
+}
+
+/// One element of a set.
+#[derive(Clone, Debug)]
+pub(super) enum Element {
+    /// An address, and how long it stays.
+    Grant(Vec<u8>, Duration),
+    /// An address, to delete it.
+    Key(Vec<u8>),
+    /// Where a range begins.
+    RangeStart(Vec<u8>),
+    /// The first address behind a range.
+    RangeEnd(Vec<u8>),
+    /// From one key to another, both included: go to a chain.
+    Goto(Vec<u8>, Vec<u8>, String),
+}
+
+impl Batch {
+    pub(super) fn new(table: &'static str) -> Self {
+        let mut batch = Self { writer: Writer::default(), table, sequence: 0 };
+        batch.boundary(abi::BATCH_BEGIN);
+        batch
+    }
+
+    /// The whole transaction as bytes.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.boundary(abi::BATCH_END);
+        self.writer.bytes().to_vec()
+    }
+
+    /// Makes the table if it is not there.
+    pub(super) fn add_table(&mut self) {
+        let name = self.table;
+        self.message(message::NEW_TABLE, CREATE | ACK, |writer| writer.put_text(table::NAME, name));
+    }
+
+    /// Makes a table that vanishes when the socket closes that makes it; fails if it is there.
+    pub(super) fn add_owned_table(&mut self) {
+        let name = self.table;
+        self.message(message::NEW_TABLE, CREATE | EXCLUSIVE | ACK, |writer| {
+            writer.put_text(table::NAME, name);
+            writer.put_u32_be(table::FLAGS, table::FLAG_OWNER);
+        });
+    }
+
+    /// Deletes the table with everything in it; fails if it is not there.
+    pub(super) fn delete_table(&mut self) {
+        let name = self.table;
+        self.message(message::DELETE_TABLE, ACK, |writer| writer.put_text(table::NAME, name));
+    }
+
+    pub(super) fn add_set(&mut self, name: &str, kind: SetKind) {
+        let (of, id) = (self.table, self.sequence);
+        self.message(message::NEW_SET, CREATE, |writer| {
+            writer.put_text(set::TABLE, of);
+            writer.put_text(set::NAME, name);
+            let (flags, key_type, key_length) = match kind {
+                SetKind::Ipv4Grants(_) => (set::FLAG_TIMEOUT, set::TYPE_IPV4, 4),
+                SetKind::Ipv6Grants(_) => (set::FLAG_TIMEOUT, set::TYPE_IPV6, 16),
+                SetKind::Ipv4Ranges => (set::FLAG_INTERVAL, set::TYPE_IPV4, 4),
+                SetKind::Ipv6Ranges => (set::FLAG_INTERVAL, set::TYPE_IPV6, 16),
+                SetKind::PortMap => {
+                    let flags = set::FLAG_INTERVAL | set::FLAG_CONCATENATION | set::FLAG_MAP;
+                    (flags, set::TYPE_PROTOCOL_PORT, 8)
+                }
+            };
+            writer.put_u32_be(set::FLAGS, flags);
+            writer.put_u32_be(set::KEY_TYPE, key_type);
+            writer.put_u32_be(set::KEY_LENGTH, key_length);
+            writer.put_u32_be(set::ID, id);
+            match kind {
+                // What an administrator adds by hand without a time closes by itself, too.
+                SetKind::Ipv4Grants(time) | SetKind::Ipv6Grants(time) => {
+                    writer.put(set::TIMEOUT, &millis(time).to_be_bytes());
+                }
+                SetKind::PortMap => {
+                    writer.put_u32_be(set::DATA_TYPE, data::TYPE_VERDICT);
+                    writer.put_u32_be(set::DATA_LENGTH, 0);
+                    writer.nest(set::DESCRIPTION, |description| {
+                        description.nest(set::DESCRIPTION_CONCATENATION, |fields| {
+                            for length in [1, 2] {
+                                fields.nest(rule::LIST_ELEMENT, |field| {
+                                    field.put_u32_be(set::FIELD_LENGTH, length);
+                                });
+                            }
+                        });
+                    });
+                }
+                SetKind::Ipv4Ranges | SetKind::Ipv6Ranges => {}
+            }
+        });
+    }
+
+    /// Adds a chain that others go to.
+    pub(super) fn add_chain(&mut self, name: &str) {
+        let of = self.table;
+        self.message(message::NEW_CHAIN, CREATE, |writer| {
+            writer.put_text(chain::TABLE, of);
+            writer.put_text(chain::NAME, name);
+        });
+    }
+
+    /// Adds a chain that every packet meets that comes in: after connection tracking, before
+    /// destination NAT.
+    pub(super) fn add_prerouting_chain(&mut self, name: &str) {
+        let of = self.table;
+        self.message(message::NEW_CHAIN, CREATE, |writer| {
+            writer.put_text(chain::TABLE, of);
+            writer.put_text(chain::NAME, name);
+            writer.nest(chain::HOOK, |hook| {
+                hook.put_u32_be(chain::HOOK_NUMBER, chain::PREROUTING);
+                hook.put(chain::HOOK_PRIORITY, &chain::PRIORITY_MANGLE.to_be_bytes());
+            });
+            writer.put(chain::POLICY, &data::ACCEPT.to_be_bytes());
+            writer.put_text(chain::TYPE, "filter");
+        });
+    }
+
+    /// Adds a rule at the end of a chain.
+    pub(super) fn add_rule(&mut self, chain: &str, expressions: impl FnOnce(&mut Expressions<'_>)) {
+        let of = self.table;
+        self.message(message::NEW_RULE, CREATE | APPEND, |writer| {
+            writer.put_text(rule::TABLE, of);
+            writer.put_text(rule::CHAIN, chain);
+            writer.nest(rule::EXPRESSIONS, |writer| expressions(&mut Expressions(writer)));
+        });
+    }
+
+    /// Adds elements; one that is there already stays as it is.
+    pub(super) fn add_elements(&mut self, set: &str, elements: &[Element]) {
+        self.elements(message::NEW_ELEMENT, CREATE, set, elements);
+    }
+
+    /// Deletes elements; fails if one is not there.
+    pub(super) fn delete_elements(&mut self, set: &str, elements: &[Element]) {
+        self.elements(message::DELETE_ELEMENT, 0, set, elements);
+    }
+
+    fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
+        let of = self.table;
+        for chunk in elements.chunks(ELEMENTS_IN_A_MESSAGE) {
+            self.message(kind, flags | ACK, |writer| {
+                writer.put_text(element::LIST_TABLE, of);
+                writer.put_text(element::LIST_SET, set);
+                writer.nest(element::LIST_ELEMENTS, |list| {
+                    for element in chunk {
+                        list.nest(rule::LIST_ELEMENT, |writer| element.write(writer));
+                    }
+                });
+            });
+        }
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.writer.message(kind, flags, self.sequence, |writer| {
+            writer.raw(&[abi::FAMILY_INET, 0, 0, 0]);
+            body(writer);
+        });
+    }
+
+    fn boundary(&mut self, kind: u16) {
+        let [high, low] = abi::SUBSYSTEM.to_be_bytes();
+        self.writer.message(kind, 0, 0, |writer| writer.raw(&[0, 0, high, low]));
+    }
+}
+
+impl Element {
+    fn write(&self, writer: &mut Writer) {
+        let value = |writer: &mut Writer, kind, key: &[u8]| {
+            writer.nest(kind, |nest| nest.put(data::VALUE, key));
+        };
+        match self {
+            Self::Grant(key, time) => {
+                value(writer, element::KEY, key);
+                writer.put(element::TIMEOUT, &millis(*time).to_be_bytes());
+            }
+            Self::Key(key) | Self::RangeStart(key) => value(writer, element::KEY, key),
+            Self::RangeEnd(key) => {
+                value(writer, element::KEY, key);
+                writer.put_u32_be(element::FLAGS, element::FLAG_INTERVAL_END);
+            }
+            Self::Goto(first, last, chain) => {
+                value(writer, element::KEY, first);
+                value(writer, element::KEY_END, last);
+                writer.nest(element::DATA, |data| verdict(data, data::GOTO, Some(chain)));
+            }
+        }
+    }
+}
+
+/// The expressions of one rule, in the order in which the kernel evaluates them.
+#[derive(Debug)]
+pub(super) struct Expressions<'a>(&'a mut Writer);
+
+impl Expressions<'_> {
+    /// `ct state established,related`
+    pub(super) fn if_established_or_related(&mut self) {
+        self.expression("ct", |data| {
+            data.put_u32_be(expression::CT_REGISTER, register::FIRST);
+            data.put_u32_be(expression::CT_KEY, expression::CT_STATE);
+        });
+        self.expression("bitwise", |data| {
+            let value = |writer: &mut Writer, kind, number: u32| {
+                writer.nest(kind, |nest| nest.put(data::VALUE, &number.to_ne_bytes()));
+            };
+            data.put_u32_be(expression::BITWISE_SOURCE, register::FIRST);
+            data.put_u32_be(expression::BITWISE_TARGET, register::FIRST);
+            data.put_u32_be(expression::BITWISE_LENGTH, 4);
+            value(data, expression::BITWISE_MASK, expression::CT_ESTABLISHED_OR_RELATED);
+            value(data, expression::BITWISE_XOR, 0);
+        });
+        self.compare(expression::NOT_EQUAL, &0_u32.to_ne_bytes());
+    }
+
+    /// `iif <index>`
+    pub(super) fn if_interface(&mut self, index: u32) {
+        self.meta(expression::META_INTERFACE, register::FIRST);
+        self.compare(expression::EQUAL, &index.to_ne_bytes());
+    }
+
+    /// `fib daddr type != local`
+    pub(super) fn if_not_for_us(&mut self) {
+        self.expression("fib", |data| {
+            data.put_u32_be(expression::FIB_REGISTER, register::FIRST);
+            data.put_u32_be(expression::FIB_RESULT, expression::FIB_ADDRESS_TYPE);
+            data.put_u32_be(expression::FIB_FLAGS, expression::FIB_OF_DESTINATION);
+        });
+        self.compare(expression::NOT_EQUAL, &expression::FIB_LOCAL.to_ne_bytes());
+    }
+
+    /// `ip saddr @set`
+    pub(super) fn if_ipv4_source_in(&mut self, set: &str) {
+        self.if_source_in(abi::FAMILY_IPV4, 12, 4, set);
+    }
+
+    /// `ip6 saddr @set`
+    pub(super) fn if_ipv6_source_in(&mut self, set: &str) {
+        self.if_source_in(abi::FAMILY_IPV6, 8, 16, set);
+    }
+
+    /// `meta l4proto <number>`
+    pub(super) fn if_protocol(&mut self, number: u8) {
+        self.meta(expression::META_PROTOCOL, register::FIRST);
+        self.compare(expression::EQUAL, &[number]);
+    }
+
+    /// `meta l4proto . th dport vmap @map`
+    pub(super) fn port_map(&mut self, map: &str) {
+        self.meta(expression::META_PROTOCOL, register::WORD_0);
+        self.payload(expression::TRANSPORT_HEADER, 2, 2, register::WORD_1);
+        self.expression("lookup", |data| {
+            data.put_text(expression::LOOKUP_SET, map);
+            data.put_u32_be(expression::LOOKUP_REGISTER, register::WORD_0);
+            data.put_u32_be(expression::LOOKUP_TARGET, register::VERDICT);
+        });
+    }
+
+    /// `counter`
+    pub(super) fn counter(&mut self) {
+        self.expression("counter", |_| {});
+    }
+
+    pub(super) fn accept(&mut self) {
+        self.verdict(data::ACCEPT, None);
+    }
+
+    pub(super) fn drop(&mut self) {
+        self.verdict(data::DROP, None);
+    }
+
+    /// `goto <chain>`
+    pub(super) fn goto(&mut self, chain: &str) {
+        self.verdict(data::GOTO, Some(chain));
+    }
+
+    /// `reject with tcp reset`
+    pub(super) fn reject_with_reset(&mut self) {
+        self.expression("reject", |data| {
+            data.put_u32_be(expression::REJECT_TYPE, expression::REJECT_TCP_RESET);
+            data.put(expression::REJECT_CODE, &[0]);
+        });
+    }
+
+    /// `reject with icmpx port-unreachable`
+    pub(super) fn reject_with_port_unreachable(&mut self) {
+        self.expression("reject", |data| {
+            data.put_u32_be(expression::REJECT_TYPE, expression::REJECT_ICMPX);
+            data.put(expression::REJECT_CODE, &[expression::REJECT_PORT_UNREACHABLE]);
+        });
+    }
+
+    fn if_source_in(&mut self, family: u8, offset: u32, length: u32, set: &str) {
+        self.meta(expression::META_FAMILY, register::FIRST);
+        self.compare(expression::EQUAL, &[family]);
+        self.payload(expression::NETWORK_HEADER, offset, length, register::FIRST);
+        self.expression("lookup", |data| {
+            data.put_text(expression::LOOKUP_SET, set);
+            data.put_u32_be(expression::LOOKUP_REGISTER, register::FIRST);
+        });
+    }
+
+    fn meta(&mut self, key: u32, register: u32) {
+        self.expression("meta", |data| {
+            data.put_u32_be(expression::META_KEY, key);
+            data.put_u32_be(expression::META_REGISTER, register);
+        });
+    }
+
+    fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) {
+        self.expression("payload", |data| {
+            data.put_u32_be(expression::PAYLOAD_REGISTER, register);
+            data.put_u32_be(expression::PAYLOAD_BASE, base);
+            data.put_u32_be(expression::PAYLOAD_OFFSET, offset);
+            data.put_u32_be(expression::PAYLOAD_LENGTH, length);
+        });
+    }
+
+    fn compare(&mut self, how: u32, value: &[u8]) {
+        self.expression("cmp", |data| {
+            data.put_u32_be(expression::COMPARE_REGISTER, register::FIRST);
+            data.put_u32_be(expression::COMPARE_HOW, how);
+            data.nest(expression::COMPARE_DATA, |nest| nest.put(data::VALUE, value));
+        });
+    }
+
+    fn verdict(&mut self, code: i32, chain: Option<&str>) {
+        self.expression("immediate", |data| {
+            data.put_u32_be(expression::IMMEDIATE_REGISTER, register::VERDICT);
+            data.nest(expression::IMMEDIATE_DATA, |data| verdict(data, code, chain));
+        });
+    }
+
+    fn expression(&mut self, name: &str, body: impl FnOnce(&mut Writer)) {
+        self.0.nest(rule::LIST_ELEMENT, |element| {
+            element.put_text(rule::EXPRESSION_NAME, name);
+            element.nest(rule::EXPRESSION_DATA, body);
+        });
+    }
+}
+
+fn verdict(writer: &mut Writer, code: i32, chain: Option<&str>) {
+    writer.nest(data::VERDICT, |verdict| {
+        verdict.put(data::VERDICT_CODE, &code.to_be_bytes());
+        if let Some(chain) = chain {
+            verdict.put_text(data::VERDICT_CHAIN, chain);
+        }
+    });
+}
+
+/// The kernel counts milliseconds, and takes 0 for "for ever": at least 1.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,258 @@
+//! Our own nftables chain: it drops new connections to guarded ports unless they are granted.
+//!
+//! It works beside any other firewall, because it only ever closes. It never touches a table that is
+//! not ours, and never needs us alive to close a door.
+
+use std::time::Duration;
+
+use doors_core::{door::Admission, packet::Link, time::Moment};
+
+use super::{
+    batch::Batch,
+    ruleset::{self, TABLE},
+    snapshot::{self, Entry, Snapshot},
+};
+use crate::{
+    clock::Clock,
+    firewall::{
+        ledger::{Ledger, Standing},
+        plan::Plan,
+    },
+    netlink::socket::{Family, NetlinkError, Socket},
+};
+
+/// The table that says that a daemon runs. It belongs to the daemon's socket, so the kernel takes it
+/// away when the daemon ends, however it ends.
+const LOCK: &str = "port_knocking_doors_lock";
+
+/// A grant that ends this soon is not missed: the kernel may have closed the door a moment before us.
+const NOT_MISSED: Duration = Duration::from_millis(200);
+
+/// Why there is no gate.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// nftables cannot be reached at all.
+    #[error("cannot use nftables; root or the capability CAP_NET_ADMIN is needed")]
+    Denied(#[source] NetlinkError),
+    /// The kernel has no nftables, or not enough of it.
+    #[error("the kernel refuses our nftables table `inet {TABLE}`")]
+    Table(#[source] NetlinkError),
+    /// Two daemons would work against each other.
+    #[error(
+        "another port-knocking-doors runs in this network namespace and holds the nftables table \
+         `inet {TABLE}`; stop it first"
+    )]
+    AlreadyRuns,
+    /// Somebody asks to take away what a daemon would put back.
+    #[error(
+        "a port-knocking-doors runs and would put the gate back at once; stop it first, for example \
+         with: systemctl stop port-knocking-doors"
+    )]
+    WouldComeBack,
+}
+
+/// The gate, and the connection to the kernel that holds it.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    socket: Socket,
+    clock: Clock,
+    plan: Plan,
+    ledger: Ledger,
+    intact: Snapshot,
+}
+
+/// What a look at the kernel's table brought.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// What was found missing or changed, and is repaired.
+    pub(crate) repaired: Option<String>,
+    /// Grants that we did not know of.
+    pub(crate) found: Vec<(Admission, Moment)>,
+}
+
+impl Gate {
+    /// Makes the table anew. Grants that run in the kernel go on, and are among the findings.
+    pub(crate) fn set_up(plan: Plan, clock: Clock) -> Result<(Self, Findings), GateError> {
+        let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
+        lock(&mut socket)?;
+        let intact = Snapshot::default();
+        let mut gate = Self { socket, clock, plan, ledger: Ledger::default(), intact };
+        let findings = Findings { repaired: None, found: gate.adopt_unknown().map_err(GateError::Table)? };
+        gate.replace().map_err(GateError::Table)?;
+        Ok((gate, findings))
+    }
+
+    /// Takes the table away, when no daemon runs. Says whether there was one.
+    pub(crate) fn remove_by_hand() -> Result<bool, GateError> {
+        let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
+        lock(&mut socket).map_err(|error| match error {
+            GateError::AlreadyRuns => GateError::WouldComeBack,
+            other => other,
+        })?;
+        match socket.request(&ruleset::remove()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.number() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(GateError::Table(error)),
+        }
+    }
+
+    /// The kernel's name for our side: changes that carry it are our own.
+    pub(crate) fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Makes grants true, all in one transaction. Those that are over by now are left out.
+    pub(crate) fn open(&mut self, grants: Vec<(Admission, Standing)>) -> Result<(), NetlinkError> {
+        let now = self.clock.now();
+        for (admission, standing) in &grants {
+            self.ledger.note(admission.clone(), *standing);
+        }
+        let running = grants.iter().map(|(admission, standing)| (admission, standing.until.remaining(now)));
+        self.write(&ruleset::change(running.filter(|(_, left)| !left.is_zero()), []))
+    }
+
+    /// Makes a grant false. A door that is gone from the plan has lost its set already.
+    pub(crate) fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
+        self.ledger.strike(admission);
+        match self.plan.door(&admission.door) {
+            Some(_) => self.write(&ruleset::change([], [admission])),
+            None => Ok(()),
+        }
+    }
+
+    /// Follows another plan. Grants of doors that are in it go on.
+    pub(crate) fn follow(&mut self, plan: Plan) -> Result<(), NetlinkError> {
+        let before = std::mem::replace(&mut self.plan, plan);
+        let doors = &self.plan.doors;
+        self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
+        self.replace().inspect_err(|_| self.plan = before)
+    }
+
+    /// Compares the kernel's table with what it must be, and repairs what is wrong.
+    pub(crate) fn check(&mut self) -> Result<Findings, NetlinkError> {
+        let found = Snapshot::take(&mut self.socket)?;
+        let mut findings = Findings { repaired: self.intact.difference(&found), ..Findings::default() };
+        findings.found = match found.is_empty() {
+            true => Vec::new(),
+            false => self.adopt_unknown()?,
+        };
+        if findings.repaired.is_some() {
+            self.replace()?;
+        } else if let Some(missing) = self.put_back_missing()? {
+            findings.repaired = Some(missing);
+        }
+        Ok(findings)
+    }
+
+    /// Takes the table away, for an orderly stop.
+    pub(crate) fn remove(&mut self) -> Result<(), NetlinkError> {
+        self.socket.request(&ruleset::remove())
+    }
+
+    /// The plan that is followed.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Sends a change. If the table is not there any more, it is put back with the change in it.
+    fn write(&mut self, batch: &[u8]) -> Result<(), NetlinkError> {
+        match self.socket.request(batch) {
+            Err(error) if error.number() == Some(libc::ENOENT) => self.replace(),
+            other => other,
+        }
+    }
+
+    fn replace(&mut self) -> Result<(), NetlinkError> {
+        let now = self.clock.now();
+        self.ledger.prune(now);
+        let grants = self.ledger.running(now).map(|(admission, _, left)| (admission, left));
+        self.socket.request(&ruleset::replace(&self.plan, grants))?;
+        self.intact = Snapshot::take(&mut self.socket)?;
+        Ok(())
+    }
+
+    /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
+    /// ever is given the time of its door: no door stays open.
+    fn adopt_unknown(&mut self) -> Result<Vec<(Admission, Moment)>, NetlinkError> {
+        let now = self.clock.now();
+        let mut adopted = Vec::new();
+        let mut for_ever = Vec::new();
+        for door in &self.plan.doors {
+            for set in ruleset::sets(&door.name) {
+                for Entry { source, left } in snapshot::grants(&mut self.socket, &set)? {
+                    let admission = Admission { door: door.name.clone(), source };
+                    let known = self.ledger.get(&admission, now).map(|standing| standing.until);
+                    let until = match left {
+                        Some(left) => now.after(left),
+                        None => known.unwrap_or(now.after(door.open_for)),
+                    };
+                    let longer = known.is_none_or(|known| until > known.after(NOT_MISSED));
+                    if left.is_none() {
+                        for_ever.push((admission.clone(), until.remaining(now)));
+                    }
+                    if longer && until > now {
+                        self.ledger.note(admission.clone(), Standing { until, link: Link::default() });
+                        adopted.push((admission, until));
+                    }
+                }
+            }
+        }
+        if !for_ever.is_empty() {
+            let grants = for_ever.iter().map(|(admission, left)| (admission, *left));
+            self.socket.request(&ruleset::change(grants, []))?;
+        }
+        Ok(adopted)
+    }
+
+    /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
+    fn put_back_missing(&mut self) -> Result<Option<String>, NetlinkError> {
+        let now = self.clock.now();
+        let mut present = std::collections::BTreeSet::new();
+        for door in &self.plan.doors {
+            for set in ruleset::sets(&door.name) {
+                for entry in snapshot::grants(&mut self.socket, &set)? {
+                    present.insert(Admission { door: door.name.clone(), source: entry.source });
+                }
+            }
+        }
+        let missing: Vec<_> = self
+            .ledger
+            .running(now)
+            .filter(|(admission, _, left)| *left > NOT_MISSED && !present.contains(admission))
+            .map(|(admission, _, left)| (admission, left))
+            .collect();
+        let Some(count) = std::num::NonZero::new(missing.len()) else { return Ok(None) };
+        self.socket.request(&ruleset::change(missing, []))?;
+        let of = if count.get() == 1 { "an open door was" } else { "open doors were" };
+        Ok(Some(format!("{count} {of} missing")))
+    }
+}
+
+/// Says that a daemon runs, for as long as `socket` lives.
+fn lock(socket: &mut Socket) -> Result<(), GateError> {
+    let mut batch = Batch::new(LOCK);
+    batch.add_owned_table();
+    match socket.request(&batch.finish()) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(match error.number() {
+            Some(libc::EEXIST) => GateError::AlreadyRuns,
+            Some(libc::EPERM) if has_lock(socket) => GateError::AlreadyRuns,
+            Some(libc::EPERM | libc::EACCES) => GateError::Denied(error),
+            Some(libc::EOPNOTSUPP | libc::EINVAL) => {
+                tracing::warn!(
+                    "this kernel is older than 5.12: nothing keeps a second daemon from working against this one"
+                );
+                return Ok(());
+            }
+            _ => GateError::Table(error),
+        }),
+    }
+}
+
+/// Whether a daemon runs.
+fn has_lock(socket: &mut Socket) -> bool {
+    use super::abi::{self, message, table};
+    let request = snapshot::list(message::GET_TABLE, abi::FAMILY_INET, |_| {});
+    let tables = socket.dump(&request, |message| message.attributes(4).text(table::NAME));
+    tables.is_ok_and(|tables| tables.iter().any(|name| name == LOCK))
+}

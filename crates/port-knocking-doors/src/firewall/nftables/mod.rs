@@ -1,0 +1,172 @@
+//! nftables, over netlink. See [`ruleset`] for the picture of the table.
+
+mod abi;
+mod batch;
+mod gate;
+mod monitor;
+pub(crate) mod picture;
+mod ruleset;
+mod snapshot;
+
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::Instant};
+
+pub(crate) use self::gate::Gate;
+use self::monitor::Monitor;
+pub use self::{gate::GateError, ruleset::TABLE};
+use super::{News, Order, ledger::Standing, plan::Plan};
+use crate::{clock::Clock, netlink::socket::NetlinkError};
+
+/// Orders that go into one transaction.
+const AT_ONCE: usize = 256;
+
+/// Between two repairs at least this much passes, so that two programs that both want to be right do
+/// not keep a processor busy.
+const REPAIR_EVERY: Duration = Duration::from_millis(50);
+
+/// Works on orders, and watches over the gate.
+pub(super) struct Worker {
+    gate: Gate,
+    monitor: Monitor,
+    clock: Clock,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Worker {
+    /// Sets up the gate. Must be called within a runtime.
+    pub(super) fn start(
+        plan: Plan,
+        clock: Clock,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Result<Self, GateError> {
+        let (gate, findings) = Gate::set_up(plan, clock)?;
+        let monitor = Monitor::open(gate.port()).map_err(GateError::Denied)?;
+        let mut worker = Self { gate, monitor, clock, news };
+        worker.tell_findings(findings);
+        Ok(worker)
+    }
+
+    /// Works until the orders end.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut batch = Vec::new();
+        let mut next_check = in_a_while(self.check_period());
+        let mut not_before = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                count = orders.recv_many(&mut batch, AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.work(std::mem::take(&mut batch));
+                    next_check = next_check.min(in_a_while(self.check_period()));
+                }
+                touched = self.monitor.touched(), if next_check > not_before => match touched {
+                    Ok(()) => next_check = not_before.max(Instant::now()),
+                    Err(error) => self.failed("listen to changes of nftables".to_owned(), &error),
+                },
+                () = tokio::time::sleep_until(next_check) => {
+                    self.check();
+                    not_before = in_a_while(REPAIR_EVERY);
+                    next_check = in_a_while(self.check_period());
+                }
+            }
+        }
+    }
+
+    /// Works on some orders in their order.
+    fn work(&mut self, orders: Vec<Order>) {
+        let mut opening = Vec::new();
+        for order in orders {
+            if !matches!(order, Order::Open { .. }) {
+                self.open(std::mem::take(&mut opening));
+            }
+            match order {
+                Order::Open { admission, link, until } => {
+                    opening.push((admission, Standing { until, link }));
+                }
+                Order::Close { admission } => {
+                    if let Err(error) = self.gate.close(&admission) {
+                        let what = format!("close the door {} for {}", admission.door, admission.source);
+                        self.failed(what, &error);
+                    }
+                }
+                Order::Follow(plan) => {
+                    if let Err(error) = self.gate.follow(*plan) {
+                        self.failed("set up the gate for the new configuration".to_owned(), &error);
+                    }
+                }
+                Order::End(done) => {
+                    if self.gate.plan().remove_on_exit
+                        && let Err(error) = self.gate.remove()
+                    {
+                        self.failed("take the gate away".to_owned(), &error);
+                    }
+                    let _ = done.send(());
+                }
+            }
+        }
+        self.open(opening);
+    }
+
+    fn open(&mut self, grants: Vec<(doors_core::door::Admission, Standing)>) {
+        if grants.is_empty() {
+            return;
+        }
+        let admissions: Vec<_> = grants.iter().map(|(admission, _)| admission.clone()).collect();
+        match self.gate.open(grants) {
+            Ok(()) => {
+                for admission in admissions {
+                    self.tell(News::Done { admission });
+                }
+            }
+            // The ledger holds them, so the next check tries again.
+            Err(error) => {
+                for admission in admissions {
+                    let what = format!("open the door {} for {}", admission.door, admission.source);
+                    self.failed(what, &error);
+                }
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let began = self.clock.now();
+        match self.gate.check() {
+            Ok(findings) => {
+                if let Some(missing) = &findings.repaired {
+                    let took = self.clock.now().remaining(began);
+                    self.tell(News::Repaired { missing: missing.clone(), took });
+                }
+                self.tell_findings(findings);
+            }
+            Err(error) => self.failed("check the gate".to_owned(), &error),
+        }
+    }
+
+    fn check_period(&self) -> Duration {
+        let plan = self.gate.plan();
+        plan.check_every.min(plan.clean_every)
+    }
+
+    fn tell_findings(&mut self, findings: gate::Findings) {
+        for (admission, until) in findings.found {
+            self.tell(News::Found { admission, until });
+        }
+    }
+
+    fn failed(&self, what: String, error: &NetlinkError) {
+        self.tell(News::Failed { what, why: crate::errors::in_one_line(error) });
+    }
+
+    fn tell(&self, news: News) {
+        // Nobody listens any more only when the daemon ends.
+        let _ = self.news.send(news);
+    }
+}
+
+fn in_a_while(wait: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(wait).unwrap_or(now)
+}

@@ -1,0 +1,370 @@
+//! The gate as nftables sees it.
+//!
+//! ```text
+//! table inet port_knocking_doors {
+//!     set ssh4 { type ipv4_addr; flags timeout; }     who may use the door "ssh", and until when
+//!     set ssh6 { type ipv6_addr; flags timeout; }
+//!     set trusted4 { type ipv4_addr; flags interval; }
+//!     map guarded { type inet_proto . inet_service : verdict; flags interval
+//!         elements = { tcp . 22 : goto door_ssh, udp . 60000-60010 : goto door_ssh } }
+//!     chain door_ssh { ip saddr @ssh4 accept; ip6 saddr @ssh6 accept; counter drop; }
+//!     chain gate {
+//!         type filter hook prerouting priority mangle; policy accept;
+//!         ct state established,related accept
+//!         iif lo accept
+//!         fib daddr type != local accept
+//!         ip saddr @trusted4 accept
+//!         meta l4proto . th dport vmap @guarded
+//!     }
+//! }
+//! ```
+//!
+//! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
+//! in here ever accepts what another table drops, and nothing concerns a port that no door has.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use doors_core::door::{Admission, DoorName};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::batch::{Batch, Element, SetKind};
+use crate::firewall::plan::{Plan, Ports, Protocol, Refuse, octets};
+
+/// The name of our table, in the family `inet`.
+pub const TABLE: &str = "port_knocking_doors";
+/// The chain that every packet meets.
+pub(super) const GATE: &str = "gate";
+/// The map from guarded ports to chains.
+pub(super) const GUARDED: &str = "guarded";
+/// The sets of networks that always pass.
+pub(super) const TRUSTED: [&str; 2] = ["trusted4", "trusted6"];
+/// The loopback interface is the first of every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
+const LOOPBACK: u32 = 1;
+
+/// The transaction that makes the table anew, whether or not there is one, with these grants in it.
+pub(super) fn replace<'a>(
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Admission, Duration)>,
+) -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    // Deleting what is not there fails; adding it first makes it certain.
+    batch.add_table();
+    batch.delete_table();
+    batch.add_table();
+    for door in &plan.doors {
+        let [set4, set6] = sets(&door.name);
+        batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for));
+        batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for));
+    }
+    add_trusted(&mut batch, &plan.trusted);
+    batch.add_set(GUARDED, SetKind::PortMap);
+    let guarded = guarded(plan);
+    for chain in guarded.chains.iter() {
+        add_door_chain(&mut batch, chain, plan.refuse);
+    }
+    batch.add_elements(GUARDED, &guarded.elements);
+    add_gate(&mut batch, &plan.trusted);
+
+    let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
+    for (admission, left) in grants {
+        let key = Element::Grant(octets(admission.source), left);
+        elements.entry(set_of(admission)).or_default().push(key);
+    }
+    for (set, elements) in elements {
+        batch.add_elements(&set, &elements);
+    }
+    batch.finish()
+}
+
+/// The transaction that takes the table away; it fails with `ENOENT` if it is not there.
+pub(super) fn remove() -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    batch.delete_table();
+    batch.finish()
+}
+
+/// The transaction that makes `grants` true and `closed` false. It needs no knowledge of what is true.
+pub(super) fn change<'a>(
+    grants: impl IntoIterator<Item = (&'a Admission, Duration)>,
+    closed: impl IntoIterator<Item = &'a Admission>,
+) -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    for (admission, left) in grants {
+        let set = set_of(admission);
+        let element = [Element::Grant(octets(admission.source), left)];
+        // Whether adding an element again changes its time differs between kernels, and deleting
+        // what is not there fails: add, delete, add is the same everywhere. No packet sees a gap,
+        // because the transaction becomes true at one moment.
+        batch.add_elements(&set, &element);
+        batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
+        batch.add_elements(&set, &element);
+    }
+    for admission in closed {
+        let set = set_of(admission);
+        batch.add_elements(&set, &[Element::Grant(octets(admission.source), Duration::from_secs(1))]);
+        batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
+    }
+    batch.finish()
+}
+
+/// The names of a door's sets, for IPv4 and for IPv6.
+pub(super) fn sets(door: &DoorName) -> [String; 2] {
+    [format!("{door}4"), format!("{door}6")]
+}
+
+/// The set that holds a grant.
+pub(super) fn set_of(admission: &Admission) -> String {
+    let [set4, set6] = sets(&admission.door);
+    match admission.source {
+        IpAddr::V4(_) => set4,
+        IpAddr::V6(_) => set6,
+    }
+}
+
+fn add_gate(batch: &mut Batch, trusted: &[IpNet]) {
+    batch.add_prerouting_chain(GATE);
+    batch.add_rule(GATE, |rule| {
+        rule.if_established_or_related();
+        rule.accept();
+    });
+    batch.add_rule(GATE, |rule| {
+        rule.if_interface(LOOPBACK);
+        rule.accept();
+    });
+    batch.add_rule(GATE, |rule| {
+        rule.if_not_for_us();
+        rule.accept();
+    });
+    let [trusted4, trusted6] = TRUSTED;
+    if trusted.iter().any(|net| matches!(net, IpNet::V4(_))) {
+        batch.add_rule(GATE, |rule| {
+            rule.if_ipv4_source_in(trusted4);
+            rule.accept();
+        });
+    }
+    if trusted.iter().any(|net| matches!(net, IpNet::V6(_))) {
+        batch.add_rule(GATE, |rule| {
+            rule.if_ipv6_source_in(trusted6);
+            rule.accept();
+        });
+    }
+    batch.add_rule(GATE, |rule| rule.port_map(GUARDED));
+}
+
+fn add_trusted(batch: &mut Batch, trusted: &[IpNet]) {
+    let mut v4: Vec<Ipv4Net> = Vec::new();
+    let mut v6: Vec<Ipv6Net> = Vec::new();
+    for net in trusted {
+        match net {
+            IpNet::V4(net) => v4.push(*net),
+            IpNet::V6(net) => v6.push(*net),
+        }
+    }
+    // Ranges in a set must not overlap.
+    let v4 = Ipv4Net::aggregate(&v4).into_iter().map(|net| {
+        let behind = net.broadcast().to_bits().checked_add(1).map(|bits| bits.to_be_bytes().to_vec());
+        (net.network().octets().to_vec(), behind)
+    });
+    let v6 = Ipv6Net::aggregate(&v6).into_iter().map(|net| {
+        let behind = net.broadcast().to_bits().checked_add(1).map(|bits| bits.to_be_bytes().to_vec());
+        (net.network().octets().to_vec(), behind)
+    });
+    let elements = |ranges: Vec<(Vec<u8>, Option<Vec<u8>>)>| {
+        let mut elements = Vec::new();
+        for (first, behind) in ranges {
+            elements.push(Element::RangeStart(first));
+            elements.extend(behind.map(Element::RangeEnd));
+        }
+        elements
+    };
+    let [trusted4, trusted6] = TRUSTED;
+    for (name, kind, ranges) in [
+        (trusted4, SetKind::Ipv4Ranges, v4.collect::<Vec<_>>()),
+        (trusted6, SetKind::Ipv6Ranges, v6.collect()),
+    ] {
+        if !ranges.is_empty() {
+            batch.add_set(name, kind);
+            batch.add_elements(name, &elements(ranges));
+        }
+    }
+}
+
+/// A chain for the ports of one door, or of several that share a port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct DoorChain {
+    name: String,
+    doors: Vec<DoorName>,
+}
+
+fn add_door_chain(batch: &mut Batch, chain: &DoorChain, refuse: Refuse) {
+    batch.add_chain(&chain.name);
+    for door in &chain.doors {
+        let [set4, set6] = sets(door);
+        batch.add_rule(&chain.name, |rule| {
+            rule.if_ipv4_source_in(&set4);
+            rule.accept();
+        });
+        batch.add_rule(&chain.name, |rule| {
+            rule.if_ipv6_source_in(&set6);
+            rule.accept();
+        });
+    }
+    match refuse {
+        Refuse::Drop => batch.add_rule(&chain.name, |rule| {
+            rule.counter();
+            rule.drop();
+        }),
+        Refuse::Reject => {
+            batch.add_rule(&chain.name, |rule| {
+                rule.if_protocol(Protocol::Tcp.number());
+                rule.counter();
+                rule.reject_with_reset();
+            });
+            batch.add_rule(&chain.name, |rule| {
+                rule.counter();
+                rule.reject_with_port_unreachable();
+            });
+        }
+    }
+}
+
+/// Which ports lead to which chain.
+#[derive(Debug)]
+struct Guarded {
+    chains: Vec<DoorChain>,
+    elements: Vec<Element>,
+}
+
+fn guarded(plan: &Plan) -> Guarded {
+    let mut guarded = Guarded { chains: Vec::new(), elements: Vec::new() };
+    for (ports, doors) in pieces(plan) {
+        let known = guarded.chains.iter().find(|chain| chain.doors == doors);
+        let name = match (known, &doors[..]) {
+            (Some(chain), _) => chain.name.clone(),
+            (None, [door]) => format!("door_{door}"),
+            (None, _) => format!("doors_{}", guarded.chains.len()),
+        };
+        if known.is_none() {
+            guarded.chains.push(DoorChain { name: name.clone(), doors });
+        }
+        let key = |port: u16| {
+            let [high, low] = port.to_be_bytes();
+            vec![ports.protocol.number(), 0, 0, 0, high, low, 0, 0]
+        };
+        guarded.elements.push(Element::Goto(key(ports.first), key(ports.last), name));
+    }
+    guarded
+}
+
+/// Cuts the ports of all doors into pieces that do not overlap, each with the doors that have it.
+fn pieces(plan: &Plan) -> Vec<(Ports, Vec<DoorName>)> {
+    let mut pieces: Vec<(Ports, Vec<DoorName>)> = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let all = || {
+            plan.doors.iter().flat_map(|door| {
+                door.ports.iter().filter(|ports| ports.protocol == protocol).map(move |ports| (door, *ports))
+            })
+        };
+        // A piece begins where some range begins, or behind where some range ends.
+        let mut starts: Vec<u16> =
+            all().flat_map(|(_, ports)| [Some(ports.first), ports.last.checked_add(1)]).flatten().collect();
+        starts.sort_unstable();
+        starts.dedup();
+        for (number, first) in starts.iter().enumerate() {
+            let next = starts.get(number.saturating_add(1));
+            let last = next.map_or(u16::MAX, |next| next.saturating_sub(1));
+            let mut doors: Vec<DoorName> = all()
+                .filter(|(_, ports)| ports.range().contains(first))
+                .map(|(door, _)| door.name.clone())
+                .collect();
+            doors.dedup();
+            if !doors.is_empty() {
+                pieces.push((Ports { protocol, first: *first, last }, doors));
+            }
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::plan::PlannedDoor;
+
+    fn ports(protocol: Protocol, first: u16, last: u16) -> Ports {
+        Ports { protocol, first, last }
+    }
+
+    fn plan(doors: &[(&str, &[Ports])]) -> Plan {
+        Plan {
+            doors: doors
+                .iter()
+                .map(|(name, ports)| PlannedDoor {
+                    name: DoorName::new(name).unwrap(),
+                    ports: ports.to_vec(),
+                    open_for: Duration::from_secs(10),
+                })
+                .collect(),
+            trusted: Vec::new(),
+            refuse: Refuse::Drop,
+            zone: None,
+            check_every: Duration::from_secs(10),
+            clean_every: Duration::from_secs(10),
+            remove_on_exit: false,
+        }
+    }
+
+    fn text(plan: &Plan) -> Vec<String> {
+        pieces(plan)
+            .iter()
+            .map(|(ports, doors)| {
+                let doors: Vec<&str> = doors.iter().map(DoorName::as_str).collect();
+                format!("{ports} {}", doors.join("+"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn ports_of_several_doors_are_cut_into_pieces() {
+        use Protocol::{Tcp, Udp};
+        let plan = plan(&[
+            ("ssh", &[ports(Tcp, 22, 22), ports(Udp, 100, 200)]),
+            ("web", &[ports(Tcp, 20, 30), ports(Udp, 150, 65535)]),
+        ]);
+        assert_eq!(
+            text(&plan),
+            [
+                "20-21/tcp web",
+                "22/tcp ssh+web",
+                "23-30/tcp web",
+                "100-149/udp ssh",
+                "150-200/udp ssh+web",
+                "201-65535/udp web"
+            ]
+        );
+    }
+
+    #[test]
+    fn pieces_cover_exactly_the_ports_of_the_doors() {
+        use Protocol::Tcp;
+        let plan = plan(&[
+            ("a", &[ports(Tcp, 1, 10), ports(Tcp, 5, 7), ports(Tcp, 65535, 65535)]),
+            ("b", &[ports(Tcp, 11, 11), ports(Tcp, 65530, 65535)]),
+        ]);
+        let pieces = pieces(&plan);
+        for port in 0..=u16::MAX {
+            let wanted: Vec<&DoorName> = plan
+                .doors
+                .iter()
+                .filter(|door| door.ports.iter().any(|ports| ports.range().contains(&port)))
+                .map(|door| &door.name)
+                .collect();
+            let got: Vec<&DoorName> = pieces
+                .iter()
+                .filter(|(ports, _)| ports.range().contains(&port))
+                .flat_map(|(_, doors)| doors)
+                .collect();
+            assert_eq!(got, wanted, "{port}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What is in the kernel's table, read back.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use super::{
+    abi::{self, chain, data, element, message, rule, set, table},
+    ruleset::{GUARDED, TABLE, TRUSTED},
+};
+use crate::{
+    firewall::plan::address,
+    netlink::{
+        message::{Attributes, DUMP, Message, Writer},
+        socket::{NetlinkError, Socket},
+    },
+};
+
+/// Everything of our table but the grants, in a form that changes when anybody changes anything.
+///
+/// The kernel gives every chain, rule and set a handle that it never gives again: as long as the
+/// handles are the same, so are the contents, since none of these can be edited in place but a
+/// chain's policy and a set's elements.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Snapshot {
+    parts: BTreeSet<(Part, Vec<u8>)>,
+}
+
+/// What a part of the table is, for a person.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Part {
+    Table,
+    Chain(String),
+    Rule(String),
+    Set(String),
+    Element(String),
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Table => write!(f, "the table"),
+            Self::Chain(name) => write!(f, "the chain {name}"),
+            Self::Rule(chain) => write!(f, "a rule of the chain {chain}"),
+            Self::Set(name) => write!(f, "the set {name}"),
+            Self::Element(set) => write!(f, "an element of the set {set}"),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Reads the table.
+    pub(super) fn take(socket: &mut Socket) -> Result<Self, NetlinkError> {
+        let mut parts = BTreeSet::new();
+        parts.extend(socket.dump(&list(message::GET_TABLE, abi::FAMILY_INET, |_| {}), |message| {
+            let attributes = of_inet(message, message::NEW_TABLE)?;
+            let name = attributes.text(table::NAME)?;
+            (name == TABLE).then(|| {
+                let both = [attributes.find(table::HANDLE), attributes.find(table::FLAGS)];
+                (Part::Table, both.map(Option::unwrap_or_default).concat())
+            })
+        })?);
+        parts.extend(socket.dump(&list(message::GET_CHAIN, abi::FAMILY_INET, |_| {}), |message| {
+            let attributes = of_table(message, message::NEW_CHAIN, chain::TABLE)?;
+            let name = attributes.text(chain::NAME)?;
+            let both = [attributes.find(chain::HANDLE), attributes.find(chain::POLICY)];
+            Some((Part::Chain(name), both.map(Option::unwrap_or_default).concat()))
+        })?);
+        let request = list(message::GET_RULE, abi::FAMILY_INET, |writer| writer.put_text(rule::TABLE, TABLE));
+        parts.extend(socket.dump(&request, |message| {
+            let attributes = of_table(message, message::NEW_RULE, rule::TABLE)?;
+            let chain = attributes.text(rule::CHAIN)?;
+            Some((Part::Rule(chain), attributes.find(rule::HANDLE)?.to_vec()))
+        })?);
+        let request = list(message::GET_SET, abi::FAMILY_INET, |writer| writer.put_text(set::TABLE, TABLE));
+        parts.extend(socket.dump(&request, |message| {
+            let attributes = of_table(message, message::NEW_SET, set::TABLE)?;
+            Some((Part::Set(attributes.text(set::NAME)?), attributes.find(set::HANDLE)?.to_vec()))
+        })?);
+        for name in [GUARDED, TRUSTED[0], TRUSTED[1]] {
+            if parts.iter().any(|(part, _)| *part == Part::Set(name.to_owned())) {
+                let elements = elements(socket, name, |attributes| Some(raw_element(attributes)))?;
+                parts.extend(elements.into_iter().map(|raw| (Part::Element(name.to_owned()), raw)));
+            }
+        }
+        Ok(Self { parts })
+    }
+
+    /// Whether there is a table at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// What is in `self` and not in `found`, or the other way round; nothing if they are the same.
+    pub(super) fn difference(&self, found: &Self) -> Option<String> {
+        if found.is_empty() && !self.is_empty() {
+            return Some("the table was gone".to_owned());
+        }
+        let gone = self.parts.difference(&found.parts).next();
+        let foreign = found.parts.difference(&self.parts).next();
+        match (gone, foreign) {
+            (Some((part, _)), _) => Some(format!("{part} was missing or changed")),
+            (None, Some((part, _))) => Some(format!("{part} was not ours")),
+            (None, None) => None,
+        }
+    }
+}
+
+/// One element of a set of grants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Entry {
+    /// Who is let in.
+    pub(crate) source: IpAddr,
+    /// For how much longer; `None` if it stays for ever.
+    pub(crate) left: Option<Duration>,
+}
+
+/// The grants in a set; none if there is no such set.
+pub(super) fn grants(socket: &mut Socket, set: &str) -> Result<Vec<Entry>, NetlinkError> {
+    elements(socket, set, |attributes| {
+        let source = address(attributes.nested(element::KEY).find(data::VALUE)?)?;
+        let left = attributes.u64_be(element::EXPIRATION).map(Duration::from_millis);
+        let timeout = attributes.u64_be(element::TIMEOUT);
+        // An element that is about to go may show no time that is left; one for ever has no timeout.
+        let left = left.or(timeout.map(|_| Duration::ZERO));
+        Some(Entry { source, left })
+    })
+}
+
+/// A request for everything of a kind.
+pub(super) fn list(kind: u16, family: u8, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(kind, DUMP, 0, |writer| {
+        writer.raw(&[family, 0, 0, 0]);
+        body(writer);
+    });
+    writer.bytes().to_vec()
+}
+
+/// Reads the elements of a set of ours; none if there is no such set.
+pub(super) fn elements<T>(
+    socket: &mut Socket,
+    set: &str,
+    read: impl Fn(Attributes<'_>) -> Option<T>,
+) -> Result<Vec<T>, NetlinkError> {
+    let request = list(message::GET_ELEMENT, abi::FAMILY_INET, |writer| {
+        writer.put_text(element::LIST_TABLE, TABLE);
+        writer.put_text(element::LIST_SET, set);
+    });
+    let chunks = socket.dump(&request, |message| {
+        let attributes = of_inet(message, message::NEW_ELEMENT)?;
+        let list = attributes.nested(element::LIST_ELEMENTS);
+        Some(list.filter_map(|(_, element)| read(Attributes(element))).collect::<Vec<_>>())
+    })?;
+    Ok(chunks.into_iter().flatten().collect())
+}
+
+fn raw_element(attributes: Attributes<'_>) -> Vec<u8> {
+    let kinds = [element::KEY, element::KEY_END, element::DATA, element::FLAGS];
+    kinds.map(|kind| attributes.find(kind).unwrap_or_default()).concat()
+}
+
+/// The attributes of a message of this kind about the family `inet`.
+fn of_inet<'a>(message: &Message<'a>, kind: u16) -> Option<Attributes<'a>> {
+    let inet = message.kind == kind && message.body.first() == Some(&abi::FAMILY_INET);
+    inet.then(|| message.attributes(4))
+}
+
+/// The attributes of a message of this kind about our table.
+pub(super) fn of_table<'a>(message: &Message<'a>, kind: u16, table: u16) -> Option<Attributes<'a>> {
+    of_inet(message, kind).filter(|attributes| attributes.text(table).as_deref() == Some(TABLE))
+}

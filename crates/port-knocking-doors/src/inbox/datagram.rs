@@ -1,0 +1,244 @@
+//! A UDP datagram out of the bytes of an IP packet.
+//!
+//! ```text
+//!   IPv4   0  1  version 4, header length in words      IPv6   0  1  version 6, …
+//!          2  2  total length                                  4  2  payload length
+//!          6  2  flags and fragment offset                     6  1  next header: 17
+//!          9  1  protocol: 17                                  8 16  source
+//!         10  2  header checksum                              24 16  destination
+//!         12  4  source                                       40  …  UDP
+//!         16  4  destination
+//!          …  …  options, then UDP      UDP    0  2  source port     4  2  length
+//!                                              2  2  destination     6  2  checksum
+//! ```
+//!
+//! Source: RFC 791, RFC 8200, RFC 768. Fragments, IPv6 extension headers, truncated packets and wrong
+//! checksums are no datagrams: nobody's knock looks like that.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const UDP: u8 = 17;
+const UDP_HEADER: usize = 8;
+const IPV6_HEADER: usize = 40;
+
+/// Who answers for the checksum over the datagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Checksum {
+    /// It has to be verified here.
+    Unverified,
+    /// The kernel says that it is right, or that the sender's kernel left it to hardware that the
+    /// packet never passed.
+    Vouched,
+}
+
+/// A datagram that is whole and meant what it says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Datagram<'a> {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) port: u16,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Datagram<'a> {
+    /// Reads an untrusted IP packet.
+    pub(super) fn parse(packet: &'a [u8], checksum: Checksum) -> Option<Self> {
+        match packet.first()? >> 4 {
+            4 => Self::parse_v4(packet, checksum),
+            6 => Self::parse_v6(packet, checksum),
+            _ => None,
+        }
+    }
+
+    fn parse_v4(packet: &'a [u8], checksum: Checksum) -> Option<Self> {
+        let header_length = usize::from(packet.first()? & 0x0f).checked_mul(4)?;
+        let header = packet.get(..header_length)?;
+        let total = usize::from(u16_at(header, 2)?);
+        let fragment = u16_at(header, 6)? & 0x3fff;
+        let protocol = *header.get(9)?;
+        let source: [u8; 4] = *header.get(12..)?.first_chunk()?;
+        let destination: [u8; 4] = *header.get(16..)?.first_chunk()?;
+        if fragment != 0 || protocol != UDP || !sums_up([header]) {
+            return None;
+        }
+        let udp = packet.get(header_length..total)?;
+        let length = u16_at(udp, 4)?;
+        let pseudo = [&source[..], &destination, &[0, UDP], &length.to_be_bytes()].concat();
+        let unused = u16_at(udp, 6)? == 0;
+        let (port, payload) = parse_udp(udp)?;
+        if checksum == Checksum::Unverified && !unused && !sums_up([&pseudo, udp]) {
+            return None;
+        }
+        Some(Self {
+            source: Ipv4Addr::from(source).into(),
+            destination: Ipv4Addr::from(destination).into(),
+            port,
+            payload,
+        })
+    }
+
+    fn parse_v6(packet: &'a [u8], checksum: Checksum) -> Option<Self> {
+        let (header, rest) = packet.split_at_checked(IPV6_HEADER)?;
+        let length = u16_at(header, 4)?;
+        let next_header = *header.get(6)?;
+        let source: [u8; 16] = *header.get(8..)?.first_chunk()?;
+        let destination: [u8; 16] = *header.get(24..)?.first_chunk()?;
+        let udp = rest.get(..usize::from(length))?;
+        if next_header != UDP {
+            return None;
+        }
+        let pseudo = [&source[..], &destination, &[0, 0], &length.to_be_bytes(), &[0, 0, 0, UDP]].concat();
+        // Over IPv6 a checksum of zero is an error, not an absence (RFC 8200, section 8.1).
+        let unused = u16_at(udp, 6)? == 0;
+        let (port, payload) = parse_udp(udp)?;
+        if checksum == Checksum::Unverified && (unused || !sums_up([&pseudo, udp])) {
+            return None;
+        }
+        Some(Self {
+            source: Ipv6Addr::from(source).into(),
+            destination: Ipv6Addr::from(destination).into(),
+            port,
+            payload,
+        })
+    }
+}
+
+/// The destination port and the payload; `None` if the datagram does not fill its packet exactly.
+fn parse_udp(udp: &[u8]) -> Option<(u16, &[u8])> {
+    let length = usize::from(u16_at(udp, 4)?);
+    let payload = udp.get(UDP_HEADER..)?;
+    (length == udp.len()).then_some((u16_at(udp, 2)?, payload))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|pair| u16::from_be_bytes(*pair))
+}
+
+/// Whether the ones' complement sum over the parts, checksum included, is right (RFC 1071). Every part
+/// but the last has an even length.
+fn sums_up<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    let mut sum: u64 = 0;
+    for part in parts {
+        for pair in part.chunks(2) {
+            let word = match pair {
+                [high, low] => u16::from_be_bytes([*high, *low]),
+                [high] => u16::from_be_bytes([*high, 0]),
+                _ => 0,
+            };
+            sum = sum.saturating_add(word.into());
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff).saturating_add(sum >> 16);
+    }
+    sum == 0xffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `knock\n` from 192.0.2.7:40000 to 198.51.100.1:16001, its checksums computed by another
+    /// implementation of RFC 1071.
+    const V4: &str = "450000220001000040118e8ec0000207c63364019c403e81000ef2f76b6e6f636b0a";
+    /// The same from `2001:db8::7` to `2001:db8::1`.
+    const V6: &str = "60000000000e114020010db800000000000000000000000720010db8000000000000000000000001\
+                      9c403e81000e83ba6b6e6f636b0a";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<char> = hex.chars().collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_whole_datagram_is_read() {
+        for (packet, source, destination) in
+            [(V4, "192.0.2.7", "198.51.100.1"), (V6, "2001:db8::7", "2001:db8::1")]
+        {
+            let datagram = Datagram {
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                port: 16001,
+                payload: b"knock\n",
+            };
+            assert_eq!(Datagram::parse(&bytes(packet), Checksum::Unverified), Some(datagram));
+        }
+    }
+
+    #[test]
+    fn a_truncated_packet_is_none() {
+        for packet in [V4, V6] {
+            let packet = bytes(packet);
+            for length in 0..packet.len() {
+                assert_eq!(Datagram::parse(&packet[..length], Checksum::Vouched), None, "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_of_the_link_is_no_part_of_the_datagram() {
+        for packet in [V4, V6] {
+            let mut padded = bytes(packet);
+            padded.extend([0; 18]);
+            assert_eq!(Datagram::parse(&padded, Checksum::Unverified).unwrap().payload, b"knock\n");
+        }
+    }
+
+    #[test]
+    fn one_wrong_bit_makes_it_none() {
+        for (packet, unprotected) in [(V4, 0), (V6, 8)] {
+            let packet = bytes(packet);
+            // The first bytes of IPv6 (class, flow, hop limit) are under no checksum.
+            for bit in 0..packet.len() * 8 {
+                if unprotected > 0 && ((4..32).contains(&bit) || bit / 8 == 7) {
+                    continue;
+                }
+                let mut wrong = packet.clone();
+                wrong[bit / 8] ^= 0x80 >> (bit % 8);
+                assert_eq!(Datagram::parse(&wrong, Checksum::Unverified), None, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_absent_checksum_counts_over_ipv4_only() {
+        for (packet, at, accepted) in [(V4, 26, true), (V6, 46, false)] {
+            let mut packet = bytes(packet);
+            packet[at] = 0;
+            packet[at + 1] = 0;
+            assert_eq!(Datagram::parse(&packet, Checksum::Unverified).is_some(), accepted);
+            assert!(Datagram::parse(&packet, Checksum::Vouched).is_some());
+        }
+    }
+
+    #[test]
+    fn a_checksum_that_the_kernel_vouches_for_is_not_verified() {
+        for (packet, at) in [(V4, 26), (V6, 46)] {
+            let mut packet = bytes(packet);
+            packet[at] ^= 0xff;
+            assert_eq!(Datagram::parse(&packet, Checksum::Unverified), None);
+            assert!(Datagram::parse(&packet, Checksum::Vouched).is_some());
+        }
+    }
+
+    #[test]
+    fn fragments_and_extension_headers_are_none() {
+        for (at, value) in [(6, 0x20), (7, 0x01)] {
+            let mut fragment = bytes(V4);
+            fragment[at] = value;
+            // The header's own checksum is made right again.
+            let sum = u16_at(&fragment, 10).unwrap() - (u16::from(value) << if at == 6 { 8 } else { 0 });
+            fragment[10..12].copy_from_slice(&sum.to_be_bytes());
+            assert!(sums_up([&fragment[..20]]));
+            assert_eq!(Datagram::parse(&fragment, Checksum::Unverified), None);
+        }
+        for next_header in [0, 43, 44, 60] {
+            let mut packet = bytes(V6);
+            packet[6] = next_header;
+            assert_eq!(Datagram::parse(&packet, Checksum::Vouched), None);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The filter in the kernel: only what has the shape of a knock wakes us.
+//!
+//! Classic BPF over a cooked packet socket, where offset 0 is the IP header. Everything else that the
+//! machine receives costs a few instructions in the kernel and nothing here.
+//!
+//! Source: `linux/filter.h`, `linux/bpf_common.h`.
+
+use doors_core::knock::Knock;
+use socket2::SockFilter;
+
+/// `BPF_LD|BPF_W|BPF_ABS` and so on.
+const LOAD_WORD: u16 = 0x20;
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE: u16 = 0x30;
+/// The same, relative to the index register.
+const LOAD_WORD_INDEXED: u16 = 0x40;
+const LOAD_HALF_INDEXED: u16 = 0x48;
+/// `BPF_LDX|BPF_B|BPF_MSH`: the length of an IPv4 header.
+const LOAD_INDEX_HEADER_LENGTH: u16 = 0xb1;
+const AND: u16 = 0x54;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: for whom the packet is, as the link sees it.
+const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+/// `PACKET_HOST`: for us.
+const FOR_US: u32 = 0;
+
+/// Bytes of a packet that are delivered: the longest IPv4 header, UDP and a knock are 74.
+pub(super) const SNAP: u32 = 128;
+
+/// Where a jump goes that gives the packet up.
+const GIVE_UP: usize = usize::MAX;
+
+/// The filter for a packet socket.
+pub(super) fn knocks() -> Vec<SockFilter> {
+    let [k0, k1, k2, k3, k4, k5] = *Knock::PAYLOAD;
+    let start = u32::from_be_bytes([k0, k1, k2, k3]);
+    let end = u32::from(u16::from_be_bytes([k4, k5]));
+    // 8 bytes of header and the payload.
+    let udp_length = 8 + 6;
+
+    // (code, jump if true, jump if false, operand); jumps are places in this list.
+    let v6 = 17;
+    let accept = 28;
+    let program = [
+        (LOAD_WORD, 0, 0, PACKET_TYPE),
+        (JUMP_IF_EQUAL, 2, GIVE_UP, FOR_US),
+        (LOAD_BYTE, 0, 0, 0),
+        (AND, 0, 0, 0xf0),
+        (JUMP_IF_EQUAL, 6, 5, 0x40),
+        (JUMP_IF_EQUAL, v6, GIVE_UP, 0x60),
+        // IPv4: UDP, no fragment, the right length, the payload.
+        (LOAD_BYTE, 0, 0, 9),
+        (JUMP_IF_EQUAL, 8, GIVE_UP, 17),
+        (LOAD_HALF, 0, 0, 6),
+        (JUMP_IF_ANY_BIT, GIVE_UP, 10, 0x3fff),
+        (LOAD_INDEX_HEADER_LENGTH, 0, 0, 0),
+        (LOAD_HALF_INDEXED, 0, 0, 4),
+        (JUMP_IF_EQUAL, 13, GIVE_UP, udp_length),
+        (LOAD_WORD_INDEXED, 0, 0, 8),
+        (JUMP_IF_EQUAL, 15, GIVE_UP, start),
+        (LOAD_HALF_INDEXED, 0, 0, 12),
+        (JUMP_IF_EQUAL, accept, GIVE_UP, end),
+        // IPv6: the same.
+        (LOAD_BYTE, 0, 0, 6),
+        (JUMP_IF_EQUAL, 19, GIVE_UP, 17),
+        (LOAD_HALF, 0, 0, 4),
+        (JUMP_IF_EQUAL, 21, GIVE_UP, udp_length),
+        (LOAD_HALF, 0, 0, 44),
+        (JUMP_IF_EQUAL, 23, GIVE_UP, udp_length),
+        (LOAD_WORD, 0, 0, 48),
+        (JUMP_IF_EQUAL, 25, GIVE_UP, start),
+        (LOAD_HALF, 0, 0, 52),
+        (JUMP_IF_EQUAL, accept, GIVE_UP, end),
+        (RETURN, 0, 0, 0),
+        (RETURN, 0, 0, SNAP),
+    ];
+    assemble(&program)
+}
+
+/// The filter for a bound UDP socket, where offset 0 is the UDP header.
+pub(super) fn payloads() -> Vec<SockFilter> {
+    let [k0, k1, k2, k3, k4, k5] = *Knock::PAYLOAD;
+    let program = [
+        (LOAD_HALF, 0, 0, 4),
+        (JUMP_IF_EQUAL, 2, GIVE_UP, 8 + 6),
+        (LOAD_WORD, 0, 0, 8),
+        (JUMP_IF_EQUAL, 4, GIVE_UP, u32::from_be_bytes([k0, k1, k2, k3])),
+        (LOAD_HALF, 0, 0, 12),
+        (JUMP_IF_EQUAL, 7, GIVE_UP, u32::from(u16::from_be_bytes([k4, k5]))),
+        (RETURN, 0, 0, 0),
+        (RETURN, 0, 0, u32::MAX),
+    ];
+    assemble(&program)
+}
+
+/// Turns places into distances. To give up is to go to the last but one, which returns nothing.
+fn assemble(program: &[(u16, usize, usize, u32)]) -> Vec<SockFilter> {
+    let give_up = program.len().saturating_sub(2);
+    let assemble = |(at, (code, yes, no, operand)): (usize, &(u16, usize, usize, u32))| {
+        let distance = |place: usize| {
+            let place = if place == GIVE_UP { give_up } else { place };
+            u8::try_from(place.saturating_sub(at).saturating_sub(1)).unwrap_or(u8::MAX)
+        };
+        match *code {
+            JUMP_IF_EQUAL | JUMP_IF_ANY_BIT => {
+                SockFilter::new(*code, distance(*yes), distance(*no), *operand)
+            }
+            _ => SockFilter::new(*code, 0, 0, *operand),
+        }
+    };
+    program.iter().enumerate().map(assemble).collect()
+}

@@ -1,0 +1,88 @@
+//! Hears knocks.
+//!
+//! What comes out of here is a datagram that was addressed to this machine, is whole, and came in the
+//! order in which the kernel received it. Whether it is a knock, and whose, is judged elsewhere.
+
+mod addresses;
+mod capture;
+mod datagram;
+mod filter;
+mod receive;
+mod ring;
+mod sockets;
+
+use std::io;
+
+use doors_core::packet::Packet;
+
+pub(crate) use self::ring::Ring;
+use self::{capture::Capture, sockets::Sockets};
+use crate::netlink::socket::NetlinkError;
+
+/// Packets that are handed over before the daemon looks at anything else.
+const AT_ONCE: usize = 512;
+
+/// Why nothing can be heard.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    /// Not allowed.
+    #[error(
+        "may not capture packets; root or the capability CAP_NET_RAW is needed, \
+         or set listen = \"sockets\" in the configuration"
+    )]
+    Denied(#[source] io::Error),
+    /// A knock port cannot be bound.
+    #[error("cannot bind UDP port {port} to hear knocks on it")]
+    Bind {
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A socket failed.
+    #[error("cannot hear knocks")]
+    Socket(#[source] io::Error),
+    /// The addresses of the machine cannot be read.
+    #[error("cannot read this machine's own addresses")]
+    Addresses(#[source] NetlinkError),
+}
+
+/// Where knocks come in.
+#[derive(Debug)]
+pub(crate) enum Inbox {
+    /// Packet sockets.
+    Capture(Capture),
+    /// Bound UDP sockets.
+    Sockets(Sockets),
+}
+
+impl Inbox {
+    /// Hears everything, with packet sockets. Must be called within a runtime.
+    pub(crate) fn capture() -> Result<Self, InboxError> {
+        Capture::open().map(Self::Capture)
+    }
+
+    /// Hears these UDP ports only. Must be called within a runtime.
+    pub(crate) fn sockets(ports: impl IntoIterator<Item = u16>) -> Result<Self, InboxError> {
+        Sockets::open(ports).map(Self::Sockets)
+    }
+
+    /// Returns when there may be packets. Safe to drop and call again.
+    pub(crate) async fn ready(&mut self) -> Result<(), InboxError> {
+        match self {
+            Self::Capture(capture) => capture.ready().await,
+            Self::Sockets(sockets) => sockets.ready().await,
+        }
+    }
+
+    /// Hands over what has come, in order, and at most a bounded number.
+    pub(crate) fn drain(&mut self, each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
+        match self {
+            Self::Capture(capture) => {
+                capture.drain(each);
+                Ok(())
+            }
+            Self::Sockets(sockets) => sockets.drain(each),
+        }
+    }
+}

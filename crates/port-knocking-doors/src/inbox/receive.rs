@@ -1,0 +1,112 @@
+//! Receives a datagram with the time and the interface of its arrival.
+//!
+//! Source: recvmsg(2), cmsg(3), ip(7), ipv6(7), `Documentation/networking/timestamping.rst`.
+#![allow(unsafe_code, reason = "recvmsg(2) works on raw buffers; this file is the one place that calls it")]
+
+use std::{
+    io,
+    mem::zeroed,
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
+
+use socket2::{SockAddr, SockAddrStorage, Socket};
+
+use crate::sockopt;
+
+/// Longer than any knock: a longer datagram is seen to be too long.
+const PAYLOAD: usize = 16;
+
+/// One datagram.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    bytes: [u8; PAYLOAD],
+    length: usize,
+    pub(super) source: SocketAddr,
+    pub(super) link: u32,
+    /// When the kernel received it, since 1970.
+    pub(super) at: Duration,
+}
+
+impl Received {
+    /// What the sender wrote; of a long datagram, the beginning.
+    pub(super) fn payload(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// Asks for the time and the interface of every datagram.
+pub(super) fn prepare(socket: &Socket, v6: bool) -> io::Result<()> {
+    sockopt::set_flag(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)?;
+    match v6 {
+        true => sockopt::set_flag(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+        false => sockopt::set_flag(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO),
+    }
+}
+
+/// Receives the next datagram; `None` if none waits.
+pub(super) fn receive(socket: &Socket) -> io::Result<Option<Received>> {
+    let mut bytes = [0_u8; PAYLOAD];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // Eight-byte units, because control messages are aligned like that.
+    let mut control = [0_u64; 32];
+    let mut address = SockAddrStorage::zeroed();
+    // SAFETY: all zeroes are a valid `msghdr`.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    header.msg_name = (&raw mut address).cast();
+    header.msg_namelen = address.size_of();
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control);
+    // SAFETY: every pointer in the header is to a live buffer of the length that stands beside it.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
+    let Ok(length) = usize::try_from(received) else {
+        let error = io::Error::last_os_error();
+        return match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+            _ => Err(error),
+        };
+    };
+    // SAFETY: the kernel has written an address of this length into the storage.
+    let source = unsafe { SockAddr::new(address, header.msg_namelen) };
+    let source = source.as_socket().ok_or_else(|| io::Error::other("a datagram without a source"))?;
+    let (at, link) = control_messages(&header);
+    Ok(Some(Received { bytes, length: length.min(PAYLOAD), source, link, at }))
+}
+
+/// The time and the interface out of the control messages of a header that the kernel has filled in.
+fn control_messages(header: &libc::msghdr) -> (Duration, u32) {
+    let (mut at, mut link) = (Duration::ZERO, 0);
+    // SAFETY: the header and its control buffer are as the kernel left them.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !next.is_null() {
+        // SAFETY: not null, so it points to a whole control message in the buffer.
+        let message = unsafe { next.read() };
+        // SAFETY: as above.
+        let data = unsafe { libc::CMSG_DATA(next) };
+        match (message.cmsg_level, message.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                // SAFETY: the kernel puts a `timespec` into a message of this type.
+                let time = unsafe { data.cast::<libc::timespec>().read_unaligned() };
+                let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+                at = Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos);
+            }
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // SAFETY: the kernel puts an `in_pktinfo` into a message of this type.
+                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+                link = u32::try_from(info.ipi_ifindex).unwrap_or(0);
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                // SAFETY: the kernel puts an `in6_pktinfo` into a message of this type.
+                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                link = info.ipi6_ifindex;
+            }
+            _ => {}
+        }
+        // SAFETY: `next` points to a control message of this header.
+        next = unsafe { libc::CMSG_NXTHDR(header, next) };
+    }
+    (at, link)
+}

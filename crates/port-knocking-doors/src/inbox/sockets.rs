@@ -1,0 +1,142 @@
+//! Hears knocks with bound UDP sockets, for places where packet sockets are not allowed.
+//!
+//! Datagrams on several sockets have to be judged in the order in which the kernel received them, and
+//! reading socket by socket loses it. So all sockets are read, and then read again until nothing
+//! new has come since a known time; what came before that time is complete, and is sorted by the
+//! kernel's own timestamps.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, SystemTime},
+};
+
+use doors_core::packet::{Link, Packet};
+use socket2::{Domain, Socket, Type};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{
+    AT_ONCE, InboxError, filter,
+    receive::{self, Received},
+};
+use crate::readiness::watch;
+
+/// Bytes that may wait on one socket, so that no flood takes much memory.
+const WAITING: usize = 256 * 1024;
+
+/// Datagrams that are read from one socket before the next has its turn.
+const FROM_ONE: usize = AT_ONCE / 8;
+
+/// One socket for each knock port and family.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    sockets: Vec<(u16, AsyncFd<Socket>)>,
+    /// Read, and not yet known to be next.
+    waiting: Vec<(u16, Received)>,
+}
+
+impl Sockets {
+    /// Binds the ports, over IPv4 and IPv6. Must be called within a runtime.
+    pub(crate) fn open(ports: impl IntoIterator<Item = u16>) -> Result<Self, InboxError> {
+        let mut sockets = Vec::new();
+        for port in ports {
+            for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+                match bind(SocketAddr::new(address, port)) {
+                    Ok(socket) => sockets.push((port, watch(socket).map_err(InboxError::Socket)?)),
+                    Err(error) if address.is_ipv6() && is_without_ipv6(&error) => {}
+                    Err(source) => return Err(InboxError::Bind { port, source }),
+                }
+            }
+        }
+        if sockets.iter().all(|(_, socket)| socket.get_ref().domain().ok() == Some(Domain::IPV4)) {
+            tracing::warn!("this machine has no IPv6: knocks are heard over IPv4 only");
+        }
+        Ok(Self { sockets, waiting: Vec::new() })
+    }
+
+    /// Returns when there may be packets.
+    pub(crate) async fn ready(&mut self) -> Result<(), InboxError> {
+        if !self.waiting.is_empty() {
+            return Ok(());
+        }
+        let readable = self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable()));
+        let (ready, _, _) = futures_util::future::select_all(readable).await;
+        ready.map(drop).map_err(InboxError::Socket)
+    }
+
+    /// Hands over what is known to be next, in the order in which the kernel received it.
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
+        let complete = self.read_all()?;
+        let mut next: Vec<(u16, Received)> =
+            self.waiting.extract_if(.., |(_, received)| received.at <= complete).collect();
+        next.sort_by_key(|(_, received)| received.at);
+        for (port, received) in next {
+            each(&Packet {
+                source: received.source.ip(),
+                port,
+                link: Link(received.link),
+                payload: received.payload(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads every socket once. Gives the time before which nothing is missing.
+    ///
+    /// What came before the reading began was waiting on some socket, and every socket is read; unless
+    /// one held more than its share, and then nothing is missing up to the last that was read there.
+    fn read_all(&mut self) -> Result<Duration, InboxError> {
+        let began = now();
+        let mut complete = began;
+        let mut news = false;
+        for (port, socket) in &self.sockets {
+            let mut last = None;
+            let mut share = FROM_ONE;
+            let read = socket.try_io(Interest::READABLE, |socket| {
+                while let Some(left) = share.checked_sub(1) {
+                    share = left;
+                    match receive::receive(socket)? {
+                        Some(received) => {
+                            last = Some(received.at);
+                            self.waiting.push((*port, received));
+                        }
+                        None => return Err(io::ErrorKind::WouldBlock.into()),
+                    }
+                }
+                Ok(())
+            });
+            news |= last.is_some();
+            match read {
+                Ok(()) => complete = complete.min(last.unwrap_or(complete)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // An error that somebody's ICMP message left on the socket is not ours.
+                Err(error) => tracing::debug!("port {port}: {error}"),
+            }
+        }
+        // When nothing new has come, all that waits is next, whatever the clock was set to.
+        Ok(if news { complete } else { Duration::MAX })
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.attach_filter(&filter::payloads())?;
+    receive::prepare(&socket, address.is_ipv6())?;
+    socket.set_recv_buffer_size(WAITING)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// The machine, or this network namespace, does without IPv6.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// The clock by which the kernel stamps datagrams.
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

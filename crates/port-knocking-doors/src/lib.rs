@@ -1,0 +1,34 @@
+//! The daemon that touches the machine: it hears knocks, asks `doors-core` what they mean, and makes
+//! the answer true in the firewall.
+//!
+//! | module         | what it does                                                     |
+//! |----------------|------------------------------------------------------------------|
+//! | [`cli`]        | the command line                                                 |
+//! | [`config`]     | options, variables and file, and where each value comes from     |
+//! | `check`        | what a configuration would do, without doing it                  |
+//! | [`daemon`]     | the loop: wait, feed, drain                                      |
+//! | `inbox`        | hears knocks                                                     |
+//! | [`firewall`]   | opens and closes doors, in a thread of its own                   |
+//! | `netlink`      | messages to and from the kernel                                  |
+//! | `report`       | the log                                                          |
+//! | [`lab`]        | private networks for the demo and the tests                      |
+//! | `demo`         | shows it all                                                     |
+
+mod check;
+pub mod cli;
+mod clock;
+pub mod config;
+pub mod daemon;
+mod demo;
+mod errors;
+pub mod firewall;
+mod inbox;
+pub mod lab;
+mod logging;
+mod netlink;
+mod readiness;
+mod report;
+mod sockopt;
+mod supervisor;
+
+pub use netlink::NetlinkError;

@@ -1,0 +1,218 @@
+//! A netlink socket.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
+        netlink::SocketAddrNetlink,
+    },
+};
+
+use super::message::{self, Message};
+use crate::sockopt;
+
+/// `NETLINK_CAP_ACK`: an answer need not repeat the request.
+const CAP_ACK: libc::c_int = 10;
+/// `NETLINK_EXT_ACK`: an answer says in words what was wrong.
+const EXT_ACK: libc::c_int = 11;
+/// `NETLINK_GET_STRICT_CHK`: a dump heeds the filter that the request holds.
+const STRICT_CHECK: libc::c_int = 12;
+
+/// The kernel's own bound for one datagram of a dump is 32 KiB.
+const BUFFER: usize = 64 * 1024;
+
+/// Which part of the kernel is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Family {
+    /// Links, addresses and routes.
+    Route,
+    /// nftables.
+    Netfilter,
+}
+
+/// Why the kernel did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket failed.
+    #[error("cannot talk to the kernel over netlink")]
+    Socket(#[source] io::Error),
+    /// The kernel refused.
+    #[error("the kernel refused it: {error}{}", .text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Refused {
+        /// The error.
+        error: io::Error,
+        /// The kernel's own words.
+        text: Option<String>,
+    },
+    /// The kernel said nothing, which it never should.
+    #[error("the kernel did not answer over netlink")]
+    Silent,
+}
+
+impl NetlinkError {
+    /// The kernel's error number.
+    pub(crate) fn number(&self) -> Option<i32> {
+        match self {
+            Self::Refused { error, .. } | Self::Socket(error) => error.raw_os_error(),
+            Self::Silent => None,
+        }
+    }
+}
+
+impl From<Errno> for NetlinkError {
+    fn from(errno: Errno) -> Self {
+        Self::Socket(errno.into())
+    }
+}
+
+/// A socket to ask the kernel something and get the answer.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    port: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket in this thread's network namespace.
+    pub(crate) fn open(family: Family) -> Result<Self, NetlinkError> {
+        Self::open_in_groups(family, 0)
+    }
+
+    /// Opens a socket that also hears the notifications of `groups`, one bit for each.
+    pub(crate) fn open_in_groups(family: Family, groups: u32) -> Result<Self, NetlinkError> {
+        let protocol: Option<Protocol> = match family {
+            Family::Route => None,
+            Family::Netfilter => Some(netlink::NETFILTER),
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+        let name = net::getsockname(&fd)?;
+        let port = SocketAddrNetlink::try_from(name)?.pid();
+        for option in [CAP_ACK, EXT_ACK, STRICT_CHECK] {
+            // Old kernels lack these; without them errors have fewer words and dumps are longer.
+            let _ = sockopt::set_flag(fd.as_fd(), libc::SOL_NETLINK, option);
+        }
+        // A batch that puts tens of thousands of grants back is larger than the usual bound.
+        let _ = sockopt::set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 16 << 20);
+        Ok(Self { fd, port, buffer: vec![0; BUFFER] })
+    }
+
+    /// The kernel's name for this socket.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends requests, of which the last at least asks for an acknowledgement.
+    ///
+    /// The kernel works on them while we send, so every answer is there when that returns. Says the
+    /// first error.
+    pub(crate) fn request(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        net::send(&self.fd, bytes, SendFlags::empty())?;
+        let mut answered = false;
+        let mut refused = None;
+        while let Some(received) = self.receive()? {
+            for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
+                if message.kind == message::ERROR {
+                    answered = true;
+                    let (number, text) = message.error();
+                    if number != 0 && refused.is_none() {
+                        let error = io::Error::from_raw_os_error(number);
+                        refused = Some(NetlinkError::Refused { error, text });
+                    }
+                }
+            }
+        }
+        match (refused, answered) {
+            (Some(refused), _) => Err(refused),
+            (None, true) => Ok(()),
+            (None, false) => Err(NetlinkError::Silent),
+        }
+    }
+
+    /// Sends one request for a dump and reads all of it. A dump that was disturbed is made again.
+    pub(crate) fn dump<T>(
+        &mut self,
+        request: &[u8],
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        for _ in 0..8 {
+            if let Some(all) = self.dump_once(request, &read)? {
+                return Ok(all);
+            }
+        }
+        let error = io::Error::from_raw_os_error(libc::EINTR);
+        Err(NetlinkError::Refused { error, text: Some("it changes faster than it can be read".to_owned()) })
+    }
+
+    /// Reads one notification datagram; `None` if none waits.
+    pub(crate) fn notifications(
+        &mut self,
+        mut each: impl FnMut(&Message<'_>),
+    ) -> Result<Option<()>, NetlinkError> {
+        let Some(received) = self.receive()? else { return Ok(None) };
+        for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
+            each(&message);
+        }
+        Ok(Some(()))
+    }
+
+    fn dump_once<T>(
+        &mut self,
+        request: &[u8],
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, NetlinkError> {
+        net::send(&self.fd, request, SendFlags::empty())?;
+        let mut all = Vec::new();
+        let mut interrupted = false;
+        while let Some(received) = self.receive()? {
+            for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
+                interrupted |= message.flags & message::DUMP_INTERRUPTED != 0;
+                match message.kind {
+                    message::DONE => return Ok((!interrupted).then_some(all)),
+                    message::ERROR => {
+                        let (number, text) = message.error();
+                        // What does not exist has no entries.
+                        if number == libc::ENOENT {
+                            return Ok(Some(Vec::new()));
+                        }
+                        let error = io::Error::from_raw_os_error(number);
+                        return Err(NetlinkError::Refused { error, text });
+                    }
+                    _ => all.extend(read(&message)),
+                }
+            }
+        }
+        Err(NetlinkError::Silent)
+    }
+
+    /// How many bytes came into the buffer; `None` if nothing waits.
+    fn receive(&mut self) -> Result<Option<usize>, NetlinkError> {
+        loop {
+            match net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((received, _)) => return Ok(Some(received)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}

@@ -1,0 +1,141 @@
+//! What the log says.
+//!
+//! One line for each door that opens, stays open for longer or closes, and for each source that
+//! knocks wrong. The core bounds how many of the last there are, whatever strangers send.
+
+use std::{error::Error, time::Duration};
+
+use doors_core::{
+    door::{Admission, Sequence},
+    doorkeeper::Event,
+    time::Moment,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::{Config, Hearing},
+    errors::in_one_line,
+    firewall::{Choice, News},
+};
+
+/// What the core has to hear of the firewall's news.
+pub(crate) enum Told {
+    Done { admission: Admission },
+    Found { admission: Admission, until: Moment },
+    Nothing,
+}
+
+/// The first lines: what runs here, and how.
+pub(crate) fn starting(config: &Config, choice: &Choice) {
+    let file = config.path.as_ref().map(|path| path.display().to_string());
+    info!(
+        "port-knocking-doors {}, configuration: {}",
+        env!("CARGO_PKG_VERSION"),
+        file.as_deref().unwrap_or("default values")
+    );
+    info!(firewall = %choice.kind, "firewall: {}, because {}", choice.kind, choice.why);
+    let hearing = match config.hearing {
+        Hearing::Capture => "capture",
+        Hearing::Sockets => "sockets",
+    };
+    for door in &config.plan.doors {
+        let ports: Vec<String> = door.ports.iter().map(ToString::to_string).collect();
+        info!(
+            door = %door.name, listen = hearing,
+            "door {}: {} for {}, knocks heard with {hearing}",
+            door.name,
+            ports.join(" "),
+            seconds(door.open_for),
+        );
+    }
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+}
+
+/// Everything is set up.
+pub(crate) fn ready() {
+    info!("ready: every door is closed to those who have not knocked");
+}
+
+/// One event of the core.
+pub(crate) fn event(event: &Event, now: Moment) {
+    match event {
+        Event::Granted(Admission { door, source }) => {
+            debug!(%door, %source, "{source} has knocked the sequence of the door {door}");
+        }
+        Event::Opened { admission: Admission { door, source }, until } => {
+            let left = seconds(until.remaining(now));
+            info!(%door, %source, "opened: door {door} for {source}, for {left}");
+        }
+        Event::Extended { admission: Admission { door, source }, until } => {
+            let left = seconds(until.remaining(now));
+            info!(%door, %source, "extended: door {door} for {source}, for {left} from now");
+        }
+        Event::Adopted { admission: Admission { door, source }, until } => {
+            let left = seconds(until.remaining(now));
+            info!(%door, %source, "found open: door {door} for {source}, for {left} more");
+        }
+        Event::Closed(Admission { door, source }) => {
+            info!(%door, %source, "closed: door {door} for {source}");
+        }
+        Event::NeverOpened(Admission { door, source }) => error!(
+            %door, %source,
+            "never opened: door {door} for {source}; the firewall did not do it in time"
+        ),
+        Event::Wrong { source, port, after } => info!(
+            %source, port, after,
+            "wrong knock: {source} on port {port}, after {after} right ones; it has to wait"
+        ),
+        Event::MoreWrong(count) => info!(count, "wrong knocks: {count} more in the last minute"),
+        Event::NoRoom(Admission { door, source }) => error!(
+            %door, %source,
+            "not opened: door {door} for {source}; too many doors are open at once"
+        ),
+    }
+}
+
+/// What the firewall says. Gives back what the core has to hear of it.
+pub(crate) fn news(news: News) -> Told {
+    match news {
+        News::Done { admission } => return Told::Done { admission },
+        News::Found { admission, until } => return Told::Found { admission, until },
+        News::Repaired { missing, took } => {
+            let millis = took.as_secs_f64() * 1000.0;
+            warn!(missing, "somebody has changed the firewall: {missing}; put back in {millis:.1} ms");
+        }
+        News::Failed { what, why } => error!("cannot {what}: {why}"),
+        News::Warning(warning) => warn!("{warning}"),
+        News::Info(text) => info!("{text}"),
+    }
+    Told::Nothing
+}
+
+/// A new configuration is in force.
+pub(crate) fn reloaded(config: &Config) {
+    info!("the configuration has been read again: {} doors", config.plan.doors.len());
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+}
+
+/// A new configuration cannot be used.
+pub(crate) fn not_reloaded(why: &dyn Error) {
+    error!("the old configuration stays in force: {}", in_one_line(why));
+}
+
+/// A key has changed that takes effect only after a restart.
+pub(crate) fn needs_restart(key: &str) {
+    warn!("`{key}` has changed, which takes effect only after a restart");
+}
+
+/// A sequence, for a person.
+pub(crate) fn knocks(sequence: &Sequence) -> String {
+    sequence.ports().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// A time, for a person.
+pub(crate) fn seconds(time: Duration) -> String {
+    let rounded = time.saturating_add(Duration::from_millis(500)).as_secs();
+    format!("{rounded} s")
+}
