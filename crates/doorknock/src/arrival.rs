@@ -1,6 +1,7 @@
 //! Waits until a port accepts connections.
 
 use std::{
+    io,
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -29,8 +30,10 @@ pub fn wait(addresses: &[SocketAddr], patience: Duration) -> Option<TcpStream> {
             let began = Instant::now();
             match TcpStream::connect_timeout(address, longest.min(left)) {
                 Ok(stream) => return Some(stream),
+                // Silence has taken its time; a refusal comes at once, and is waited out.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(_) => {
-                    let rest = AFTER_REFUSAL.saturating_sub(began.elapsed());
+                    let rest = longest.min(AFTER_REFUSAL).saturating_sub(began.elapsed());
                     std::thread::sleep(rest.min(left));
                 }
             }

@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
-    firewall::{self, Firewall, FirewallError, News, Order},
+    firewall::{Firewall, FirewallError, News, Order, choose},
     inbox::{Inbox, InboxError},
     report::{self, Told},
     supervisor::Supervisor,
@@ -52,9 +52,9 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let mut signals = Signals::new().map_err(RunError::Start)?;
     let mut keeper = Doorkeeper::new(config.rules.clone())?;
     let mut inbox = open_inbox(&config)?;
-    let choice = firewall::choose(&config).await?;
+    let choice = choose(&config).await?;
     report::starting(&config, &choice);
-    let mut firewall = Firewall::start(choice.kind, config.plan.clone(), clock)?;
+    let mut firewall = Firewall::start(&choice, config.plan.clone(), clock)?;
     let mut supervisor = Supervisor::ready();
     report::ready();
 

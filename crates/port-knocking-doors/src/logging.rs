@@ -15,7 +15,7 @@ use tracing_subscriber::{
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// The variable is wrong.
     #[error(
         "RUST_LOG: \"{text}\" is no filter; write error, warn, info, debug or trace, or target=level with \

@@ -11,7 +11,7 @@
 mod choice;
 pub(crate) mod firewalld;
 pub(crate) mod ledger;
-pub(crate) mod nftables;
+pub mod nftables;
 pub mod plan;
 
 use std::{io, thread, time::Duration};
@@ -90,6 +90,14 @@ pub enum FirewallError {
     /// firewalld was asked for, and there is no bus to reach it.
     #[error("firewall = \"firewalld\", and there is no system bus to reach it: {0}")]
     NoBus(String),
+    /// The zone of the configuration is none of firewalld's.
+    #[error("zone = \"{zone}\", and firewalld has no such zone; it has: {known}")]
+    NoZone {
+        /// The zone.
+        zone: String,
+        /// The zones that there are.
+        known: String,
+    },
     /// The thread or its runtime.
     #[error("cannot start the thread that works on the firewall")]
     Thread(#[source] io::Error),
@@ -105,14 +113,15 @@ pub(crate) struct Firewall {
 
 impl Firewall {
     /// Sets the firewall up, and starts to work on orders in a thread.
-    pub(crate) fn start(kind: Kind, plan: Plan, clock: Clock) -> Result<Self, FirewallError> {
+    pub(crate) fn start(choice: &Choice, plan: Plan, clock: Clock) -> Result<Self, FirewallError> {
         let (orders, queue) = mpsc::channel(limits::GRANTS);
         let (teller, news) = mpsc::unbounded_channel();
         let (ready, set_up) = std::sync::mpsc::channel();
+        let choice = choice.clone();
         let thread = thread::Builder::new()
             .name("firewall".to_owned())
             .spawn(move || {
-                if let Err(error) = work(kind, plan, clock, queue, teller, &ready) {
+                if let Err(error) = work(&choice, plan, clock, queue, teller, &ready) {
                     let _ = ready.send(Err(error));
                 }
             })
@@ -139,7 +148,7 @@ impl Firewall {
 }
 
 fn work(
-    kind: Kind,
+    choice: &Choice,
     plan: Plan,
     clock: Clock,
     orders: mpsc::Receiver<Order>,
@@ -149,13 +158,18 @@ fn work(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FirewallError::Thread)?;
     runtime.block_on(async {
-        match kind {
+        match choice.kind {
             Kind::Nftables => {
-                let worker = nftables::Worker::start(plan, clock, news)?;
+                let mut worker = nftables::Worker::start(plan, clock, news)?;
+                let _ = ready.send(Ok(()));
+                worker.say_what_stands_in_the_way(choice.firewalld_runs).await;
+                worker.run(orders).await;
+            }
+            Kind::Firewalld => {
+                let worker = firewalld::Worker::start(plan, clock, news).await?;
                 let _ = ready.send(Ok(()));
                 worker.run(orders).await;
             }
-            Kind::Firewalld => return Err(FirewallError::NoBus("not built".to_owned())),
         }
         Ok(())
     })

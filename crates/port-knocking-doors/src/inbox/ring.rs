@@ -42,6 +42,8 @@ use crate::sockopt;
 const FRAME: u32 = 256;
 /// Knocks that may wait: at 100,000 a second, 20 ms of them. Half a megabyte for each family.
 const FRAMES: u32 = 2048;
+/// The number of the last frame, and as a mask the way from it to the first.
+const LAST: usize = FRAMES as usize - 1;
 /// What the kernel allocates in one piece.
 const BLOCK: u32 = 64 * 1024;
 /// Where the address is in a frame: `TPACKET_ALIGN(sizeof(struct tpacket2_hdr))`.
@@ -151,7 +153,7 @@ impl Ring {
             packet.length = wanted;
         }
         status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
-        self.next = self.next.wrapping_add(1) & (FRAMES as usize - 1);
+        self.next = self.next.wrapping_add(1) & LAST;
         Some(packet)
     }
 

@@ -38,12 +38,18 @@ const UP: u32 = 1;
 const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const NO_DUPLICATE_DETECTION: u8 = 2;
-/// `RTA_DST`, `RTA_GATEWAY`; `RT_TABLE_MAIN`, `RTPROT_BOOT`, `RTN_UNICAST`.
+/// `RTA_DST`, `RTA_OIF`, `RTA_GATEWAY`; `RT_TABLE_MAIN`, `RT_TABLE_LOCAL`, `RTPROT_BOOT`, `RTN_UNICAST`,
+/// `RTN_LOCAL`.
 const ROUTE_DESTINATION: u16 = 1;
+const ROUTE_LINK: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const MAIN_TABLE: u8 = 254;
+const LOCAL_TABLE: u8 = 255;
 const BOOT: u8 = 3;
 const UNICAST: u8 = 1;
+const LOCAL: u8 = 2;
+/// `RT_SCOPE_HOST`.
+const HOST_SCOPE: u8 = 254;
 
 /// Makes a pair of interfaces, of which `there` is in another network.
 pub(super) fn lay(here: &str, other: BorrowedFd<'_>, there: &str) -> Result<(), LabError> {
@@ -97,6 +103,18 @@ pub(super) fn add_route(destination: IpNet, gateway: IpAddr) -> Result<(), LabEr
         writer.raw(&[family, destination.prefix_len(), 0, 0, MAIN_TABLE, BOOT, 0, UNICAST, 0, 0, 0, 0]);
         writer.put(ROUTE_DESTINATION, &octets(destination.network()));
         writer.put(ROUTE_GATEWAY, &octets(gateway));
+    })
+}
+
+/// Makes a whole network local. `RTN_LOCAL` in the table of local routes, by way of loopback.
+pub(super) fn add_local_route(network: IpNet) -> Result<(), LabError> {
+    let what = format!("own the addresses {network}");
+    let index = index("lo", &what)?;
+    request(what, NEW_ROUTE, CREATE | EXCLUSIVE, |writer| {
+        let family = family(network.addr());
+        writer.raw(&[family, network.prefix_len(), 0, 0, LOCAL_TABLE, BOOT, HOST_SCOPE, LOCAL, 0, 0, 0, 0]);
+        writer.put(ROUTE_DESTINATION, &octets(network.network()));
+        writer.put(ROUTE_LINK, &index.to_ne_bytes());
     })
 }
 

@@ -5,9 +5,10 @@
 //! network is never touched.
 
 mod cable;
+mod firewalld;
 mod process;
 
-pub use process::Process;
+pub use self::{firewalld::Firewalld, process::Process};
 
 use std::{
     fs::{self, File},
@@ -71,7 +72,14 @@ impl Namespace {
         });
         let made = told.recv().unwrap_or_else(|error| Err(io::Error::other(error)));
         let namespace = Self { descriptor: made.map_err(LabError::Namespace)?.into(), spawner };
-        namespace.enter(|| cable::up("lo"))?;
+        namespace.enter(|| {
+            // Nobody else can have an address here, and a new link would look for him for a second.
+            for which in ["all", "default"] {
+                let file = format!("/proc/sys/net/ipv6/conf/{which}/accept_dad");
+                fs::write(file, "0").map_err(LabError::Namespace)?;
+            }
+            cable::up("lo")
+        })?;
         Ok(namespace)
     }
 
@@ -133,6 +141,19 @@ impl Namespace {
     /// [`LabError::Link`].
     pub fn route(&self, destination: IpNet, gateway: std::net::IpAddr) -> Result<(), LabError> {
         self.enter(|| cable::add_route(destination, gateway))
+    }
+
+    /// Makes every address of `network` this network's own, as if each were on an interface.
+    ///
+    /// # Errors
+    /// [`LabError::Link`].
+    pub fn own(&self, network: IpNet) -> Result<(), LabError> {
+        self.enter(|| {
+            // Over IPv6 a socket takes such an address only where it may take any.
+            let allowed = fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1");
+            allowed.map_err(LabError::Namespace)?;
+            cable::add_local_route(network)
+        })
     }
 
     /// Takes an interface away.

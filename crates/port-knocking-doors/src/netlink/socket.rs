@@ -31,8 +31,10 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) enum Family {
     /// Links, addresses and routes.
     Route,
-    /// nftables.
+    /// nftables and connection tracking.
     Netfilter,
+    /// Who is connected.
+    SocketDiagnosis,
 }
 
 /// Why the kernel did not do it.
@@ -89,6 +91,7 @@ impl Socket {
         let protocol: Option<Protocol> = match family {
             Family::Route => None,
             Family::Netfilter => Some(netlink::NETFILTER),
+            Family::SocketDiagnosis => Some(netlink::SOCK_DIAG),
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;

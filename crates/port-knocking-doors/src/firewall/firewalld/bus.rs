@@ -1,25 +1,197 @@
-//! The system bus, and who is on it.
+//! firewalld on the system bus: what can be asked of it, and what it announces.
+//!
+//! Source: firewalld.dbus(5).
 
-use zbus::{Connection, fdo::DBusProxy, names::BusName};
+use std::{collections::HashMap, num::NonZero, time::Duration};
+
+use futures_util::StreamExt as _;
+use zbus::{
+    Connection, MatchRule, MessageStream, OwnedVariant,
+    fdo::{DBusProxy, NameOwnerChangedStream},
+    message::Type,
+    names::BusName,
+    proxy,
+};
 
 /// firewalld's name on the bus.
 pub(crate) const FIREWALLD: &str = "org.fedoraproject.FirewallD1";
 
+/// A call that takes longer has failed, as far as we know. firewalld has been seen to take two seconds
+/// for one reload.
+const CALL: Duration = Duration::from_secs(20);
+
+/// Announcements that may wait for us.
+const WAITING: Option<NonZero<usize>> = NonZero::new(1024);
+
 /// A connection to the system bus.
 #[derive(Clone, Debug)]
 pub(crate) struct Bus {
-    pub(super) connection: Connection,
+    connection: Connection,
 }
 
 impl Bus {
     /// Connects to the bus that `DBUS_SYSTEM_BUS_ADDRESS` names, else to the usual one.
     pub(crate) async fn connect() -> zbus::Result<Self> {
-        Connection::system().await.map(|connection| Self { connection })
+        let connection = zbus::connection::Builder::system().method_timeout(CALL).build().await?;
+        Ok(Self { connection })
     }
 
     /// Whether firewalld is there.
     pub(crate) async fn firewalld_runs(&self) -> zbus::Result<bool> {
         let bus = DBusProxy::new(&self.connection).await?;
         Ok(bus.name_has_owner(BusName::try_from(FIREWALLD)?).await?)
+    }
+
+    /// What can be asked of firewalld.
+    pub(super) async fn firewalld(&self) -> zbus::Result<Firewalld> {
+        Ok(Firewalld {
+            main: MainProxy::new(&self.connection).await?,
+            zones: ZoneProxy::new(&self.connection).await?,
+        })
+    }
+
+    /// Listens to what firewalld announces, and to its coming and going.
+    pub(super) async fn announcements(&self) -> zbus::Result<Announcements> {
+        let bus = DBusProxy::new(&self.connection).await?;
+        let owners = bus.receive_name_owner_changed_with_args(&[(0, FIREWALLD)]).await?;
+        let rule = MatchRule::builder().msg_type(Type::Signal).sender(FIREWALLD).path(MAIN_PATH).build()?;
+        let signals = MessageStream::for_match_rule(rule, &self.connection, WAITING).await?;
+        Ok(Announcements { owners, signals })
+    }
+}
+
+const MAIN_PATH: &str = "/org/fedoraproject/FirewallD1";
+
+/// Something that firewalld announces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Announcement {
+    /// It has dropped everything that is not permanent.
+    Reloaded,
+    /// Its zones may have changed.
+    ZonesChanged,
+    /// It has left the bus.
+    Gone,
+    /// It is on the bus, and knows nothing of before.
+    Back,
+    /// The bus itself is gone.
+    NoBus,
+}
+
+/// What firewalld announces.
+#[derive(Debug)]
+pub(super) struct Announcements {
+    owners: NameOwnerChangedStream,
+    signals: MessageStream,
+}
+
+impl Announcements {
+    /// The next announcement. Safe to drop and call again.
+    pub(super) async fn next(&mut self) -> Announcement {
+        loop {
+            tokio::select! {
+                biased;
+                owner = self.owners.next() => return match owner {
+                    None => Announcement::NoBus,
+                    Some(change) => match change.args().is_ok_and(|args| args.new_owner().is_some()) {
+                        true => Announcement::Back,
+                        false => Announcement::Gone,
+                    },
+                },
+                signal = self.signals.next() => match signal {
+                    None | Some(Err(_)) => return Announcement::NoBus,
+                    Some(Ok(message)) => {
+                        let header = message.header();
+                        match header.member().map(|member| member.as_str()) {
+                            Some("Reloaded") => return Announcement::Reloaded,
+                            // Most of these are the echo of our own calls.
+                            Some("RichRuleAdded" | "RichRuleRemoved") | None => {}
+                            Some(_) => return Announcement::ZonesChanged,
+                        }
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// What can be asked of firewalld.
+#[derive(Clone, Debug)]
+pub(super) struct Firewalld {
+    pub(super) main: MainProxy<'static>,
+    pub(super) zones: ZoneProxy<'static>,
+}
+
+/// The interface for the whole.
+#[proxy(
+    interface = "org.fedoraproject.FirewallD1",
+    default_service = "org.fedoraproject.FirewallD1",
+    default_path = "/org/fedoraproject/FirewallD1"
+)]
+pub(super) trait Main {
+    /// The zone of interfaces that have none.
+    #[zbus(name = "getDefaultZone")]
+    fn default_zone(&self) -> zbus::Result<String>;
+
+    /// What a service is.
+    #[zbus(name = "getServiceSettings2")]
+    fn service(&self, service: &str) -> zbus::Result<HashMap<String, OwnedVariant>>;
+}
+
+/// The interface for zones.
+#[proxy(
+    interface = "org.fedoraproject.FirewallD1.zone",
+    default_service = "org.fedoraproject.FirewallD1",
+    default_path = "/org/fedoraproject/FirewallD1"
+)]
+pub(super) trait Zone {
+    /// The names of all zones.
+    #[zbus(name = "getZones")]
+    fn all(&self) -> zbus::Result<Vec<String>>;
+
+    /// The zones that have interfaces or sources: by name, then by "interfaces" and "sources".
+    #[zbus(name = "getActiveZones")]
+    fn active(&self) -> zbus::Result<HashMap<String, HashMap<String, Vec<String>>>>;
+
+    /// What a zone lets through.
+    #[zbus(name = "getZoneSettings2")]
+    fn settings(&self, zone: &str) -> zbus::Result<HashMap<String, OwnedVariant>>;
+
+    /// The rich rules of a zone, as firewalld writes them.
+    #[zbus(name = "getRichRules")]
+    fn rich_rules(&self, zone: &str) -> zbus::Result<Vec<String>>;
+
+    /// Adds a rule that firewalld takes away after some seconds.
+    #[zbus(name = "addRichRule")]
+    fn add_rich_rule(&self, zone: &str, rule: &str, seconds: i32) -> zbus::Result<String>;
+
+    /// Takes a rule away.
+    #[zbus(name = "removeRichRule")]
+    fn remove_rich_rule(&self, zone: &str, rule: &str) -> zbus::Result<String>;
+}
+
+/// What firewalld answers when it does not do something: `CODE: text`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Code {
+    /// The rule is there already; its first timer goes on.
+    AlreadyEnabled,
+    /// The rule is not there.
+    NotEnabled,
+    /// Asking again will not help.
+    Hopeless,
+    /// Something else.
+    Other,
+}
+
+/// Reads the code out of an error.
+pub(super) fn code(error: &zbus::Error) -> Code {
+    let zbus::Error::MethodError(name, Some(text), _) = error else { return Code::Other };
+    if name.as_str() != "org.fedoraproject.FirewallD1.Exception" {
+        return Code::Other;
+    }
+    match text.split(':').next().unwrap_or_default() {
+        "ALREADY_ENABLED" => Code::AlreadyEnabled,
+        "NOT_ENABLED" => Code::NotEnabled,
+        code if code.starts_with("INVALID_") => Code::Hopeless,
+        _ => Code::Other,
     }
 }

@@ -1,3 +1,79 @@
 //! firewalld, over D-Bus.
+//!
+//! A grant is a rich rule with firewalld's own timeout, in the zone in which the client's traffic
+//! arrives. firewalld takes tens of milliseconds for a call and does one at a time, so we ask for
+//! one at a time, too, and know what is left to do. It is never reloaded by us, no address is
+//! ever bound to a zone, and no rule but ours is ever touched.
+//!
+//! ```text
+//!   orders ──► Jobs ──► one Task at a time ──► firewalld
+//!                ▲                                │
+//!                └── reloaded, gone, back ◄───────┘
+//! ```
 
 pub(crate) mod bus;
+mod jobs;
+mod rule;
+mod session;
+mod state;
+mod work;
+mod zones;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub(crate) use self::session::obstacles_beside_firewalld;
+use self::{
+    bus::Bus,
+    session::{Ended, Session},
+    state::State,
+};
+use super::{FirewallError, News, Order, plan::Plan};
+use crate::{clock::Clock, errors::in_one_line};
+
+/// Between two tries to reach the bus.
+const BUS_RETRY: Duration = Duration::from_secs(1);
+
+/// Works on orders.
+pub(super) struct Worker {
+    state: State,
+    session: Option<Session>,
+}
+
+impl Worker {
+    /// Connects to the bus. firewalld itself may come later; a zone that it does not know is an error.
+    pub(super) async fn start(
+        plan: Plan,
+        clock: Clock,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Result<Self, FirewallError> {
+        let bus = Bus::connect().await.map_err(|error| FirewallError::NoBus(in_one_line(&error)))?;
+        let mut state = State::new(plan, clock, news);
+        let session = Session::open(bus, &mut state).await?;
+        Ok(Self { state, session: Some(session) })
+    }
+
+    /// Works until the orders end.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            if let Some(session) = self.session.take() {
+                match session.run(&mut self.state, &mut orders).await {
+                    Ended::Orders => return,
+                    Ended::Bus => self.state.lost("the system bus is gone"),
+                }
+            }
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.state.note(order),
+                    None => return,
+                },
+                () = tokio::time::sleep(BUS_RETRY) => {
+                    if let Ok(bus) = Bus::connect().await {
+                        self.session = Session::open(bus, &mut self.state).await.ok();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -49,7 +49,6 @@ pub(super) mod table {
     pub(in super::super) const NAME: u16 = 1;
     pub(in super::super) const FLAGS: u16 = 2;
     pub(in super::super) const HANDLE: u16 = 4;
-    pub(in super::super) const OWNER: u16 = 7;
     /// `NFT_TABLE_F_OWNER`: it belongs to a socket and vanishes with it.
     pub(in super::super) const FLAG_OWNER: u32 = 0x2;
 }
@@ -175,6 +174,11 @@ pub(super) mod expression {
     pub(in super::super) const COMPARE_DATA: u16 = 3;
     pub(in super::super) const EQUAL: u32 = 0;
     pub(in super::super) const NOT_EQUAL: u32 = 1;
+
+    /// `NFTA_RANGE_FROM_DATA`, `NFTA_RANGE_TO_DATA`, `NFTA_MATCH_INFO`.
+    pub(in super::super) const RANGE_FROM: u16 = 3;
+    pub(in super::super) const RANGE_TO: u16 = 4;
+    pub(in super::super) const MATCH_INFO: u16 = 3;
 
     pub(in super::super) const PAYLOAD_REGISTER: u16 = 1;
     pub(in super::super) const PAYLOAD_BASE: u16 = 2;

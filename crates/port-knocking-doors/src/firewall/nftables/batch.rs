@@ -300,11 +300,6 @@ impl Expressions<'_> {
         self.verdict(data::DROP, None);
     }
 
-    /// `goto <chain>`
-    pub(super) fn goto(&mut self, chain: &str) {
-        self.verdict(data::GOTO, Some(chain));
-    }
-
     /// `reject with tcp reset`
     pub(super) fn reject_with_reset(&mut self) {
         self.expression("reject", |data| {

@@ -10,10 +10,12 @@ use doors_core::{door::Admission, packet::Link, time::Moment};
 use super::{
     batch::Batch,
     ruleset::{self, TABLE},
+    sessions,
     snapshot::{self, Entry, Snapshot},
 };
 use crate::{
     clock::Clock,
+    errors::in_one_line,
     firewall::{
         ledger::{Ledger, Standing},
         plan::Plan,
@@ -163,6 +165,7 @@ impl Gate {
     }
 
     fn replace(&mut self) -> Result<(), NetlinkError> {
+        make_sessions_known(&self.plan);
         let now = self.clock.now();
         self.ledger.prune(now);
         let grants = self.ledger.running(now).map(|(admission, _, left)| (admission, left));
@@ -225,6 +228,19 @@ impl Gate {
         self.socket.request(&ruleset::change(missing, []))?;
         let of = if count.get() == 1 { "an open door was" } else { "open doors were" };
         Ok(Some(format!("{count} {of} missing")))
+    }
+}
+
+/// Nobody is cut off because the gate comes. A kernel that cannot do that still guards.
+fn make_sessions_known(plan: &Plan) {
+    match sessions::make_known(plan) {
+        Ok(0) => {}
+        Ok(count) => tracing::info!("connections that were there before go on: {count}"),
+        Err(error) => tracing::warn!(
+            "connections to guarded ports that are there already may hang: the kernel does not take them \
+             into connection tracking: {}",
+            in_one_line(&error)
+        ),
     }
 }
 

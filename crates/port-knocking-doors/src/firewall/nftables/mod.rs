@@ -2,10 +2,12 @@
 
 mod abi;
 mod batch;
+mod foreign;
 mod gate;
 mod monitor;
 pub(crate) mod picture;
 mod ruleset;
+mod sessions;
 mod snapshot;
 
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::{sync::mpsc, time::Instant};
 pub(crate) use self::gate::Gate;
 use self::monitor::Monitor;
 pub use self::{gate::GateError, ruleset::TABLE};
-use super::{News, Order, ledger::Standing, plan::Plan};
+use super::{News, Order, firewalld::obstacles_beside_firewalld, ledger::Standing, plan::Plan};
 use crate::{clock::Clock, netlink::socket::NetlinkError};
 
 /// Orders that go into one transaction.
@@ -45,6 +47,24 @@ impl Worker {
         let mut worker = Self { gate, monitor, clock, news };
         worker.tell_findings(findings);
         Ok(worker)
+    }
+
+    /// Says which doors another firewall keeps closed, so that no knock can open them.
+    pub(super) async fn say_what_stands_in_the_way(&mut self, firewalld_runs: bool) {
+        let plan = self.gate.plan().clone();
+        match foreign::obstacles(&plan, firewalld_runs) {
+            Ok(found) => found.into_iter().for_each(|warning| self.tell(News::Warning(warning))),
+            Err(error) => self.failed("see whether another firewall closes the doors".to_owned(), &error),
+        }
+        if firewalld_runs {
+            let news = self.news.clone();
+            // firewalld may be slow, and nobody has to wait for this.
+            tokio::spawn(async move {
+                for warning in obstacles_beside_firewalld(&plan).await {
+                    let _ = news.send(News::Warning(warning));
+                }
+            });
+        }
     }
 
     /// Works until the orders end.

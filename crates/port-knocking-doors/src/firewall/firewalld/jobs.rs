@@ -1,0 +1,167 @@
+//! What is left to do with firewalld, in which order, and how often it was tried.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use doors_core::{door::Admission, time::Moment};
+
+/// After a failure, the next try comes this much later, and then twice as much.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// No later than this.
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// Grants that have to be made true. Each is there once, so their number is bounded as grants are.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    /// What somebody waits for, and behind it what is put back.
+    queue: VecDeque<Admission>,
+    waiting: BTreeMap<Admission, Waiting>,
+    /// What failed and comes again.
+    later: BTreeMap<Moment, Vec<Admission>>,
+}
+
+/// What is known of a grant that waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waiting {
+    /// How often it was tried.
+    pub(super) tries: u32,
+    /// Whether somebody has just knocked for it, and wants to know.
+    pub(super) fresh: bool,
+}
+
+impl Jobs {
+    /// Somebody has knocked: this goes before everything that is only put back.
+    pub(super) fn add_fresh(&mut self, admission: Admission) {
+        let known = self.waiting.insert(admission.clone(), Waiting { tries: 0, fresh: true });
+        match known {
+            // It keeps its place, unless it waits for a retry.
+            Some(Waiting { fresh: true, .. }) if self.queue.contains(&admission) => {}
+            _ => {
+                self.queue.retain(|other| *other != admission);
+                let place = self.queue.iter().position(|other| !self.is_fresh(other));
+                self.queue.insert(place.unwrap_or(self.queue.len()), admission);
+            }
+        }
+    }
+
+    /// It was true and has to be made true again.
+    pub(super) fn add_again(&mut self, admission: Admission) {
+        if !self.waiting.contains_key(&admission) {
+            self.waiting.insert(admission.clone(), Waiting::default());
+            self.queue.push_back(admission);
+        }
+    }
+
+    /// It did not work: once more, later.
+    pub(super) fn retry(&mut self, admission: Admission, waiting: Waiting, now: Moment) {
+        let factor = 2_u32.saturating_pow(waiting.tries.min(16));
+        let at = now.after(FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY));
+        let tries = waiting.tries.saturating_add(1);
+        if !self.waiting.contains_key(&admission) {
+            self.waiting.insert(admission.clone(), Waiting { tries, ..waiting });
+            self.later.entry(at).or_default().push(admission);
+        }
+    }
+
+    /// The next to do at `now`.
+    pub(super) fn next(&mut self, now: Moment) -> Option<(Admission, Waiting)> {
+        while let Some((at, _)) = self.later.first_key_value()
+            && *at <= now
+            && let Some((_, due)) = self.later.pop_first()
+        {
+            for admission in due {
+                if self.waiting.contains_key(&admission) && !self.queue.contains(&admission) {
+                    self.queue.push_back(admission);
+                }
+            }
+        }
+        while let Some(admission) = self.queue.pop_front() {
+            if let Some(waiting) = self.waiting.remove(&admission) {
+                return Some((admission, waiting));
+            }
+        }
+        None
+    }
+
+    /// When a retry is due.
+    pub(super) fn next_retry(&self) -> Option<Moment> {
+        self.later.first_key_value().map(|(at, _)| *at)
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn is_fresh(&self, admission: &Admission) -> bool {
+        self.waiting.get(admission).is_some_and(|waiting| waiting.fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use doors_core::door::DoorName;
+
+    use super::*;
+
+    fn admission(number: u8) -> Admission {
+        Admission { door: DoorName::new("ssh").unwrap(), source: [192, 0, 2, number].into() }
+    }
+
+    fn order(jobs: &mut Jobs, now: Moment) -> Vec<Admission> {
+        std::iter::from_fn(|| jobs.next(now)).map(|(admission, _)| admission).collect()
+    }
+
+    #[test]
+    fn who_knocks_goes_before_what_is_put_back() {
+        let mut jobs = Jobs::default();
+        for number in 1..4 {
+            jobs.add_again(admission(number));
+        }
+        jobs.add_fresh(admission(7));
+        jobs.add_fresh(admission(8));
+        jobs.add_fresh(admission(2));
+        assert_eq!(order(&mut jobs, Moment::default()), [7, 8, 2, 1, 3].map(admission));
+        assert!(jobs.is_empty());
+    }
+
+    #[test]
+    fn a_grant_is_in_the_queue_once() {
+        let mut jobs = Jobs::default();
+        for _ in 0..3 {
+            jobs.add_fresh(admission(7));
+            jobs.add_again(admission(7));
+        }
+        assert_eq!(order(&mut jobs, Moment::default()), [admission(7)]);
+    }
+
+    #[test]
+    fn a_retry_comes_later_and_later() {
+        let mut jobs = Jobs::default();
+        let mut now = Moment::default();
+        let mut waits = Vec::new();
+        jobs.add_fresh(admission(7));
+        for _ in 0..8 {
+            let (admission, waiting) = jobs.next(now).unwrap();
+            jobs.retry(admission, waiting, now);
+            assert!(jobs.next(now).is_none());
+            let due = jobs.next_retry().unwrap();
+            waits.push(due.remaining(now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    #[test]
+    fn a_knock_does_not_wait_for_the_retry() {
+        let mut jobs = Jobs::default();
+        jobs.add_fresh(admission(7));
+        let (failed, waiting) = jobs.next(Moment::default()).unwrap();
+        jobs.retry(failed, waiting, Moment::default());
+        jobs.add_fresh(admission(7));
+        assert_eq!(order(&mut jobs, Moment::default()), [admission(7)]);
+        assert!(jobs.next(Moment::new(Duration::from_secs(9))).is_none(), "it is done");
+    }
+}

@@ -1,0 +1,324 @@
+//! As long as the bus is there: orders come in, work goes out, announcements come in.
+
+use std::{
+    future::{Future, pending},
+    pin::Pin,
+};
+
+use doors_core::{door::Admission, time::Moment};
+use tokio::sync::mpsc;
+
+use super::{
+    bus::{Announcement, Announcements, Bus, Firewalld},
+    jobs::Waiting,
+    state::State,
+    work::Outcome,
+    zones::{self, Zones},
+};
+use crate::{
+    errors::in_one_line,
+    firewall::{FirewallError, News, Order, plan::Plan},
+};
+
+/// Why a session has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ended {
+    /// Nobody orders any more.
+    Orders,
+    /// The bus is gone.
+    Bus,
+}
+
+/// A connection to the bus, on which firewalld is or will be.
+pub(super) struct Session {
+    firewalld: Firewalld,
+    announcements: Announcements,
+    present: bool,
+    /// The zones, while nothing has been announced that may have changed them.
+    zones: Option<Zones>,
+    /// Whether the rules that firewalld holds are to be looked at soon.
+    look: bool,
+}
+
+/// One thing that is under way. firewalld does one at a time, and so do we.
+struct Work {
+    /// For whom, if it is a task.
+    task: Option<(Admission, Waiting)>,
+    progress: Pin<Box<dyn Future<Output = Finished> + Send>>,
+}
+
+/// What came of it.
+enum Finished {
+    Task { outcome: Outcome, zones: Option<Zones> },
+    Look(zbus::Result<Vec<(String, Vec<String>)>>),
+    Removed(Vec<(String, String, zbus::Result<String>)>),
+}
+
+impl Session {
+    /// Looks whether firewalld is there, and whether it knows the zone that is wanted.
+    pub(super) async fn open(bus: Bus, state: &mut State) -> Result<Self, FirewallError> {
+        let no_bus = |error: zbus::Error| FirewallError::NoBus(in_one_line(&error));
+        // Listening begins before looking, so that nothing falls between.
+        let announcements = bus.announcements().await.map_err(no_bus)?;
+        let firewalld = bus.firewalld().await.map_err(no_bus)?;
+        let present = bus.firewalld_runs().await.map_err(no_bus)?;
+        let session = Self { firewalld, announcements, present, zones: None, look: present };
+        if present {
+            session.know_zone(&state.plan).await?;
+            for warning in obstacles(&session.firewalld, &state.plan).await {
+                state.tell(News::Warning(warning));
+            }
+            state.add_all_again();
+        } else {
+            state.lost("firewalld is not on the system bus");
+        }
+        Ok(session)
+    }
+
+    /// Works until the orders or the bus end.
+    pub(super) async fn run(mut self, state: &mut State, orders: &mut mpsc::Receiver<Order>) -> Ended {
+        let mut work: Option<Work> = None;
+        let mut look_at = state.clock.now().after(state.check_every());
+        loop {
+            if work.is_none() && self.present {
+                work = self.next_work(state);
+            }
+            if work.is_none() {
+                state.when_idle();
+            }
+            let wake = self.wake_at(state, work.is_some(), look_at);
+            tokio::select! {
+                biased;
+                announcement = self.announcements.next() => {
+                    if announcement == Announcement::NoBus {
+                        return Ended::Bus;
+                    }
+                    self.heed(announcement, &mut work, state);
+                }
+                order = orders.recv() => match order {
+                    Some(order) => state.note(order),
+                    None => return Ended::Orders,
+                },
+                finished = finish(&mut work) => {
+                    let task = work.take().and_then(|work| work.task);
+                    work = self.take(finished, task, state);
+                }
+                () = sleep_until(wake.map(|moment| state.clock.instant(moment))) => {
+                    if look_at <= state.clock.now() {
+                        look_at = state.clock.now().after(state.check_every());
+                        self.look = state.has_rules();
+                    }
+                }
+            }
+        }
+    }
+
+    /// When something is to be done that nobody announces; `None` if never.
+    fn wake_at(&self, state: &State, working: bool, look_at: Moment) -> Option<Moment> {
+        let retry = state.next_retry().filter(|_| self.present && !working);
+        let look = state.has_rules().then_some(look_at);
+        [retry, look].into_iter().flatten().min()
+    }
+
+    /// Begins the next task, or a look.
+    fn next_work(&mut self, state: &mut State) -> Option<Work> {
+        let firewalld = self.firewalld.clone();
+        let zones = self.zones.clone();
+        if let Some((admission, waiting, task)) = state.next_task() {
+            let progress = Box::pin(async move {
+                let installed = task.installed.clone();
+                match find_zones(&firewalld, zones).await {
+                    Ok(zones) => {
+                        let outcome = task.run(firewalld, &zones).await;
+                        Finished::Task { outcome, zones: Some(zones) }
+                    }
+                    Err(error) => {
+                        let outcome = Outcome { installed, failure: Some(error) };
+                        Finished::Task { outcome, zones: None }
+                    }
+                }
+            });
+            return Some(Work { task: Some((admission, waiting)), progress });
+        }
+        std::mem::take(&mut self.look).then(|| {
+            let fixed = state.plan.zone.clone();
+            let progress = Box::pin(async move { Finished::Look(look(&firewalld, zones, fixed).await) });
+            Work { task: None, progress }
+        })
+    }
+
+    /// Takes what came of a piece of work. Gives the next if there is one that follows from it.
+    fn take(
+        &mut self,
+        finished: Finished,
+        task: Option<(Admission, Waiting)>,
+        state: &mut State,
+    ) -> Option<Work> {
+        match finished {
+            Finished::Task { outcome, zones } => {
+                self.zones = zones;
+                let (admission, waiting) = task?;
+                state.done(admission, waiting, outcome);
+                None
+            }
+            Finished::Look(Ok(held)) => {
+                let overdue = state.compare(&held);
+                let firewalld = self.firewalld.clone();
+                let progress = Box::pin(async move { Finished::Removed(remove(&firewalld, &overdue).await) });
+                Some(Work { task: None, progress })
+            }
+            Finished::Look(Err(error)) => {
+                let what = "look at the rules that firewalld holds".to_owned();
+                state.tell(News::Failed { what, why: in_one_line(&error) });
+                None
+            }
+            Finished::Removed(removed) => {
+                for (zone, rule, answer) in removed {
+                    state.tell(match answer {
+                        Ok(_) => News::Warning(format!(
+                            "firewalld's zone {zone} held a door open that nobody had knocked for; it is \
+                             closed. If it comes back, it is permanent; try: firewall-cmd --permanent \
+                             --zone={zone} --remove-rich-rule='{rule}'"
+                        )),
+                        Err(error) => {
+                            let what = format!("close a door that firewalld's zone {zone} holds open");
+                            News::Failed { what, why: in_one_line(&error) }
+                        }
+                    });
+                }
+                None
+            }
+        }
+    }
+
+    fn heed(&mut self, announcement: Announcement, work: &mut Option<Work>, state: &mut State) {
+        self.zones = None;
+        if announcement == Announcement::ZonesChanged {
+            return;
+        }
+        // What the call that is under way says will not be true any more.
+        if let Some((admission, waiting)) = work.take().and_then(|work| work.task) {
+            state.broken_off(admission, waiting);
+        }
+        match announcement {
+            Announcement::Gone => {
+                self.present = false;
+                state.lost("firewalld has stopped");
+            }
+            Announcement::Back => {
+                self.present = true;
+                self.look = true;
+                state.put_back_all("firewalld has started");
+            }
+            Announcement::Reloaded => {
+                self.look = true;
+                state.put_back_all("firewalld was reloaded");
+            }
+            Announcement::ZonesChanged | Announcement::NoBus => {}
+        }
+    }
+
+    /// A zone that firewalld does not know would make every knock fail.
+    async fn know_zone(&self, plan: &Plan) -> Result<(), FirewallError> {
+        let Some(zone) = &plan.zone else { return Ok(()) };
+        let known = self.firewalld.zones.all().await;
+        let known = known.map_err(|error| FirewallError::NoBus(in_one_line(&error)))?;
+        match known.contains(zone) {
+            true => Ok(()),
+            false => Err(FirewallError::NoZone { zone: zone.clone(), known: known.join(", ") }),
+        }
+    }
+}
+
+/// What makes knocking pointless with firewalld: ports that are open to everybody.
+async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<String> {
+    let asked = async {
+        let mut found = Vec::new();
+        for zone in Zones::ask(firewalld).await?.for_everybody() {
+            for (ports, how) in zones::open_to_everybody(firewalld, zone, plan).await? {
+                found.push(format!(
+                    "{ports} is open to everybody in firewalld's zone {zone}, so its door keeps nobody out: {how}"
+                ));
+            }
+        }
+        zbus::Result::Ok(found)
+    };
+    asked.await.unwrap_or_else(|error| {
+        vec![format!("cannot see which ports firewalld leaves open to everybody: {}", in_one_line(&error))]
+    })
+}
+
+/// What makes knocking pointless with the gate while firewalld runs beside it: ports that it closes.
+pub(crate) async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
+    let asked = async {
+        let firewalld = Bus::connect().await?.firewalld().await?;
+        let mut found = Vec::new();
+        for zone in Zones::ask(&firewalld).await?.for_everybody() {
+            let open = zones::open_to_everybody(&firewalld, zone, plan).await?;
+            for ports in plan.doors.iter().flat_map(|door| &door.ports) {
+                if !open.iter().any(|(other, _)| other == ports) {
+                    found.push(format!(
+                        "firewalld's zone {zone} closes {ports}, so no knock can open it; try: firewall-cmd \
+                         --zone={zone} --add-port={ports}, or set firewall = \"firewalld\""
+                    ));
+                }
+            }
+        }
+        zbus::Result::Ok(found)
+    };
+    asked.await.unwrap_or_else(|error| {
+        vec![format!("cannot see whether firewalld closes the doors: {}", in_one_line(&error))]
+    })
+}
+
+async fn find_zones(firewalld: &Firewalld, known: Option<Zones>) -> zbus::Result<Zones> {
+    match known {
+        Some(zones) => Ok(zones),
+        None => Zones::ask(firewalld).await,
+    }
+}
+
+/// The rich rules of every zone in which a grant may be.
+async fn look(
+    firewalld: &Firewalld,
+    known: Option<Zones>,
+    fixed: Option<String>,
+) -> zbus::Result<Vec<(String, Vec<String>)>> {
+    let zones = find_zones(firewalld, known).await?;
+    let mut names: Vec<String> = zones.in_use().into_iter().map(str::to_owned).chain(fixed).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut held = Vec::new();
+    for name in names {
+        let rules = firewalld.zones.rich_rules(&name).await?;
+        held.push((name, rules));
+    }
+    Ok(held)
+}
+
+async fn remove(
+    firewalld: &Firewalld,
+    overdue: &[(String, String)],
+) -> Vec<(String, String, zbus::Result<String>)> {
+    let mut removed = Vec::new();
+    for (zone, rule) in overdue {
+        let answer = firewalld.zones.remove_rich_rule(zone, rule).await;
+        removed.push((zone.clone(), rule.clone(), answer));
+    }
+    removed
+}
+
+/// Waits for what is under way; for ever if nothing is.
+async fn finish(work: &mut Option<Work>) -> Finished {
+    match work {
+        Some(work) => work.progress.as_mut().await,
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(wake: Option<tokio::time::Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => pending().await,
+    }
+}

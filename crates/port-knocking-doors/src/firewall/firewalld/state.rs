@@ -1,0 +1,263 @@
+//! What is known of firewalld and what is left to do, whether or not it is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use doors_core::{door::Admission, time::Moment};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    bus::{Code, code},
+    jobs::{Jobs, Waiting},
+    rule::{Rule, is_ours},
+    work::{Installed, Outcome, Task},
+};
+use crate::{
+    clock::Clock,
+    errors::in_one_line,
+    firewall::{
+        News, Order,
+        ledger::{Ledger, Standing},
+        plan::Plan,
+    },
+};
+
+/// A rule of ours that nobody granted may be what an earlier run left: it gets as long as the longest
+/// door and this, and is then taken out.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A grant that ends this soon is not missed: firewalld counts in seconds, and may have been first.
+const NOT_MISSED: Duration = Duration::from_secs(2);
+
+/// What is known and what is left to do, whether or not anybody is there to do it.
+pub(super) struct State {
+    pub(super) plan: Plan,
+    pub(super) clock: Clock,
+    news: mpsc::UnboundedSender<News>,
+    ledger: Ledger,
+    jobs: Jobs,
+    installed: BTreeMap<Admission, Installed>,
+    closing: BTreeSet<Admission>,
+    /// Rules of ours that nobody granted in this run, and when they were first seen.
+    orphans: BTreeMap<(String, String), Moment>,
+    /// What is being put back, and since when.
+    restoring: Option<(String, Moment)>,
+    /// Who waits until all is done.
+    ending: Vec<oneshot::Sender<()>>,
+}
+
+impl State {
+    pub(super) fn new(plan: Plan, clock: Clock, news: mpsc::UnboundedSender<News>) -> Self {
+        Self {
+            plan,
+            clock,
+            news,
+            ledger: Ledger::default(),
+            jobs: Jobs::default(),
+            installed: BTreeMap::new(),
+            closing: BTreeSet::new(),
+            orphans: BTreeMap::new(),
+            restoring: None,
+            ending: Vec::new(),
+        }
+    }
+
+    /// Takes an order.
+    pub(super) fn note(&mut self, order: Order) {
+        match order {
+            Order::Open { admission, link, until } => {
+                self.closing.remove(&admission);
+                self.ledger.note(admission.clone(), Standing { until, link });
+                self.jobs.add_fresh(admission);
+            }
+            Order::Close { admission } => {
+                self.ledger.strike(&admission);
+                self.closing.insert(admission.clone());
+                self.jobs.add_fresh(admission);
+            }
+            Order::Follow(plan) => {
+                self.plan = *plan;
+                // Ports and zones may be others: every grant is made true anew.
+                self.add_all_again();
+            }
+            Order::End(done) => self.ending.push(done),
+        }
+    }
+
+    /// firewalld is not there, and has forgotten everything when it comes.
+    pub(super) fn lost(&mut self, why: &str) {
+        self.tell(News::Warning(format!("{why}; knocks are judged, and doors open when it is back")));
+        self.installed.clear();
+    }
+
+    /// firewalld is there and has forgotten everything.
+    pub(super) fn put_back_all(&mut self, why: &str) {
+        self.installed.clear();
+        self.orphans.clear();
+        let count = self.add_all_again();
+        if count > 0 {
+            let doors =
+                if count == 1 { "an open door was".to_owned() } else { format!("{count} open doors were") };
+            let since = self.restoring.take().map_or(self.clock.now(), |(_, since)| since);
+            self.restoring = Some((format!("{why}, and {doors} missing"), since));
+        } else {
+            self.tell(News::Info(format!("{why}; no door was open")));
+        }
+    }
+
+    /// Work was broken off, and nobody knows how far it came.
+    pub(super) fn broken_off(&mut self, admission: Admission, waiting: Waiting) {
+        match waiting.fresh {
+            true => self.jobs.add_fresh(admission),
+            false => self.jobs.add_again(admission),
+        }
+    }
+
+    /// The next grant to make true or false, and what to do for it. The zone is still to be found.
+    pub(super) fn next_task(&mut self) -> Option<(Admission, Waiting, Task)> {
+        let (admission, waiting) = self.jobs.next(self.clock.now())?;
+        let task = self.task(&admission);
+        Some((admission, waiting, task))
+    }
+
+    /// When a retry is due.
+    pub(super) fn next_retry(&self) -> Option<Moment> {
+        self.jobs.next_retry()
+    }
+
+    /// Whether there may be rules that are worth a look.
+    pub(super) fn has_rules(&self) -> bool {
+        !(self.installed.is_empty() && self.orphans.is_empty())
+    }
+
+    /// Compares what firewalld holds, zone by zone, with what it should. Gives the rules of ours that
+    /// have been there too long and must go.
+    pub(super) fn compare(&mut self, held: &[(String, Vec<String>)]) -> Vec<(String, String)> {
+        let now = self.clock.now();
+        self.ledger.prune(now);
+        let ledger = &self.ledger;
+        self.installed.retain(|admission, _| ledger.get(admission, now).is_some());
+        let holds = |zone: &str, text: &str| {
+            held.iter().any(|(name, rules)| name == zone && rules.iter().any(|rule| rule == text))
+        };
+        let mut missing = Vec::new();
+        for (admission, rules) in &mut self.installed {
+            let ends_soon = ledger.get(admission, now).is_none_or(|s| s.until.remaining(now) < NOT_MISSED);
+            let before = rules.len();
+            rules.retain(|rule, (zone, text)| ends_soon || holds(zone, &rule.text(*text)));
+            if rules.len() < before {
+                missing.push(admission.clone());
+            }
+        }
+        if let Some(count) = std::num::NonZero::new(missing.len()) {
+            let of = if count.get() == 1 { "an open door was" } else { "open doors were" };
+            self.restoring.get_or_insert((format!("{count} {of} missing"), now));
+        }
+        for admission in missing {
+            self.jobs.add_again(admission);
+        }
+        self.overdue(held, now)
+    }
+
+    /// Rules of ours that nobody granted in this run, and that are older than any grant can be.
+    fn overdue(&mut self, held: &[(String, Vec<String>)], now: Moment) -> Vec<(String, String)> {
+        let granted: BTreeSet<(String, String)> = self
+            .installed
+            .values()
+            .flatten()
+            .map(|(rule, (zone, text))| (zone.clone(), rule.text(*text)))
+            .collect();
+        let found: BTreeSet<(String, String)> = held
+            .iter()
+            .flat_map(|(zone, rules)| rules.iter().map(move |rule| (zone.clone(), rule.clone())))
+            .filter(|(zone, rule)| is_ours(rule) && !granted.contains(&(zone.clone(), rule.clone())))
+            .collect();
+        self.orphans.retain(|orphan, _| found.contains(orphan));
+        for orphan in found {
+            self.orphans.entry(orphan).or_insert(now);
+        }
+        let longest = self.plan.doors.iter().map(|door| door.open_for).max().unwrap_or_default();
+        let too_old = |since: &Moment| since.after(longest).after(GRACE) <= now;
+        self.orphans.iter().filter(|(_, since)| too_old(since)).map(|(orphan, _)| orphan.clone()).collect()
+    }
+
+    /// Makes every running grant true anew. Says how many there are.
+    pub(super) fn add_all_again(&mut self) -> usize {
+        let now = self.clock.now();
+        self.ledger.prune(now);
+        let running: Vec<Admission> =
+            self.ledger.running(now).map(|(admission, ..)| admission.clone()).collect();
+        let count = running.len();
+        for admission in running {
+            self.jobs.add_again(admission);
+        }
+        count
+    }
+
+    /// The task that makes the grant as it must be at this moment.
+    fn task(&self, admission: &Admission) -> Task {
+        let now = self.clock.now();
+        let standing = self.ledger.get(admission, now);
+        let ports = self.plan.door(&admission.door).map_or(&[][..], |door| &door.ports);
+        let rules = ports.iter().map(|ports| Rule { source: admission.source, ports: *ports });
+        Task {
+            source: admission.source,
+            wanted: if standing.is_some() { rules.collect() } else { Vec::new() },
+            zone: self.plan.zone.clone(),
+            link: standing.map(|standing| standing.link).unwrap_or_default(),
+            left: standing.map_or(Duration::ZERO, |standing| standing.until.remaining(now)),
+            installed: self.installed.get(admission).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Takes what came of a task.
+    pub(super) fn done(&mut self, admission: Admission, waiting: Waiting, outcome: Outcome) {
+        let now = self.clock.now();
+        let closing = self.closing.contains(&admission);
+        match outcome.installed.is_empty() {
+            true => drop(self.installed.remove(&admission)),
+            false => drop(self.installed.insert(admission.clone(), outcome.installed)),
+        }
+        match outcome.failure {
+            None if closing => drop(self.closing.remove(&admission)),
+            None if waiting.fresh => self.tell(News::Done { admission }),
+            None => {}
+            Some(error) => {
+                if waiting.tries == 0 {
+                    let verb = if closing { "close" } else { "open" };
+                    let what = format!("{verb} the door {} for {}", admission.door, admission.source);
+                    self.tell(News::Failed { what, why: in_one_line(&error) });
+                }
+                let running = closing || self.ledger.get(&admission, now).is_some();
+                if running && code(&error) != Code::Hopeless {
+                    self.jobs.retry(admission, waiting, now);
+                }
+            }
+        }
+    }
+
+    /// Nothing is under way: if nothing is left to do, says that everything is back and done.
+    pub(super) fn when_idle(&mut self) {
+        if !self.jobs.is_empty() {
+            return;
+        }
+        if let Some((missing, since)) = self.restoring.take() {
+            self.tell(News::Repaired { missing, took: self.clock.now().remaining(since) });
+        }
+        for done in self.ending.drain(..) {
+            let _ = done.send(());
+        }
+    }
+
+    pub(super) fn tell(&self, news: News) {
+        // Nobody listens any more only when the daemon ends.
+        let _ = self.news.send(news);
+    }
+
+    /// How often to look.
+    pub(super) fn check_every(&self) -> Duration {
+        self.plan.check_every.min(self.plan.clean_every)
+    }
+}

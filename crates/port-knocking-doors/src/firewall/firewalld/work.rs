@@ -1,0 +1,125 @@
+//! One piece of work with firewalld: making one grant true, or false.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use doors_core::packet::Link;
+
+use super::{
+    bus::{Code, Firewalld, code},
+    rule::{Rule, Text},
+    zones::Zones,
+};
+
+/// Which rules of a grant firewalld holds, as far as we know: in which zone, and which text.
+pub(super) type Installed = BTreeMap<Rule, (String, Text)>;
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    /// For whom.
+    pub(super) source: IpAddr,
+    /// The interface on which the knocks came.
+    pub(super) link: Link,
+    /// The rules that must be there; none to close the door.
+    pub(super) wanted: Vec<Rule>,
+    /// The zone in which; `None` for the one in which the traffic of the source arrives.
+    pub(super) zone: Option<String>,
+    /// For how long.
+    pub(super) left: Duration,
+    /// What is there.
+    pub(super) installed: Installed,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// What is there.
+    pub(super) installed: Installed,
+    /// The first thing that did not work.
+    pub(super) failure: Option<zbus::Error>,
+}
+
+impl Task {
+    /// Does it. It goes on after a failure, so that one bad rule keeps no other door closed.
+    pub(super) async fn run(mut self, firewalld: Firewalld, zones: &Zones) -> Outcome {
+        let mut failure = None;
+        let zone = self.zone.clone().unwrap_or_else(|| zones.of(self.source, self.link));
+        for rule in self.wanted.clone() {
+            let done = self.put_in(&firewalld, &zone, rule).await;
+            failure = failure.or(done.err());
+        }
+        let unwanted: Vec<Rule> =
+            self.installed.keys().filter(|rule| !self.wanted.contains(rule)).copied().collect();
+        for rule in unwanted {
+            if let Some((zone, text)) = self.installed.get(&rule).cloned() {
+                match take_out(&firewalld, &zone, rule, text).await {
+                    Ok(()) => drop(self.installed.remove(&rule)),
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+        }
+        Outcome { installed: self.installed, failure }
+    }
+
+    /// Puts one rule in with the full time, and then takes out its former text. At no moment is there
+    /// none.
+    async fn put_in(&mut self, firewalld: &Firewalld, zone: &str, rule: Rule) -> zbus::Result<()> {
+        let former = self.installed.get(&rule).cloned();
+        let text = former.as_ref().map_or(Text::First, |(_, text)| text.other());
+        let text = match self.add(firewalld, zone, rule, text).await {
+            Ok(()) => text,
+            // It is left from before this program started, or from a call whose answer never came.
+            Err(error) if code(&error) == Code::AlreadyEnabled => {
+                self.replace_unknown(firewalld, zone, rule, text).await?
+            }
+            Err(error) => return Err(error),
+        };
+        self.installed.insert(rule, (zone.to_owned(), text));
+        match former {
+            Some((old_zone, old)) if (old_zone.as_str(), old) != (zone, text) => {
+                take_out(firewalld, &old_zone, rule, old).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a rule in of which a text is there that we do not know the time of.
+    async fn replace_unknown(
+        &self,
+        firewalld: &Firewalld,
+        zone: &str,
+        rule: Rule,
+        there: Text,
+    ) -> zbus::Result<Text> {
+        let other = there.other();
+        match self.add(firewalld, zone, rule, other).await {
+            Ok(()) => {
+                take_out(firewalld, zone, rule, there).await?;
+                Ok(other)
+            }
+            // Both are there: while one stays, the other can be renewed.
+            Err(error) if code(&error) == Code::AlreadyEnabled => {
+                take_out(firewalld, zone, rule, there).await?;
+                self.add(firewalld, zone, rule, there).await?;
+                take_out(firewalld, zone, rule, other).await?;
+                Ok(there)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn add(&self, firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
+        // firewalld counts whole seconds, and 0 would be for ever.
+        let up = self.left.saturating_add(Duration::from_millis(999)).as_secs().max(1);
+        let seconds = i32::try_from(up).unwrap_or(i32::MAX);
+        firewalld.zones.add_rich_rule(zone, &rule.text(text), seconds).await.map(drop)
+    }
+}
+
+/// Takes a rule out. One that is not there is out.
+async fn take_out(firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
+    match firewalld.zones.remove_rich_rule(zone, &rule.text(text)).await {
+        Err(error) if code(&error) != Code::NotEnabled => Err(error),
+        _ => Ok(()),
+    }
+}

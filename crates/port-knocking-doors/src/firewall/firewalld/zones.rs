@@ -1,0 +1,199 @@
+//! In which zone a client's traffic arrives, and what a zone lets through anyway.
+
+use std::{
+    collections::HashMap,
+    net::{AddrParseError, IpAddr},
+};
+
+use doors_core::packet::Link;
+use ipnet::IpNet;
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+use zbus::OwnedVariant;
+
+use super::bus::Firewalld;
+use crate::firewall::plan::{Plan, Ports, Protocol};
+
+/// The zones that are in use.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Zones {
+    default: String,
+    active: HashMap<String, HashMap<String, Vec<String>>>,
+}
+
+impl Zones {
+    /// Asks firewalld.
+    pub(super) async fn ask(firewalld: &Firewalld) -> zbus::Result<Self> {
+        Ok(Self { default: firewalld.main.default_zone().await?, active: firewalld.zones.active().await? })
+    }
+
+    /// The zone in which packets from `source` arrive that come in on `link`: a zone of the source goes
+    /// before the zone of the interface, and that before the default zone.
+    pub(super) fn of(&self, source: IpAddr, link: Link) -> String {
+        self.of_source(source)
+            .or_else(|| self.of_interface(&name_of(link)?))
+            .unwrap_or(&self.default)
+            .to_owned()
+    }
+
+    /// The zones in which anybody's packets may arrive.
+    pub(super) fn for_everybody(&self) -> Vec<&str> {
+        let with_interfaces = self.active.iter().filter(|(_, uses)| !of(uses, "interfaces").is_empty());
+        let mut names: Vec<&str> = with_interfaces.map(|(name, _)| name.as_str()).collect();
+        names.push(&self.default);
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// All zones in which a grant may be.
+    pub(super) fn in_use(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.active.keys().map(String::as_str).collect();
+        names.push(&self.default);
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The zone with the narrowest source that holds the address.
+    fn of_source(&self, source: IpAddr) -> Option<&str> {
+        let sources = self.active.iter().flat_map(|(name, uses)| {
+            of(uses, "sources").iter().filter_map(move |text| Some((network(text).ok()?, name.as_str())))
+        });
+        let holding = sources.filter(|(network, _)| network.contains(&source));
+        holding.max_by_key(|(network, _)| network.prefix_len()).map(|(_, name)| name)
+    }
+
+    fn of_interface(&self, interface: &str) -> Option<&str> {
+        let matches = |pattern: &String| match pattern.strip_suffix('+') {
+            Some(beginning) => interface.starts_with(beginning),
+            None => pattern == interface,
+        };
+        let mut active = self.active.iter();
+        active.find(|(_, uses)| of(uses, "interfaces").iter().any(matches)).map(|(name, _)| name.as_str())
+    }
+}
+
+/// Ports that a zone lets everybody use although a door is before them, and how it comes that it does.
+pub(super) async fn open_to_everybody(
+    firewalld: &Firewalld,
+    zone: &str,
+    plan: &Plan,
+) -> zbus::Result<Vec<(Ports, String)>> {
+    let settings = firewalld.zones.settings(zone).await?;
+    let target = text(&settings, "target").unwrap_or_default();
+    let mut ways: Vec<(Option<Ports>, String)> = Vec::new();
+    if target == "ACCEPT" {
+        ways.push((
+            None,
+            format!("its target is ACCEPT; try: firewall-cmd --zone={zone} --set-target=default"),
+        ));
+    }
+    for ports in port_list(&settings, "ports") {
+        ways.push((Some(ports), format!("try: firewall-cmd --zone={zone} --remove-port={ports}")));
+    }
+    for service in list::<String>(&settings, "services") {
+        for ports in service_ports(firewalld, &service).await? {
+            let how =
+                format!("service {service}; try: firewall-cmd --zone={zone} --remove-service={service}");
+            ways.push((Some(ports), how));
+        }
+    }
+    let guarded = plan.doors.iter().flat_map(|door| &door.ports);
+    let mut open: Vec<(Ports, String)> = guarded
+        .flat_map(|ports| {
+            let of_these = ways.iter().filter(|(way, _)| way.is_none_or(|way| overlap(way, *ports)));
+            of_these.map(|(_, how)| (*ports, how.clone()))
+        })
+        .collect();
+    open.sort_unstable();
+    open.dedup();
+    Ok(open)
+}
+
+/// The ports of a service and of those that it includes, one level deep, as firewalld allows.
+async fn service_ports(firewalld: &Firewalld, service: &str) -> zbus::Result<Vec<Ports>> {
+    let settings = firewalld.main.service(service).await?;
+    let mut ports = port_list(&settings, "ports");
+    for included in list::<String>(&settings, "includes") {
+        ports.extend(port_list(&firewalld.main.service(&included).await?, "ports"));
+    }
+    Ok(ports)
+}
+
+fn overlap(a: Ports, b: Ports) -> bool {
+    a.protocol == b.protocol && a.first <= b.last && b.first <= a.last
+}
+
+fn of<'a>(uses: &'a HashMap<String, Vec<String>>, what: &str) -> &'a [String] {
+    uses.get(what).map_or(&[], Vec::as_slice)
+}
+
+fn network(text: &str) -> Result<IpNet, AddrParseError> {
+    match text.parse::<IpNet>() {
+        Ok(network) => Ok(network),
+        Err(_) => text.parse::<IpAddr>().map(IpNet::from),
+    }
+}
+
+fn name_of(link: Link) -> Option<String> {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    netdevice::index_to_name(any, link.0).ok()
+}
+
+fn text(settings: &HashMap<String, OwnedVariant>, key: &str) -> Option<String> {
+    settings.get(key)?.try_clone().ok()?.try_into().ok()
+}
+
+fn list<T>(settings: &HashMap<String, OwnedVariant>, key: &str) -> Vec<T>
+where
+    Vec<T>: TryFrom<OwnedVariant>,
+{
+    let value = settings.get(key).and_then(|value| value.try_clone().ok());
+    value.and_then(|value| value.try_into().ok()).unwrap_or_default()
+}
+
+/// A list of pairs of port or range, and protocol.
+fn port_list(settings: &HashMap<String, OwnedVariant>, key: &str) -> Vec<Ports> {
+    let ports = |(numbers, protocol): (String, String)| {
+        let protocol =
+            [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| known.to_string() == protocol)?;
+        let (first, last) = numbers.split_once('-').unwrap_or((&numbers, &numbers));
+        Some(Ports { protocol, first: first.parse().ok()?, last: last.parse().ok()? })
+    };
+    list(settings, key).into_iter().filter_map(ports).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrowest_source_decides_then_the_default() {
+        let uses = |sources: &[&str]| {
+            let sources = sources.iter().map(|source| (*source).to_owned()).collect();
+            HashMap::from([("sources".to_owned(), sources)])
+        };
+        let zones = Zones {
+            default: "public".to_owned(),
+            active: HashMap::from([
+                ("home".to_owned(), uses(&["192.0.2.0/24", "ipset:friends"])),
+                ("admin".to_owned(), uses(&["192.0.2.7", "2001:db8::/32"])),
+            ]),
+        };
+        let zone = |source: &str| zones.of(source.parse().unwrap(), Link(0));
+        assert_eq!(zone("192.0.2.7"), "admin");
+        assert_eq!(zone("192.0.2.8"), "home");
+        assert_eq!(zone("2001:db8::8"), "admin");
+        assert_eq!(zone("198.51.100.1"), "public");
+    }
+
+    #[test]
+    fn an_interface_may_be_a_pattern() {
+        let uses = HashMap::from([("interfaces".to_owned(), vec!["wlan+".to_owned(), "eth0".to_owned()])]);
+        let active = HashMap::from([("home".to_owned(), uses)]);
+        let zones = Zones { default: "public".to_owned(), active };
+        assert_eq!(zones.of_interface("wlan3"), Some("home"));
+        assert_eq!(zones.of_interface("eth0"), Some("home"));
+        assert_eq!(zones.of_interface("eth01"), None);
+    }
+}

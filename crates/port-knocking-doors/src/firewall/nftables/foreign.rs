@@ -1,0 +1,177 @@
+//! Other people's nftables: do they keep a door closed that we open?
+//!
+//! An `accept` of ours overrides nobody's drop. Whether another ruleset lets a port through cannot be
+//! known without running it, so this only looks for the clear case: a chain for incoming packets
+//! that drops what it does not know, in a table in which nothing names the port.
+
+use super::{
+    abi::{self, chain, data, element, expression, message, rule},
+    ruleset::TABLE,
+    snapshot::list,
+};
+use crate::{
+    firewall::plan::{Plan, Ports},
+    netlink::{
+        message::Attributes,
+        socket::{Family, NetlinkError, Socket},
+    },
+};
+
+/// firewalld's table, of which firewalld itself is asked when it runs.
+const FIREWALLD: &str = "firewalld";
+
+/// What a rule says of ports.
+enum Says {
+    /// It compares with this port, or with a whole range.
+    Port(u16),
+    /// It compares with something that may hold any port.
+    Anything,
+    /// It looks ports up in this set.
+    Set(String),
+}
+
+/// A table that drops what it does not know, in one family.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Dropping {
+    family: u8,
+    table: String,
+    chain: String,
+}
+
+/// Warnings about doors that another table keeps closed, as far as that can be seen.
+pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Vec<String>, NetlinkError> {
+    let mut socket = Socket::open(Family::Netfilter)?;
+    let mut warnings = Vec::new();
+    for dropping in dropping_chains(&mut socket)? {
+        if dropping.table == FIREWALLD && firewalld_runs {
+            continue;
+        }
+        let said = says(&mut socket, &dropping)?;
+        for ports in plan.doors.iter().flat_map(|door| &door.ports) {
+            if !names(&mut socket, &dropping, &said, *ports)? {
+                let Dropping { family, table, chain } = &dropping;
+                let family = family_name(*family);
+                warnings.push(format!(
+                    "the nftables chain {family} {table} {chain} drops what it does not know, and nothing in \
+                     its table names {ports}: no knock may be able to open it; let that port through there, \
+                     the gate guards it"
+                ));
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+fn dropping_chains(socket: &mut Socket) -> Result<Vec<Dropping>, NetlinkError> {
+    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
+    let mut found = socket.dump(&request, |message| {
+        let family = *message.body.first()?;
+        let attributes = message.attributes(4);
+        let table = attributes.text(chain::TABLE)?;
+        let hook = attributes.nested(chain::HOOK).u32_be(chain::HOOK_NUMBER)?;
+        let drops = attributes.u32_be(chain::POLICY) == Some(data::DROP.cast_unsigned());
+        let incoming = [chain::INPUT, chain::PREROUTING].contains(&hook);
+        let ip = [abi::FAMILY_INET, abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(&family);
+        let concerned = drops && incoming && ip && table != TABLE;
+        concerned.then(|| Dropping { family, table, chain: attributes.text(chain::NAME).unwrap_or_default() })
+    })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Everything that the rules of a table say of ports.
+fn says(socket: &mut Socket, dropping: &Dropping) -> Result<Vec<Says>, NetlinkError> {
+    let request = list(message::GET_RULE, dropping.family, |writer| {
+        writer.put_text(rule::TABLE, &dropping.table);
+    });
+    let rules = socket.dump(&request, |message| {
+        let attributes = message.attributes(4);
+        (attributes.text(rule::TABLE)? == dropping.table).then(|| {
+            let expressions = attributes.nested(rule::EXPRESSIONS);
+            expressions.filter_map(|(_, one)| of_expression(Attributes(one))).collect::<Vec<_>>()
+        })
+    })?;
+    Ok(rules.into_iter().flatten().collect())
+}
+
+fn of_expression(one: Attributes<'_>) -> Option<Says> {
+    let name = one.text(rule::EXPRESSION_NAME)?;
+    let inner = one.nested(rule::EXPRESSION_DATA);
+    let value = |kind| inner.nested(kind).find(data::VALUE);
+    match name.as_str() {
+        "cmp" => {
+            let port = <[u8; 2]>::try_from(value(expression::COMPARE_DATA)?).ok()?;
+            match inner.u32_be(expression::COMPARE_HOW)? {
+                expression::EQUAL | expression::NOT_EQUAL => Some(Says::Port(u16::from_be_bytes(port))),
+                _ => Some(Says::Anything),
+            }
+        }
+        "range" => {
+            let is_port = |kind| value(kind).is_some_and(|bytes| bytes.len() == 2);
+            (is_port(expression::RANGE_FROM) && is_port(expression::RANGE_TO)).then_some(Says::Anything)
+        }
+        "lookup" => inner.text(expression::LOOKUP_SET).map(Says::Set),
+        // A match of iptables, whose contents are its own.
+        "match" => inner.find(expression::MATCH_INFO).map(|_| Says::Anything),
+        _ => None,
+    }
+}
+
+fn names(
+    socket: &mut Socket,
+    dropping: &Dropping,
+    said: &[Says],
+    ports: Ports,
+) -> Result<bool, NetlinkError> {
+    for says in said {
+        let named = match says {
+            Says::Anything => true,
+            Says::Port(port) => ports.range().contains(port),
+            Says::Set(set) => set_names(socket, dropping, set, ports)?,
+        };
+        if named {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a set may hold the port: as a key of two bytes, or anywhere in a longer one.
+fn set_names(
+    socket: &mut Socket,
+    dropping: &Dropping,
+    set: &str,
+    ports: Ports,
+) -> Result<bool, NetlinkError> {
+    let request = list(message::GET_ELEMENT, dropping.family, |writer| {
+        writer.put_text(element::LIST_TABLE, &dropping.table);
+        writer.put_text(element::LIST_SET, set);
+    });
+    let found = socket.dump(&request, |message| {
+        let elements = message.attributes(4).nested(element::LIST_ELEMENTS);
+        Some(
+            elements
+                .filter_map(|(_, one)| {
+                    let one = Attributes(one);
+                    let key = one.nested(element::KEY).find(data::VALUE)?;
+                    let is_range = one.find(element::FLAGS).is_some() || one.find(element::KEY_END).is_some();
+                    let port = |pair: &[u8]| {
+                        pair.first_chunk()
+                            .map(|pair| u16::from_be_bytes(*pair))
+                            .is_some_and(|port| ports.range().contains(&port))
+                    };
+                    Some((is_range && key.len() == 2) || key.chunks(2).any(port))
+                })
+                .any(|named| named),
+        )
+    })?;
+    Ok(found.into_iter().any(|named| named))
+}
+
+fn family_name(family: u8) -> &'static str {
+    match family {
+        abi::FAMILY_IPV4 => "ip",
+        abi::FAMILY_IPV6 => "ip6",
+        _ => "inet",
+    }
+}

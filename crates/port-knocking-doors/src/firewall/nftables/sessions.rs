@@ -1,0 +1,151 @@
+//! Connections that were there before connection tracking was.
+//!
+//! On a machine without a firewall nothing tracks connections until our gate asks for it. The next
+//! packet of the administrator's own ssh session would then look like a new connection, and be
+//! dropped. So, before the gate is set up, the established connections to guarded ports are made
+//! known to connection tracking. No address is let in by this, only these very connections.
+//!
+//! Source: sock_diag(7), `linux/inet_diag.h`, `linux/netfilter/nfnetlink_conntrack.h`,
+//! `linux/netfilter/nf_conntrack_tcp.h`.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::{
+    firewall::plan::{Plan, Protocol, octets},
+    netlink::{
+        message::{ACK, CREATE, DUMP, EXCLUSIVE, Message, Writer},
+        socket::{Family, NetlinkError, Socket},
+    },
+};
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+/// `1 << TCP_ESTABLISHED`.
+const ESTABLISHED: u32 = 1 << 1;
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`.
+const NEW_CONNECTION: u16 = 1 << 8;
+
+/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_STATUS`, `CTA_PROTOINFO`, `CTA_TIMEOUT`.
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const PROTOCOL_INFO: u16 = 4;
+const TIMEOUT: u16 = 7;
+/// `CTA_TUPLE_IP` with the kinds of its addresses, `CTA_TUPLE_PROTO` with number and ports.
+const TUPLE_IP: u16 = 1;
+const IPV4: [u16; 2] = [1, 2];
+const IPV6: [u16; 2] = [3, 4];
+const TUPLE_PROTOCOL: u16 = 2;
+const NUMBER: u16 = 1;
+const PORTS: [u16; 2] = [2, 3];
+/// `IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED`.
+const BOTH_WAYS: u32 = 1 << 1 | 1 << 2 | 1 << 3;
+/// `CTA_PROTOINFO_TCP` and below it the state and the flags of both directions.
+const TCP_INFO: u16 = 1;
+const TCP_STATE: u16 = 1;
+const TCP_FLAGS: [u16; 2] = [4, 5];
+/// `TCP_CONNTRACK_ESTABLISHED`.
+const TCP_ESTABLISHED: u8 = 3;
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`, and a mask with that bit: nobody knows the windows so far.
+const LIBERAL: [u8; 2] = [0x08, 0x08];
+/// The kernel's own time for an established connection that is silent: five days.
+const SECONDS: u32 = 432_000;
+
+/// One connection: who came, and to what.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Session {
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+/// Makes the connections to guarded ports known. Says how many were new to connection tracking.
+pub(super) fn make_known(plan: &Plan) -> Result<usize, NetlinkError> {
+    let mut diag = Socket::open(Family::SocketDiagnosis)?;
+    let mut tracking = Socket::open(Family::Netfilter)?;
+    let mut count: usize = 0;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for session in diag.dump(&established(u8::try_from(family).unwrap_or(0)), session)? {
+            let guarded = |ports: &crate::firewall::plan::Ports| {
+                ports.protocol == Protocol::Tcp && ports.range().contains(&session.local.port())
+            };
+            if !plan.doors.iter().flat_map(|door| &door.ports).any(guarded) {
+                continue;
+            }
+            match tracking.request(&introduction(session)) {
+                Ok(()) => count = count.saturating_add(1),
+                Err(error) if error.number() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Asks for all established TCP connections: `struct inet_diag_req_v2`.
+fn established(family: u8) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(BY_FAMILY, DUMP, 0, |writer| {
+        writer.raw(&[family, Protocol::Tcp.number(), 0, 0]);
+        writer.raw(&ESTABLISHED.to_ne_bytes());
+        writer.raw(&[0; 48]);
+    });
+    writer.bytes().to_vec()
+}
+
+/// Reads a `struct inet_diag_msg`.
+fn session(message: &Message<'_>) -> Option<Session> {
+    let (head, rest) = message.body.split_first_chunk::<4>()?;
+    let (ports, rest) = rest.split_first_chunk::<4>()?;
+    let (local, rest) = rest.split_first_chunk::<16>()?;
+    let (peer, _) = rest.split_first_chunk::<16>()?;
+    let [family, ..] = *head;
+    let address = |bytes: &[u8; 16]| match i32::from(family) {
+        libc::AF_INET => bytes.first_chunk::<4>().map(|four| IpAddr::from(*four)),
+        // A socket for both families shows IPv4 as mapped into IPv6.
+        _ => Some(Ipv6Addr::from(*bytes).to_canonical()),
+    };
+    let [l0, l1, p0, p1] = *ports;
+    Some(Session {
+        peer: SocketAddr::new(address(peer)?, u16::from_be_bytes([p0, p1])),
+        local: SocketAddr::new(address(local)?, u16::from_be_bytes([l0, l1])),
+    })
+}
+
+/// Tells connection tracking of a connection.
+fn introduction(session: Session) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(NEW_CONNECTION, CREATE | EXCLUSIVE | ACK, 1, |writer| {
+        let family = if session.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        writer.raw(&[u8::try_from(family).unwrap_or(0), 0, 0, 0]);
+        tuple(writer, ORIGINAL, session.peer, session.local);
+        tuple(writer, REPLY, session.local, session.peer);
+        writer.put_u32_be(STATUS, BOTH_WAYS);
+        writer.put_u32_be(TIMEOUT, SECONDS);
+        writer.nest(PROTOCOL_INFO, |info| {
+            info.nest(TCP_INFO, |tcp| {
+                tcp.put(TCP_STATE, &[TCP_ESTABLISHED]);
+                for kind in TCP_FLAGS {
+                    tcp.put(kind, &LIBERAL);
+                }
+            });
+        });
+    });
+    writer.bytes().to_vec()
+}
+
+fn tuple(writer: &mut Writer, kind: u16, from: SocketAddr, to: SocketAddr) {
+    writer.nest(kind, |tuple| {
+        let kinds = if from.is_ipv4() { IPV4 } else { IPV6 };
+        tuple.nest(TUPLE_IP, |ip| {
+            for (kind, address) in kinds.into_iter().zip([from, to]) {
+                ip.put(kind, &octets(address.ip()));
+            }
+        });
+        tuple.nest(TUPLE_PROTOCOL, |protocol| {
+            protocol.put(NUMBER, &[Protocol::Tcp.number()]);
+            for (kind, address) in PORTS.into_iter().zip([from, to]) {
+                protocol.put(kind, &address.port().to_be_bytes());
+            }
+        });
+    });
+}

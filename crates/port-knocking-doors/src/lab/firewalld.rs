@@ -1,0 +1,131 @@
+//! A real firewalld on a bus of its own, in a private network.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{Namespace, Process};
+
+/// firewalld is a Python program and takes its time to start.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// firewalld and its bus. Both end when this is dropped.
+#[derive(Debug)]
+pub struct Firewalld {
+    daemon: Option<Process>,
+    bus: Process,
+    directory: PathBuf,
+}
+
+impl Firewalld {
+    /// Starts a bus, without firewalld. Files go into `directory`, which is the caller's to remove.
+    ///
+    /// # Errors
+    /// If `dbus-daemon` is not installed or does not start.
+    pub fn bus_only(namespace: &Namespace, directory: &Path) -> io::Result<Self> {
+        let socket = directory.join("bus");
+        let config = directory.join("bus.conf");
+        fs::write(&config, bus_config(&socket))?;
+        let mut command = Command::new("dbus-daemon");
+        command.arg("--nofork").arg("--print-address").arg("--config-file").arg(&config);
+        let mut bus = Process::start(namespace, command).map_err(|error| named("dbus-daemon", error))?;
+        if bus.wait_for("unix:", PATIENCE).is_none() {
+            return Err(io::Error::other(format!("dbus-daemon does not start: {}", bus.lines().join("; "))));
+        }
+        Ok(Self { daemon: None, bus, directory: directory.to_owned() })
+    }
+
+    /// Starts a bus, and firewalld on it.
+    ///
+    /// # Errors
+    /// If one of them is not installed or does not start.
+    pub fn start(namespace: &Namespace, directory: &Path) -> io::Result<Self> {
+        let mut firewalld = Self::bus_only(namespace, directory)?;
+        firewalld.start_daemon(namespace)?;
+        Ok(firewalld)
+    }
+
+    /// Starts firewalld on the bus, and waits until it answers.
+    ///
+    /// # Errors
+    /// If it is not installed or does not start.
+    pub fn start_daemon(&mut self, namespace: &Namespace) -> io::Result<()> {
+        let config = self.directory.join("etc");
+        fs::create_dir_all(config.join("zones"))?;
+        let settings = config.join("firewalld.conf");
+        if !settings.exists() {
+            fs::write(settings, "DefaultZone=public\nFirewallBackend=nftables\n")?;
+        }
+        let mut command = Command::new("firewalld");
+        command.args(["--nofork", "--nopid", "--system-config"]).arg(&config);
+        command.arg("--log-file").arg(self.directory.join("firewalld.log"));
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
+        self.daemon = Some(Process::start(namespace, command).map_err(|error| named("firewalld", error))?);
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.command(namespace, &["--state"])?.contains("running") {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("firewalld does not answer"))
+    }
+
+    /// Ends firewalld; the bus stays.
+    pub fn stop_daemon(&mut self) {
+        self.daemon = None;
+    }
+
+    /// firewalld's process.
+    #[must_use]
+    pub fn daemon(&self) -> Option<&Process> {
+        self.daemon.as_ref()
+    }
+
+    /// The bus's process.
+    #[must_use]
+    pub fn bus(&self) -> &Process {
+        &self.bus
+    }
+
+    /// What goes into `DBUS_SYSTEM_BUS_ADDRESS`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("unix:path={}", self.directory.join("bus").display())
+    }
+
+    /// Runs `firewall-cmd`, as an administrator would. Gives everything that it prints.
+    ///
+    /// # Errors
+    /// If it is not installed.
+    pub fn command(&self, namespace: &Namespace, arguments: &[&str]) -> io::Result<String> {
+        let mut command = Command::new("firewall-cmd");
+        command.args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
+        let mut process = Process::start(namespace, command).map_err(|error| named("firewall-cmd", error))?;
+        let ended = process.finish(PATIENCE)?;
+        ended.map(|(_, said)| said).ok_or_else(|| io::Error::other("firewall-cmd does not end"))
+    }
+}
+
+/// A program that is missing is named, and with it the package.
+fn named(program: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{program} (apt-get install firewalld dbus): {error}"))
+}
+
+fn bus_config(socket: &Path) -> String {
+    format!(
+        "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" \
+         \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig>\n  \
+         <type>system</type>\n  <listen>unix:path={}</listen>\n  <auth>EXTERNAL</auth>\n  \
+         <policy context=\"default\">\n    <allow user=\"*\"/>\n    <allow own=\"*\"/>\n    \
+         <allow send_type=\"method_call\"/>\n    <allow send_type=\"signal\"/>\n    \
+         <allow send_requested_reply=\"true\" send_type=\"method_return\"/>\n    \
+         <allow send_requested_reply=\"true\" send_type=\"error\"/>\n    \
+         <allow receive_type=\"method_call\"/>\n    <allow receive_type=\"signal\"/>\n    \
+         <allow receive_type=\"method_return\"/>\n    <allow receive_type=\"error\"/>\n  </policy>\n\
+         </busconfig>\n",
+        socket.display()
+    )
+}

@@ -1,0 +1,319 @@
+//! Our own gate in nftables.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use crate::house::{
+    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes, gate,
+};
+
+#[test]
+fn a_door_opens_for_its_knocker_only_and_closes_by_itself() {
+    let mut house = House::new();
+    assert!(house.is_open(CLIENT[0]), "nothing guards the port before the daemon runs");
+    house.start(&gate("max_opened_door_duration = 2"));
+    for (client, stranger) in CLIENT.iter().zip(STRANGER) {
+        assert_eq!(house.ask(client, PORT), Answer::Silence);
+        house.knock(client, &SEQUENCE);
+        house.hear(&format!("opened: door default for {client}"));
+        assert_eq!(house.ask(client, PORT), Answer::Accepted);
+        assert_eq!(house.ask(stranger, PORT), Answer::Silence);
+        house.hear(&format!("closed: door default for {client}"));
+        assert_eq!(house.ask(client, PORT), Answer::Silence);
+    }
+}
+
+#[test]
+fn an_established_connection_outlives_the_door() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 1"));
+    for client in CLIENT {
+        house.knock(client, &SEQUENCE);
+        house.hear("opened:");
+        let mut session = house.connect(client, PORT).unwrap();
+        house.hear("closed:");
+        assert_eq!(house.ask(client, PORT), Answer::Silence);
+        assert!(echoes(&mut session));
+    }
+}
+
+#[test]
+fn a_connection_made_before_the_gate_lives_on() {
+    let mut house = House::new();
+    let mut session = house.connect(CLIENT[0], PORT).unwrap();
+    assert!(echoes(&mut session));
+    house.start(&gate(""));
+    assert!(echoes(&mut session), "{:#?}", house.daemon().lines());
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+}
+
+#[test]
+fn a_second_sequence_extends_without_a_duplicate() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 20"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.until("some time has passed", |house| house.grants("default")[CLIENT[0]] < 19);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("extended:");
+    let grants = house.grants("default");
+    assert_eq!(grants.len(), 1);
+    assert!(grants[CLIENT[0]] >= 19, "{grants:?}");
+}
+
+#[test]
+fn extending_leaves_no_gap() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 60"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let before = refused(&house);
+    for _ in 0..200 {
+        house.knock(CLIENT[0], &SEQUENCE);
+        // A first packet that met a gap would be dropped, and counted.
+        house.connect(CLIENT[0], PORT).unwrap();
+    }
+    assert_eq!(refused(&house), before);
+}
+
+fn refused(house: &House) -> u64 {
+    let text = house.table();
+    let packets = text.split("counter packets ").nth(1).unwrap().split(' ').next().unwrap();
+    packets.parse().unwrap()
+}
+
+#[test]
+fn loopback_passes_and_other_ports_are_not_ours() {
+    let mut house = House::new();
+    house.serve(8080);
+    house.start(&gate(""));
+    assert_eq!(house.ask(CLIENT[0], 8080), Answer::Accepted);
+    assert_eq!(house.ask(CLIENT[0], 8081), Answer::Refused);
+    let target = SocketAddr::new(SERVER[0].parse().unwrap(), PORT);
+    let from_itself = house.server.enter(|| std::net::TcpStream::connect_timeout(&target, PATIENCE));
+    assert!(from_itself.is_ok());
+}
+
+#[test]
+fn reject_answers_as_a_closed_port_does() {
+    let mut house = House::new();
+    house.start(&format!(
+        "{}[[doors]]\nname = \"dns\"\nports = [\"53/udp\"]\nsequence = [1,2,3,4,6]\n",
+        gate("refuse = \"reject\"")
+    ));
+    for client in CLIENT {
+        assert_eq!(house.ask(client, PORT), Answer::Refused);
+        assert_eq!(udp_answer(&house, client, 53), Some(std::io::ErrorKind::ConnectionRefused));
+    }
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted);
+}
+
+#[test]
+fn knock_ports_answer_as_other_closed_ports_do() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    for client in CLIENT {
+        let other = udp_answer(&house, client, 9);
+        assert_eq!(other, Some(std::io::ErrorKind::ConnectionRefused));
+        for port in SEQUENCE {
+            assert_eq!(udp_answer(&house, client, port), other, "{port}");
+        }
+    }
+}
+
+/// What the server says to a datagram; `None` if it says nothing.
+fn udp_answer(house: &House, client: &str, port: u16) -> Option<std::io::ErrorKind> {
+    let source = SocketAddr::new(client.parse().unwrap(), 0);
+    let target = SocketAddr::new(crate::house::server_for(client), port);
+    house.client.enter(|| {
+        let socket = std::net::UdpSocket::bind(source).unwrap();
+        socket.connect(target).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.send(b"anything").unwrap();
+        match socket.recv(&mut [0; 16]).unwrap_err().kind() {
+            std::io::ErrorKind::WouldBlock => None,
+            kind => Some(kind),
+        }
+    })
+}
+
+#[test]
+fn trusted_networks_always_pass() {
+    let mut house = House::new();
+    house.start(&gate("trusted = [\"198.51.100.0/25\", \"198.51.100.64/26\", \"2001:db8:1::/48\"]"));
+    assert_eq!(house.ask(&crowd(3), PORT), Answer::Accepted);
+    assert_eq!(house.ask(&crowd(127), PORT), Answer::Accepted);
+    assert_eq!(house.ask(&crowd(128), PORT), Answer::Silence);
+    assert_eq!(house.ask(STRANGER[1], PORT), Answer::Accepted);
+    assert_eq!(house.ask(CLIENT[1], PORT), Answer::Silence);
+}
+
+#[test]
+fn several_doors_open_one_by_one_and_may_share_a_port() {
+    let mut house = House::new();
+    for port in [80, 81] {
+        house.serve(port);
+    }
+    house.start(
+        "firewall = \"nftables\"\n\
+         [[doors]]\nname = \"web\"\nports = [\"80/tcp\"]\nsequence = [1001,1002,1003,1004,1006]\n\
+         [[doors]]\nname = \"both\"\nports = [\"80-81/tcp\", \"60000-60010/udp\"]\n\
+         sequence = [2001,2002,2003,2004,2006]\nopen_for = 60\n",
+    );
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted, "no door has port 22");
+    assert_eq!(house.ask(CLIENT[0], 80), Answer::Silence);
+    house.knock(CLIENT[0], &[1001, 1002, 1003, 1004, 1006]);
+    house.hear("opened: door web");
+    assert_eq!(house.ask(CLIENT[0], 80), Answer::Accepted);
+    assert_eq!(house.ask(CLIENT[0], 81), Answer::Silence);
+    house.knock(STRANGER[0], &[2001, 2002, 2003, 2004, 2006]);
+    house.hear("opened: door both");
+    assert_eq!(house.ask(STRANGER[0], 80), Answer::Accepted);
+    assert_eq!(house.ask(STRANGER[0], 81), Answer::Accepted);
+}
+
+#[test]
+fn a_port_that_is_passed_on_is_guarded_on_its_outside_number() {
+    let mut house = House::new();
+    // As a container engine publishes a port: 8022 outside leads to 80 of another host.
+    let inside = port_knocking_doors::lab::Namespace::new().unwrap();
+    house.server.cable("bridge", &inside, "inside").unwrap();
+    house.server.address("bridge", "203.0.113.1/24".parse().unwrap()).unwrap();
+    inside.address("inside", "203.0.113.2/24".parse().unwrap()).unwrap();
+    inside.route("192.0.2.0/24".parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
+    inside.route("198.51.100.0/24".parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
+    house.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    house.on_server(
+        "nft",
+        &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
+         add rule ip nat pre tcp dport 8022 dnat to 203.0.113.2:80"],
+    );
+    let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    assert_eq!(house.ask(CLIENT[0], 8022), Answer::Accepted);
+
+    let text = config("firewall = \"nftables\"").replace("[22]", "[8022]");
+    house.start(&text);
+    assert_eq!(house.ask(CLIENT[0], 8022), Answer::Silence);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert_eq!(house.ask(CLIENT[0], 8022), Answer::Accepted);
+    assert_eq!(house.ask(STRANGER[0], 8022), Answer::Silence);
+}
+
+#[test]
+fn what_is_only_forwarded_is_not_guarded() {
+    let mut house = House::new();
+    let inside = port_knocking_doors::lab::Namespace::new().unwrap();
+    house.server.cable("bridge", &inside, "inside").unwrap();
+    house.server.address("bridge", "203.0.113.1/24".parse().unwrap()).unwrap();
+    inside.address("inside", "203.0.113.2/24".parse().unwrap()).unwrap();
+    inside.route("192.0.2.0/24".parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
+    house.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+    house.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    let behind: SocketAddr = "203.0.113.2:22".parse().unwrap();
+    let listener = inside.enter(|| TcpListener::bind(behind)).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    house.start(&gate(""));
+    assert!(house.connect_to(CLIENT[0], behind, PATIENCE).is_ok());
+}
+
+#[test]
+fn an_administrator_can_read_and_reload_the_table_with_nft() {
+    let mut house = House::new();
+    house.start(&gate("trusted = [\"198.51.100.0/24\"]\nrefuse = \"reject\""));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let text = house.table();
+    for expected in [
+        "type filter hook prerouting priority mangle; policy accept;",
+        "ct state established,related accept",
+        "iif \"lo\" accept",
+        "fib daddr type != local accept",
+        "ip saddr @trusted4 accept",
+        "meta l4proto . th dport vmap @guarded",
+        "elements = { tcp . 22 : goto door_default }",
+        "ip saddr @default4 accept",
+        "reject with tcp reset",
+        "elements = { 198.51.100.0/24 }",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
+    }
+    // What nft prints, nft reads.
+    let path = house.directory.path().join("saved.nft");
+    std::fs::write(&path, &text).unwrap();
+    house.on_server("nft", &["--check", "--file", path.to_str().unwrap()]);
+}
+
+#[test]
+fn a_table_flushed_or_deleted_is_back_with_its_grants_within_a_second() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    for (vandalism, told) in [
+        (&["flush", "ruleset"][..], "the table was gone"),
+        (&["delete", "table", "inet", "port_knocking_doors"], "the table was gone"),
+        (&["flush", "chain", "inet", "port_knocking_doors", "gate"], "a rule of the chain gate was missing"),
+        (
+            &["delete", "element", "inet", "port_knocking_doors", "guarded", "{ tcp . 22 }"],
+            "an element of the set guarded was missing",
+        ),
+        (
+            &["insert", "rule", "inet", "port_knocking_doors", "gate", "accept"],
+            "a rule of the chain gate was not ours",
+        ),
+        (&["flush", "set", "inet", "port_knocking_doors", "default4"], "1 an open door was missing"),
+    ] {
+        house.on_server("nft", vandalism);
+        let begun = std::time::Instant::now();
+        let line = house.hear("somebody has changed the firewall");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{vandalism:?}");
+        assert!(line.contains(told), "{line}");
+        assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted, "{vandalism:?}");
+        assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence, "{vandalism:?}");
+        assert!(house.grants("default")[CLIENT[0]] <= 60);
+    }
+}
+
+#[test]
+fn a_door_that_somebody_opened_by_hand_for_ever_closes_on_time() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 2\ndoors_cleanup_periode = 3600"));
+    let element = format!("{{ {} }}", STRANGER[0]);
+    house.on_server("nft", &["add", "element", "inet", "port_knocking_doors", "default4", &element]);
+    house.hear(&format!("found open: door default for {}", STRANGER[0]));
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted);
+    house.hear(&format!("closed: door default for {}", STRANGER[0]));
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
+}
+
+#[test]
+fn a_ruleset_that_closes_a_door_anyway_is_named_at_start() {
+    let mut house = House::new();
+    house.on_server(
+        "nft",
+        &["add table inet filter; \
+         add chain inet filter input { type filter hook input priority filter; policy drop; }; \
+         add rule inet filter input tcp dport { 80, 443 } accept"],
+    );
+    house.start(&gate(""));
+    let line = house.hear("no knock may be able to open it");
+    assert!(line.contains("inet filter input") && line.contains("22/tcp"), "{line}");
+
+    let mut house = House::new();
+    house.on_server(
+        "nft",
+        &["add table inet filter; \
+         add chain inet filter input { type filter hook input priority filter; policy drop; }; \
+         add rule inet filter input tcp dport { 22, 443 } accept"],
+    );
+    house.start(&gate(""));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(!house.daemon().lines().iter().any(|line| line.contains("no knock may")));
+}

@@ -1,0 +1,1 @@
+//! How knocks are heard.
