@@ -1,19 +1,25 @@
 //! Hears knocks with bound UDP sockets, for places where packet sockets are not allowed.
 //!
 //! Datagrams on several sockets have to be judged in the order in which the kernel received them, and
-//! reading socket by socket loses it. So all sockets are read, and then read again until nothing
-//! new has come since a known time; what came before that time is complete, and is sorted by the
-//! kernel's own timestamps.
+//! reading socket by socket loses it. So all sockets are read, and then all of them once more:
+//!
+//! ```text
+//!   first reading    finds X                what came before X lay in its socket by then
+//!   second reading   finds that, too        so whatever is stamped no later than X is complete
+//! ```
+//!
+//! What is complete is sorted by the kernel's own stamps and handed over; the rest waits for the next
+//! reading. No clock is asked, and nothing waits for a timer.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use doors_core::packet::{Link, Packet};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::unix::AsyncFd;
 
 use super::{
     AT_ONCE, InboxError, filter,
@@ -33,6 +39,8 @@ pub(crate) struct Sockets {
     sockets: Vec<(u16, AsyncFd<Socket>)>,
     /// Read, and not yet known to be next.
     waiting: Vec<(u16, Received)>,
+    /// Whether the latest reading found something, so that another has to follow at once.
+    again: bool,
 }
 
 impl Sockets {
@@ -51,24 +59,26 @@ impl Sockets {
         if sockets.iter().all(|(_, socket)| socket.get_ref().domain().ok() == Some(Domain::IPV4)) {
             tracing::warn!("this machine has no IPv6: knocks are heard over IPv4 only");
         }
-        Ok(Self { sockets, waiting: Vec::new() })
+        Ok(Self { sockets, waiting: Vec::new(), again: false })
     }
 
     /// Returns when there may be packets.
     pub(crate) async fn ready(&mut self) -> Result<(), InboxError> {
-        if !self.waiting.is_empty() {
+        if self.again {
             return Ok(());
         }
         let readable = self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable()));
         let (ready, _, _) = futures_util::future::select_all(readable).await;
-        ready.map(drop).map_err(InboxError::Socket)
+        // From here on every socket is read until a reading finds nothing, so whatever comes later is
+        // announced anew.
+        ready.map(|mut ready| ready.clear_ready()).map_err(InboxError::Socket)
     }
 
     /// Hands over what is known to be next, in the order in which the kernel received it.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
         let complete = self.read_all()?;
         let mut next: Vec<(u16, Received)> =
-            self.waiting.extract_if(.., |(_, received)| received.at <= complete).collect();
+            self.waiting.extract_if(.., |(_, received)| Some(received.at) <= complete).collect();
         next.sort_by_key(|(_, received)| received.at);
         for (port, received) in next {
             each(&Packet {
@@ -81,40 +91,37 @@ impl Sockets {
         Ok(())
     }
 
-    /// Reads every socket once. Gives the time before which nothing is missing.
+    /// Reads every socket once. Gives the stamp up to which nothing is missing; `None` if nothing is
+    /// known to be complete.
     ///
-    /// What came before the reading began was waiting on some socket, and every socket is read; unless
-    /// one held more than its share, and then nothing is missing up to the last that was read there.
-    fn read_all(&mut self) -> Result<Duration, InboxError> {
-        let began = now();
-        let mut complete = began;
-        let mut news = false;
+    /// That is the latest stamp of an earlier reading; but if a socket held more than its share, then no
+    /// later than the last that was read there.
+    fn read_all(&mut self) -> Result<Option<Duration>, InboxError> {
+        let mut complete = self.waiting.iter().map(|(_, received)| received.at).max();
+        let before = self.waiting.len();
         for (port, socket) in &self.sockets {
-            let mut last = None;
-            let mut share = FROM_ONE;
-            let read = socket.try_io(Interest::READABLE, |socket| {
-                while let Some(left) = share.checked_sub(1) {
-                    share = left;
-                    match receive::receive(socket)? {
-                        Some(received) => {
-                            last = Some(received.at);
-                            self.waiting.push((*port, received));
+            let mut left = FROM_ONE;
+            loop {
+                match receive::receive(socket.get_ref()) {
+                    Ok(Some(received)) => {
+                        self.waiting.push((*port, received));
+                        left = left.saturating_sub(1);
+                        if left == 0 {
+                            complete = complete.min(Some(received.at));
+                            break;
                         }
-                        None => return Err(io::ErrorKind::WouldBlock.into()),
+                    }
+                    Ok(None) => break,
+                    // An error that somebody's ICMP message left on the socket is not ours.
+                    Err(error) => {
+                        tracing::debug!("port {port}: {error}");
+                        break;
                     }
                 }
-                Ok(())
-            });
-            news |= last.is_some();
-            match read {
-                Ok(()) => complete = complete.min(last.unwrap_or(complete)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // An error that somebody's ICMP message left on the socket is not ours.
-                Err(error) => tracing::debug!("port {port}: {error}"),
             }
         }
-        // When nothing new has come, all that waits is next, whatever the clock was set to.
-        Ok(if news { complete } else { Duration::MAX })
+        self.again = self.waiting.len() > before;
+        Ok(complete)
     }
 }
 
@@ -134,9 +141,4 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 /// The machine, or this network namespace, does without IPv6.
 fn is_without_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
-}
-
-/// The clock by which the kernel stamps datagrams.
-fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

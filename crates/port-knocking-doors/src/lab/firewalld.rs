@@ -66,7 +66,7 @@ impl Firewalld {
         self.daemon = Some(Process::start(namespace, command).map_err(|error| named("firewalld", error))?);
         let begun = std::time::Instant::now();
         while begun.elapsed() < PATIENCE {
-            if self.command(namespace, &["--state"])?.contains("running") {
+            if self.command(namespace, &["--state"])?.trim() == "running" {
                 return Ok(());
             }
         }

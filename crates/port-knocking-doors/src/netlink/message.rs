@@ -50,12 +50,15 @@ const CAPPED: u16 = 0x100;
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     bytes: Vec<u8>,
+    /// Where the latest message begins.
+    latest: usize,
 }
 
 impl Writer {
     /// Adds a message; `body` writes the fixed header and the attributes.
     pub(crate) fn message(&mut self, kind: u16, flags: u16, sequence: u32, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
+        self.latest = start;
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
@@ -92,6 +95,15 @@ impl Writer {
     /// Writes an attribute that holds attributes.
     pub(crate) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         self.attribute(kind | NESTED, body);
+    }
+
+    /// Asks for an answer to the latest message, also when all goes well.
+    pub(crate) fn want_answer(&mut self) {
+        let at = self.latest.saturating_add(6);
+        let flags = self.bytes.get(at..).and_then(|rest| rest.first_chunk()).copied();
+        if let Some(flags) = flags.map(u16::from_ne_bytes) {
+            self.overwrite(at, &(flags | ACK).to_ne_bytes());
+        }
     }
 
     /// The messages.
@@ -224,17 +236,18 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let mut writer = Writer::default();
-        writer.message(77, ACK, 5, |message| {
+        writer.message(77, 0, 5, |message| {
             message.raw(&[1, 2, 3, 4]);
             message.put_text(1, "gate");
             message.nest(2, |nest| nest.put_u32_be(3, 600));
         });
+        writer.want_answer();
         writer.message(78, 0, 6, |_| {});
         assert_eq!(writer.bytes().len() % 4, 0);
 
         let read: Vec<Message<'_>> = messages(writer.bytes()).collect();
         assert_eq!(read.iter().map(|message| message.kind).collect::<Vec<_>>(), [77, 78]);
-        assert_eq!(read[0].flags, REQUEST | ACK);
+        assert_eq!(read.iter().map(|message| message.flags).collect::<Vec<_>>(), [REQUEST | ACK, REQUEST]);
         let attributes = read[0].attributes(4);
         assert_eq!(attributes.text(1).as_deref(), Some("gate"));
         assert_eq!(attributes.nested(2).u32_be(3), Some(600));

@@ -102,8 +102,11 @@ impl Socket {
             // Old kernels lack these; without them errors have fewer words and dumps are longer.
             let _ = sockopt::set_flag(fd.as_fd(), libc::SOL_NETLINK, option);
         }
-        // A batch that puts tens of thousands of grants back is larger than the usual bound.
-        let _ = sockopt::set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 16 << 20);
+        // A batch that puts tens of thousands of grants back is larger than the usual bound, and so may
+        // be what the kernel says to it. Without the right to that, the usual bound has to do.
+        for option in [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE] {
+            let _ = sockopt::set_number(fd.as_fd(), libc::SOL_SOCKET, option, 16 << 20);
+        }
         Ok(Self { fd, port, buffer: vec![0; BUFFER] })
     }
 

@@ -1,1 +1,258 @@
-//! x
+//! A real firewalld on a bus of its own.
+
+use std::time::{Duration, Instant};
+
+use port_knocking_doors::lab::Namespace;
+use rustix::process::Signal;
+
+use crate::house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, crowd, echoes, server_for};
+
+fn rules(house: &House) -> Vec<String> {
+    house.firewall_cmd(&["--list-rich-rules"]).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 3"));
+    house.hear("firewall: firewalld, because firewalld is on the system bus");
+    for (client, stranger) in CLIENT.iter().zip(STRANGER) {
+        assert_ne!(house.ask(client, PORT), Answer::Accepted);
+        house.knock(client, &SEQUENCE);
+        house.hear(&format!("opened: door default for {client}"));
+        assert_eq!(house.ask(client, PORT), Answer::Accepted);
+        assert_ne!(house.ask(stranger, PORT), Answer::Accepted);
+        let mut session = house.connect(client, PORT).unwrap();
+        house.hear(&format!("closed: door default for {client}"));
+        house.until("firewalld closes the door", |house| !house.is_open(client));
+        assert!(echoes(&mut session));
+    }
+    assert_eq!(rules(&house), [""; 0]);
+}
+
+#[test]
+fn a_second_sequence_extends_without_a_gap() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 4"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let opened = Instant::now();
+    for _ in 0..3 {
+        house.until("time passes, and the door is open", |house| {
+            assert!(house.is_open(CLIENT[0]), "open all the time");
+            opened.elapsed().as_millis() % 1000 > 900
+        });
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("extended:");
+        assert_eq!(rules(&house).len(), 1);
+    }
+    while opened.elapsed() < Duration::from_millis(5500) {
+        assert!(house.is_open(CLIENT[0]), "longer than the first grant alone");
+    }
+    house.hear("closed:");
+    house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn after_a_reload_open_doors_are_back_within_a_second_with_their_time() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 6"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let opened = Instant::now();
+    house.firewall_cmd(&["--reload"]);
+    house.hear("firewalld was reloaded, and an open door was missing; put back in");
+    assert!(house.is_open(CLIENT[0]));
+    house.hear("closed:");
+    house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
+    assert!(opened.elapsed() < Duration::from_secs(8), "{:?}", opened.elapsed());
+}
+
+#[test]
+fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 30"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewalld.as_mut().unwrap().stop_daemon();
+    house.hear("firewalld has stopped");
+    house.knock(&crowd(9), &SEQUENCE);
+    // What a stopped firewalld leaves in the kernel is its own affair; here it was killed.
+    let House { firewalld, server, .. } = &mut house;
+    firewalld.as_mut().unwrap().start_daemon(server).unwrap();
+    house.hear("firewalld has started, and 2 open doors were missing; put back in");
+    house.hear(&format!("opened: door default for {}", crowd(9)));
+    assert!(house.is_open(CLIENT[0]));
+    assert!(house.is_open(&crowd(9)));
+    assert!(!house.is_open(&crowd(10)));
+}
+
+#[test]
+fn firewalld_may_come_after_us() {
+    let mut house = House::with_firewalld();
+    house.firewalld.as_mut().unwrap().stop_daemon();
+    house.start(&config("firewall = \"firewalld\""));
+    house.hear("firewalld is not on the system bus; knocks are judged");
+    house.knock(CLIENT[0], &SEQUENCE);
+    let House { firewalld, server, .. } = &mut house;
+    firewalld.as_mut().unwrap().start_daemon(server).unwrap();
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_firewalld_that_does_not_answer_stalls_no_hearing() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 20"));
+    let firewalld = house.firewalld.as_ref().unwrap().daemon().unwrap();
+    firewalld.signal(Signal::STOP).unwrap();
+    house.knock(CLIENT[0], &SEQUENCE);
+    // Judged while the call before it hangs: the wrong knock is told at once.
+    house.knock(&crowd(5), &[1]);
+    house.hear("wrong knock: 198.51.100.5");
+    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface() {
+    let mut house = House::with_firewalld();
+    house.firewall_cmd(&["--zone=internal", "--add-source=198.51.100.0/24"]);
+    house.firewall_cmd(&["--zone=internal", "--remove-service=ssh"]);
+    house.firewall_cmd(&["--zone=dmz", "--change-interface=server"]);
+    house.firewall_cmd(&["--zone=dmz", "--remove-service=ssh"]);
+    house.start(&config(""));
+    for (client, zone) in [(CLIENT[0], "dmz"), (STRANGER[0], "internal")] {
+        assert_ne!(house.ask(client, PORT), Answer::Accepted);
+        house.knock(client, &SEQUENCE);
+        house.hear("opened:");
+        assert_eq!(house.ask(client, PORT), Answer::Accepted);
+        let rules = house.firewall_cmd(&[&format!("--zone={zone}"), "--list-rich-rules"]);
+        assert!(rules.contains(&format!("source address=\"{client}\"")), "{rules}");
+    }
+}
+
+#[test]
+fn a_rule_that_somebody_takes_away_is_put_back() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 30\nfirewall_rules_check_periode_seconds = 1"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let rule = rules(&house).remove(0);
+    house.firewall_cmd(&[&format!("--remove-rich-rule={rule}")]);
+    house.hear("1 an open door was missing; put back in");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_door_that_was_made_permanent_is_found_and_closed() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 4\nfirewall_rules_check_periode_seconds = 1"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewall_cmd(&["--runtime-to-permanent"]);
+    house.hear("closed:");
+    house.firewall_cmd(&["--reload"]);
+    assert!(house.is_open(CLIENT[0]), "firewalld has opened it, for ever");
+    let line = house.hear("held a door open that nobody had knocked for");
+    assert!(line.contains("--permanent --zone=public --remove-rich-rule="), "{line}");
+    assert!(!house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_restart_of_the_daemon_neither_closes_nor_doubles() {
+    let mut house = House::with_firewalld();
+    let text = config("max_opened_door_duration = 4");
+    house.start(&text);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert_eq!(house.end(Signal::TERM).code(), Some(0));
+    assert!(house.is_open(CLIENT[0]));
+    house.start(&text);
+    assert!(house.is_open(CLIENT[0]));
+    // A rule that it knows nothing of is there: the grant gets its whole new time all the same.
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let opened = Instant::now();
+    assert_eq!(rules(&house).len(), 1);
+    while opened.elapsed() < Duration::from_millis(3500) {
+        assert!(house.is_open(CLIENT[0]));
+    }
+    house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn several_ports_and_both_families_open_together() {
+    let mut house = House::with_firewalld();
+    house.serve(8443);
+    house.start(
+        "[[doors]]\nname = \"both\"\nports = [\"22/tcp\", \"8440-8450/tcp\", \"60000-60010/udp\"]\n\
+         sequence = [1001,1002,1003,1004,1006]\n",
+    );
+    house.knock(CLIENT[1], &[1001, 1002, 1003, 1004, 1006]);
+    house.hear("opened:");
+    assert_eq!(house.ask(CLIENT[1], 8443), Answer::Accepted);
+    assert_eq!(house.ask(CLIENT[1], PORT), Answer::Accepted);
+    assert_eq!(rules(&house).len(), 3);
+    assert_ne!(house.ask(CLIENT[0], 8443), Answer::Accepted);
+}
+
+#[test]
+fn a_client_loses_no_service_of_its_zone() {
+    let mut house = House::with_firewalld();
+    house.serve(9090);
+    house.firewall_cmd(&["--add-port=9090/tcp"]);
+    house.start(&config(""));
+    assert_eq!(house.ask(CLIENT[0], 9090), Answer::Accepted);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert_eq!(house.ask(CLIENT[0], 9090), Answer::Accepted);
+    assert!(house.firewall_cmd(&["--get-active-zones"]).lines().all(|line| !line.contains("sources")));
+}
+
+#[test]
+fn a_port_open_to_everybody_is_named_at_start() {
+    let mut house = House::with_firewalld();
+    house.firewall_cmd(&["--add-service=ssh"]);
+    house.start(&config(""));
+    let line = house.hear("open to everybody");
+    assert!(line.contains("22/tcp") && line.contains("zone public"), "{line}");
+    assert!(line.contains("firewall-cmd --zone=public --remove-service=ssh"), "{line}");
+}
+
+#[test]
+fn a_port_that_firewalld_closes_is_named_when_the_gate_is_used() {
+    let mut house = House::with_firewalld();
+    house.start(&config("firewall = \"nftables\""));
+    let line = house.hear("so no knock can open it");
+    assert!(line.contains("firewall-cmd --zone=public --add-port=22/tcp"), "{line}");
+}
+
+#[test]
+fn a_zone_that_does_not_exist_is_an_error_that_names_those_that_do() {
+    let house = House::with_firewalld();
+    let path = house.write(&config("zone = \"pubic\""));
+    let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("firewalld has no such zone") && said.contains("public"), "{said}");
+}
+
+#[test]
+fn firewalld_wanted_without_a_bus_is_an_error() {
+    let house = House::new();
+    let path = house.write(&config("firewall = \"firewalld\""));
+    let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("there is no system bus to reach it"), "{said}");
+}
+
+#[test]
+fn a_lab_with_two_namespaces_keeps_their_firewalls_apart() {
+    let house = House::with_firewalld();
+    let other = Namespace::new().unwrap();
+    let there = other.enter(|| std::fs::read_to_string("/proc/net/nf_conntrack").map(|text| text.len()));
+    assert_eq!(there.unwrap_or(0), 0);
+    assert!(house.firewall_cmd(&["--state"]).contains("running"));
+    assert!(!house.is_open(CLIENT[0]), "{}", server_for(CLIENT[0]));
+}

@@ -1,1 +1,214 @@
-//! How knocks are heard.
+//! How knocks are heard: with packet sockets and with bound sockets, over both families.
+
+use std::net::{IpAddr, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::house::{CLIENT, House, SEQUENCE, SERVER, STRANGER, crowd, gate, server_for};
+
+const CAPTURE: &str = "listen = \"capture\"";
+const SOCKETS: &str = "listen = \"sockets\"";
+
+#[test]
+fn two_hundred_sequences_without_pauses_open_two_hundred_doors() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        house.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
+        for number in 1..=200 {
+            house.knock(&crowd(number), &SEQUENCE);
+        }
+        for _ in 0..200 {
+            house.hear("opened:");
+        }
+        assert_eq!(house.grants("default").len(), 200);
+        let wrong = house.daemon().lines().iter().filter(|line| line.contains("wrong")).count();
+        assert_eq!(wrong, 0, "{listen}");
+    }
+}
+
+#[test]
+fn many_clients_at_once_are_told_apart() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        house.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
+        let target = server_for(CLIENT[0]);
+        house.client.enter(|| {
+            let sockets: Vec<UdpSocket> =
+                (1..=100).map(|number| UdpSocket::bind((crowd(number), 0)).unwrap()).collect();
+            for port in SEQUENCE {
+                for socket in &sockets {
+                    let sent = || socket.send_to(b"knock\n", (target, port));
+                    sent().or_else(|_| sent()).unwrap();
+                }
+            }
+        });
+        house.until("all are open", |house| house.grants("default").len() == 100);
+    }
+}
+
+#[test]
+fn knocks_over_ipv4_and_ipv6_open_for_their_own_family() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        house.start(&gate(listen));
+        house.knock(CLIENT[1], &SEQUENCE);
+        house.hear(&format!("opened: door default for {}", CLIENT[1]));
+        assert!(house.is_open(CLIENT[1]));
+        assert!(!house.is_open(CLIENT[0]));
+    }
+}
+
+#[test]
+fn a_wrong_knock_makes_the_source_wait_and_nobody_else() {
+    for (listen, wrong) in [(CAPTURE, 9999), (SOCKETS, SEQUENCE[3])] {
+        let mut house = House::new();
+        house.start(&gate(&format!("ignoring_period_after_knock_error = 2\n{listen}")));
+        house.knock(CLIENT[0], &SEQUENCE[..2]);
+        house.knock(CLIENT[0], &[wrong]);
+        house.hear(&format!("wrong knock: {} on port {wrong}, after 2 right ones", CLIENT[0]));
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.knock(STRANGER[0], &SEQUENCE);
+        house.hear(&format!("opened: door default for {}", STRANGER[0]));
+        assert!(!house.is_open(CLIENT[0]));
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear(&format!("opened: door default for {}", CLIENT[0]));
+    }
+}
+
+#[test]
+fn in_capture_a_knock_on_any_port_counts_and_with_sockets_only_on_knock_ports() {
+    for (listen, opens) in [(CAPTURE, false), (SOCKETS, true)] {
+        let mut house = House::new();
+        house.start(&gate(listen));
+        let mut knocks = SEQUENCE.to_vec();
+        knocks.insert(2, 9999);
+        house.knock(CLIENT[0], &knocks);
+        house.knock(STRANGER[0], &SEQUENCE);
+        house.hear(&format!("opened: door default for {}", STRANGER[0]));
+        assert_eq!(house.is_open(CLIENT[0]), opens, "{listen}");
+    }
+}
+
+#[test]
+fn other_datagrams_are_not_knocks() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        house.start(&gate(listen));
+        for payload in
+            [&b"knock"[..], b"knock\r\n", b"Knock\n", b"knock\n\n", b"", b"knock\n2345678901234567890"]
+        {
+            house.send(CLIENT[0], &SEQUENCE, payload);
+        }
+        // They count for nothing, not even as wrong.
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("opened:");
+        assert_eq!(house.grants("default").len(), 1);
+        assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")));
+    }
+}
+
+#[test]
+fn interfaces_and_addresses_may_come_and_go() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 60"));
+    house.server.remove("server").unwrap();
+    house.client.cable("late", &house.server, "later").unwrap();
+    house.server.address("later", "203.0.113.1/24".parse().unwrap()).unwrap();
+    house.client.address("late", "203.0.113.7/24".parse().unwrap()).unwrap();
+    house.client.enter(|| {
+        let socket = UdpSocket::bind("203.0.113.7:0").unwrap();
+        for port in SEQUENCE {
+            let sent = || socket.send_to(b"knock\n", ("203.0.113.1", port));
+            sent().or_else(|_| sent()).unwrap();
+        }
+    });
+    house.hear("opened: door default for 203.0.113.7");
+}
+
+#[test]
+fn knocks_for_others_that_pass_through_are_not_for_us() {
+    let mut house = House::new();
+    let inside = port_knocking_doors::lab::Namespace::new().unwrap();
+    house.server.cable("bridge", &inside, "inside").unwrap();
+    house.server.address("bridge", "203.0.113.1/24".parse().unwrap()).unwrap();
+    inside.address("inside", "203.0.113.2/24".parse().unwrap()).unwrap();
+    house.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    house.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+    house.start(&gate(""));
+    let knock_at = |target: &str| {
+        house.client.enter(|| {
+            let socket = UdpSocket::bind((CLIENT[0], 0)).unwrap();
+            for port in SEQUENCE {
+                let sent = || socket.send_to(b"knock\n", (target, port));
+                sent().or_else(|_| sent()).unwrap();
+            }
+        });
+    };
+    knock_at("203.0.113.2");
+    // The server's own address on its other side is its own.
+    knock_at("203.0.113.1");
+    house.hear("opened:");
+    assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")), "the first were not heard");
+}
+
+#[test]
+fn a_fragment_or_a_bad_checksum_is_no_knock() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    let (source, target): (IpAddr, IpAddr) = (CLIENT[0].parse().unwrap(), server_for(CLIENT[0]));
+    let send = |port: u16, fragment: u16, checksum: u16| {
+        let udp = [&40_000_u16.to_be_bytes()[..], &port.to_be_bytes(), &14_u16.to_be_bytes()].concat();
+        let udp = [&udp[..], &checksum.to_be_bytes(), b"knock\n"].concat();
+        let (IpAddr::V4(from), IpAddr::V4(to)) = (source, target) else { panic!("IPv4") };
+        let header = [&[0x45, 0, 0, 34, 0, 1][..], &fragment.to_be_bytes(), &[64, 17, 0, 0]].concat();
+        let packet = [&header[..], &from.octets(), &to.octets(), &udp].concat();
+        house.client.enter(|| {
+            // The kernel fills in the header's checksum, and leaves ours alone.
+            let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).unwrap();
+            raw.send_to(&packet, &std::net::SocketAddr::new(target, 0).into()).unwrap();
+        });
+    };
+    for port in SEQUENCE {
+        send(port, 0x2000, 0);
+        send(port, 0, 0xdead);
+    }
+    // Neither counted, not even as wrong. Without a checksum, which IPv4 allows, it is a knock.
+    for port in SEQUENCE {
+        send(port, 0, 0);
+    }
+    house.hear("opened:");
+    assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")));
+}
+
+#[test]
+fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        house.start(&gate(&format!("max_opened_door_duration = 60\n{listen}")));
+        let resident = |house: &mut House| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", house.daemon().id())).unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        let before = resident(&mut house);
+        let server = server_for(STRANGER[1]);
+        for round in 0..20_u32 {
+            house.client.enter(|| {
+                for number in 0..50_u32 {
+                    let forged = format!("2001:db8:1::{round:x}:{number:x}");
+                    let socket = UdpSocket::bind((forged, 0)).unwrap();
+                    for port in [SEQUENCE[0], SEQUENCE[0], SEQUENCE[3]] {
+                        let sent = || socket.send_to(b"knock\n", (server, port));
+                        sent().or_else(|_| sent()).unwrap();
+                    }
+                }
+            });
+            house.knock(&crowd(u8::try_from(round).unwrap() + 1), &SEQUENCE);
+        }
+        house.until("all clients are in", |house| house.grants("default").len() == 20);
+        assert!(resident(&mut house) < before + 2048, "the table took memory without bound");
+        let wrong = house.daemon().lines().iter().filter(|line| line.contains("wrong")).count();
+        assert!((1..=25).contains(&wrong), "{wrong} lines");
+    }
+}

@@ -190,7 +190,12 @@ impl House {
     }
 
     /// Connects to a port of the server.
-    pub(crate) fn connect_to(&self, source: &str, target: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    pub(crate) fn connect_to(
+        &self,
+        source: &str,
+        target: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<TcpStream> {
         let source: IpAddr = source.parse().unwrap();
         self.client.enter(|| {
             let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
@@ -212,7 +217,8 @@ impl House {
         let tried = self.connect_to(source, SocketAddr::new(server_for(source), port), SILENCE);
         match tried.map_err(|error| error.kind()) {
             Ok(_) => Answer::Accepted,
-            Err(io::ErrorKind::ConnectionRefused) => Answer::Refused,
+            // firewalld says that an administrator forbids it.
+            Err(io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable) => Answer::Refused,
             Err(io::ErrorKind::TimedOut) => Answer::Silence,
             Err(other) => panic!("{source} to {port}: {other}"),
         }

@@ -1,1 +1,209 @@
-//! Start, stop, restart, death.
+//! Start, stop, restart, reload, death.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    time::{Duration, Instant},
+};
+
+use port_knocking_doors::lab::Process;
+use rustix::process::Signal;
+
+use crate::house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, crowd, gate};
+
+#[test]
+fn a_stop_leaves_the_gate_and_open_doors_close_on_time() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut house = House::new();
+        house.start(&gate("max_opened_door_duration = 3"));
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("opened:");
+        assert_eq!(house.end(signal).code(), Some(0));
+        assert!(house.is_open(CLIENT[0]));
+        assert!(!house.is_open(STRANGER[0]));
+        house.until("the kernel closes the door", |house| !house.is_open(CLIENT[0]));
+    }
+}
+
+#[test]
+fn a_stop_takes_the_gate_away_if_the_configuration_says_so() {
+    let mut house = House::new();
+    house.start(&gate("on_exit = \"remove\""));
+    assert!(!house.is_open(CLIENT[0]));
+    house.end(Signal::TERM);
+    assert!(house.is_open(CLIENT[0]));
+    assert!(house.table().contains("No such file or directory"));
+}
+
+#[test]
+fn after_a_kill_ten_doors_close_on_time() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 3"));
+    for number in 1..=10 {
+        house.knock(&crowd(number), &SEQUENCE);
+    }
+    for _ in 0..10 {
+        house.hear("opened:");
+    }
+    let opened = Instant::now();
+    house.end(Signal::KILL);
+    assert_eq!(house.grants("default").len(), 10);
+    house.until("all doors are closed", |house| house.grants("default").is_empty());
+    assert!(opened.elapsed() < Duration::from_secs(5), "{:?}", opened.elapsed());
+    assert_eq!(house.ask(&crowd(1), PORT), Answer::Silence);
+}
+
+#[test]
+fn a_restart_closes_nobodys_door_early_and_opens_none() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut house = House::new();
+        let text = gate("max_opened_door_duration = 6");
+        house.start(&text);
+        for client in CLIENT {
+            house.knock(client, &SEQUENCE);
+            house.hear("opened:");
+        }
+        let opened = Instant::now();
+        house.end(signal);
+        house.start(&text);
+        for client in CLIENT {
+            house.hear(&format!("found open: door default for {client}"));
+            assert!(house.is_open(client));
+        }
+        assert!(!house.is_open(STRANGER[0]));
+        house.hear("closed:");
+        house.until("the doors are closed", |house| house.grants("default").is_empty());
+        assert!(opened.elapsed() < Duration::from_secs(8), "{:?}", opened.elapsed());
+    }
+}
+
+#[test]
+fn a_reload_closes_the_doors_that_are_gone_and_no_others() {
+    let door = |name: &str, port: u16, first: u16| {
+        format!(
+            "[[doors]]\nname = \"{name}\"\nports = [\"{port}/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = 60\n"
+        )
+    };
+    let mut house = House::new();
+    house.serve(80);
+    let top = "firewall = \"nftables\"\n";
+    house.start(&format!("{top}{}{}", door("ssh", 22, 100), door("web", 80, 200)));
+    house.knock(CLIENT[0], &[100, 2, 3, 4, 6]);
+    house.hear("opened: door ssh");
+    house.knock(CLIENT[0], &[200, 2, 3, 4, 6]);
+    house.hear("opened: door web");
+
+    house.write(&format!("{top}{}", door("ssh", 22, 100)));
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("closed: door web");
+    house.hear("the configuration has been read again");
+    house.until("port 80 is guarded no longer", |house| house.ask(STRANGER[0], 80) == Answer::Accepted);
+    assert!(house.is_open(CLIENT[0]));
+    assert!(!house.is_open(STRANGER[0]));
+
+    // A bad file: the old configuration stays, and it is said why.
+    let path = house.write(&format!("{top}colour = 1\n{}", door("ssh", 22, 100)));
+    house.daemon().signal(Signal::HUP).unwrap();
+    let line = house.hear("the old configuration stays in force");
+    assert!(line.contains(&format!("{}:2:1: `colour` is no key", path.display())), "{line}");
+    house.knock(STRANGER[0], &[100, 2, 3, 4, 6]);
+    house.hear(&format!("opened: door ssh for {}", STRANGER[0]));
+}
+
+#[test]
+fn a_second_daemon_is_told_that_there_is_one() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    let path = house.directory.path().join("doors.toml");
+    let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("another port-knocking-doors runs in this network namespace"), "{said}");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn remove_gate_takes_the_table_away_but_not_behind_a_daemons_back() {
+    let mut house = House::new();
+    assert!(house.run(&["remove-gate"]).1.contains("there is no nftables table"));
+    house.start(&gate(""));
+    let (status, said) = house.run(&["remove-gate"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("systemctl stop port-knocking-doors"), "{said}");
+    assert!(!house.is_open(CLIENT[0]));
+    house.end(Signal::KILL);
+    assert_eq!(house.run(&["remove-gate"]).0.code(), Some(0));
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn without_the_rights_the_message_names_them() {
+    let house = House::new();
+    let path = house.write(&gate(""));
+    fs::set_permissions(house.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (capability, named) in [("net_raw", "CAP_NET_RAW"), ("net_admin", "CAP_NET_ADMIN")] {
+        let mut command = std::process::Command::new("setpriv");
+        command.arg(format!("--bounding-set=-{capability}")).arg(format!("--inh-caps=-{capability}"));
+        command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("--conf").arg(&path);
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+        let mut process = Process::start(&house.server, command).unwrap();
+        let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(named), "{said}");
+    }
+    assert!(house.is_open(CLIENT[0]), "nothing was touched");
+}
+
+#[test]
+fn the_supervisor_hears_that_we_are_ready_alive_and_stopping() {
+    let mut house = House::new();
+    let path = house.directory.path().join("notify");
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(PATIENCE)).unwrap();
+    let config = house.write(&gate(""));
+    let mut command = house.program();
+    command.arg("--conf").arg(config).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    house.start_command(command);
+    let mut said = String::new();
+    let mut hear = |wanted: &str| {
+        while !said.contains(wanted) {
+            let mut buffer = [0; 256];
+            let length = supervisor.recv(&mut buffer).unwrap_or_else(|_| panic!("{wanted} is not in {said}"));
+            said.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        said.clear();
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    house.daemon().signal(Signal::HUP).unwrap();
+    hear("RELOADING=1");
+    hear("READY=1");
+    house.daemon().signal(Signal::TERM).unwrap();
+    hear("STOPPING=1");
+}
+
+#[test]
+fn a_quiet_daemon_sleeps() {
+    let mut house = House::new();
+    house.start(&gate("firewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
+    std::thread::sleep(Duration::from_millis(300));
+    let switches = |house: &mut House| -> u64 {
+        let id = house.daemon().id();
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let count = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap();
+            let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+            lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        };
+        tasks.map(|task| count(task.unwrap())).sum()
+    };
+    // The kernel itself may still have something to say of the new interfaces.
+    let quiet = (0..5).any(|_| {
+        let before = switches(&mut house);
+        std::thread::sleep(Duration::from_secs(3));
+        switches(&mut house) == before
+    });
+    assert!(quiet, "in no three seconds of fifteen");
+}

@@ -3,7 +3,14 @@
 //!
 //! A test that cannot run fails: it needs to be root, or to run within a user namespace, and the
 //! programs `nft`, `firewalld` and `dbus-daemon`. `cargo xtask test` sees to all of that.
-#![allow(clippy::arithmetic_side_effects, reason = "a test may panic")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
 
 mod command_line;
 mod firewalld;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::abi::{self, chain, data, element, expression, message, register, rule, set, table};
-use crate::netlink::message::{ACK, APPEND, CREATE, EXCLUSIVE, Writer};
+use crate::netlink::message::{APPEND, CREATE, EXCLUSIVE, Writer};
 
 /// Elements in one message: an attribute holds at most 64 KiB, an element takes under 64 bytes.
 const ELEMENTS_IN_A_MESSAGE: usize = 500;
@@ -54,7 +54,11 @@ impl Batch {
     }
 
     /// The whole transaction as bytes.
+    ///
+    /// Only the last message asks for an answer: errors come in any case, and hundreds of answers
+    /// would not fit into the socket.
     pub(super) fn finish(mut self) -> Vec<u8> {
+        self.writer.want_answer();
         self.boundary(abi::BATCH_END);
         self.writer.bytes().to_vec()
     }
@@ -62,13 +66,13 @@ impl Batch {
     /// Makes the table if it is not there.
     pub(super) fn add_table(&mut self) {
         let name = self.table;
-        self.message(message::NEW_TABLE, CREATE | ACK, |writer| writer.put_text(table::NAME, name));
+        self.message(message::NEW_TABLE, CREATE, |writer| writer.put_text(table::NAME, name));
     }
 
     /// Makes a table that vanishes when the socket closes that makes it; fails if it is there.
     pub(super) fn add_owned_table(&mut self) {
         let name = self.table;
-        self.message(message::NEW_TABLE, CREATE | EXCLUSIVE | ACK, |writer| {
+        self.message(message::NEW_TABLE, CREATE | EXCLUSIVE, |writer| {
             writer.put_text(table::NAME, name);
             writer.put_u32_be(table::FLAGS, table::FLAG_OWNER);
         });
@@ -77,7 +81,7 @@ impl Batch {
     /// Deletes the table with everything in it; fails if it is not there.
     pub(super) fn delete_table(&mut self) {
         let name = self.table;
-        self.message(message::DELETE_TABLE, ACK, |writer| writer.put_text(table::NAME, name));
+        self.message(message::DELETE_TABLE, 0, |writer| writer.put_text(table::NAME, name));
     }
 
     pub(super) fn add_set(&mut self, name: &str, kind: SetKind) {
@@ -170,7 +174,7 @@ impl Batch {
     fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
         let of = self.table;
         for chunk in elements.chunks(ELEMENTS_IN_A_MESSAGE) {
-            self.message(kind, flags | ACK, |writer| {
+            self.message(kind, flags, |writer| {
                 writer.put_text(element::LIST_TABLE, of);
                 writer.put_text(element::LIST_SET, set);
                 writer.nest(element::LIST_ELEMENTS, |list| {

@@ -12,6 +12,7 @@ mod snapshot;
 
 use std::time::Duration;
 
+use doors_core::door::Admission;
 use tokio::{sync::mpsc, time::Instant};
 
 pub(crate) use self::gate::Gate;
@@ -33,6 +34,8 @@ pub(super) struct Worker {
     monitor: Monitor,
     clock: Clock,
     news: mpsc::UnboundedSender<News>,
+    /// Grants that the kernel refused so far. The gate's ledger has them, so every check tries again.
+    refused: Vec<Admission>,
 }
 
 impl Worker {
@@ -44,7 +47,7 @@ impl Worker {
     ) -> Result<Self, GateError> {
         let (gate, findings) = Gate::set_up(plan, clock)?;
         let monitor = Monitor::open(gate.port()).map_err(GateError::Denied)?;
-        let mut worker = Self { gate, monitor, clock, news };
+        let mut worker = Self { gate, monitor, clock, news, refused: Vec::new() };
         worker.tell_findings(findings);
         Ok(worker)
     }
@@ -80,7 +83,8 @@ impl Worker {
                         return;
                     }
                     self.work(std::mem::take(&mut batch));
-                    next_check = next_check.min(in_a_while(self.check_period()));
+                    let soon = if self.refused.is_empty() { self.check_period() } else { REPAIR_EVERY };
+                    next_check = next_check.min(in_a_while(soon));
                 }
                 touched = self.monitor.touched(), if next_check > not_before => match touched {
                     Ok(()) => next_check = not_before.max(Instant::now()),
@@ -130,24 +134,27 @@ impl Worker {
         self.open(opening);
     }
 
-    fn open(&mut self, grants: Vec<(doors_core::door::Admission, Standing)>) {
+    fn open(&mut self, grants: Vec<(Admission, Standing)>) {
         if grants.is_empty() {
             return;
         }
-        let admissions: Vec<_> = grants.iter().map(|(admission, _)| admission.clone()).collect();
+        let admissions: Vec<Admission> = grants.iter().map(|(admission, _)| admission.clone()).collect();
         match self.gate.open(grants) {
-            Ok(()) => {
-                for admission in admissions {
-                    self.tell(News::Done { admission });
-                }
-            }
-            // The ledger holds them, so the next check tries again.
+            Ok(()) => self.tell_done(admissions),
             Err(error) => {
-                for admission in admissions {
-                    let what = format!("open the door {} for {}", admission.door, admission.source);
-                    self.failed(what, &error);
-                }
+                let what = match &admissions[..] {
+                    [Admission { door, source }] => format!("open the door {door} for {source}"),
+                    several => format!("open {} doors", several.len()),
+                };
+                self.failed(format!("{what} yet"), &error);
+                self.refused.extend(admissions);
             }
+        }
+    }
+
+    fn tell_done(&self, admissions: impl IntoIterator<Item = Admission>) {
+        for admission in admissions {
+            self.tell(News::Done { admission });
         }
     }
 
@@ -159,6 +166,9 @@ impl Worker {
                     let took = self.clock.now().remaining(began);
                     self.tell(News::Repaired { missing: missing.clone(), took });
                 }
+                // All that the ledger has is true.
+                let now_true = std::mem::take(&mut self.refused);
+                self.tell_done(now_true);
                 self.tell_findings(findings);
             }
             Err(error) => self.failed("check the gate".to_owned(), &error),
