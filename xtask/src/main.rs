@@ -1,1 +1,54 @@
-fn main() {}
+//! The one list of commands that people and CI share.
+//!
+//! ```text
+//! cargo xtask test       everything that must be true: format, lints, documents, tests
+//! cargo xtask bench      the figures, beside those of the peers that Debian packages
+//! cargo xtask generate   writes the files that are made from the sources
+//! ```
+
+mod bench;
+mod generate;
+mod test;
+
+use std::{error::Error, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Why a command failed: for a person.
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The one list of commands that people and CI share")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check everything: format, lints, documents, every test, and that generated files are current
+    Test,
+    /// Measure, side by side with the peers that Debian packages
+    Bench(bench::Options),
+    /// Write the files that are made from the sources
+    Generate {
+        /// Write nothing; fail if a file is not current
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Test => test::run(),
+        Command::Bench(options) => bench::run(&options),
+        Command::Generate { check } => generate::run(check),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::{
 
 /// The first try is given up this soon: it may come a moment before the door opens and be swallowed, and
 /// the next finds it open. Doubling costs a server far away at most as much again as its distance.
-const FIRST_TRY: Duration = Duration::from_millis(2);
+const FIRST_TRY: Duration = Duration::from_millis(1);
 
 /// No try needs longer, however far away the server is.
 const LONGEST_TRY: Duration = Duration::from_secs(3);

@@ -1,5 +1,14 @@
 //! Holds the order of the modules: each uses only what comes before it.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
 use std::{fs, path::Path};
 
 const ORDER: [&str; 11] = [

@@ -1,5 +1,14 @@
 //! Short scenes at the door. The clock is a number in the scene; nothing sleeps.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
 use std::{net::IpAddr, time::Duration};
 
 use doors_core::{

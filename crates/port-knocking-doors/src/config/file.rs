@@ -89,7 +89,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     let source = Text { path: Arc::from(path), text };
     let table = DeTable::parse(text).map_err(|error| {
         let origin = source.origin(error.span().map_or(0, |span| span.start));
-        ConfigError::at(&origin, format!("this is no TOML: {}", error.message().replace('\n', ", ")))
+        let what = match error.message() {
+            "duplicate key" => "this key is there twice; write it once".to_owned(),
+            other => format!("this is no TOML: {}", other.replace('\n', ", ")),
+        };
+        ConfigError::at(&origin, what)
     })?;
     let mut file = File::default();
     for (name, value) in table.get_ref() {

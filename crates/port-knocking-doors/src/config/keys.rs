@@ -177,7 +177,7 @@ pub fn help() -> String {
         let _ = write!(text, "\n{title}\n");
         for key in keys {
             let default = key.default.map_or("required".to_owned(), |default| format!("default {default}"));
-            let _ = write!(text, "\n  {} — {}; {default}\n", key.name, key.shape);
+            let _ = write!(text, "\n  {}\n    = {}; {default}\n", key.name, key.shape);
             for line in wrap(key.help, WIDTH.saturating_sub(6)) {
                 let _ = writeln!(text, "      {line}");
             }
@@ -235,12 +235,15 @@ pub fn manual() -> String {
     text
 }
 
+/// The sequence of the example, which everybody can read, too.
+pub(super) const EXAMPLE_SEQUENCE: [u16; 6] = [40871, 12903, 55012, 7741, 31337, 20666];
+
 /// A door as an administrator might write it.
 const EXAMPLE_DOOR: &str = "\
 [[doors]]
 name = \"office\"
 ports = [\"22/tcp\", \"60000-60010/udp\"]
-sequence = [40871, 12903, 55012, 7741, 31337, 20666]
+sequence = [40871, 12903, 55012, 7741, 31337, 20666] # choose your own
 open_for = 30
 ";
 
@@ -258,4 +261,14 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_has_the_sequence_that_is_warned_of() {
+        assert!(EXAMPLE_DOOR.contains(&format!("sequence = {EXAMPLE_SEQUENCE:?}")));
+    }
 }

@@ -362,8 +362,7 @@ fn complete(file: &File, path: Option<&Path>) -> Result<(), ConfigError> {
             "there is no door; add `ports_to_controls` and `opening_sequence`, or a table [[doors]]",
         ),
         (Some(_), None, _) => incomplete(
-            "there is `ports_to_controls` and no `opening_sequence`; add it, for example: \
-             opening_sequence = [40871, 12903, 55012, 7741, 31337, 20666]",
+            "there is `ports_to_controls` and no `opening_sequence`; add it, with 5 to 20 UDP ports of your own",
         ),
         (None, Some(_), _) => incomplete(
             "there is `opening_sequence` and no `ports_to_controls`; add it, for example: \

@@ -60,9 +60,9 @@ impl<'a> Value<'a> {
     pub(super) fn number(
         &self,
         range: std::ops::RangeInclusive<u64>,
-        unit: &str,
+        what: &str,
     ) -> Result<u64, ConfigError> {
-        let right = || format!("a number of {unit} from {} to {}", range.start(), range.end());
+        let right = || format!("{what} from {} to {}", range.start(), range.end());
         let DeValue::Integer(integer) = self.value else {
             return Err(self.wrong(&format!("is {}", kind(self.value)), &right()));
         };
@@ -74,7 +74,7 @@ impl<'a> Value<'a> {
 
     /// A time in seconds.
     pub(super) fn seconds(&self, at_least: u64) -> Result<Given<Duration>, ConfigError> {
-        let seconds = self.number(at_least..=MAX_SECONDS, "seconds")?;
+        let seconds = self.number(at_least..=MAX_SECONDS, "a number of seconds")?;
         Ok(self.given(Duration::from_secs(seconds)))
     }
 

@@ -5,7 +5,7 @@ use doors_core::{
     door::{DoorName, Sequence},
 };
 
-use super::{FirewallChoice, Hearing};
+use super::{FirewallChoice, Hearing, keys::EXAMPLE_SEQUENCE};
 use crate::firewall::plan::Plan;
 
 /// Something that an administrator should know.
@@ -13,8 +13,8 @@ use crate::firewall::plan::Plan;
 pub enum Warning {
     /// The sequence stands in the documentation.
     #[error(
-        "the door `{0}` opens to the published default sequence, which everybody knows; choose your own \
-         with opening_sequence, KNOCKER_SEQ or --magic-seq"
+        "the door `{0}` opens to a sequence that the documentation publishes, so everybody knows it; choose \
+         your own with opening_sequence, KNOCKER_SEQ or --magic-seq"
     )]
     Published(DoorName),
     /// The ports are neighbours.
@@ -55,7 +55,7 @@ pub(super) fn of(rules: &Rules, plan: &Plan, hearing: Hearing, firewall: Firewal
                 _ => false,
             })
         };
-        if ports == Sequence::PUBLISHED {
+        if ports == Sequence::PUBLISHED || ports == EXAMPLE_SEQUENCE {
             warnings.push(Warning::Published(door.name.clone()));
         } else if steps(1) || steps(-1) {
             warnings.push(Warning::Neighbours(door.name.clone()));

@@ -70,6 +70,15 @@ impl Screen {
         }
     }
 
+    /// What firewalld holds.
+    pub(super) fn firewalld(self, text: &str) {
+        for line in text.lines() {
+            for part in wrapped(line, 64) {
+                self.print(&format!("   {0}firewalld│{0:#} {1}{part}{1:#}\n", self.quiet, self.grant));
+            }
+        }
+    }
+
     fn print(self, text: &str) {
         // A reader that has gone away has seen enough.
         let _ = anstream::stdout().write_all(text.as_bytes());

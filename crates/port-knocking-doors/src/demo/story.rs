@@ -4,8 +4,8 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::screen::Screen;
 use crate::{
     firewall::nftables::picture,
-    lab::{LabError, Namespace, Process},
+    lab::{self, Firewalld, LabError, Namespace, Process},
     netlink::NetlinkError,
 };
 
@@ -57,12 +57,14 @@ pub(super) struct Story {
     steps: usize,
     server: Namespace,
     client: Namespace,
+    firewalld: Option<Firewalld>,
     daemon: Process,
 }
 
 impl Story {
     /// Makes the network and starts the daemon.
-    pub(super) fn begin(screen: Screen, _firewalld: bool) -> Result<Self, DemoError> {
+    pub(super) fn begin(screen: Screen, with_firewalld: bool) -> Result<Self, DemoError> {
+        let place = lab::private_place()?;
         let server = Namespace::new()?;
         let client = Namespace::new()?;
         client.cable("client", &server, "server")?;
@@ -76,13 +78,17 @@ impl Story {
         screen.remark("client 192.0.2.7 ─┐");
         screen.remark("                  ├── a cable ── server 192.0.2.1, which listens on port 22");
         screen.remark("stranger 192.0.2.8┘             both in private network namespaces");
-        let daemon = start_daemon(&server)?;
-        Ok(Self { screen, steps: 0, server, client, daemon })
+        let firewalld = with_firewalld.then(|| start_firewalld(&server, &place)).transpose()?;
+        let daemon = start_daemon(&server, firewalld.as_ref(), &place)?;
+        Ok(Self { screen, steps: 0, server, client, firewalld, daemon })
     }
 
     /// Tells the story. The first thing that is not as it must be ends it.
     pub(super) fn tell(mut self) -> Result<(), DemoError> {
-        self.step("The daemon starts, and closes the door in the kernel");
+        self.step(match self.firewalld {
+            Some(_) => "firewalld keeps the door closed, and the daemon starts",
+            None => "The daemon starts, and closes the door in the kernel",
+        });
         self.screen.command("server", "port-knocking-doors");
         self.hear("ready")?;
         self.show_kernel()?;
@@ -101,7 +107,7 @@ impl Story {
         self.step("The door closes by itself");
         self.hear("closed:")?;
         self.show_grants()?;
-        self.must_be_closed(CLIENT, "the client, with a new connection,")?;
+        self.must_be_closed(CLIENT, "the client, anew,")?;
         self.must_echo(&mut session, "the connection made before lives on")?;
 
         self.step("Even with the daemon killed, the kernel closes the door on time");
@@ -149,9 +155,20 @@ impl Story {
 
     /// Shows the whole table in the kernel.
     fn show_kernel(&self) -> Result<(), DemoError> {
-        if let Some(text) = self.server.enter(picture::draw)? {
-            self.screen.kernel(&text);
+        match self.server.enter(picture::draw)? {
+            Some(text) => self.screen.kernel(&text),
+            None => self.show_rich_rules()?,
         }
+        Ok(())
+    }
+
+    /// Shows who is in by firewalld's own account.
+    fn show_rich_rules(&self) -> Result<(), DemoError> {
+        let Some(firewalld) = &self.firewalld else { return Ok(()) };
+        self.screen.command("server", "firewall-cmd --list-rich-rules");
+        let rules = firewalld.command(&self.server, &["--list-rich-rules"]);
+        let rules = rules.map_err(io_error("ask firewalld for its rules"))?;
+        self.screen.firewalld(if rules.is_empty() { "(none)" } else { &rules });
         Ok(())
     }
 
@@ -160,16 +177,17 @@ impl Story {
         if let Some(text) = self.server.enter(picture::draw)? {
             let changing = |line: &&str| line.contains("  set ") || line.contains("counter");
             self.screen.kernel(&text.lines().filter(changing).collect::<Vec<_>>().join("\n"));
+            return Ok(());
         }
-        Ok(())
+        self.show_rich_rules()
     }
 
     /// Runs the client, as anybody would.
     fn knock(&mut self) -> Result<(), DemoError> {
         let arguments = format!("{SEQUENCE} --wait {PORT} --delay 0");
         self.screen.command("client", &format!("doorknock sequence {SERVER} \\"));
-        self.screen.command("      ", &format!("    {arguments}"));
-        let mut command = this_program()?;
+        self.screen.remark(&format!("            {arguments}"));
+        let mut command = this_program();
         command.args(["demo-client", "sequence", &SERVER.to_string()]).args(arguments.split(' '));
         let mut client = Process::start(&self.client, command).map_err(io_error("start the client"))?;
         let ended = client.finish(PATIENCE).map_err(io_error("wait for the client"))?;
@@ -186,8 +204,12 @@ impl Story {
     fn must_be_closed(&self, source: IpAddr, who: &str) -> Result<(), DemoError> {
         match self.connect(source) {
             Ok(_) => Err(DemoError::NotAsItMustBe(format!("{who} ({source}) gets in"))),
-            Err(_) => {
-                self.screen.right(&format!("{who} ({source}) finds port {PORT} closed: no answer"));
+            Err(error) => {
+                let how = match error.kind() {
+                    io::ErrorKind::TimedOut => "no answer",
+                    _ => "refused",
+                };
+                self.screen.right(&format!("{who} ({source}) finds port {PORT} closed: {how}"));
                 Ok(())
             }
         }
@@ -229,31 +251,46 @@ fn listen(server: &Namespace) -> Result<(), DemoError> {
     Ok(())
 }
 
-fn start_daemon(server: &Namespace) -> Result<Process, DemoError> {
+/// A real firewalld, whose zone does not let the port through.
+fn start_firewalld(server: &Namespace, place: &Path) -> Result<Firewalld, DemoError> {
+    let start = || {
+        let firewalld = Firewalld::start(server, place)?;
+        firewalld.command(server, &["--remove-service=ssh"])?;
+        Ok(firewalld)
+    };
+    start().map_err(io_error("start a firewalld; is it installed? apt-get install firewalld dbus"))
+}
+
+fn start_daemon(
+    server: &Namespace,
+    firewalld: Option<&Firewalld>,
+    place: &Path,
+) -> Result<Process, DemoError> {
+    let kind = if firewalld.is_some() { "firewalld" } else { "nftables" };
     let config = format!(
         "ports_to_controls = [{PORT}]\nopening_sequence = [{SEQUENCE}]\n\
-         max_opened_door_duration = {OPEN_FOR}\nfirewall = \"nftables\"\n"
+         max_opened_door_duration = {OPEN_FOR}\nfirewall = \"{kind}\"\n"
     );
-    let mut command = this_program()?;
-    // The file has no name by the time the daemon reads it, so nothing is left of it.
-    command.args(["--conf", "/dev/stdin"]).stdin(nameless_file(&config)?);
-    command.env_remove("KNOCKER_SEQ").env_remove("KNOCKER_PORTS").env_remove("RUST_LOG");
-    command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+    let path = place.join("doors.toml");
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(config.as_bytes())
+    };
+    write().map_err(io_error("write the demo's configuration"))?;
+    let mut command = this_program();
+    command.arg("--conf").arg(path);
+    for variable in ["KNOCKER_SEQ", "KNOCKER_PORTS", "RUST_LOG", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
+        command.env_remove(variable);
+    }
+    // Not even by a bus is the host's own firewall touched.
+    let nowhere = || format!("unix:path={}", place.join("no-bus").display());
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", firewalld.map_or_else(nowhere, Firewalld::address));
     Process::start(server, command).map_err(io_error("start the daemon"))
 }
 
-fn this_program() -> Result<Command, DemoError> {
-    std::env::current_exe().map(Command::new).map_err(io_error("find this program"))
-}
-
-fn nameless_file(text: &str) -> Result<fs::File, DemoError> {
-    let path: PathBuf = std::env::temp_dir().join(format!("port-knocking-doors-demo-{}", std::process::id()));
-    let write = || {
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        fs::remove_file(&path)?;
-        file.write_all(text.as_bytes())?;
-        Ok(file)
-    };
-    write().map_err(io_error("write the demo's configuration"))
+/// This very program, wherever its file lies.
+fn this_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("port-knocking-doors");
+    command
 }

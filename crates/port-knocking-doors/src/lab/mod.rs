@@ -17,6 +17,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
+    path::PathBuf,
     process::{Child, Command},
     sync::mpsc,
     thread,
@@ -24,6 +25,7 @@ use std::{
 
 use ipnet::IpNet;
 use rustix::{
+    mount::{MountFlags, MountPropagationFlags},
     process::{Signal, set_parent_process_death_signal},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
@@ -200,8 +202,26 @@ fn spawn_on_order(orders: &mpsc::Receiver<(Command, mpsc::Sender<io::Result<Chil
     }
 }
 
+/// Gives this process a place for files that nobody else sees and that vanishes with it. To be called
+/// while the process has one thread only.
+///
+/// # Errors
+/// [`LabError::Namespace`] if that is not allowed.
+pub fn private_place() -> Result<PathBuf, LabError> {
+    let place = PathBuf::from("/mnt");
+    let make = || {
+        unshare(UnshareFlags::NEWNS)?;
+        let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", alone)?;
+        rustix::mount::mount("tmpfs", &place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
+        Ok(())
+    };
+    make().map_err(LabError::Namespace)?;
+    Ok(place)
+}
+
 #[allow(unsafe_code, reason = "unshare(2) is unsafe only where it splits the table of descriptors")]
 fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: neither a user nor a network namespace has anything to do with descriptors.
+    // SAFETY: none of the namespaces that are asked for has anything to do with descriptors.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }

@@ -1,1 +1,210 @@
-//! x
+//! Options, variables and files, as somebody types them.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+const GOOD: &str = "ports_to_controls = [2222]\nopening_sequence = [40871, 12903, 55012, 7741, 31337]\n";
+
+fn program(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
+    command.env_clear().env("HOME", home).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+}
+
+/// Runs `check`, which must fail with exit code 2; gives the message.
+fn wrong(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(output.stdout, b"", "nothing but the message");
+    said(&output)
+}
+
+fn check(command: &mut Command) -> String {
+    let output = command.arg("check").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    said(&output)
+}
+
+fn file(home: &TempDir, name: &str, text: &str, mode: u32) -> String {
+    let path = home.path().join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn options_go_before_variables_before_the_file_before_defaults() {
+    let home = TempDir::new().unwrap();
+    let text = check(&mut program(home.path()));
+    assert!(text.contains("none; default values") && text.contains("opens 22/tcp for 10 s"), "{text}");
+
+    file(&home, ".port_knocker.toml", GOOD, 0o600);
+    let text = check(&mut program(home.path()));
+    assert!(text.contains("opens 2222/tcp"), "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("ports_to_controls") && line.ends_with("# file, line 1"))
+    );
+
+    let named = file(&home, "named.toml", &GOOD.replace("2222", "3333"), 0o600);
+    let text = check(program(home.path()).args(["--conf", &named]));
+    assert!(text.contains("opens 3333/tcp"), "{text}");
+
+    let mut command = program(home.path());
+    command.env("KNOCKER_PORTS", "22,80,10080").env("KNOCKER_SEQ", "1,2,3,4,5,6,8");
+    let text = check(&mut command);
+    assert!(text.contains("opens 22/tcp 80/tcp 10080/tcp"), "{text}");
+    assert!(text.contains("knocks on 1 2 3 4 5 6 8"), "{text}");
+    assert!(text.contains("# variable KNOCKER_SEQ"), "{text}");
+
+    let mut command = program(home.path());
+    command.env("KNOCKER_PORTS", "22,80,10080").env("KNOCKER_SEQ", "1,2,3,4,5,6,8");
+    let text = check(command.args(["-p", "4444", "-m", "10001,10002,10003,10004,10006"]));
+    assert!(text.contains("opens 4444/tcp") && text.contains("# option --ports"), "{text}");
+    assert!(text.contains("knocks on 10001 10002 10003 10004 10006"), "{text}");
+}
+
+#[test]
+fn options_may_come_before_or_after_the_command() {
+    let home = TempDir::new().unwrap();
+    let before = program(home.path()).args(["--ports", "80", "check"]).output().unwrap();
+    let after = program(home.path()).args(["check", "--ports", "80"]).output().unwrap();
+    assert_eq!(said(&before), said(&after));
+    assert!(said(&after).contains("opens 80/tcp"));
+}
+
+#[test]
+fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
+    let home = TempDir::new().unwrap();
+    for (value, why) in [
+        ("22,x", "\"x\" is no port"),
+        ("0", "\"0\" is no port"),
+        ("65536", "\"65536\" is no port"),
+        ("", "is empty"),
+        ("22,22", "the port 22 is there twice"),
+    ] {
+        let message = wrong(program(home.path()).args(["check", "--ports", value]));
+        assert!(message.contains("--ports: ") && message.contains(why), "{message}");
+        let message = wrong(program(home.path()).arg("check").env("KNOCKER_PORTS", value));
+        assert!(message.contains("KNOCKER_PORTS: ") && message.contains(why), "{message}");
+        // A variable that an option overrides is not used.
+        check(program(home.path()).args(["--ports", "22"]).env("KNOCKER_PORTS", value));
+    }
+    for (value, why) in [
+        ("1,2,3,4", "4 ports are no sequence; write 5 to 20"),
+        ("1,2,3,4,99999", "\"99999\" is no port"),
+        ("5,5,5,5,5", "one single port"),
+    ] {
+        let message = wrong(program(home.path()).args(["--magic-seq", value]));
+        assert!(message.contains("--magic-seq: ") && message.contains(why), "{message}");
+        let message = wrong(program(home.path()).env("KNOCKER_SEQ", value));
+        assert!(message.contains("KNOCKER_SEQ: ") && message.contains(why), "{message}");
+    }
+    let message = wrong(program(home.path()).arg("--colour"));
+    assert!(message.contains("--colour"), "{message}");
+    let message = wrong(program(home.path()).env("RUST_LOG", "port_knocking_doors=loud"));
+    assert!(message.contains("RUST_LOG: "), "{message}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_never_passed_over() {
+    let home = TempDir::new().unwrap();
+    let missing = home.path().join("missing.toml");
+    let message = wrong(program(home.path()).arg("--conf").arg(&missing));
+    assert!(message.contains("missing.toml: ") && message.contains("not found"), "{message}");
+
+    let path = file(&home, ".port_knocker.toml", GOOD, 0o602);
+    let message = wrong(&mut program(home.path()));
+    assert!(
+        message.contains(&format!("can be changed by everybody (mode 602); try: chmod o-w {path}")),
+        "{message}"
+    );
+
+    file(&home, ".port_knocker.toml", "ports_to_controls = [22]\nopening_sequense = []\n", 0o600);
+    let message = wrong(&mut program(home.path()));
+    assert!(
+        message.contains(":2:1: `opening_sequense` is no key; did you mean `opening_sequence`?"),
+        "{message}"
+    );
+
+    fs::write(&path, [0xff, 0xfe]).unwrap();
+    assert!(wrong(&mut program(home.path())).contains("it is not UTF-8 text"));
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(wrong(&mut program(home.path())).contains("it is no regular file"));
+    fs::remove_dir(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert!(wrong(&mut program(home.path())).contains("cannot read the configuration file"));
+}
+
+#[test]
+fn the_default_file_is_written_once_and_for_its_owner_only() {
+    let home = TempDir::new().unwrap();
+    let output = program(home.path()).arg("--set-configuration-file-in-home").output().unwrap();
+    let path = home.path().join(".port_knocker.toml");
+    assert_eq!(said(&output), format!("written: {}\n", path.display()));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = check(&mut program(home.path()));
+    assert!(text.contains("file, line") && text.contains("everybody knows it"), "{text}");
+
+    fs::write(&path, GOOD).unwrap();
+    let output = program(home.path()).arg("--set-configuration-file-in-home").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("exists and is left as it is"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), GOOD);
+}
+
+#[test]
+fn check_says_which_firewall_and_why_without_root_and_without_touching_anything() {
+    let home = TempDir::new().unwrap();
+    let path = file(&home, "doors.toml", &format!("{GOOD}firewall = \"firewalld\"\n"), 0o600);
+    let output = program(home.path()).args(["check", "--conf", &path]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "firewalld is wanted and not there");
+    assert!(said(&output).contains("no door can be opened"), "{}", said(&output));
+
+    let path = file(&home, "open.toml", GOOD, 0o600);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(env!("CARGO_BIN_EXE_port-knocking-doors"));
+    command.args(["check", "--conf", &path]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let output = command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("doors are opened by nftables, because"), "{}", said(&output));
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let home = TempDir::new().unwrap();
+    for (arguments, expected) in [
+        (&["--help"][..], "--set-configuration-file-in-home"),
+        (&["-h"], "Exit codes:"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+        (&["-V"], "port-knocking-doors"),
+        (&["--show-configuration-file-help"], "ignoring_period_after_knock_error"),
+        (&["check", "--help"], "--magic-seq"),
+    ] {
+        let output = program(home.path()).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert!(said(&output).contains(expected), "{arguments:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let home = TempDir::new().unwrap();
+    let mut command = program(home.path());
+    let mut child = command.arg("--show-configuration-file-help").stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    std::io::stderr().flush().unwrap();
+}

@@ -13,6 +13,8 @@
 )]
 
 mod command_line;
+mod demo;
+mod doorknock;
 mod firewalld;
 mod gate;
 mod hearing;

@@ -1,0 +1,98 @@
+//! The client, as a program, against the real daemon.
+
+use std::process::{Command, Stdio};
+
+use port_knocking_doors::lab::Process;
+
+use crate::house::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, gate};
+
+fn sequence() -> String {
+    SEQUENCE.map(|port| port.to_string()).join(",")
+}
+
+/// Runs the client until it ends: the same code as the program `doorknock`.
+fn doorknock(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
+    command.arg("demo-client").args(arguments).stdin(Stdio::null());
+    let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+    (status.code(), said)
+}
+
+#[test]
+fn it_knocks_and_waits_until_the_door_is_open() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    for (server, client) in SERVER.iter().zip(CLIENT) {
+        let (code, said) = doorknock(&house, &["sequence", server, &sequence(), "--wait", "22"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.starts_with(&format!("{server} port 22 accepts connections, ")), "{said}");
+        house.hear(&format!("opened: door default for {client}"));
+    }
+}
+
+#[test]
+fn without_wait_it_only_knocks() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    let (code, said) = doorknock(&house, &["sequence", SERVER[0], &sequence(), "--delay", "0"]);
+    assert_eq!((code, said.as_str()), (Some(0), "sent 5 knocks to 192.0.2.1"));
+    house.hear("opened:");
+    let (code, said) = doorknock(&house, &["sequence", SERVER[0], &sequence(), "--quiet"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_wrong_sequence_ends_with_one_and_a_way_out() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    let (code, said) =
+        doorknock(&house, &["sequence", SERVER[0], "1,2,3,4,5", "--wait", "22", "--timeout", "1"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("192.0.2.1 port 22 does not accept connections") && said.contains("--repeat"),
+        "{said}"
+    );
+}
+
+#[test]
+fn it_repeats_after_a_pause_that_the_server_forgives() {
+    let mut house = House::new();
+    house.start(&gate("ignoring_period_after_knock_error = 1"));
+    // Whatever was knocked before went wrong: the first time is ignored, the second is not.
+    house.knock(CLIENT[0], &[9]);
+    let (code, said) = doorknock(
+        &house,
+        &["sequence", SERVER[0], &sequence(), "--wait", "22", "--repeat", "3", "--pause", "2"],
+    );
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn wrong_options_end_with_two() {
+    let house = House::new();
+    for (arguments, named) in [
+        (&["sequence", "192.0.2.1", "1,x"][..], "\"x\" is no port"),
+        (&["sequence", "192.0.2.1", "1,2", "-4", "-6"], "cannot be used with"),
+        (&["sequence", "192.0.2.1", "1,2", "--wait", "0"], "--wait"),
+        (&["proxy", "192.0.2.1", "22"], "--sequence"),
+    ] {
+        let (code, said) = doorknock(&house, arguments);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(named), "{said}");
+    }
+    let (code, said) = doorknock(&house, &["sequence", "192.0.2.1", "1,2,3,4,5", "-6"]);
+    assert_eq!((code, said.as_str()), (Some(1), "doorknock: 192.0.2.1 has no IPv6 address"));
+}
+
+#[test]
+fn proxy_joins_the_connection_with_its_input_and_output() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
+    command.args(["demo-client", "proxy", SERVER[0], "22", "--sequence", &sequence()]);
+    let path = house.directory.path().join("input");
+    std::fs::write(&path, "what goes in comes out\n").unwrap();
+    command.stdin(std::fs::File::open(path).unwrap());
+    let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+    assert_eq!((status.code(), said.as_str()), (Some(0), "what goes in comes out"));
+}
