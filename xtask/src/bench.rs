@@ -1,7 +1,268 @@
-//! x
-use crate::Failure;
-#[derive(clap::Args)]
-pub(crate) struct Options {}
-pub(crate) fn run(_: &Options) -> Result<(), Failure> {
+//! The figures, measured side by side in one run with the peers that Debian packages.
+//!
+//! Everything runs in private networks; nothing of the host's is touched. Every figure says what it
+//! is the time of, because that is where benchmarks go wrong.
+
+mod network;
+mod peers;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use port_knocking_doors::lab::Process;
+use rustix::process::Signal;
+
+use self::{
+    network::{Network, SEQUENCE, crowd},
+    peers::{Firewall, Knockd},
+};
+use crate::{Failure, test};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to measure; nothing named means everything.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Only these: nftables, firewalld, flood, repair, idle
+    only: Vec<String>,
+}
+
+/// Measures with the program at this path, and prints.
+type Measure = fn(&PathBuf) -> Result<(), Failure>;
+
+/// Measures and prints.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    test::install(&[
+        ("nft", "nftables"),
+        ("firewalld", "firewalld"),
+        ("dbus-daemon", "dbus"),
+        ("knockd", "knockd"),
+    ])?;
+    port_knocking_doors::lab::become_root()?;
+    test::succeed(test::cargo(&["build", "--release", "--locked", "--quiet"]))?;
+    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/port-knocking-doors");
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let all: [(&str, Measure); 5] = [
+        ("nftables", opening),
+        ("firewalld", opening_with_firewalld),
+        ("flood", flood),
+        ("repair", repair),
+        ("idle", idle),
+    ];
+    for (name, measure) in all {
+        if wanted(name) {
+            measure(&program)?;
+        }
+    }
     Ok(())
+}
+
+/// 200 addresses knock, each without pauses, and connect as soon as they can.
+fn opening(program: &PathBuf) -> Result<(), Failure> {
+    println!("\nFrom the last datagram to the first accepted connection, 200 addresses, no pauses");
+    println!("(closed doors answer with a TCP reset, so that the client can try again at once)");
+    let mut network = Network::new()?;
+    let _daemon = network.start_ours(program, "firewall = \"nftables\"\nrefuse = \"reject\"")?;
+    let times = network.open_for(1..=200)?;
+    print_times("port-knocking-doors, nftables", &times);
+    let listed = network.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "default4"])?;
+    println!("  doors open at the end: {}", listed.matches("expires").count());
+
+    let mut network = Network::new()?;
+    let _knockd = Knockd::start(&mut network)?;
+    let times = network.open_for(1..=200)?;
+    print_times("knockd, one nft command each", &times);
+    Ok(())
+}
+
+/// The same with firewalld, beside the bare call.
+fn opening_with_firewalld(program: &PathBuf) -> Result<(), Failure> {
+    println!("\nFrom the last datagram to the first accepted connection, 50 addresses, firewalld");
+    let mut network = Network::new()?;
+    let firewall = Firewall::start(&network)?;
+    let bare = firewall.bare_calls(50)?;
+    print_times("the bare D-Bus call addRichRule alone", &bare);
+
+    let mut network_2 = Network::new()?;
+    let firewall_2 = Firewall::start(&network_2)?;
+    let daemon = network_2.start_ours_on(program, "firewall = \"firewalld\"", Some(firewall_2.address()))?;
+    let times = network_2.open_for(1..=50)?;
+    print_times("port-knocking-doors, firewalld", &times);
+    drop(daemon);
+
+    let mut daemon = network.start_ours_on(program, "firewall = \"firewalld\"", Some(firewall.address()))?;
+    let mut times = network.open_for(1..=25)?;
+    let reloading = Instant::now();
+    firewall.reload(&network)?;
+    let reloaded = reloading.elapsed();
+    let line = daemon.wait_for("firewalld was reloaded", PATIENCE).unwrap_or_default();
+    times.extend(network.open_for(26..=50)?);
+    print_times("the same, with a reload after 25 doors", &times);
+    let open = (1..=50).filter(|number| network.is_open(&crowd(*number))).count();
+    println!("  firewall-cmd --reload took {:.0} ms; doors open at the end: {open} of 50", millis(reloaded));
+    println!("  the daemon: {}", line.split_once("WARN ").map_or("(nothing)", |(_, said)| said));
+    Ok(())
+}
+
+/// Who gets in while forged knocks rain.
+fn flood(program: &PathBuf) -> Result<(), Failure> {
+    println!("\nTen clients knock during a flood of forged first and wrong knocks, for six seconds");
+    let mut network = Network::new()?;
+    let daemon = network.start_ours(program, "firewall = \"nftables\"\nrefuse = \"reject\"")?;
+    let (sent, open) = network.flood(Duration::from_secs(6))?;
+    println!("  port-knocking-doors: {open} of 10 in, at {sent} knocks/s; {}", cost(&daemon)?);
+    drop(daemon);
+    let mut network = Network::new()?;
+    let knockd = Knockd::start(&mut network)?;
+    let (sent, open) = network.flood(Duration::from_secs(6))?;
+    println!("  knockd:              {open} of 10 in, at {sent} knocks/s; {}", cost(knockd.process())?);
+    Ok(())
+}
+
+/// What is left when we are dead, and how fast the gate is back.
+fn repair(program: &PathBuf) -> Result<(), Failure> {
+    println!("\nkill -9 with ten doors open, each for 3 s");
+    let mut network = Network::new()?;
+    let text = "firewall = \"nftables\"\nrefuse = \"reject\"\nmax_opened_door_duration = 3";
+    let mut daemon = network.start_ours(program, text)?;
+    let mut opened = Vec::new();
+    for number in 1..=10 {
+        network.open_for(number..=number)?;
+        opened.push((number, Instant::now()));
+    }
+    daemon.signal(Signal::KILL)?;
+    daemon.wait(PATIENCE)?;
+    let mut lasted = Vec::new();
+    while let Some((number, since)) = opened.first().copied() {
+        if !network.is_open(&crowd(number)) {
+            lasted.push(since.elapsed());
+            opened.remove(0);
+        }
+        if since.elapsed() > PATIENCE {
+            return Err("a door stays open".into());
+        }
+    }
+    print_times("open for", &lasted);
+
+    println!("\nnft flush ruleset, 50 times: until the kernel has the gate again");
+    let mut daemon = network.start_ours(program, "firewall = \"nftables\"")?;
+    let mut gone = Vec::new();
+    let mut told = Vec::new();
+    for _ in 0..50 {
+        let begun = Instant::now();
+        network.on_server("nft", &["flush", "ruleset"])?;
+        let line = daemon.wait_for("put back in", PATIENCE).ok_or("the gate is not back")?;
+        gone.push(begun.elapsed());
+        let took = line.split("put back in ").nth(1).and_then(|rest| rest.split(' ').next());
+        told.push(Duration::from_secs_f64(
+            took.and_then(|took| took.parse::<f64>().ok()).unwrap_or(f64::MAX) / 1000.0,
+        ));
+        if network.is_open(&crowd(1)) {
+            return Err("the gate is said to be back, and is not".into());
+        }
+        // Two repairs keep a distance.
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    print_times("from before the nft process to the log's line", &gone);
+    print_times("of that, our own work", &told);
+    Ok(())
+}
+
+/// What it costs when nothing happens.
+fn idle(program: &PathBuf) -> Result<(), Failure> {
+    println!("\nIdle, for 20 s");
+    for (name, more) in [
+        ("default periods of 10 s", ""),
+        ("periods of an hour", "firewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"),
+    ] {
+        let mut network = Network::new()?;
+        let daemon = network.start_ours(program, &format!("firewall = \"nftables\"\n{more}"))?;
+        std::thread::sleep(Duration::from_secs(3));
+        let before = switches(&daemon)?;
+        std::thread::sleep(Duration::from_secs(20));
+        let woken = switches(&daemon)?.saturating_sub(before);
+        println!("  {name}: {:.2} wake-ups/s; {}", woken as f64 / 20.0, cost(&daemon)?);
+    }
+    let size = fs::metadata(program)?.len();
+    println!("  the stripped binary: {:.1} MB", size as f64 / 1e6);
+    let tree = |edges: &str| -> Result<usize, Failure> {
+        let arguments = ["tree", "-p", "port-knocking-doors", "-e", edges, "--prefix", "none", "--locked"];
+        let output = test::cargo(&arguments).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let mut names: Vec<&str> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names.len())
+    };
+    println!(
+        "  crates in the program: {} (with those that only build it: {})",
+        tree("normal")?,
+        tree("normal,build")?
+    );
+    Ok(())
+}
+
+/// How often a process has been woken, over all its threads.
+fn switches(process: &Process) -> Result<u64, Failure> {
+    let mut sum: u64 = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", process.id()))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        let numbers = status.lines().filter(|line| line.starts_with("voluntary_ctxt_switches"));
+        sum = numbers
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .fold(sum, u64::saturating_add);
+    }
+    Ok(sum)
+}
+
+/// What a process has cost so far.
+fn cost(process: &Process) -> Result<String, Failure> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    };
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id()))?;
+    let ticks: Vec<f64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // utime and stime are fields 14 and 15 of proc(5); the state, which is no number, is field 3.
+    let seconds = (ticks.get(10).unwrap_or(&0.0) + ticks.get(11).unwrap_or(&0.0)) / 100.0;
+    let (resident, own) = (field("VmRSS").unwrap_or(0.0), field("RssAnon").unwrap_or(0.0));
+    Ok(format!("{:.1} MB resident ({:.1} MB its own), {seconds:.2} s of CPU", resident / 1e3, own / 1e3))
+}
+
+fn print_times(what: &str, times: &[Duration]) {
+    let mut sorted: Vec<f64> = times.iter().map(|time| millis(*time)).collect();
+    sorted.sort_by(f64::total_cmp);
+    let at = |share: usize| {
+        let place = sorted.len().saturating_mul(share).div_ceil(100).saturating_sub(1);
+        sorted.get(place).copied().unwrap_or(f64::NAN)
+    };
+    println!("  {what:<46} median {:>8.3} ms  p99 {:>8.3} ms  of {}", at(50), at(99), sorted.len());
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// The sequence as text.
+fn sequence() -> String {
+    SEQUENCE.map(|port| port.to_string()).join(",")
+}
+
+/// A program with nothing of our surroundings.
+fn bare(program: &PathBuf) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
 }
