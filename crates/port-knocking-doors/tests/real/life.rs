@@ -156,6 +156,25 @@ fn without_the_rights_the_message_names_them() {
 }
 
 #[test]
+fn the_two_capabilities_of_the_unit_are_enough() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port-knocking-doors.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    assert!(unit.contains("CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n"));
+    let mut house = House::new();
+    let path = house.write(&gate(""));
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all", "--no-new-privs"]);
+    command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("--conf").arg(path);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+    house.start_command(command);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+    house.on_server("nft", &["flush", "ruleset"]);
+    house.hear("the table was gone");
+}
+
+#[test]
 fn the_supervisor_hears_that_we_are_ready_alive_and_stopping() {
     let mut house = House::new();
     let path = house.directory.path().join("notify");
