@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn source(number: u32) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from_bits(0xC000_0200 + number))
+        IpAddr::V4(Ipv4Addr::from_bits(number))
     }
 
     fn knocker(until: u64) -> Knocker {

@@ -1,4 +1,4 @@
-//! nftables, over netlink. See [`ruleset`] for the picture of the table.
+//! nftables, over netlink. See `ruleset` for the picture of the table.
 
 mod abi;
 mod batch;
