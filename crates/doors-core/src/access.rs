@@ -27,12 +27,6 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Which door for whom.
-    #[must_use]
-    pub fn admission(&self) -> &Admission {
-        &self.admission
-    }
-
     /// Takes the grant apart: for whom, where its knocks came in, and for how long.
     pub fn redeem(self) -> (Admission, Link, Duration) {
         (self.admission, self.link, self.open_for)

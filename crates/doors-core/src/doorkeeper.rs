@@ -6,7 +6,7 @@ use core::net::IpAddr;
 use crate::{
     access::{Access, Grant, Refusal, Rules, Verdict},
     door::Admission,
-    doors::Doors,
+    doors::{Doors, Opening},
     knock::Knock,
     packet::{Link, Packet},
     sequences::Conflict,
@@ -201,6 +201,17 @@ impl Doorkeeper {
         Ok(())
     }
 
+    /// Says once more what has to be true: another firewall makes it so from here on.
+    pub fn restate(&mut self) {
+        for (admission, running) in self.doors.iter() {
+            self.changes.push_back(Change::Open {
+                admission: admission.clone(),
+                link: running.link,
+                until: running.until,
+            });
+        }
+    }
+
     /// The next thing that the firewall has to make true.
     pub fn poll_change(&mut self) -> Option<Change> {
         self.changes.pop_front()
@@ -230,13 +241,17 @@ impl Doorkeeper {
     }
 
     fn admit(&mut self, grant: Grant, now: Moment) {
-        let admission = grant.admission().clone();
         match self.doors.open(grant, now) {
-            Ok((admission, running)) => {
+            Opening::Changed(admission, running) => {
                 self.events.push_back(Event::Granted(admission.clone()));
                 self.changes.push_back(Change::Open { admission, link: running.link, until: running.until });
             }
-            Err(_full) => self.events.push_back(Event::NoRoom(admission)),
+            Opening::JustNow(_) => {}
+            Opening::Full(admission) => {
+                if self.throttle.admit(now) {
+                    self.events.push_back(Event::NoRoom(admission));
+                }
+            }
         }
     }
 

@@ -21,9 +21,16 @@ pub struct Running {
     pub confirmed: bool,
 }
 
-/// There is no room for one more grant.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Full;
+/// What a grant changes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Opening {
+    /// The firewall has to know.
+    Changed(Admission, Running),
+    /// The door was opened or extended only just now.
+    JustNow(Admission),
+    /// [`limits::GRANTS`] run.
+    Full(Admission),
+}
 
 /// All grants that run.
 #[derive(Clone, Debug, Default)]
@@ -34,22 +41,19 @@ pub struct Doors {
 
 impl Doors {
     /// Opens a door, or keeps it open for longer; never for shorter.
-    ///
-    /// # Errors
-    /// [`Full`] if [`limits::GRANTS`] run.
-    pub fn open(&mut self, grant: Grant, now: Moment) -> Result<(Admission, Running), Full> {
+    pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let (admission, link, open_for) = grant.redeem();
         let mut running = Running { until: now.after(open_for), link, confirmed: false };
         match self.running.get(&admission) {
-            Some(old) => {
-                running.until = running.until.max(old.until);
-                running.confirmed = old.confirmed;
+            Some(old) if running.until < old.until.after(limits::EXTEND_AFTER) => {
+                return Opening::JustNow(admission);
             }
-            None if self.running.len() >= limits::GRANTS => return Err(Full),
+            Some(old) => running.confirmed = old.confirmed,
+            None if self.running.len() >= limits::GRANTS => return Opening::Full(admission),
             None => {}
         }
         self.insert(admission.clone(), running);
-        Ok((admission, running))
+        Opening::Changed(admission, running)
     }
 
     /// Takes over a grant that the firewall already holds, from before this program started.

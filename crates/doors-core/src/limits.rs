@@ -19,6 +19,11 @@ pub const GRANTS: usize = 65_536;
 /// sequences is numbered with 16 bits.
 pub const DOORS: usize = 256;
 
+/// A door that was opened or extended this short a time ago is not extended again.
+///
+/// Whoever repeats a sequence as fast as the network carries it costs the firewall one change a second.
+pub const EXTEND_AFTER: Duration = Duration::from_secs(1);
+
 /// Lines about refused knocks that may be told in one go.
 pub const REFUSALS_AT_ONCE: u32 = 20;
 

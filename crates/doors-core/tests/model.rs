@@ -72,8 +72,9 @@ impl Model {
                     return None;
                 }
                 person.right.clear();
-                self.doors.insert((source, door), now + OPEN);
-                Some(door)
+                let before = self.doors.insert((source, door), now + OPEN);
+                // In whole seconds, only just now means in the same second.
+                (before != Some(now + OPEN)).then_some(*door)
             }
             None if person.last == Some(port) => None,
             None => {

@@ -175,8 +175,8 @@ fn a_repeated_datagram_is_ignored() {
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
 
     // Also after the last knock: the source does not wait.
-    scene.knock(CLIENT, &SSH);
-    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    scene.at(1).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 11)]);
 }
 
 #[test]
@@ -259,8 +259,8 @@ fn new_rules_close_the_doors_that_are_gone_and_no_others() {
     assert_eq!(scene.changes(), [Change::Close { admission: admission("web", OTHER) }]);
     assert_eq!(scene.events(), [Event::Closed(admission("web", OTHER))]);
 
-    scene.knock(CLIENT, &[1, 2, 3, 4, 5]);
-    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    scene.at(1).knock(CLIENT, &[1, 2, 3, 4, 5]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 11)]);
 }
 
 #[test]
@@ -294,10 +294,30 @@ fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
     assert_eq!(scene.events(), [Event::NoRoom(admission("ssh", CLIENT))]);
     assert_eq!(scene.changes(), []);
 
-    scene.knock(&source(5), &SSH);
+    scene.at(1).knock(&source(5), &SSH);
     assert_eq!(scene.changes().len(), 1, "extending needs no room");
     scene.at(10).knock(CLIENT, &SSH);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 20)]);
+}
+
+#[test]
+fn a_sequence_repeated_without_end_costs_one_change_a_second() {
+    let mut scene = Scene::new();
+    for tenth in 0..100_u64 {
+        scene.now = Moment::new(Duration::from_millis(tenth * 100));
+        scene.knock(CLIENT, &SSH);
+    }
+    assert_eq!(scene.changes().len(), 10);
+    assert_eq!(scene.events().len(), 10);
+}
+
+#[test]
+fn another_firewall_hears_of_everything_that_runs() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).knock(OTHER, &WEB);
+    scene.changes();
+    scene.keeper.restate();
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10), open("web", OTHER, 10)]);
 }
 
 #[test]

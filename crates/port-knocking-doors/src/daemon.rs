@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
-    firewall::{Firewall, FirewallError, News, Order, choose},
+    firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report::{self, Told},
     supervisor::Supervisor,
@@ -54,7 +54,10 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let mut inbox = open_inbox(&config)?;
     let choice = choose(&config).await?;
     report::starting(&config, &choice);
-    let mut firewall = Firewall::start(&choice, config.plan.clone(), clock)?;
+    let mut plan = config.plan.clone();
+    let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;
+    let mut firewalld_comes = Box::pin(async move { choice.firewalld_comes().await });
+    let mut may_come = true;
     let mut supervisor = Supervisor::ready();
     report::ready();
 
@@ -72,7 +75,9 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Wish::Stop => break,
                 Wish::Reload => {
                     supervisor.reloading();
-                    reload_into(&mut keeper, &firewall, &config, &reload).await;
+                    if let Some(new) = reload_into(&mut keeper, &mut inbox, &firewall, &config, &reload).await {
+                        plan = new;
+                    }
                     supervisor.reloaded();
                 }
             },
@@ -80,8 +85,12 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Some(news) => hear_firewall(&mut keeper, news, clock),
                 None => return Err(RunError::FirewallEnded),
             },
+            choice = &mut firewalld_comes, if may_come => {
+                may_come = false;
+                change_firewall(&mut keeper, &mut firewall, &choice, plan.clone(), clock).await;
+            }
             () = supervisor.due() => supervisor.alive(),
-            _ = firewall.orders.reserve(), if full => {}
+            () = has_room(&firewall.orders), if full => {}
             ready = inbox.ready(), if !full => {
                 ready?;
                 inbox.drain(|packet| keeper.handle_packet(packet, clock.now()))?;
@@ -98,7 +107,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
 fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
     match config.hearing {
         Hearing::Capture => Inbox::capture(),
-        Hearing::Sockets => Inbox::sockets(config.knock_ports()),
+        Hearing::Sockets => Inbox::sockets(&config.knock_ports()),
     }
 }
 
@@ -117,6 +126,11 @@ fn forward(keeper: &mut Doorkeeper, orders: &mpsc::Sender<Order>) -> bool {
     false
 }
 
+/// Returns when the queue has room. If nobody takes from it any more, the news say so.
+async fn has_room(orders: &mpsc::Sender<Order>) {
+    let _ = orders.reserve().await;
+}
+
 fn hear_firewall(keeper: &mut Doorkeeper, news: News, clock: Clock) {
     match report::news(news) {
         Told::Done { admission } => keeper.handle_report(Report::Done { admission }, clock.now()),
@@ -127,27 +141,45 @@ fn hear_firewall(keeper: &mut Doorkeeper, news: News, clock: Clock) {
     }
 }
 
-/// Takes over a new configuration; a bad one changes nothing.
+/// Takes over a new configuration, and gives the plan that is in force; a bad one changes nothing.
 async fn reload_into(
     keeper: &mut Doorkeeper,
+    inbox: &mut Inbox,
     firewall: &Firewall,
     running: &Config,
     reload: impl Fn() -> Result<Config, ConfigError>,
-) {
-    let config = match reload() {
-        Ok(config) => config,
-        Err(error) => return report::not_reloaded(&error),
-    };
+) -> Option<Plan> {
+    let config = reload().inspect_err(|error| report::not_reloaded(error)).ok()?;
+    // Nothing is in force that cannot be heard: the ports come before the rules.
+    inbox.follow(&config.knock_ports()).inspect_err(|error| report::not_reloaded(error)).ok()?;
+    let changed = keeper.change_rules(config.rules.clone());
+    changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
     for setting in running.needs_restart(&config) {
         report::needs_restart(setting);
-    }
-    if let Err(conflict) = keeper.change_rules(config.rules.clone()) {
-        return report::not_reloaded(&conflict);
     }
     report::reloaded(&config);
     // The order of both matters: what closes is closed before the new plan forgets its doors.
     forward(keeper, &firewall.orders);
-    let _ = firewall.orders.send(Order::Follow(Box::new(config.plan))).await;
+    let _ = firewall.orders.send(Order::Follow(Box::new(config.plan.clone()))).await;
+    Some(config.plan)
+}
+
+/// Goes over to another firewall, with everything that runs. If that cannot be, nothing changes.
+async fn change_firewall(
+    keeper: &mut Doorkeeper,
+    firewall: &mut Firewall,
+    choice: &Choice,
+    plan: Plan,
+    clock: Clock,
+) {
+    match Firewall::start(choice, plan, clock).await {
+        Ok(new) => {
+            report::other_firewall(choice);
+            std::mem::replace(firewall, new).retire(PATIENCE).await;
+            keeper.restate();
+        }
+        Err(error) => report::no_other_firewall(&error),
+    }
 }
 
 /// What the supervisor or the administrator wishes.

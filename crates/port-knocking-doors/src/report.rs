@@ -53,6 +53,19 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
     }
 }
 
+/// Another firewall makes doors open from here on.
+pub(crate) fn other_firewall(choice: &Choice) {
+    warn!(firewall = %choice.kind, "firewall: {} from here on, because {}", choice.kind, choice.why);
+}
+
+/// Another firewall should, and cannot.
+pub(crate) fn no_other_firewall(why: &dyn Error) {
+    error!(
+        "firewalld has come and cannot be used; if it closes the ports, no knock opens them: {}",
+        in_one_line(why)
+    );
+}
+
 /// Everything is set up.
 pub(crate) fn ready() {
     info!("ready: every door is closed to those who have not knocked");
@@ -87,7 +100,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
             %source, port, after,
             "wrong knock: {source} on port {port}, after {after} right ones; it has to wait"
         ),
-        Event::MoreWrong(count) => info!(count, "wrong knocks: {count} more in the last minute"),
+        Event::MoreWrong(count) => info!(count, "refused: {count} more knocks in the last minute"),
         Event::NoRoom(Admission { door, source }) => error!(
             %door, %source,
             "not opened: door {door} for {source}; too many doors are open at once"

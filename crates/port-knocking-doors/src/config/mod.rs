@@ -154,12 +154,9 @@ impl Config {
 
     /// The keys that differ in `new` and take effect only after a restart.
     pub(crate) fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let sockets = self.hearing == Hearing::Sockets && self.knock_ports() != new.knock_ports();
         let mut changed = Vec::new();
         if self.hearing != new.hearing {
             changed.push("listen");
-        } else if sockets {
-            changed.push("opening_sequence (with listen = \"sockets\")");
         }
         if self.firewall != new.firewall {
             changed.push("firewall");

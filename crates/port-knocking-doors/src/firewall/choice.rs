@@ -39,6 +39,25 @@ pub struct Choice {
     pub why: String,
     /// Whether firewalld runs, whoever was chosen.
     pub(crate) firewalld_runs: bool,
+    /// Whether firewalld would have been chosen, had it been there.
+    pub(crate) firewalld_may_come: bool,
+}
+
+impl Choice {
+    /// Returns when firewalld comes, if it was to be chosen and was not there; else never.
+    ///
+    /// At boot firewalld may be late. It keeps the ports closed that the gate guards, so a daemon that
+    /// stayed with the gate would open doors before a wall.
+    pub(crate) async fn firewalld_comes(&self) -> Self {
+        if self.firewalld_may_come
+            && let Ok(bus) = Bus::connect().await
+            && bus.firewalld_comes().await.is_ok()
+        {
+            let why = "firewalld has come to the system bus".to_owned();
+            return Self { kind: Kind::Firewalld, why, firewalld_runs: true, firewalld_may_come: false };
+        }
+        std::future::pending().await
+    }
 }
 
 /// Chooses as the configuration says. Touches nothing.
@@ -67,5 +86,7 @@ pub async fn choose(config: &Config) -> Result<Choice, FirewallError> {
         (FirewallChoice::Firewalld, Ok(_)) => (Kind::Firewalld, "the configuration says so".to_owned()),
         (FirewallChoice::Nftables, _) => (Kind::Nftables, "the configuration says so".to_owned()),
     };
-    Ok(Choice { kind, why, firewalld_runs: runs == Ok(true) })
+    let firewalld_may_come =
+        config.firewall == FirewallChoice::Auto && kind == Kind::Nftables && runs.is_ok();
+    Ok(Choice { kind, why, firewalld_runs: runs == Ok(true), firewalld_may_come })
 }

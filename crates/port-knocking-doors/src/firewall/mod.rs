@@ -42,6 +42,8 @@ pub(crate) enum Order {
     },
     /// Work by another plan.
     Follow(Box<Plan>),
+    /// Take away what guards the ports: another firewall does that from here on.
+    Retire,
     /// The daemon stops in order; answer when everything before this is done.
     End(oneshot::Sender<()>),
 }
@@ -113,24 +115,28 @@ pub(crate) struct Firewall {
 
 impl Firewall {
     /// Sets the firewall up, and starts to work on orders in a thread.
-    pub(crate) fn start(choice: &Choice, plan: Plan, clock: Clock) -> Result<Self, FirewallError> {
+    pub(crate) async fn start(choice: &Choice, plan: Plan, clock: Clock) -> Result<Self, FirewallError> {
         let (orders, queue) = mpsc::channel(limits::GRANTS);
         let (teller, news) = mpsc::unbounded_channel();
-        let (ready, set_up) = std::sync::mpsc::channel();
+        let (ready, set_up) = oneshot::channel();
         let choice = choice.clone();
         let thread = thread::Builder::new()
             .name("firewall".to_owned())
             .spawn(move || {
-                if let Err(error) = work(&choice, plan, clock, queue, teller, &ready) {
-                    let _ = ready.send(Err(error));
-                }
+                work(&choice, plan, clock, queue, teller, ready);
             })
             .map_err(FirewallError::Thread)?;
-        match set_up.recv() {
+        match set_up.await {
             Ok(Ok(())) => Ok(Self { orders, news, thread }),
             Ok(Err(error)) => Err(error),
             Err(gone) => Err(FirewallError::Thread(io::Error::other(gone))),
         }
+    }
+
+    /// Another firewall has taken over: takes away what guards the ports.
+    pub(crate) async fn retire(self, patience: Duration) {
+        let _ = self.orders.send(Order::Retire).await;
+        self.end(patience).await;
     }
 
     /// Waits until everything that was ordered is done, at most `patience`.
@@ -147,30 +153,37 @@ impl Firewall {
     }
 }
 
+/// Sets up, says so, and works until nobody orders any more.
 fn work(
     choice: &Choice,
     plan: Plan,
     clock: Clock,
     orders: mpsc::Receiver<Order>,
     news: mpsc::UnboundedSender<News>,
-    ready: &std::sync::mpsc::Sender<Result<(), FirewallError>>,
-) -> Result<(), FirewallError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FirewallError::Thread)?;
+    ready: oneshot::Sender<Result<(), FirewallError>>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(FirewallError::Thread(error)))),
+    };
+    // Whether anybody still waits to hear it is his affair.
     runtime.block_on(async {
         match choice.kind {
-            Kind::Nftables => {
-                let mut worker = nftables::Worker::start(plan, clock, news)?;
-                let _ = ready.send(Ok(()));
-                worker.say_what_stands_in_the_way(choice.firewalld_runs).await;
-                worker.run(orders).await;
-            }
-            Kind::Firewalld => {
-                let worker = firewalld::Worker::start(plan, clock, news).await?;
-                let _ = ready.send(Ok(()));
-                worker.run(orders).await;
-            }
+            Kind::Nftables => match nftables::Worker::start(plan, clock, news) {
+                Ok(mut worker) => {
+                    let _ = ready.send(Ok(()));
+                    worker.say_what_stands_in_the_way(choice.firewalld_runs).await;
+                    worker.run(orders).await;
+                }
+                Err(error) => drop(ready.send(Err(error.into()))),
+            },
+            Kind::Firewalld => match firewalld::Worker::start(plan, clock, news).await {
+                Ok(worker) => {
+                    let _ = ready.send(Ok(()));
+                    worker.run(orders).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            },
         }
-        Ok(())
-    })
+    });
 }

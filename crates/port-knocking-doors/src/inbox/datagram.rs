@@ -84,7 +84,9 @@ impl<'a> Datagram<'a> {
         let source: [u8; 16] = *header.get(8..)?.first_chunk()?;
         let destination: [u8; 16] = *header.get(24..)?.first_chunk()?;
         let udp = rest.get(..usize::from(length))?;
-        if next_header != UDP {
+        let mapped = |address: [u8; 16]| Ipv6Addr::from(address).to_ipv4_mapped().is_some();
+        // The IPv6 layer drops mapped addresses; we see packets before it does.
+        if next_header != UDP || mapped(source) || mapped(destination) {
             return None;
         }
         let pseudo = [&source[..], &destination, &[0, 0], &length.to_be_bytes(), &[0, 0, 0, UDP]].concat();

@@ -63,8 +63,16 @@ impl Inbox {
     }
 
     /// Hears these UDP ports only. Must be called within a runtime.
-    pub(crate) fn sockets(ports: impl IntoIterator<Item = u16>) -> Result<Self, InboxError> {
+    pub(crate) fn sockets(ports: &[u16]) -> Result<Self, InboxError> {
         Sockets::open(ports).map(Self::Sockets)
+    }
+
+    /// Hears these ports from here on, if it matters which. If that cannot be, nothing changes.
+    pub(crate) fn follow(&mut self, ports: &[u16]) -> Result<(), InboxError> {
+        match self {
+            Self::Capture(_) => Ok(()),
+            Self::Sockets(sockets) => sockets.follow(ports),
+        }
     }
 
     /// Returns when there may be packets. Safe to drop and call again.
@@ -78,10 +86,7 @@ impl Inbox {
     /// Hands over what has come, in order, and at most a bounded number.
     pub(crate) fn drain(&mut self, each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
         match self {
-            Self::Capture(capture) => {
-                capture.drain(each);
-                Ok(())
-            }
+            Self::Capture(capture) => capture.drain(each),
             Self::Sockets(sockets) => sockets.drain(each),
         }
     }

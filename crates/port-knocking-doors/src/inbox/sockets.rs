@@ -45,21 +45,23 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     /// Binds the ports, over IPv4 and IPv6. Must be called within a runtime.
-    pub(crate) fn open(ports: impl IntoIterator<Item = u16>) -> Result<Self, InboxError> {
-        let mut sockets = Vec::new();
-        for port in ports {
-            for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-                match bind(SocketAddr::new(address, port)) {
-                    Ok(socket) => sockets.push((port, watch(socket).map_err(InboxError::Socket)?)),
-                    Err(error) if address.is_ipv6() && is_without_ipv6(&error) => {}
-                    Err(source) => return Err(InboxError::Bind { port, source }),
-                }
-            }
-        }
+    pub(crate) fn open(ports: &[u16]) -> Result<Self, InboxError> {
+        let sockets = bind_all(ports)?;
         if sockets.iter().all(|(_, socket)| socket.get_ref().domain().ok() == Some(Domain::IPV4)) {
             tracing::warn!("this machine has no IPv6: knocks are heard over IPv4 only");
         }
         Ok(Self { sockets, waiting: Vec::new(), again: false })
+    }
+
+    /// Hears other ports from here on. If one of them cannot be bound, nothing changes.
+    pub(crate) fn follow(&mut self, ports: &[u16]) -> Result<(), InboxError> {
+        let bound = |port: &u16| self.sockets.iter().any(|(other, _)| other == port);
+        let new: Vec<u16> = ports.iter().copied().filter(|port| !bound(port)).collect();
+        let new = bind_all(&new)?;
+        self.sockets.retain(|(port, _)| ports.contains(port));
+        self.sockets.extend(new);
+        self.again = true;
+        Ok(())
     }
 
     /// Returns when there may be packets.
@@ -123,6 +125,21 @@ impl Sockets {
         self.again = self.waiting.len() > before;
         Ok(complete)
     }
+}
+
+/// Binds every port for both families.
+fn bind_all(ports: &[u16]) -> Result<Vec<(u16, AsyncFd<Socket>)>, InboxError> {
+    let mut sockets = Vec::new();
+    for port in ports.iter().copied() {
+        for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            match bind(SocketAddr::new(address, port)) {
+                Ok(socket) => sockets.push((port, watch(socket).map_err(InboxError::Socket)?)),
+                Err(error) if address.is_ipv6() && is_without_ipv6(&error) => {}
+                Err(source) => return Err(InboxError::Bind { port, source }),
+            }
+        }
+    }
+    Ok(sockets)
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {

@@ -182,6 +182,51 @@ fn a_fragment_or_a_bad_checksum_is_no_knock() {
 }
 
 #[test]
+fn many_changes_of_addresses_do_not_stall_hearing() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 60"));
+    for number in 0..400_u16 {
+        let address = format!("203.0.{}.{}/32", number / 250, number % 250 + 1);
+        house.server.address("server", address.parse().unwrap()).unwrap();
+    }
+    let begun = std::time::Instant::now();
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn nobody_speaks_for_an_ipv4_client_over_ipv6() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    for port in SEQUENCE {
+        let udp =
+            [&40_000_u16.to_be_bytes()[..], &port.to_be_bytes(), &14_u16.to_be_bytes(), &[0, 0]].concat();
+        let udp = [&udp[..], b"knock\n"].concat();
+        let mapped = "::ffff:198.51.100.66".parse::<std::net::Ipv6Addr>().unwrap().octets();
+        let IpAddr::V6(target) = server_for(CLIENT[1]) else { panic!("IPv6") };
+        let mut packet = [&[0x60, 0, 0, 0, 0, 14, 17, 64][..], &mapped, &target.octets(), &udp].concat();
+        // The checksum over pseudo header and datagram.
+        let sum = |bytes: &[u8]| {
+            bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>()
+        };
+        let mut total = sum(&packet[8..]) + 14 + 17;
+        while total > 0xffff {
+            total = (total & 0xffff) + (total >> 16);
+        }
+        packet[46..48].copy_from_slice(&(!u16::try_from(total).unwrap()).to_be_bytes());
+        house.client.enter(|| {
+            let raw = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(255))).unwrap();
+            raw.send_to(&packet, &std::net::SocketAddr::new(target.into(), 0).into()).unwrap();
+        });
+    }
+    house.knock(CLIENT[0], &SEQUENCE);
+    let first = house.hear("opened:");
+    assert!(first.contains(CLIENT[0]), "{first}");
+    assert!(!house.daemon().lines().iter().any(|line| line.contains("198.51.100.66")));
+}
+
+#[test]
 fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
     for listen in [CAPTURE, SOCKETS] {
         let mut house = House::new();

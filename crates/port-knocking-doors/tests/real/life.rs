@@ -111,6 +111,28 @@ fn a_reload_closes_the_doors_that_are_gone_and_no_others() {
 }
 
 #[test]
+fn a_reload_hears_the_new_sequence_with_sockets_too() {
+    let mut house = House::new();
+    let text = gate("listen = \"sockets\"\nmax_opened_door_duration = 60");
+    house.start(&text);
+    let new = [1001, 12903, 1003, 1004, 1006];
+    house.write(&text.replace(&format!("{SEQUENCE:?}"), &format!("{new:?}")));
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("the configuration has been read again");
+    house.knock(CLIENT[0], &new);
+    house.hear("opened:");
+
+    // A port that another program has: nothing changes, and it is said why.
+    let taken = house.server.enter(|| std::net::UdpSocket::bind("0.0.0.0:2001")).unwrap();
+    house.write(&text.replace(&format!("{SEQUENCE:?}"), "[2001, 2002, 2003, 2004, 2006]"));
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("the old configuration stays in force: cannot bind UDP port 2001");
+    house.knock(STRANGER[0], &new);
+    house.hear(&format!("opened: door default for {}", STRANGER[0]));
+    drop(taken);
+}
+
+#[test]
 fn a_second_daemon_is_told_that_there_is_one() {
     let mut house = House::new();
     house.start(&gate(""));

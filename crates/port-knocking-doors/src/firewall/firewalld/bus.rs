@@ -42,6 +42,17 @@ impl Bus {
         Ok(bus.name_has_owner(BusName::try_from(FIREWALLD)?).await?)
     }
 
+    /// Returns when firewalld is there.
+    pub(crate) async fn firewalld_comes(&self) -> zbus::Result<()> {
+        let bus = DBusProxy::new(&self.connection).await?;
+        let mut owners = bus.receive_name_owner_changed_with_args(&[(0, FIREWALLD)]).await?;
+        // It may have come before we listened.
+        while !self.firewalld_runs().await? {
+            owners.next().await.ok_or(zbus::Error::InterfaceNotFound)?;
+        }
+        Ok(())
+    }
+
     /// What can be asked of firewalld.
     pub(super) async fn firewalld(&self) -> zbus::Result<Firewalld> {
         Ok(Firewalld {
@@ -56,7 +67,8 @@ impl Bus {
         let owners = bus.receive_name_owner_changed_with_args(&[(0, FIREWALLD)]).await?;
         let rule = MatchRule::builder().msg_type(Type::Signal).sender(FIREWALLD).path(MAIN_PATH).build()?;
         let signals = MessageStream::for_match_rule(rule, &self.connection, WAITING).await?;
-        Ok(Announcements { owners, signals })
+        let owner = bus.get_name_owner(BusName::try_from(FIREWALLD)?).await.ok();
+        Ok(Announcements { owners, signals, owner: owner.map(|owner| owner.to_string()) })
     }
 }
 
@@ -82,6 +94,8 @@ pub(super) enum Announcement {
 pub(super) struct Announcements {
     owners: NameOwnerChangedStream,
     signals: MessageStream,
+    /// firewalld's unique name. Anybody on the bus may send us what looks like its signals.
+    owner: Option<String>,
 }
 
 impl Announcements {
@@ -92,15 +106,22 @@ impl Announcements {
                 biased;
                 owner = self.owners.next() => return match owner {
                     None => Announcement::NoBus,
-                    Some(change) => match change.args().is_ok_and(|args| args.new_owner().is_some()) {
-                        true => Announcement::Back,
-                        false => Announcement::Gone,
-                    },
+                    Some(change) => {
+                        let owner = change.args().ok().and_then(|args| args.new_owner().as_ref().map(ToString::to_string));
+                        self.owner = owner;
+                        match self.owner {
+                            Some(_) => Announcement::Back,
+                            None => Announcement::Gone,
+                        }
+                    }
                 },
                 signal = self.signals.next() => match signal {
                     None | Some(Err(_)) => return Announcement::NoBus,
                     Some(Ok(message)) => {
                         let header = message.header();
+                        if header.sender().map(|sender| sender.as_str()) != self.owner.as_deref() {
+                            continue;
+                        }
                         match header.member().map(|member| member.as_str()) {
                             Some("Reloaded") => return Announcement::Reloaded,
                             // Most of these are the echo of our own calls.
@@ -178,16 +199,19 @@ pub(super) enum Code {
     NotEnabled,
     /// Asking again will not help.
     Hopeless,
+    /// Nobody knows whether it was done.
+    NoAnswer,
     /// Something else.
     Other,
 }
 
 /// Reads the code out of an error.
 pub(super) fn code(error: &zbus::Error) -> Code {
-    let zbus::Error::MethodError(name, Some(text), _) = error else { return Code::Other };
-    if name.as_str() != "org.fedoraproject.FirewallD1.Exception" {
-        return Code::Other;
-    }
+    let zbus::Error::MethodError(name, text, _) = error else { return Code::NoAnswer };
+    let Some(text) = text.as_ref().filter(|_| name.as_str() == "org.fedoraproject.FirewallD1.Exception")
+    else {
+        return if name.as_str().ends_with(".NoReply") { Code::NoAnswer } else { Code::Other };
+    };
     match text.split(':').next().unwrap_or_default() {
         "ALREADY_ENABLED" => Code::AlreadyEnabled,
         "NOT_ENABLED" => Code::NotEnabled,

@@ -48,10 +48,19 @@ impl Jobs {
 
     /// It was true and has to be made true again.
     pub(super) fn add_again(&mut self, admission: Admission) {
-        if !self.waiting.contains_key(&admission) {
-            self.waiting.insert(admission.clone(), Waiting::default());
-            self.queue.push_back(admission);
+        // What waits for a retry need not: everything is different.
+        let of_retries = self.later.values_mut().any(|due| {
+            let before = due.len();
+            due.retain(|other| *other != admission);
+            due.len() < before
+        });
+        self.later.retain(|_, due| !due.is_empty());
+        match self.waiting.get_mut(&admission) {
+            Some(_) if !of_retries => return,
+            Some(waiting) => waiting.tries = 0,
+            None => drop(self.waiting.insert(admission.clone(), Waiting::default())),
         }
+        self.queue.push_back(admission);
     }
 
     /// It did not work: once more, later.
@@ -152,6 +161,17 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    #[test]
+    fn what_is_put_back_does_not_wait_for_the_retry() {
+        let mut jobs = Jobs::default();
+        jobs.add_again(admission(7));
+        let (failed, waiting) = jobs.next(Moment::default()).unwrap();
+        jobs.retry(failed, waiting, Moment::default());
+        jobs.add_again(admission(7));
+        assert_eq!(order(&mut jobs, Moment::default()), [admission(7)]);
+        assert_eq!(jobs.next_retry(), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, pending},
     pin::Pin,
+    time::Duration,
 };
 
 use doors_core::{door::Admission, time::Moment};
@@ -19,6 +20,9 @@ use crate::{
     errors::in_one_line,
     firewall::{FirewallError, News, Order, plan::Plan},
 };
+
+/// How long the start waits for firewalld's list of zones.
+const ZONE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a session has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +42,8 @@ pub(super) struct Session {
     zones: Option<Zones>,
     /// Whether the rules that firewalld holds are to be looked at soon.
     look: bool,
+    /// Whether nobody has looked yet for what makes knocking pointless.
+    ask_obstacles: bool,
 }
 
 /// One thing that is under way. firewalld does one at a time, and so do we.
@@ -50,6 +56,7 @@ struct Work {
 /// What came of it.
 enum Finished {
     Task { outcome: Outcome, zones: Option<Zones> },
+    Obstacles(Vec<String>),
     Look(zbus::Result<Vec<(String, Vec<String>)>>),
     Removed(Vec<(String, String, zbus::Result<String>)>),
 }
@@ -62,12 +69,10 @@ impl Session {
         let announcements = bus.announcements().await.map_err(no_bus)?;
         let firewalld = bus.firewalld().await.map_err(no_bus)?;
         let present = bus.firewalld_runs().await.map_err(no_bus)?;
-        let session = Self { firewalld, announcements, present, zones: None, look: present };
+        let session =
+            Self { firewalld, announcements, present, zones: None, look: present, ask_obstacles: present };
         if present {
-            session.know_zone(&state.plan).await?;
-            for warning in obstacles(&session.firewalld, &state.plan).await {
-                state.tell(News::Warning(warning));
-            }
+            session.know_zone(state).await?;
             state.add_all_again();
         } else {
             state.lost("firewalld is not on the system bus");
@@ -91,6 +96,9 @@ impl Session {
                 biased;
                 announcement = self.announcements.next() => {
                     if announcement == Announcement::NoBus {
+                        if let Some((admission, waiting)) = work.take().and_then(|work| work.task) {
+                            state.broken_off(admission, waiting);
+                        }
                         return Ended::Bus;
                     }
                     self.heed(announcement, &mut work, state);
@@ -126,19 +134,24 @@ impl Session {
         let zones = self.zones.clone();
         if let Some((admission, waiting, task)) = state.next_task() {
             let progress = Box::pin(async move {
-                let installed = task.installed.clone();
+                let (installed, closing, began) = (task.installed.clone(), task.closing, task.clock.now());
                 match find_zones(&firewalld, zones).await {
                     Ok(zones) => {
                         let outcome = task.run(firewalld, &zones).await;
                         Finished::Task { outcome, zones: Some(zones) }
                     }
                     Err(error) => {
-                        let outcome = Outcome { installed, failure: Some(error) };
+                        let outcome = Outcome { installed, failure: Some(error), closing, began };
                         Finished::Task { outcome, zones: None }
                     }
                 }
             });
             return Some(Work { task: Some((admission, waiting)), progress });
+        }
+        if std::mem::take(&mut self.ask_obstacles) {
+            let plan = state.plan.clone();
+            let progress = Box::pin(async move { Finished::Obstacles(obstacles(&firewalld, &plan).await) });
+            return Some(Work { task: None, progress });
         }
         std::mem::take(&mut self.look).then(|| {
             let fixed = state.plan.zone.clone();
@@ -159,6 +172,10 @@ impl Session {
                 self.zones = zones;
                 let (admission, waiting) = task?;
                 state.done(admission, waiting, outcome);
+                None
+            }
+            Finished::Obstacles(found) => {
+                found.into_iter().for_each(|warning| state.tell(News::Warning(warning)));
                 None
             }
             Finished::Look(Ok(held)) => {
@@ -218,14 +235,20 @@ impl Session {
         }
     }
 
-    /// A zone that firewalld does not know would make every knock fail.
-    async fn know_zone(&self, plan: &Plan) -> Result<(), FirewallError> {
-        let Some(zone) = &plan.zone else { return Ok(()) };
-        let known = self.firewalld.zones.all().await;
-        let known = known.map_err(|error| FirewallError::NoBus(in_one_line(&error)))?;
-        match known.contains(zone) {
-            true => Ok(()),
-            false => Err(FirewallError::NoZone { zone: zone.clone(), known: known.join(", ") }),
+    /// A zone that firewalld does not know would make every knock fail. One that does not answer in time
+    /// keeps nobody waiting.
+    async fn know_zone(&self, state: &State) -> Result<(), FirewallError> {
+        let Some(zone) = &state.plan.zone else { return Ok(()) };
+        let known = tokio::time::timeout(ZONE_PATIENCE, self.firewalld.zones.all()).await;
+        match known {
+            Ok(Ok(known)) if known.contains(zone) => Ok(()),
+            Ok(Ok(known)) => Err(FirewallError::NoZone { zone: zone.clone(), known: known.join(", ") }),
+            Ok(Err(_)) | Err(_) => {
+                let warning =
+                    format!("firewalld does not say whether it has the zone {zone}; knocks are judged");
+                state.tell(News::Warning(warning));
+                Ok(())
+            }
         }
     }
 }
@@ -233,8 +256,15 @@ impl Session {
 /// What makes knocking pointless with firewalld: ports that are open to everybody.
 async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<String> {
     let asked = async {
+        let zones = Zones::ask(firewalld).await?;
         let mut found = Vec::new();
-        for zone in Zones::ask(firewalld).await?.for_everybody() {
+        for (zone, source) in zones.opaque_sources() {
+            found.push(format!(
+                "firewalld's zone {zone} has the source {source}, which we cannot look into: for clients of \
+                 that zone, doors would open in another; if there are such clients, set zone = \"{zone}\""
+            ));
+        }
+        for zone in zones.for_everybody() {
             for (ports, how) in zones::open_to_everybody(firewalld, zone, plan).await? {
                 found.push(format!(
                     "{ports} is open to everybody in firewalld's zone {zone}, so its door keeps nobody out: {how}"

@@ -28,6 +28,9 @@ use crate::{
 /// door and this, and is then taken out.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A call that took longer than this may have given a rule more time than is left.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// A grant that ends this soon is not missed: firewalld counts in seconds, and may have been first.
 const NOT_MISSED: Duration = Duration::from_secs(2);
 
@@ -82,6 +85,8 @@ impl State {
                 // Ports and zones may be others: every grant is made true anew.
                 self.add_all_again();
             }
+            // Its rules end by themselves, and guard nothing.
+            Order::Retire => {}
             Order::End(done) => self.ending.push(done),
         }
     }
@@ -138,7 +143,9 @@ impl State {
         let now = self.clock.now();
         self.ledger.prune(now);
         let ledger = &self.ledger;
-        self.installed.retain(|admission, _| ledger.get(admission, now).is_some());
+        let closing = &self.closing;
+        self.installed
+            .retain(|admission, _| ledger.get(admission, now).is_some() || closing.contains(admission));
         let holds = |zone: &str, text: &str| {
             held.iter().any(|(name, rules)| name == zone && rules.iter().any(|rule| rule == text))
         };
@@ -207,32 +214,47 @@ impl State {
             wanted: if standing.is_some() { rules.collect() } else { Vec::new() },
             zone: self.plan.zone.clone(),
             link: standing.map(|standing| standing.link).unwrap_or_default(),
-            left: standing.map_or(Duration::ZERO, |standing| standing.until.remaining(now)),
+            until: standing.map_or(now, |standing| standing.until),
+            closing: self.closing.contains(admission),
+            clock: self.clock,
             installed: self.installed.get(admission).cloned().unwrap_or_default(),
         }
     }
 
-    /// Takes what came of a task.
+    /// Takes what came of a task that began at `began`.
     pub(super) fn done(&mut self, admission: Admission, waiting: Waiting, outcome: Outcome) {
         let now = self.clock.now();
-        let closing = self.closing.contains(&admission);
-        match outcome.installed.is_empty() {
-            true => drop(self.installed.remove(&admission)),
-            false => drop(self.installed.insert(admission.clone(), outcome.installed)),
+        let Outcome { installed, failure, closing, began } = outcome;
+        let is_there = !installed.is_empty();
+        match is_there {
+            true => drop(self.installed.insert(admission.clone(), installed)),
+            false => drop(self.installed.remove(&admission)),
         }
-        match outcome.failure {
+        let standing = self.ledger.get(&admission, now).is_some();
+        match failure {
             None if closing => drop(self.closing.remove(&admission)),
-            None if waiting.fresh => self.tell(News::Done { admission }),
-            None => {}
+            // firewalld was so slow that the time is over: the rule is younger than the grant.
+            None if is_there && !standing => self.jobs.add_again(admission),
+            None => {
+                if is_there && now.remaining(began) > SLOW {
+                    // Its time was counted from when we asked.
+                    self.jobs.add_again(admission.clone());
+                }
+                if waiting.fresh {
+                    self.tell(News::Done { admission });
+                }
+            }
             Some(error) => {
                 if waiting.tries == 0 {
                     let verb = if closing { "close" } else { "open" };
                     let what = format!("{verb} the door {} for {}", admission.door, admission.source);
                     self.tell(News::Failed { what, why: in_one_line(&error) });
                 }
-                let running = closing || self.ledger.get(&admission, now).is_some();
-                if running && code(&error) != Code::Hopeless {
-                    self.jobs.retry(admission, waiting, now);
+                match code(&error) {
+                    // What was missing stays missing, and nobody shall hear that it is back.
+                    Code::Hopeless => self.restoring = None,
+                    _ if closing || standing || is_there => self.jobs.retry(admission, waiting, now),
+                    _ => {}
                 }
             }
         }

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use doors_core::packet::Link;
+use doors_core::{packet::Link, time::Moment};
 
 use super::{
     bus::{Code, Firewalld, code},
     rule::{Rule, Text},
     zones::Zones,
 };
+use crate::clock::Clock;
 
 /// Which rules of a grant firewalld holds, as far as we know: in which zone, and which text.
 pub(super) type Installed = BTreeMap<Rule, (String, Text)>;
@@ -24,8 +25,12 @@ pub(super) struct Task {
     pub(super) wanted: Vec<Rule>,
     /// The zone in which; `None` for the one in which the traffic of the source arrives.
     pub(super) zone: Option<String>,
-    /// For how long.
-    pub(super) left: Duration,
+    /// Until when.
+    pub(super) until: Moment,
+    /// Whether the door is to be closed before its time.
+    pub(super) closing: bool,
+    /// How late it is.
+    pub(super) clock: Clock,
     /// What is there.
     pub(super) installed: Installed,
 }
@@ -37,12 +42,16 @@ pub(super) struct Outcome {
     pub(super) installed: Installed,
     /// The first thing that did not work.
     pub(super) failure: Option<zbus::Error>,
+    /// Whether the task was to close the door before its time.
+    pub(super) closing: bool,
+    /// When the task began.
+    pub(super) began: Moment,
 }
 
 impl Task {
     /// Does it. It goes on after a failure, so that one bad rule keeps no other door closed.
     pub(super) async fn run(mut self, firewalld: Firewalld, zones: &Zones) -> Outcome {
-        let mut failure = None;
+        let (mut failure, began) = (None, self.clock.now());
         let zone = self.zone.clone().unwrap_or_else(|| zones.of(self.source, self.link));
         for rule in self.wanted.clone() {
             let done = self.put_in(&firewalld, &zone, rule).await;
@@ -58,7 +67,7 @@ impl Task {
                 }
             }
         }
-        Outcome { installed: self.installed, failure }
+        Outcome { installed: self.installed, failure, closing: self.closing, began }
     }
 
     /// Puts one rule in with the full time, and then takes out its former text. At no moment is there
@@ -72,7 +81,13 @@ impl Task {
             Err(error) if code(&error) == Code::AlreadyEnabled => {
                 self.replace_unknown(firewalld, zone, rule, text).await?
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                // Without an answer nobody knows; the next try takes out what may be there.
+                if code(&error) == Code::NoAnswer && former.is_none() {
+                    self.installed.insert(rule, (zone.to_owned(), text));
+                }
+                return Err(error);
+            }
         };
         self.installed.insert(rule, (zone.to_owned(), text));
         match former {
@@ -109,8 +124,10 @@ impl Task {
     }
 
     async fn add(&self, firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
-        // firewalld counts whole seconds, and 0 would be for ever.
-        let up = self.left.saturating_add(Duration::from_millis(999)).as_secs().max(1);
+        // firewalld counts whole seconds, and 0 would be for ever. The time is that of this moment: the
+        // calls before may have taken long.
+        let left = self.until.remaining(self.clock.now());
+        let up = left.saturating_add(Duration::from_millis(999)).as_secs().max(1);
         let seconds = i32::try_from(up).unwrap_or(i32::MAX);
         firewalld.zones.add_rich_rule(zone, &rule.text(text), seconds).await.map(drop)
     }

@@ -45,6 +45,14 @@ impl Zones {
         names
     }
 
+    /// Sources that are no addresses: sets of addresses, and hardware addresses. With their zones.
+    pub(super) fn opaque_sources(&self) -> Vec<(&str, &str)> {
+        let sources = self.active.iter().flat_map(|(name, uses)| {
+            of(uses, "sources").iter().map(move |source| (name.as_str(), source.as_str()))
+        });
+        sources.filter(|(_, source)| network(source).is_err()).collect()
+    }
+
     /// All zones in which a grant may be.
     pub(super) fn in_use(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.active.keys().map(String::as_str).collect();

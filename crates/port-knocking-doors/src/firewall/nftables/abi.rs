@@ -198,8 +198,8 @@ pub(super) mod expression {
     pub(in super::super) const FIB_ADDRESS_TYPE: u32 = 3;
     /// `NFTA_FIB_F_DADDR`.
     pub(in super::super) const FIB_OF_DESTINATION: u32 = 2;
-    /// `RTN_LOCAL`, of `linux/rtnetlink.h`.
-    pub(in super::super) const FIB_LOCAL: u32 = 2;
+    /// `RTN_UNICAST`, of `linux/rtnetlink.h`.
+    pub(in super::super) const FIB_UNICAST: u32 = 1;
 
     pub(in super::super) const IMMEDIATE_REGISTER: u16 = 1;
     pub(in super::super) const IMMEDIATE_DATA: u16 = 2;

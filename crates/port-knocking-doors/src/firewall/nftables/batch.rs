@@ -254,14 +254,14 @@ impl Expressions<'_> {
         self.compare(expression::EQUAL, &index.to_ne_bytes());
     }
 
-    /// `fib daddr type != local`
-    pub(super) fn if_not_for_us(&mut self) {
+    /// `fib daddr type unicast`: to be passed on to another machine.
+    pub(super) fn if_passed_on(&mut self) {
         self.expression("fib", |data| {
             data.put_u32_be(expression::FIB_REGISTER, register::FIRST);
             data.put_u32_be(expression::FIB_RESULT, expression::FIB_ADDRESS_TYPE);
             data.put_u32_be(expression::FIB_FLAGS, expression::FIB_OF_DESTINATION);
         });
-        self.compare(expression::NOT_EQUAL, &expression::FIB_LOCAL.to_ne_bytes());
+        self.compare(expression::EQUAL, &expression::FIB_UNICAST.to_ne_bytes());
     }
 
     /// `ip saddr @set`

@@ -121,11 +121,10 @@ impl Worker {
                         self.failed("set up the gate for the new configuration".to_owned(), &error);
                     }
                 }
+                Order::Retire => self.remove(),
                 Order::End(done) => {
-                    if self.gate.plan().remove_on_exit
-                        && let Err(error) = self.gate.remove()
-                    {
-                        self.failed("take the gate away".to_owned(), &error);
+                    if self.gate.plan().remove_on_exit {
+                        self.remove();
                     }
                     let _ = done.send(());
                 }
@@ -149,6 +148,15 @@ impl Worker {
                 self.failed(format!("{what} yet"), &error);
                 self.refused.extend(admissions);
             }
+        }
+    }
+
+    fn remove(&mut self) {
+        match self.gate.remove() {
+            Err(error) if error.number() != Some(libc::ENOENT) => {
+                self.failed("take the gate away".to_owned(), &error);
+            }
+            _ => {}
         }
     }
 

@@ -124,7 +124,7 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
     let data = |at: usize| rest.get(at).map(|(_, data)| *data);
     Some(match &names[..] {
         ["ct", "bitwise", "cmp", ..] => ("ct state established,related".to_owned(), 3),
-        ["fib", "cmp", ..] => ("fib daddr type != local".to_owned(), 2),
+        ["fib", "cmp", ..] => ("fib daddr type unicast".to_owned(), 2),
         ["meta", "cmp", "payload", "lookup", ..] => {
             let family = match data(2)?.u32_be(expression::PAYLOAD_LENGTH)? {
                 4 => "ip",

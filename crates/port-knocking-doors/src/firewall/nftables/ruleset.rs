@@ -12,12 +12,16 @@
 //!         type filter hook prerouting priority mangle; policy accept;
 //!         ct state established,related accept
 //!         iif lo accept
-//!         fib daddr type != local accept
+//!         fib daddr type unicast accept
 //!         ip saddr @trusted4 accept
 //!         meta l4proto . th dport vmap @guarded
 //!     }
 //! }
 //! ```
+//!
+//! What is to be passed on to another machine has a unicast destination. Broadcast, multicast and
+//! anycast are guarded like our own addresses: the answer to such a datagram would make everything that
+//! follows from its sender an established connection.
 //!
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
@@ -132,7 +136,7 @@ fn add_gate(batch: &mut Batch, trusted: &[IpNet]) {
         rule.accept();
     });
     batch.add_rule(GATE, |rule| {
-        rule.if_not_for_us();
+        rule.if_passed_on();
         rule.accept();
     });
     let [trusted4, trusted6] = TRUSTED;

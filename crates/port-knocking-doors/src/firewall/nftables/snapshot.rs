@@ -119,8 +119,9 @@ pub(super) fn grants(socket: &mut Socket, set: &str) -> Result<Vec<Entry>, Netli
         let source = address(attributes.nested(element::KEY).find(data::VALUE)?)?;
         let left = attributes.u64_be(element::EXPIRATION).map(Duration::from_millis);
         let timeout = attributes.u64_be(element::TIMEOUT);
-        // An element that is about to go may show no time that is left; one for ever has no timeout.
-        let left = left.or(timeout.map(|_| Duration::ZERO));
+        // An element that is about to go may show no time that is left; one for ever has no timeout, or
+        // one of zero.
+        let left = left.or(timeout.filter(|timeout| *timeout > 0).map(|_| Duration::ZERO));
         Some(Entry { source, left })
     })
 }
