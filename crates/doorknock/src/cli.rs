@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::{
-    error::Error,
     ffi::OsString,
     io::{self, Write as _},
     net::{SocketAddr, TcpStream},
@@ -13,7 +12,9 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
-    arrival, join, sequence,
+    arrival,
+    errors::in_one_line,
+    join, sequence,
     target::{self, Family},
 };
 
@@ -237,15 +238,4 @@ fn knock(addresses: &[SocketAddr], ports: &[u16], manner: Manner) -> Result<(), 
         Some(failure) if !reached => Err(failure),
         _ => Ok(()),
     }
-}
-
-fn in_one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

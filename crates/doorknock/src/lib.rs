@@ -8,10 +8,12 @@
 //! | [`target`]   | the addresses behind a name                         |
 //! | [`sequence`] | sends knocks                                        |
 //! | [`arrival`]  | waits until a port accepts                          |
+//! | [`errors`]   | errors for people                                   |
 //! | [`join`]     | joins a connection with standard input and output   |
 
 pub mod arrival;
 pub mod cli;
+pub mod errors;
 pub mod join;
 pub mod sequence;
 pub mod target;

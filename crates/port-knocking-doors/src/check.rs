@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use crate::{
     config::{Config, Hearing, origin::Origin},
-    errors::in_one_line,
     firewall,
     report::{knocks, seconds},
 };
+use doorknock::errors::in_one_line;
 
 /// The answer.
 #[derive(Debug)]

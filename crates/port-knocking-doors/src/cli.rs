@@ -10,12 +10,12 @@ use std::{
 };
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use doorknock::errors::in_one_line;
 
 use crate::{
     check,
     config::{self, Config, ConfigError, Surroundings, keys},
     daemon, demo,
-    errors::in_one_line,
     firewall::nftables::{Gate, TABLE},
     logging,
 };

@@ -20,7 +20,6 @@ mod clock;
 pub mod config;
 pub mod daemon;
 mod demo;
-mod errors;
 pub mod firewall;
 mod inbox;
 pub mod lab;

@@ -5,6 +5,7 @@
 
 use std::{error::Error, time::Duration};
 
+use doorknock::errors::in_one_line;
 use doors_core::{
     door::{Admission, Sequence},
     doorkeeper::Event,
@@ -14,7 +15,6 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::{Config, Hearing},
-    errors::in_one_line,
     firewall::{Choice, News},
 };
 

@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            screen.wrong(&crate::errors::in_one_line(&error));
+            screen.wrong(&doorknock::errors::in_one_line(&error));
             ExitCode::FAILURE
         }
     }

@@ -5,9 +5,9 @@ use std::{fmt, time::Duration};
 use super::FirewallError;
 use crate::{
     config::{Config, FirewallChoice},
-    errors::in_one_line,
     firewall::firewalld::bus::Bus,
 };
+use doorknock::errors::in_one_line;
 
 /// Nobody waits longer for a bus that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 
 use std::{io, time::Duration};
 
+use doorknock::errors::in_one_line;
 use doors_core::packet::{Link, Packet};
 use tokio::{io::unix::AsyncFd, time::Instant};
 
@@ -12,7 +13,7 @@ use super::{
     datagram::Datagram,
     ring::{EtherType, Ring},
 };
-use crate::{errors::in_one_line, netlink::socket::Socket, readiness::watch};
+use crate::{netlink::socket::Socket, readiness::watch};
 
 /// Packet sockets on all interfaces.
 ///

@@ -78,7 +78,13 @@ impl Namespace {
             // Nobody else can have an address here, and a new link would look for him for a second.
             for which in ["all", "default"] {
                 let file = format!("/proc/sys/net/ipv6/conf/{which}/accept_dad");
-                fs::write(file, "0").map_err(LabError::Namespace)?;
+                match fs::write(file, "0") {
+                    // A machine without IPv6 has nothing to look for.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(LabError::Namespace(error));
+                    }
+                    _ => {}
+                }
             }
             cable::up("lo")
         })?;

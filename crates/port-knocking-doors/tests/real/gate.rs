@@ -184,13 +184,7 @@ fn several_doors_open_one_by_one_and_may_share_a_port() {
 fn a_port_that_is_passed_on_is_guarded_on_its_outside_number() {
     let mut house = House::new();
     // As a container engine publishes a port: 8022 outside leads to 80 of another host.
-    let inside = port_knocking_doors::lab::Namespace::new().unwrap();
-    house.server.cable("bridge", &inside, "inside").unwrap();
-    house.server.address("bridge", "203.0.113.1/24".parse().unwrap()).unwrap();
-    inside.address("inside", "203.0.113.2/24".parse().unwrap()).unwrap();
-    inside.route("192.0.2.0/24".parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
-    inside.route("198.51.100.0/24".parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
-    house.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    let inside = house.machine_behind();
     house.on_server(
         "nft",
         &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
@@ -248,13 +242,7 @@ fn a_datagram_to_everybody_does_not_get_a_stranger_past_the_gate() {
 #[test]
 fn what_is_only_forwarded_is_not_guarded() {
     let mut house = House::new();
-    let inside = port_knocking_doors::lab::Namespace::new().unwrap();
-    house.server.cable("bridge", &inside, "inside").unwrap();
-    house.server.address("bridge", "203.0.113.1/24".parse().unwrap()).unwrap();
-    inside.address("inside", "203.0.113.2/24".parse().unwrap()).unwrap();
-    inside.route("192.0.2.0/24".parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
-    house.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
-    house.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    let inside = house.machine_behind();
     let behind: SocketAddr = "203.0.113.2:22".parse().unwrap();
     let listener = inside.enter(|| TcpListener::bind(behind)).unwrap();
     std::thread::spawn(move || listener.incoming().for_each(drop));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::house::{CLIENT, House, SEQUENCE, SERVER, STRANGER, crowd, gate, server_for};
+use crate::house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, server_for};
 
 const CAPTURE: &str = "listen = \"capture\"";
 const SOCKETS: &str = "listen = \"sockets\"";
@@ -129,12 +129,7 @@ fn interfaces_and_addresses_may_come_and_go() {
 #[test]
 fn knocks_for_others_that_pass_through_are_not_for_us() {
     let mut house = House::new();
-    let inside = port_knocking_doors::lab::Namespace::new().unwrap();
-    house.server.cable("bridge", &inside, "inside").unwrap();
-    house.server.address("bridge", "203.0.113.1/24".parse().unwrap()).unwrap();
-    inside.address("inside", "203.0.113.2/24".parse().unwrap()).unwrap();
-    house.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
-    house.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+    let _inside = house.machine_behind();
     house.start(&gate(""));
     let knock_at = |target: &str| {
         house.client.enter(|| {

@@ -229,6 +229,20 @@ impl House {
         self.ask(source, PORT) == Answer::Accepted
     }
 
+    /// Makes the server a router before a machine behind it, 203.0.113.2.
+    pub(crate) fn machine_behind(&self) -> Namespace {
+        let inside = Namespace::new().unwrap();
+        self.server.cable("bridge", &inside, "inside").unwrap();
+        self.server.address("bridge", "203.0.113.1/24".parse().unwrap()).unwrap();
+        inside.address("inside", "203.0.113.2/24".parse().unwrap()).unwrap();
+        for network in ["192.0.2.0/24", "198.51.100.0/24"] {
+            inside.route(network.parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
+        }
+        self.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+        self.server.enter(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+        inside
+    }
+
     /// Waits until something is so; gives the time it took.
     pub(crate) fn until(&self, what: &str, mut so: impl FnMut(&Self) -> bool) -> Duration {
         let begun = Instant::now();

@@ -21,6 +21,7 @@ mod zones;
 
 use std::time::Duration;
 
+use doorknock::errors::in_one_line;
 use tokio::sync::mpsc;
 
 pub(crate) use self::session::obstacles_beside_firewalld;
@@ -30,7 +31,7 @@ use self::{
     state::State,
 };
 use super::{FirewallError, News, Order, plan::Plan};
-use crate::{clock::Clock, errors::in_one_line};
+use crate::clock::Clock;
 
 /// Between two tries to reach the bus.
 const BUS_RETRY: Duration = Duration::from_secs(1);

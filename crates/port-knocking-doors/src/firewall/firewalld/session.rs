@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use doorknock::errors::in_one_line;
 use doors_core::{door::Admission, time::Moment};
 use tokio::sync::mpsc;
 
@@ -16,10 +17,7 @@ use super::{
     work::Outcome,
     zones::{self, Zones},
 };
-use crate::{
-    errors::in_one_line,
-    firewall::{FirewallError, News, Order, plan::Plan},
-};
+use crate::firewall::{FirewallError, News, Order, plan::Plan};
 
 /// How long the start waits for firewalld's list of zones.
 const ZONE_PATIENCE: Duration = Duration::from_secs(3);

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use doorknock::errors::in_one_line;
 use doors_core::{door::Admission, time::Moment};
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,7 +17,6 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    errors::in_one_line,
     firewall::{
         News, Order,
         ledger::{Ledger, Standing},

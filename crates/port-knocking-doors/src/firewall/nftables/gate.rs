@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use doorknock::errors::in_one_line;
 use doors_core::{door::Admission, packet::Link, time::Moment};
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    errors::in_one_line,
     firewall::{
         ledger::{Ledger, Standing},
         plan::Plan,

@@ -195,7 +195,7 @@ impl Worker {
     }
 
     fn failed(&self, what: String, error: &NetlinkError) {
-        self.tell(News::Failed { what, why: crate::errors::in_one_line(error) });
+        self.tell(News::Failed { what, why: doorknock::errors::in_one_line(error) });
     }
 
     fn tell(&self, news: News) {

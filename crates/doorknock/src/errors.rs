@@ -3,7 +3,8 @@
 use std::error::Error;
 
 /// An error with all its causes, in one line.
-pub(crate) fn in_one_line(error: &dyn Error) -> String {
+#[must_use]
+pub fn in_one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
