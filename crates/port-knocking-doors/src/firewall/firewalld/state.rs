@@ -233,11 +233,9 @@ impl State {
         let standing = self.ledger.get(&admission, now).is_some();
         match failure {
             None if closing => drop(self.closing.remove(&admission)),
-            // firewalld was so slow that the time is over: the rule is younger than the grant.
-            None if is_there && !standing => self.jobs.add_again(admission),
             None => {
                 if is_there && now.remaining(began) > SLOW {
-                    // Its time was counted from when we asked.
+                    // Its time was counted from when we asked, and may be over by now.
                     self.jobs.add_again(admission.clone());
                 }
                 if waiting.fresh {
