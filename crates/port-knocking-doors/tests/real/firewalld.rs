@@ -140,18 +140,18 @@ fn a_firewalld_that_hangs_at_our_start_stalls_no_hearing() {
 #[test]
 fn a_grant_whose_time_is_over_before_firewalld_answers_opens_nothing_for_long() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 2"));
+    house.start(&config("max_opened_door_duration = 4"));
     house.knock(&crowd(4), &SEQUENCE);
     house.hear("opened:");
     house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear(&format!("never opened: door default for {}", CLIENT[0]));
     house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
-    // Its rule would live for two more seconds; it is taken out at once.
+    // Its rule would live for four more seconds; it is taken out at once.
     let begun = Instant::now();
     let never = |house: &House| !house.firewall_cmd(&["--list-rich-rules"]).contains(CLIENT[0]);
     house.until("there is no rule", never);
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -161,10 +161,13 @@ fn a_forged_announcement_is_not_believed() {
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let address = house.firewalld.as_ref().unwrap().address();
-    let mut command = std::process::Command::new("dbus-send");
-    command.args([&format!("--bus={address}"), "--type=signal", "/org/fedoraproject/FirewallD1"]);
-    command.arg("org.fedoraproject.FirewallD1.Reloaded");
-    assert!(command.status().unwrap().success());
+    // To everybody who is on the bus: a signal with an addressee passes by the bus's own filter.
+    for number in 0..40 {
+        let mut command = std::process::Command::new("dbus-send");
+        command.args([&format!("--bus={address}"), &format!("--dest=:1.{number}"), "--type=signal"]);
+        command.args(["/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.Reloaded"]);
+        assert!(command.status().unwrap().success());
+    }
     house.knock(&crowd(2), &SEQUENCE);
     house.hear(&format!("opened: door default for {}", crowd(2)));
     assert!(!house.daemon().lines().iter().any(|line| line.contains("reloaded")));

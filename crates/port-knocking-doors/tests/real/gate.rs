@@ -318,11 +318,6 @@ fn a_door_that_somebody_opened_by_hand_for_ever_closes_on_time() {
     assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted);
     house.hear(&format!("closed: door default for {}", STRANGER[0]));
     assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
-
-    let never = format!("{{ {} timeout 0s }}", CLIENT[0]);
-    house.on_server("nft", &["add", "element", "inet", "port_knocking_doors", "default4", &never]);
-    house.hear(&format!("found open: door default for {}", CLIENT[0]));
-    house.until("it closes", |house| house.ask(CLIENT[0], PORT) == Answer::Silence);
 }
 
 #[test]

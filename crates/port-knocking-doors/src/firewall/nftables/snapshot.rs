@@ -115,15 +115,17 @@ pub(crate) struct Entry {
 
 /// The grants in a set; none if there is no such set.
 pub(super) fn grants(socket: &mut Socket, set: &str) -> Result<Vec<Entry>, NetlinkError> {
-    elements(socket, set, |attributes| {
-        let source = address(attributes.nested(element::KEY).find(data::VALUE)?)?;
-        let left = attributes.u64_be(element::EXPIRATION).map(Duration::from_millis);
-        let timeout = attributes.u64_be(element::TIMEOUT);
-        // An element that is about to go may show no time that is left; one for ever has no timeout, or
-        // one of zero.
-        let left = left.or(timeout.filter(|timeout| *timeout > 0).map(|_| Duration::ZERO));
-        Some(Entry { source, left })
-    })
+    elements(socket, set, entry)
+}
+
+fn entry(attributes: Attributes<'_>) -> Option<Entry> {
+    let source = address(attributes.nested(element::KEY).find(data::VALUE)?)?;
+    let left = attributes.u64_be(element::EXPIRATION).map(Duration::from_millis);
+    let timeout = attributes.u64_be(element::TIMEOUT);
+    // An element that is about to go may show no time that is left; one for ever has no timeout, or one
+    // of zero.
+    let left = left.or(timeout.filter(|timeout| *timeout > 0).map(|_| Duration::ZERO));
+    Some(Entry { source, left })
 }
 
 /// A request for everything of a kind.
@@ -168,4 +170,28 @@ fn of_inet<'a>(message: &Message<'a>, kind: u16) -> Option<Attributes<'a>> {
 /// The attributes of a message of this kind about our table.
 pub(super) fn of_table<'a>(message: &Message<'a>, kind: u16, table: u16) -> Option<Attributes<'a>> {
     of_inet(message, kind).filter(|attributes| attributes.text(table).as_deref() == Some(TABLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(timeout: Option<u64>, expiration: Option<u64>) -> Option<Duration> {
+        let mut writer = Writer::default();
+        writer.nest(element::KEY, |key| key.put(data::VALUE, &[192, 0, 2, 7]));
+        for (kind, value) in [(element::TIMEOUT, timeout), (element::EXPIRATION, expiration)] {
+            if let Some(value) = value {
+                writer.put(kind, &value.to_be_bytes());
+            }
+        }
+        entry(Attributes(writer.bytes())).unwrap().left
+    }
+
+    #[test]
+    fn an_element_without_an_end_is_told_from_one_that_is_about_to_end() {
+        assert_eq!(left(Some(10_000), Some(4_000)), Some(Duration::from_secs(4)));
+        assert_eq!(left(Some(10_000), None), Some(Duration::ZERO));
+        assert_eq!(left(None, None), None);
+        assert_eq!(left(Some(0), None), None, "newer kernels take a timeout of zero for never");
+    }
 }
