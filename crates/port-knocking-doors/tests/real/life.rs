@@ -226,6 +226,41 @@ fn the_supervisor_hears_that_we_are_ready_alive_and_stopping() {
 }
 
 #[test]
+fn the_journal_gets_the_log_with_its_fields() {
+    let mut house = House::new();
+    let place = house.directory.path().join("journal");
+    fs::create_dir(&place).unwrap();
+    let journal = UnixDatagram::bind(place.join("socket")).unwrap();
+    journal.set_read_timeout(Some(PATIENCE)).unwrap();
+    let config = house.write(&gate(""));
+    // As systemd does: the journal's socket is at its place, and the variable names standard error.
+    let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal \
+                  && mount --bind \"$1\" /run/systemd/journal \
+                  && JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$2\" --conf \"$3\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&place);
+    command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg(config);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+    let mut daemon = Process::start(&house.server, command).unwrap();
+    let mut hear = |wanted: &str| loop {
+        let mut buffer = [0; 4096];
+        let length =
+            journal.recv(&mut buffer).unwrap_or_else(|_| panic!("no {wanted}: {:?}", daemon.lines()));
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if text.contains(wanted) {
+            return text;
+        }
+    };
+    hear("ready");
+    house.knock(CLIENT[0], &SEQUENCE);
+    let entry = hear("opened: door default for 192.0.2.7, for 10 s");
+    for field in ["DOOR", "default", "SOURCE", "192.0.2.7", "PRIORITY"] {
+        assert!(entry.contains(field), "{field} is not in {entry:?}");
+    }
+    assert_eq!(daemon.lines(), [""; 0], "nothing is said twice");
+}
+
+#[test]
 fn a_quiet_daemon_sleeps() {
     let mut house = House::new();
     house.start(&gate("firewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
