@@ -33,7 +33,7 @@ In ~/.ssh/config:
 
 /// Knocks on the doors of a server
 #[derive(Debug, Parser)]
-#[command(name = "doorknock", version, after_help = AFTER_HELP, max_term_width = 90)]
+#[command(name = "doorknock", version, after_help = AFTER_HELP, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -37,7 +37,10 @@ impl Grant {
 #[derive(Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// One knock further.
-    Further,
+    Further {
+        /// How many knocks were right.
+        right: u8,
+    },
     /// The sequence is complete.
     Granted(Grant),
 }
@@ -121,7 +124,7 @@ impl Access {
         match self.sequences.step(place, knock.port) {
             Some(&Step::On(next)) => {
                 self.remember(knock, next, now);
-                Ok(Verdict::Further)
+                Ok(Verdict::Further { right: self.sequences.depth(next) })
             }
             Some(Step::Opens(name)) => {
                 let admission = Admission { door: name.clone(), source: knock.source };

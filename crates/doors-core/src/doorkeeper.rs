@@ -1,7 +1,7 @@
 //! The whole system as one value.
 
 use alloc::collections::VecDeque;
-use core::net::IpAddr;
+use core::{net::IpAddr, time::Duration};
 
 use crate::{
     access::{Access, Grant, Refusal, Rules, Verdict},
@@ -80,6 +80,18 @@ pub enum Event {
     Closed(Admission),
     /// The time of a grant is over, and the firewall never made it true.
     NeverOpened(Admission),
+    /// A source is one knock further.
+    Further {
+        /// The source, which may be forged.
+        source: IpAddr,
+        /// How many knocks were right.
+        right: u8,
+    },
+    /// A source knocked while it had to be quiet; its time begins anew.
+    Waiting {
+        /// The source, which may be forged.
+        source: IpAddr,
+    },
     /// A source knocked wrong and has to be quiet.
     Wrong {
         /// The source, which may be forged.
@@ -88,6 +100,8 @@ pub enum Event {
         port: u16,
         /// How many knocks had been right.
         after: u8,
+        /// How long it has to be quiet.
+        quiet: Duration,
     },
     /// So many other sources knocked wrong since the last such line.
     MoreWrong(u64),
@@ -112,6 +126,8 @@ pub struct Doorkeeper {
     access: Access,
     doors: Doors,
     throttle: Throttle,
+    /// For what only somebody who looks for a fault wants to know.
+    traces: Throttle,
     changes: VecDeque<Change>,
     events: VecDeque<Event>,
 }
@@ -126,6 +142,7 @@ impl Doorkeeper {
             access: Access::new(rules)?,
             doors: Doors::default(),
             throttle: Throttle::default(),
+            traces: Throttle::default(),
             changes: VecDeque::new(),
             events: VecDeque::new(),
         })
@@ -137,11 +154,16 @@ impl Doorkeeper {
         // A door whose time is over must be told as closed before it opens again.
         self.handle_timeout(now);
         match self.access.judge(&knock, now) {
-            Ok(Verdict::Further) | Err(Refusal::Repeated | Refusal::Waiting) => {}
             Ok(Verdict::Granted(grant)) => self.admit(grant, now),
+            Ok(Verdict::Further { right }) => {
+                self.trace(Event::Further { source: knock.source, right }, now);
+            }
+            Err(Refusal::Waiting) => self.trace(Event::Waiting { source: knock.source }, now),
+            Err(Refusal::Repeated) => {}
             Err(Refusal::Wrong { after }) => {
                 if self.throttle.admit(now) {
-                    let event = Event::Wrong { source: knock.source, port: knock.port, after };
+                    let quiet = self.access.rules().quiet_after_wrong;
+                    let event = Event::Wrong { source: knock.source, port: knock.port, after, quiet };
                     self.events.push_back(event);
                 }
             }
@@ -252,6 +274,13 @@ impl Doorkeeper {
                     self.events.push_back(Event::NoRoom(admission));
                 }
             }
+        }
+    }
+
+    /// Tells a detail, if not too many were told of late. What is left out is not counted.
+    fn trace(&mut self, event: Event, now: Moment) {
+        if self.traces.admit(now) {
+            self.events.push_back(event);
         }
     }
 

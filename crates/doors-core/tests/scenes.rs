@@ -4,6 +4,7 @@
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::string_slice,
     clippy::unwrap_used,
     reason = "a test may panic"
@@ -58,7 +59,13 @@ impl Scene {
         std::iter::from_fn(|| self.keeper.poll_change()).collect()
     }
 
+    /// What happened, without the details.
     fn events(&mut self) -> Vec<Event> {
+        let detail = |event: &Event| matches!(event, Event::Further { .. } | Event::Waiting { .. });
+        std::iter::from_fn(|| self.keeper.poll_event()).filter(|event| !detail(event)).collect()
+    }
+
+    fn details(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.keeper.poll_event()).collect()
     }
 }
@@ -124,7 +131,8 @@ fn two_doors_may_share_the_beginning_of_their_sequences() {
 fn a_wrong_knock_makes_the_source_wait() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &[7001, 7002, 7004]);
-    let wrong = Event::Wrong { source: CLIENT.parse().unwrap(), port: 7004, after: 2 };
+    let wrong =
+        Event::Wrong { source: CLIENT.parse().unwrap(), port: 7004, after: 2, quiet: Duration::from_secs(5) };
     assert_eq!(scene.events(), [wrong]);
 
     scene.at(4).knock(CLIENT, &SSH);
@@ -144,6 +152,25 @@ fn a_knock_on_any_other_port_is_wrong_even_as_the_first() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &[1]).knock(CLIENT, &SSH);
     assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn whoever_looks_for_a_fault_sees_each_step() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[7001, 7002, 1, 7001]);
+    let source = CLIENT.parse().unwrap();
+    let [first, second, _, last] = &scene.details()[..] else { panic!("four details") };
+    assert_eq!([first, second], [1, 2].map(|right| Event::Further { source, right }).each_ref());
+    assert_eq!(last, &Event::Waiting { source });
+}
+
+#[test]
+fn details_are_bounded_too() {
+    let mut scene = Scene::new();
+    for number in 0..10_000 {
+        scene.knock(&format!("2001:db8::{number:x}"), &SSH[..1]);
+    }
+    assert!(scene.details().len() <= 20);
 }
 
 #[test]

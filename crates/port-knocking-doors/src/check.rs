@@ -6,8 +6,12 @@ use crate::{
     config::{Config, Hearing, origin::Origin},
     firewall,
     report::{knocks, seconds},
+    wrap::wrap,
 };
 use doorknock::errors::in_one_line;
+
+/// The longest line, less what continues a sentence is indented by.
+const WIDTH: usize = 76;
 
 /// The answer.
 #[derive(Debug)]
@@ -36,21 +40,38 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         Hearing::Capture => "capture: packet sockets on all interfaces, no port needs opening",
         Hearing::Sockets => "sockets: the knock ports must be open in the firewall",
     };
-    let _ = writeln!(text, "knocks are heard with {hearing}");
+    paragraph(&mut text, &format!("knocks are heard with {hearing}"));
     let chosen = firewall::choose(config).await;
     let would_work = chosen.is_ok();
     match chosen {
         Ok(choice) => {
-            let _ = writeln!(text, "doors are opened by {}, because {}", choice.kind, choice.why);
+            paragraph(&mut text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
+            match firewall::obstacles(config, &choice).await {
+                Ok(found) => found.iter().for_each(|one| paragraph(&mut text, &format!("warning: {one}"))),
+                Err(error) => paragraph(
+                    &mut text,
+                    &format!(
+                        "not looked at: whether another firewall keeps a door closed, or leaves it open ({}); \
+                         root can see that",
+                        in_one_line(&error)
+                    ),
+                ),
+            }
         }
-        Err(error) => {
-            let _ = writeln!(text, "no door can be opened: {}", in_one_line(&error));
-        }
+        Err(error) => paragraph(&mut text, &format!("no door can be opened: {}", in_one_line(&error))),
     }
     for warning in &config.warnings {
-        let _ = writeln!(text, "warning: {warning}");
+        paragraph(&mut text, &format!("warning: {warning}"));
     }
     Checked { text, would_work }
+}
+
+/// A sentence, on lines that fit on a terminal.
+fn paragraph(text: &mut String, sentence: &str) {
+    for (number, line) in wrap(sentence, WIDTH).iter().enumerate() {
+        let indent = if number == 0 { "" } else { "    " };
+        let _ = writeln!(text, "{indent}{line}");
+    }
 }
 
 fn settings(text: &mut String, config: &Config) {

@@ -44,7 +44,7 @@ The configuration file is explained by --show-configuration-file-help.";
 ///
 /// With no command it runs the daemon, in the foreground.
 #[derive(Debug, Parser)]
-#[command(name = "port-knocking-doors", version, after_help = AFTER_HELP, max_term_width = 90)]
+#[command(name = "port-knocking-doors", version, after_help = AFTER_HELP, max_term_width = 80)]
 struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -61,29 +61,29 @@ struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default, Eq, PartialEq)]
 struct Settings {
     /// Set configuration file path
-    #[arg(short, long, global = true)]
+    #[arg(short, long)]
     conf: Option<PathBuf>,
 
     /// The magic sequence, between 5 and 20 UDP ports: "10001,10002,10003,10004,10005"
-    #[arg(short, long, global = true)]
+    #[arg(short, long)]
     magic_seq: Option<String>,
 
     /// The ports to control: "22" or "22,80,8080"
-    #[arg(short, long, global = true)]
+    #[arg(short, long)]
     ports: Option<String>,
 
     /// Log more; twice for even more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show the configuration in force and what it would do on this machine; touch nothing
-    Check,
+    Check(Settings),
     /// Take our nftables table away, when the daemon does not run
     RemoveGate,
     /// Show it all in a private network: knocks, a door, the kernel's rules
@@ -106,9 +106,13 @@ pub fn run() -> ExitCode {
     if cli.set_configuration_file_in_home {
         return write_default_file();
     }
+    let settings = cli.settings;
     match cli.command {
-        None => run_daemon(&cli.settings),
-        Some(Command::Check) => run_check(&cli.settings),
+        None => run_daemon(&settings),
+        Some(Command::Check(after)) => run_check(&settings.then(after)),
+        Some(_) if settings != Settings::default() => {
+            complain(WRONG, "the options of the daemon mean nothing to this command; leave them out")
+        }
         Some(Command::RemoveGate) => remove_gate(),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::DemoClient { arguments }) => doorknock::cli::run(arguments),
@@ -122,6 +126,16 @@ pub fn command() -> clap::Command {
 }
 
 impl Settings {
+    /// These, and where it says something, what comes after.
+    fn then(self, after: Self) -> Self {
+        Self {
+            conf: after.conf.or(self.conf),
+            magic_seq: after.magic_seq.or(self.magic_seq),
+            ports: after.ports.or(self.ports),
+            verbose: after.verbose.max(self.verbose),
+        }
+    }
+
     fn surroundings(&self) -> Surroundings {
         Surroundings {
             conf: self.conf.clone(),

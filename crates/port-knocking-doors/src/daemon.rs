@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
-    firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
+    firewall::{Choice, Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report::{self, Told},
     supervisor::Supervisor,
@@ -56,6 +56,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     report::starting(&config, &choice);
     let mut plan = config.plan.clone();
     let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;
+    let mut kind = choice.kind;
     let mut firewalld_comes = Box::pin(async move { choice.firewalld_comes().await });
     let mut may_come = true;
     let mut supervisor = Supervisor::ready();
@@ -87,7 +88,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
             },
             choice = &mut firewalld_comes, if may_come => {
                 may_come = false;
-                change_firewall(&mut keeper, &mut firewall, &choice, plan.clone(), clock).await;
+                kind = change_firewall(&mut keeper, &mut firewall, kind, &choice, plan.clone(), clock).await;
             }
             () = supervisor.due() => supervisor.alive(),
             () = has_room(&firewall.orders), if full => {}
@@ -101,6 +102,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
 
     supervisor.stopping();
     firewall.end(PATIENCE).await;
+    report::stopped(kind, &plan);
     Ok(())
 }
 
@@ -164,21 +166,27 @@ async fn reload_into(
     Some(config.plan)
 }
 
-/// Goes over to another firewall, with everything that runs. If that cannot be, nothing changes.
+/// Goes over to another firewall, with everything that runs. If that cannot be, nothing changes. Gives
+/// which it is in the end.
 async fn change_firewall(
     keeper: &mut Doorkeeper,
     firewall: &mut Firewall,
+    kind: Kind,
     choice: &Choice,
     plan: Plan,
     clock: Clock,
-) {
+) -> Kind {
     match Firewall::start(choice, plan, clock).await {
         Ok(new) => {
             report::other_firewall(choice);
             std::mem::replace(firewall, new).retire(PATIENCE).await;
             keeper.restate();
+            choice.kind
         }
-        Err(error) => report::no_other_firewall(&error),
+        Err(error) => {
+            report::no_other_firewall(&error);
+            kind
+        }
     }
 }
 

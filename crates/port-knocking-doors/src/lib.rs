@@ -29,5 +29,6 @@ mod readiness;
 mod report;
 mod sockopt;
 mod supervisor;
+mod wrap;
 
 pub use netlink::NetlinkError;

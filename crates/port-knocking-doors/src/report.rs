@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::{Config, Hearing},
-    firewall::{Choice, News},
+    firewall::{Choice, Kind, News, plan::Plan},
 };
 
 /// What the core has to hear of the firewall's news.
@@ -96,14 +96,34 @@ pub(crate) fn event(event: &Event, now: Moment) {
             %door, %source,
             "never opened: door {door} for {source}; the firewall did not do it in time"
         ),
-        Event::Wrong { source, port, after } => info!(
+        Event::Further { source, right } => {
+            debug!(%source, right, "{source} has knocked right {right} times")
+        }
+        Event::Waiting { source } => {
+            debug!(%source, "ignored: {source} knocked while it had to be quiet; its time begins anew");
+        }
+        Event::Wrong { source, port, after, quiet } => info!(
             %source, port, after,
-            "wrong knock: {source} on port {port}, after {after} right ones; it has to wait"
+            "wrong knock: {source} on port {port}, after {after} right ones; ignored until it has been quiet \
+             for {}",
+            seconds(*quiet)
         ),
         Event::MoreWrong(count) => info!(count, "refused: {count} more knocks in the last minute"),
         Event::NoRoom(Admission { door, source }) => error!(
             %door, %source,
             "not opened: door {door} for {source}; too many doors are open at once"
+        ),
+    }
+}
+
+/// The daemon stops in order.
+pub(crate) fn stopped(kind: Kind, plan: &Plan) {
+    match (kind, plan.remove_on_exit) {
+        (Kind::Firewalld, _) => info!("stopped; open doors close on time"),
+        (Kind::Nftables, true) => info!("stopped; the gate is gone"),
+        (Kind::Nftables, false) => info!(
+            "stopped; the gate stays, and open doors close on time; to take it away: port-knocking-doors \
+             remove-gate"
         ),
     }
 }

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::wrap::wrap;
+
 /// One key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -25,7 +27,8 @@ pub const TOP: &[Key] = &[
         shape: "list of TCP ports",
         default: Some("[22]"),
         help: "The TCP ports that are opened for those who knock. Together with opening_sequence this is \
-               the door called \"default\". May be left out together with it if there are [[doors]].",
+               the door called \"default\". A file names both, or has [[doors]]; the defaults are for when there \
+               is no file.",
     },
     Key {
         name: "opening_sequence",
@@ -246,22 +249,6 @@ ports = [\"22/tcp\", \"60000-60010/udp\"]
 sequence = [40871, 12903, 55012, 7741, 31337, 20666] # choose your own
 open_for = 30
 ";
-
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let fits = |line: &String| line.is_empty() || line.chars().count().saturating_add(word.len()) < width;
-        match lines.last_mut().filter(|line| fits(line)) {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
 
 #[cfg(test)]
 mod tests {

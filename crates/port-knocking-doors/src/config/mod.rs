@@ -128,7 +128,12 @@ impl Config {
         match find_file(surroundings)? {
             Some((path, text)) => {
                 let file = file::parse(&path, &text)?;
-                Self::resolve(surroundings, file, Some(path))
+                let mut config = Self::resolve(surroundings, file, Some(path.clone()))?;
+                let etc = PathBuf::from(IN_ETC);
+                if surroundings.conf.is_none() && path != etc && etc.exists() {
+                    config.warnings.push(Warning::Shadowed(etc));
+                }
+                Ok(config)
             }
             None => Self::resolve(surroundings, File::default(), None),
         }
@@ -425,7 +430,7 @@ pub fn path_in_home(home: Option<&Path>) -> Option<PathBuf> {
 fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, String)>, ConfigError> {
     if let Some(path) = &surroundings.conf {
         let text = file::read(path)?.ok_or_else(|| {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let source = std::io::Error::from_raw_os_error(libc::ENOENT);
             ConfigError::Read { path: path.clone(), source }
         })?;
         return Ok(Some((path.clone(), text)));

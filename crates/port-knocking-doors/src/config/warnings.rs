@@ -1,5 +1,7 @@
 //! What is allowed and unwise.
 
+use std::path::PathBuf;
+
 use doors_core::{
     access::Rules,
     door::{DoorName, Sequence},
@@ -31,6 +33,9 @@ pub enum Warning {
         /// How many different ports its sequence has.
         len: usize,
     },
+    /// There is another file, which is not read.
+    #[error("{} exists too and is not read", .0.display())]
+    Shadowed(PathBuf),
     /// A key that the chosen firewall does not know.
     #[error("`{0}` has no effect with firewall = \"firewalld\"")]
     OnlyGate(&'static str),
@@ -55,7 +60,7 @@ pub(super) fn of(rules: &Rules, plan: &Plan, hearing: Hearing, firewall: Firewal
                 _ => false,
             })
         };
-        if ports == Sequence::PUBLISHED || ports == EXAMPLE_SEQUENCE {
+        if ports == Sequence::PUBLISHED || EXAMPLE_SEQUENCE.starts_with(ports) {
             warnings.push(Warning::Published(door.name.clone()));
         } else if steps(1) || steps(-1) {
             warnings.push(Warning::Neighbours(door.name.clone()));

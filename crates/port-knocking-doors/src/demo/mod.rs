@@ -27,6 +27,10 @@ pub(crate) struct Options {
 /// Runs the demo. Says with 0 that everything was as it must be.
 pub(crate) fn run(options: &Options) -> ExitCode {
     let screen = Screen::new();
+    if options.firewalld && !rustix::process::geteuid().is_root() {
+        screen.wrong("a real firewalld runs for root only; leave --firewalld out, or run the demo as root");
+        return ExitCode::FAILURE;
+    }
     // Before any thread is started: a user namespace is entered by the whole process or not at all.
     let told = lab::become_root()
         .map_err(story::DemoError::from)

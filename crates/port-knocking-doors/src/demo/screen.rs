@@ -4,6 +4,8 @@ use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::wrap::wrap;
+
 /// Prints the steps of the demo.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
@@ -56,7 +58,7 @@ impl Screen {
     /// A line of the daemon's log, without its date.
     pub(super) fn log(self, line: &str) {
         let line = line.split_once("Z ").map_or(line, |(_, rest)| rest).trim();
-        for (number, part) in wrapped(line, 64).into_iter().enumerate() {
+        for (number, part) in wrap(line, 64).into_iter().enumerate() {
             let lead = if number == 0 { "daemon│" } else { "      │" };
             self.print(&format!("   {0}{lead} {part}{0:#}\n", self.quiet));
         }
@@ -73,7 +75,7 @@ impl Screen {
     /// What firewalld holds.
     pub(super) fn firewalld(self, text: &str) {
         for line in text.lines() {
-            for part in wrapped(line, 64) {
+            for part in wrap(line, 64) {
                 self.print(&format!("   {0}firewalld│{0:#} {1}{part}{1:#}\n", self.quiet, self.grant));
             }
         }
@@ -83,19 +85,4 @@ impl Screen {
         // A reader that has gone away has seen enough.
         let _ = anstream::stdout().write_all(text.as_bytes());
     }
-}
-
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count().saturating_add(word.chars().count()) < width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

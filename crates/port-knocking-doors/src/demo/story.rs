@@ -111,7 +111,10 @@ impl Story {
         self.must_be_closed(CLIENT, "the client, anew,")?;
         self.must_echo(&mut session, "the connection made before lives on")?;
 
-        self.step("Even with the daemon killed, the kernel closes the door on time");
+        self.step(match self.firewalld {
+            Some(_) => "Even with the daemon killed, firewalld closes the door on time",
+            None => "Even with the daemon killed, the kernel closes the door on time",
+        });
         self.knock()?;
         self.hear("opened:")?;
         let opened = Instant::now();

@@ -2,10 +2,14 @@
 
 use std::{fmt, time::Duration};
 
-use super::FirewallError;
+use super::{
+    FirewallError,
+    firewalld::{self, bus::Bus},
+    nftables,
+};
 use crate::{
     config::{Config, FirewallChoice},
-    firewall::firewalld::bus::Bus,
+    netlink::NetlinkError,
 };
 use doorknock::errors::in_one_line;
 
@@ -60,6 +64,18 @@ impl Choice {
     }
 }
 
+/// What makes knocking pointless, as far as can be seen: ports that stay open to everybody, or closed.
+/// Touches nothing.
+///
+/// # Errors
+/// If the kernel does not let us look.
+pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<String>, NetlinkError> {
+    match choice.kind {
+        Kind::Firewalld => Ok(firewalld::obstacles_with_firewalld(&config.plan).await),
+        Kind::Nftables => nftables::obstacles(&config.plan, choice.firewalld_runs).await,
+    }
+}
+
 /// Chooses as the configuration says. Touches nothing.
 ///
 /// # Errors
@@ -80,7 +96,8 @@ pub async fn choose(config: &Config) -> Result<Choice, FirewallError> {
             (Kind::Nftables, "firewalld is not on the system bus".to_owned())
         }
         (FirewallChoice::Auto, Err(error)) => {
-            (Kind::Nftables, format!("there is no system bus to find firewalld on ({error})"))
+            tracing::debug!("the system bus: {error}");
+            (Kind::Nftables, "there is no system bus to find firewalld on".to_owned())
         }
         (FirewallChoice::Firewalld, Err(error)) => return Err(FirewallError::NoBus(error.clone())),
         (FirewallChoice::Firewalld, Ok(_)) => (Kind::Firewalld, "the configuration says so".to_owned()),

@@ -19,6 +19,7 @@ use std::{io, thread, time::Duration};
 use doors_core::{door::Admission, limits, packet::Link, time::Moment};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::choice::obstacles;
 pub use self::choice::{Choice, Kind, choose};
 use self::{nftables::GateError, plan::Plan};
 use crate::clock::Clock;
@@ -170,9 +171,9 @@ fn work(
     runtime.block_on(async {
         match choice.kind {
             Kind::Nftables => match nftables::Worker::start(plan, clock, news) {
-                Ok(mut worker) => {
+                Ok(worker) => {
                     let _ = ready.send(Ok(()));
-                    worker.say_what_stands_in_the_way(choice.firewalld_runs).await;
+                    worker.say_what_stands_in_the_way(choice.firewalld_runs);
                     worker.run(orders).await;
                 }
                 Err(error) => drop(ready.send(Err(error.into()))),

@@ -85,6 +85,16 @@ fn options_may_come_before_or_after_the_command() {
 }
 
 #[test]
+fn options_that_a_command_has_no_use_for_are_wrong() {
+    let home = TempDir::new().unwrap();
+    for command in ["demo", "remove-gate"] {
+        let message = wrong(program(home.path()).args(["--ports", "80", command]));
+        assert!(message.contains("mean nothing to this command"), "{message}");
+        assert!(wrong(program(home.path()).args([command, "--ports", "80"])).contains("--ports"));
+    }
+}
+
+#[test]
 fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
     let home = TempDir::new().unwrap();
     for (value, why) in [
@@ -122,7 +132,7 @@ fn a_file_that_cannot_be_used_is_never_passed_over() {
     let home = TempDir::new().unwrap();
     let missing = home.path().join("missing.toml");
     let message = wrong(program(home.path()).arg("--conf").arg(&missing));
-    assert!(message.contains("missing.toml: ") && message.contains("not found"), "{message}");
+    assert!(message.contains("missing.toml: ") && message.contains("No such file"), "{message}");
 
     let path = file(&home, ".port_knocker.toml", GOOD, 0o602);
     let message = wrong(&mut program(home.path()));

@@ -18,6 +18,8 @@ fn a_stop_leaves_the_gate_and_open_doors_close_on_time() {
         house.start(&gate("max_opened_door_duration = 3"));
         house.knock(CLIENT[0], &SEQUENCE);
         house.hear("opened:");
+        house.daemon().signal(signal).unwrap();
+        house.hear("stopped; the gate stays");
         assert_eq!(house.end(signal).code(), Some(0));
         assert!(house.is_open(CLIENT[0]));
         assert!(!house.is_open(STRANGER[0]));
@@ -227,7 +229,7 @@ fn the_supervisor_hears_that_we_are_ready_alive_and_stopping() {
 
 #[test]
 fn the_journal_gets_the_log_with_its_fields() {
-    let mut house = House::new();
+    let house = House::new();
     let place = house.directory.path().join("journal");
     fs::create_dir(&place).unwrap();
     let journal = UnixDatagram::bind(place.join("socket")).unwrap();

@@ -1,7 +1,7 @@
 //! The real daemon, as a program, on the real kernel, with a real firewalld and real clients, in
 //! private networks that each test makes and that vanish with it.
 //!
-//! A test that cannot run fails: it needs to be root, or to run within a user namespace, and the
+//! A test that cannot run fails: it needs to be root, because a real firewalld does, and the
 //! programs `nft`, `firewalld` and `dbus-daemon`. `cargo xtask test` sees to all of that.
 #![allow(
     clippy::arithmetic_side_effects,

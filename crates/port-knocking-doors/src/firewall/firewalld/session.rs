@@ -276,6 +276,15 @@ async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<String> {
     })
 }
 
+/// The same, for somebody who is not connected yet.
+pub(crate) async fn obstacles_with_firewalld(plan: &Plan) -> Vec<String> {
+    let connected = async { Bus::connect().await?.firewalld().await };
+    match connected.await {
+        Ok(firewalld) => obstacles(&firewalld, plan).await,
+        Err(error) => vec![format!("cannot reach firewalld: {}", in_one_line(&error))],
+    }
+}
+
 /// What makes knocking pointless with the gate while firewalld runs beside it: ports that it closes.
 pub(crate) async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
     let asked = async {

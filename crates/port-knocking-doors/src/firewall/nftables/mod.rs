@@ -12,6 +12,7 @@ mod snapshot;
 
 use std::time::Duration;
 
+use doorknock::errors::in_one_line;
 use doors_core::door::Admission;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -52,22 +53,22 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Says which doors another firewall keeps closed, so that no knock can open them.
-    pub(super) async fn say_what_stands_in_the_way(&mut self, firewalld_runs: bool) {
-        let plan = self.gate.plan().clone();
-        match foreign::obstacles(&plan, firewalld_runs) {
-            Ok(found) => found.into_iter().for_each(|warning| self.tell(News::Warning(warning))),
-            Err(error) => self.failed("see whether another firewall closes the doors".to_owned(), &error),
-        }
-        if firewalld_runs {
-            let news = self.news.clone();
-            // firewalld may be slow, and nobody has to wait for this.
-            tokio::spawn(async move {
-                for warning in obstacles_beside_firewalld(&plan).await {
-                    let _ = news.send(News::Warning(warning));
+    /// Says which doors another firewall keeps closed, so that no knock can open them. firewalld may be
+    /// slow, and nobody has to wait for this.
+    pub(super) fn say_what_stands_in_the_way(&self, firewalld_runs: bool) {
+        let (plan, news) = (self.gate.plan().clone(), self.news.clone());
+        tokio::spawn(async move {
+            let told = match obstacles(&plan, firewalld_runs).await {
+                Ok(found) => found.into_iter().map(News::Warning).collect(),
+                Err(error) => {
+                    let what = "see whether another firewall closes the doors".to_owned();
+                    vec![News::Failed { what, why: in_one_line(&error) }]
                 }
-            });
-        }
+            };
+            for one in told {
+                let _ = news.send(one);
+            }
+        });
     }
 
     /// Works until the orders end.
@@ -195,13 +196,22 @@ impl Worker {
     }
 
     fn failed(&self, what: String, error: &NetlinkError) {
-        self.tell(News::Failed { what, why: doorknock::errors::in_one_line(error) });
+        self.tell(News::Failed { what, why: in_one_line(error) });
     }
 
     fn tell(&self, news: News) {
         // Nobody listens any more only when the daemon ends.
         let _ = self.news.send(news);
     }
+}
+
+/// Which doors another firewall keeps closed, as far as can be seen.
+pub(crate) async fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Vec<String>, NetlinkError> {
+    let mut found = foreign::obstacles(plan, firewalld_runs)?;
+    if firewalld_runs {
+        found.extend(obstacles_beside_firewalld(plan).await);
+    }
+    Ok(found)
 }
 
 fn in_a_while(wait: Duration) -> Instant {
