@@ -28,6 +28,9 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut test = cargo(&["test", "--workspace", "--locked"]);
     // A snapshot that differs is a failure, not a proposal.
     test.env("INSTA_UPDATE", "no").env("RUST_BACKTRACE", "0");
+    // Where Debian keeps the programs of the firewall, and not every shell looks.
+    let path = std::env::var("PATH").unwrap_or_default();
+    test.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     step("tests", test)
 }
 
