@@ -225,6 +225,7 @@ impl Doorkeeper {
 
     /// Says once more what has to be true: another firewall makes it so from here on.
     pub fn restate(&mut self) {
+        self.doors.doubt();
         for (admission, running) in self.doors.iter() {
             self.changes.push_back(Change::Open {
                 admission: admission.clone(),

@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
-    firewall::{Choice, Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
+    firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report::{self, Told},
     supervisor::Supervisor,
@@ -22,6 +22,9 @@ use crate::{
 
 /// How long an orderly stop waits for the firewall.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// After a failure to go over to another firewall, the next try comes this much later.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +60,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let mut plan = config.plan.clone();
     let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;
     let mut kind = choice.kind;
-    let mut firewalld_comes = Box::pin(async move { choice.firewalld_comes().await });
+    let mut firewalld_comes = Box::pin(firewalld_comes(choice.clone(), Duration::ZERO));
     let mut may_come = true;
     let mut supervisor = Supervisor::ready();
     report::ready();
@@ -86,9 +89,14 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Some(news) => hear_firewall(&mut keeper, news, clock),
                 None => return Err(RunError::FirewallEnded),
             },
-            choice = &mut firewalld_comes, if may_come => {
-                may_come = false;
-                kind = change_firewall(&mut keeper, &mut firewall, kind, &choice, plan.clone(), clock).await;
+            new = &mut firewalld_comes, if may_come => {
+                match change_firewall(&mut keeper, &mut firewall, &new, plan.clone(), clock).await {
+                    Ok(()) => (kind, may_come) = (new.kind, false),
+                    Err(error) => {
+                        report::no_other_firewall(&error);
+                        firewalld_comes.set(self::firewalld_comes(choice.clone(), AGAIN));
+                    }
+                }
             }
             () = supervisor.due() => supervisor.alive(),
             () = has_room(&firewall.orders), if full => {}
@@ -101,7 +109,9 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     }
 
     supervisor.stopping();
-    firewall.end(PATIENCE).await;
+    for news in firewall.end(PATIENCE).await {
+        report::news(news);
+    }
     report::stopped(kind, &plan);
     Ok(())
 }
@@ -166,28 +176,28 @@ async fn reload_into(
     Some(config.plan)
 }
 
-/// Goes over to another firewall, with everything that runs. If that cannot be, nothing changes. Gives
-/// which it is in the end.
+/// Returns when firewalld comes to take over, if it is to, and not before some time has passed.
+async fn firewalld_comes(choice: Choice, not_before: Duration) -> Choice {
+    tokio::time::sleep(not_before).await;
+    choice.firewalld_comes().await
+}
+
+/// Goes over to another firewall, with everything that runs. If that cannot be, nothing changes.
 async fn change_firewall(
     keeper: &mut Doorkeeper,
     firewall: &mut Firewall,
-    kind: Kind,
     choice: &Choice,
     plan: Plan,
     clock: Clock,
-) -> Kind {
-    match Firewall::start(choice, plan, clock).await {
-        Ok(new) => {
-            report::other_firewall(choice);
-            std::mem::replace(firewall, new).retire(PATIENCE).await;
-            keeper.restate();
-            choice.kind
-        }
-        Err(error) => {
-            report::no_other_firewall(&error);
-            kind
-        }
+) -> Result<(), FirewallError> {
+    let started = tokio::time::timeout(PATIENCE, Firewall::start(choice, plan, clock)).await;
+    let new = started.unwrap_or(Err(FirewallError::Silent))?;
+    report::other_firewall(choice);
+    for news in std::mem::replace(firewall, new).retire(PATIENCE).await {
+        report::news(news);
     }
+    keeper.restate();
+    Ok(())
 }
 
 /// What the supervisor or the administrator wishes.

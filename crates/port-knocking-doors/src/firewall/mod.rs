@@ -101,6 +101,9 @@ pub enum FirewallError {
         /// The zones that there are.
         known: String,
     },
+    /// It does not say whether it works.
+    #[error("it does not answer")]
+    Silent,
     /// The thread or its runtime.
     #[error("cannot start the thread that works on the firewall")]
     Thread(#[source] io::Error),
@@ -134,23 +137,29 @@ impl Firewall {
         }
     }
 
-    /// Another firewall has taken over: takes away what guards the ports.
-    pub(crate) async fn retire(self, patience: Duration) {
+    /// Another firewall has taken over: takes away what guards the ports. Gives what there is to say.
+    pub(crate) async fn retire(self, patience: Duration) -> Vec<News> {
         let _ = self.orders.send(Order::Retire).await;
-        self.end(patience).await;
+        self.end(patience).await
     }
 
-    /// Waits until everything that was ordered is done, at most `patience`.
-    pub(crate) async fn end(self, patience: Duration) {
+    /// Waits until everything that was ordered is done, at most `patience`. Gives what there is to say.
+    pub(crate) async fn end(mut self, patience: Duration) -> Vec<News> {
         let (done, is_done) = oneshot::channel();
-        if self.orders.send(Order::End(done)).await.is_ok() {
-            let _ = tokio::time::timeout(patience, is_done).await;
+        let mut told = Vec::new();
+        if self.orders.send(Order::End(done)).await.is_ok()
+            && tokio::time::timeout(patience, is_done).await.is_err()
+        {
+            let what = "finish everything that the firewall was asked for".to_owned();
+            told.push(News::Failed { what, why: "it takes too long".to_owned() });
         }
         drop(self.orders);
+        told.extend(std::iter::from_fn(|| self.news.try_recv().ok()));
         // A thread that hangs ends with the process.
         if self.thread.is_finished() {
             let _ = self.thread.join();
         }
+        told
     }
 }
 
@@ -167,12 +176,14 @@ fn work(
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(FirewallError::Thread(error)))),
     };
-    // Whether anybody still waits to hear it is his affair.
+    // If nobody waits for it any more, it is not wanted.
     runtime.block_on(async {
         match choice.kind {
             Kind::Nftables => match nftables::Worker::start(plan, clock, news) {
                 Ok(worker) => {
-                    let _ = ready.send(Ok(()));
+                    if ready.send(Ok(())).is_err() {
+                        return;
+                    }
                     worker.say_what_stands_in_the_way(choice.firewalld_runs);
                     worker.run(orders).await;
                 }
@@ -180,7 +191,9 @@ fn work(
             },
             Kind::Firewalld => match firewalld::Worker::start(plan, clock, news).await {
                 Ok(worker) => {
-                    let _ = ready.send(Ok(()));
+                    if ready.send(Ok(())).is_err() {
+                        return;
+                    }
                     worker.run(orders).await;
                 }
                 Err(error) => drop(ready.send(Err(error))),

@@ -314,6 +314,44 @@ fn a_zone_that_does_not_exist_is_an_error_that_names_those_that_do() {
 }
 
 #[test]
+fn a_reload_with_an_unknown_zone_keeps_the_zone_of_before() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 60"));
+    house.write(&config("max_opened_door_duration = 60\nzone = \"pubic\""));
+    house.daemon().signal(Signal::HUP).unwrap();
+    let line = house.hear("cannot use the zone pubic");
+    assert!(line.contains("public"), "{line}");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+
+    house.write(&config("max_opened_door_duration = 60\nzone = \"dmz\""));
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.until("the rule is in the other zone", |house| {
+        house.firewall_cmd(&["--zone=dmz", "--list-rich-rules"]).contains(CLIENT[0])
+    });
+    house.until("and only there", |house| rules(house).is_empty());
+}
+
+#[test]
+fn a_reload_closes_doors_that_are_gone() {
+    let mut house = House::with_firewalld();
+    let door = |name: &str, first: u16| {
+        format!(
+            "[[doors]]\nname = \"{name}\"\nports = [\"22/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = 60\n"
+        )
+    };
+    house.start(&format!("{}{}", door("a", 100), door("b", 200)));
+    house.knock(CLIENT[0], &[100, 2, 3, 4, 6]);
+    house.hear("opened: door a");
+    house.write(&door("b", 200));
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("closed: door a");
+    house.until("there is no rule", |house| rules(house).is_empty());
+    assert!(!house.is_open(CLIENT[0]));
+}
+
+#[test]
 fn firewalld_wanted_without_a_bus_is_an_error() {
     let house = House::new();
     let path = house.write(&config("firewall = \"firewalld\""));

@@ -30,11 +30,14 @@ fn a_stop_leaves_the_gate_and_open_doors_close_on_time() {
 #[test]
 fn a_stop_takes_the_gate_away_if_the_configuration_says_so() {
     let mut house = House::new();
-    house.start(&gate("on_exit = \"remove\""));
-    assert!(!house.is_open(CLIENT[0]));
-    house.end(Signal::TERM);
+    // Again and again, because whoever puts the gate back when it is touched might do so now.
+    for _ in 0..10 {
+        house.start(&gate("on_exit = \"remove\""));
+        assert!(!house.is_open(CLIENT[0]));
+        house.end(Signal::TERM);
+        assert!(house.table().contains("No such file or directory"));
+    }
     assert!(house.is_open(CLIENT[0]));
-    assert!(house.table().contains("No such file or directory"));
 }
 
 #[test]

@@ -42,12 +42,16 @@ impl Bus {
         Ok(bus.name_has_owner(BusName::try_from(FIREWALLD)?).await?)
     }
 
-    /// Returns when firewalld is there.
+    /// Returns when firewalld is there and at work.
+    ///
+    /// It takes its name before it has loaded its rules, and may fail in between. Only an answer shows
+    /// that it guards anything.
     pub(crate) async fn firewalld_comes(&self) -> zbus::Result<()> {
         let bus = DBusProxy::new(&self.connection).await?;
         let mut owners = bus.receive_name_owner_changed_with_args(&[(0, FIREWALLD)]).await?;
+        let firewalld = self.firewalld().await?;
         // It may have come before we listened.
-        while !self.firewalld_runs().await? {
+        while !self.firewalld_runs().await? || firewalld.main.default_zone().await.is_err() {
             owners.next().await.ok_or(zbus::Error::InterfaceNotFound)?;
         }
         Ok(())

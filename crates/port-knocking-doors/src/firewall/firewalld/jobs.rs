@@ -29,12 +29,14 @@ pub(super) struct Waiting {
     pub(super) tries: u32,
     /// Whether somebody has just knocked for it, and wants to know.
     pub(super) fresh: bool,
+    /// Whether it is only to set right what a slow call made of its time.
+    pub(super) corrected: bool,
 }
 
 impl Jobs {
     /// Somebody has knocked: this goes before everything that is only put back.
     pub(super) fn add_fresh(&mut self, admission: Admission) {
-        let known = self.waiting.insert(admission.clone(), Waiting { tries: 0, fresh: true });
+        let known = self.waiting.insert(admission.clone(), Waiting { fresh: true, ..Waiting::default() });
         match known {
             // It keeps its place, unless it waits for a retry.
             Some(Waiting { fresh: true, .. }) if self.queue.contains(&admission) => {}
@@ -61,6 +63,14 @@ impl Jobs {
             None => drop(self.waiting.insert(admission.clone(), Waiting::default())),
         }
         self.queue.push_back(admission);
+    }
+
+    /// It is true, but for its time.
+    pub(super) fn correct(&mut self, admission: Admission) {
+        if !self.waiting.contains_key(&admission) {
+            self.waiting.insert(admission.clone(), Waiting { corrected: true, ..Waiting::default() });
+            self.queue.push_back(admission);
+        }
     }
 
     /// It did not work: once more, later.

@@ -57,8 +57,10 @@ impl Worker {
 
     /// Works until the orders end.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut told = false;
         loop {
             if let Some(session) = self.session.take() {
+                told = false;
                 match session.run(&mut self.state, &mut orders).await {
                     Ended::Orders => return,
                     Ended::Bus => self.state.lost("the system bus is gone"),
@@ -71,7 +73,15 @@ impl Worker {
                 },
                 () = tokio::time::sleep(BUS_RETRY) => {
                     if let Ok(bus) = Bus::connect().await {
-                        self.session = Session::open(bus, &mut self.state).await.ok();
+                        match Session::open(bus, &mut self.state).await {
+                            Ok(session) => self.session = Some(session),
+                            Err(error) if !told => {
+                                told = true;
+                                let what = "work with firewalld again".to_owned();
+                                self.state.tell(News::Failed { what, why: in_one_line(&error) });
+                            }
+                            Err(_) => {}
+                        }
                     }
                 }
             }

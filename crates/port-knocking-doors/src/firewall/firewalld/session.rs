@@ -54,6 +54,7 @@ struct Work {
 /// What came of it.
 enum Finished {
     Task { outcome: Outcome, zones: Option<Zones> },
+    Zone(String, zbus::Result<Vec<String>>),
     Obstacles(Vec<String>),
     Look(zbus::Result<Vec<(String, Vec<String>)>>),
     Removed(Vec<(String, String, zbus::Result<String>)>),
@@ -130,16 +131,24 @@ impl Session {
     fn next_work(&mut self, state: &mut State) -> Option<Work> {
         let firewalld = self.firewalld.clone();
         let zones = self.zones.clone();
+        if let Some(zone) = state.new_zone() {
+            let progress = Box::pin(async move {
+                let all = firewalld.zones.all().await;
+                Finished::Zone(zone, all)
+            });
+            return Some(Work { task: None, progress });
+        }
         if let Some((admission, waiting, task)) = state.next_task() {
             let progress = Box::pin(async move {
-                let (installed, closing, began) = (task.installed.clone(), task.closing, task.clock.now());
+                let (installed, closing) = (task.installed.clone(), task.closing.is_some());
                 match find_zones(&firewalld, zones).await {
                     Ok(zones) => {
                         let outcome = task.run(firewalld, &zones).await;
                         Finished::Task { outcome, zones: Some(zones) }
                     }
                     Err(error) => {
-                        let outcome = Outcome { installed, failure: Some(error), closing, began };
+                        let outcome =
+                            Outcome { installed, failure: Some(error), closing, slowest: Duration::ZERO };
                         Finished::Task { outcome, zones: None }
                     }
                 }
@@ -170,6 +179,15 @@ impl Session {
                 self.zones = zones;
                 let (admission, waiting) = task?;
                 state.done(admission, waiting, outcome);
+                None
+            }
+            Finished::Zone(zone, all) => {
+                // If it does not say, its answer to the first knock will.
+                let known = all.map_or(Ok(()), |all| match all.contains(&zone) {
+                    true => Ok(()),
+                    false => Err(all.join(", ")),
+                });
+                state.zone_is_known(&zone, known);
                 None
             }
             Finished::Obstacles(found) => {

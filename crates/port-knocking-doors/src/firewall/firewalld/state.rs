@@ -42,11 +42,14 @@ pub(super) struct State {
     ledger: Ledger,
     jobs: Jobs,
     installed: BTreeMap<Admission, Installed>,
-    closing: BTreeSet<Admission>,
+    /// Doors to close before their time, with the rules to take out.
+    closing: BTreeMap<Admission, Vec<Rule>>,
     /// Rules of ours that nobody granted in this run, and when they were first seen.
     orphans: BTreeMap<(String, String), Moment>,
     /// What is being put back, and since when.
     restoring: Option<(String, Moment)>,
+    /// The zone of before, while that of a new plan has not been looked at.
+    zone_before: Option<Option<String>>,
     /// Who waits until all is done.
     ending: Vec<oneshot::Sender<()>>,
 }
@@ -60,9 +63,10 @@ impl State {
             ledger: Ledger::default(),
             jobs: Jobs::default(),
             installed: BTreeMap::new(),
-            closing: BTreeSet::new(),
+            closing: BTreeMap::new(),
             orphans: BTreeMap::new(),
             restoring: None,
+            zone_before: None,
             ending: Vec::new(),
         }
     }
@@ -77,10 +81,14 @@ impl State {
             }
             Order::Close { admission } => {
                 self.ledger.strike(&admission);
-                self.closing.insert(admission.clone());
+                // The door may be gone from the plan when its turn comes.
+                self.closing.insert(admission.clone(), self.rules(&admission));
                 self.jobs.add_fresh(admission);
             }
             Order::Follow(plan) => {
+                if plan.zone != self.plan.zone && plan.zone.is_some() {
+                    self.zone_before = Some(self.plan.zone.clone());
+                }
                 self.plan = *plan;
                 // Ports and zones may be others: every grant is made true anew.
                 self.add_all_again();
@@ -145,7 +153,7 @@ impl State {
         let ledger = &self.ledger;
         let closing = &self.closing;
         self.installed
-            .retain(|admission, _| ledger.get(admission, now).is_some() || closing.contains(admission));
+            .retain(|admission, _| ledger.get(admission, now).is_some() || closing.contains_key(admission));
         let holds = |zone: &str, text: &str| {
             held.iter().any(|(name, rules)| name == zone && rules.iter().any(|rule| rule == text))
         };
@@ -203,28 +211,48 @@ impl State {
         count
     }
 
+    /// The rules of a grant.
+    fn rules(&self, admission: &Admission) -> Vec<Rule> {
+        let ports = self.plan.door(&admission.door).map_or(&[][..], |door| &door.ports);
+        ports.iter().map(|ports| Rule { source: admission.source, ports: *ports }).collect()
+    }
+
+    /// Takes the zone of a new plan that has to be looked at before anything is put into it.
+    pub(super) fn new_zone(&self) -> Option<String> {
+        self.zone_before.as_ref().and_then(|_| self.plan.zone.clone())
+    }
+
+    /// Says what came of the look: whether firewalld has the zone, or which it has.
+    pub(super) fn zone_is_known(&mut self, zone: &str, known: Result<(), String>) {
+        let Some(before) = self.zone_before.take() else { return };
+        if let Err(zones) = known {
+            let why = format!("firewalld has no such zone; it has: {zones}; the zone of before stays");
+            self.tell(News::Failed { what: format!("use the zone {zone}"), why });
+            self.plan.zone = before;
+        }
+    }
+
     /// The task that makes the grant as it must be at this moment.
     fn task(&self, admission: &Admission) -> Task {
         let now = self.clock.now();
         let standing = self.ledger.get(admission, now);
-        let ports = self.plan.door(&admission.door).map_or(&[][..], |door| &door.ports);
-        let rules = ports.iter().map(|ports| Rule { source: admission.source, ports: *ports });
         Task {
             source: admission.source,
-            wanted: if standing.is_some() { rules.collect() } else { Vec::new() },
+            wanted: if standing.is_some() { self.rules(admission) } else { Vec::new() },
             zone: self.plan.zone.clone(),
             link: standing.map(|standing| standing.link).unwrap_or_default(),
             until: standing.map_or(now, |standing| standing.until),
-            closing: self.closing.contains(admission),
+            closing: self.closing.get(admission).cloned(),
+            slowest: Duration::ZERO,
             clock: self.clock,
             installed: self.installed.get(admission).cloned().unwrap_or_default(),
         }
     }
 
-    /// Takes what came of a task that began at `began`.
+    /// Takes what came of a task.
     pub(super) fn done(&mut self, admission: Admission, waiting: Waiting, outcome: Outcome) {
         let now = self.clock.now();
-        let Outcome { installed, failure, closing, began } = outcome;
+        let Outcome { installed, failure, closing, slowest } = outcome;
         let is_there = !installed.is_empty();
         match is_there {
             true => drop(self.installed.insert(admission.clone(), installed)),
@@ -234,9 +262,10 @@ impl State {
         match failure {
             None if closing => drop(self.closing.remove(&admission)),
             None => {
-                if is_there && now.remaining(began) > SLOW {
-                    // Its time was counted from when we asked, and may be over by now.
-                    self.jobs.add_again(admission.clone());
+                // The time of a rule was counted from when we asked, and may be over by now. Once is enough:
+                // a firewalld that is always slow is not made faster by asking more.
+                if is_there && slowest > SLOW && !(waiting.corrected && standing) {
+                    self.jobs.correct(admission.clone());
                 }
                 if waiting.fresh {
                     self.tell(News::Done { admission });

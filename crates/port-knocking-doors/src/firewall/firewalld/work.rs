@@ -27,8 +27,11 @@ pub(super) struct Task {
     pub(super) zone: Option<String>,
     /// Until when.
     pub(super) until: Moment,
-    /// Whether the door is to be closed before its time.
-    pub(super) closing: bool,
+    /// The rules to take out, because the door is to be closed before its time; whether or not we know
+    /// that they are there.
+    pub(super) closing: Option<Vec<Rule>>,
+    /// The longest time that an addition has taken.
+    pub(super) slowest: Duration,
     /// How late it is.
     pub(super) clock: Clock,
     /// What is there.
@@ -44,30 +47,38 @@ pub(super) struct Outcome {
     pub(super) failure: Option<zbus::Error>,
     /// Whether the task was to close the door before its time.
     pub(super) closing: bool,
-    /// When the task began.
-    pub(super) began: Moment,
+    /// The longest time that firewalld took to add a rule.
+    pub(super) slowest: Duration,
 }
 
 impl Task {
     /// Does it. It goes on after a failure, so that one bad rule keeps no other door closed.
     pub(super) async fn run(mut self, firewalld: Firewalld, zones: &Zones) -> Outcome {
-        let (mut failure, began) = (None, self.clock.now());
+        let mut failure = None;
         let zone = self.zone.clone().unwrap_or_else(|| zones.of(self.source, self.link));
         for rule in self.wanted.clone() {
             let done = self.put_in(&firewalld, &zone, rule).await;
             failure = failure.or(done.err());
         }
-        let unwanted: Vec<Rule> =
-            self.installed.keys().filter(|rule| !self.wanted.contains(rule)).copied().collect();
+        let mut unwanted: Vec<Rule> = self.closing.iter().flatten().copied().collect();
+        unwanted.extend(self.installed.keys().copied());
+        unwanted.sort_unstable();
+        unwanted.dedup();
+        unwanted.retain(|rule| !self.wanted.contains(rule));
         for rule in unwanted {
-            if let Some((zone, text)) = self.installed.get(&rule).cloned() {
-                match take_out(&firewalld, &zone, rule, text).await {
-                    Ok(()) => drop(self.installed.remove(&rule)),
-                    Err(error) => failure = failure.or(Some(error)),
-                }
+            let (zone, _) = self.installed.get(&rule).cloned().unwrap_or((zone.clone(), Text::First));
+            let mut out = Ok(());
+            // Of a call whose answer never came, nobody knows which text it left.
+            for text in [Text::First, Text::Second] {
+                out = out.and(take_out(&firewalld, &zone, rule, text).await);
+            }
+            match out {
+                Ok(()) => drop(self.installed.remove(&rule)),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Outcome { installed: self.installed, failure, closing: self.closing, began }
+        let closing = self.closing.is_some();
+        Outcome { installed: self.installed, failure, closing, slowest: self.slowest }
     }
 
     /// Puts one rule in with the full time, and then takes out its former text. At no moment is there
@@ -100,7 +111,7 @@ impl Task {
 
     /// Puts a rule in of which a text is there that we do not know the time of.
     async fn replace_unknown(
-        &self,
+        &mut self,
         firewalld: &Firewalld,
         zone: &str,
         rule: Rule,
@@ -123,13 +134,16 @@ impl Task {
         }
     }
 
-    async fn add(&self, firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
+    async fn add(&mut self, firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
         // firewalld counts whole seconds, and 0 would be for ever. The time is that of this moment: the
         // calls before may have taken long.
         let left = self.until.remaining(self.clock.now());
         let up = left.saturating_add(Duration::from_millis(999)).as_secs().max(1);
         let seconds = i32::try_from(up).unwrap_or(i32::MAX);
-        firewalld.zones.add_rich_rule(zone, &rule.text(text), seconds).await.map(drop)
+        let began = self.clock.now();
+        let added = firewalld.zones.add_rich_rule(zone, &rule.text(text), seconds).await;
+        self.slowest = self.slowest.max(self.clock.now().remaining(began));
+        added.map(drop)
     }
 }
 

@@ -124,10 +124,10 @@ impl Gate {
 
     /// Follows another plan. Grants of doors that are in it go on.
     pub(crate) fn follow(&mut self, plan: Plan) -> Result<(), NetlinkError> {
-        let before = std::mem::replace(&mut self.plan, plan);
-        let doors = &self.plan.doors;
-        self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
-        self.replace().inspect_err(|_| self.plan = before)
+        self.plan = plan;
+        // If it fails, every check sees a difference, and tries again.
+        self.intact = Snapshot::default();
+        self.replace()
     }
 
     /// Compares the kernel's table with what it must be, and repairs what is wrong.
@@ -168,6 +168,9 @@ impl Gate {
         make_sessions_known(&self.plan);
         let now = self.clock.now();
         self.ledger.prune(now);
+        // What has no set would make the whole transaction fail.
+        let doors = &self.plan.doors;
+        self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
         let grants = self.ledger.running(now).map(|(admission, _, left)| (admission, left));
         self.socket.request(&ruleset::replace(&self.plan, grants))?;
         self.intact = Snapshot::take(&mut self.socket)?;

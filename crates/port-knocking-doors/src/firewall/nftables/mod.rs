@@ -83,7 +83,9 @@ impl Worker {
                     if count == 0 {
                         return;
                     }
-                    self.work(std::mem::take(&mut batch));
+                    if self.work(std::mem::take(&mut batch)) {
+                        return;
+                    }
                     let soon = if self.refused.is_empty() { self.check_period() } else { REPAIR_EVERY };
                     next_check = next_check.min(in_a_while(soon));
                 }
@@ -100,9 +102,11 @@ impl Worker {
         }
     }
 
-    /// Works on some orders in their order.
-    fn work(&mut self, orders: Vec<Order>) {
+    /// Works on some orders in their order. Says whether it was the end: from there on nothing is put
+    /// back any more.
+    fn work(&mut self, orders: Vec<Order>) -> bool {
         let mut opening = Vec::new();
+        let mut ended = false;
         for order in orders {
             if !matches!(order, Order::Open { .. }) {
                 self.open(std::mem::take(&mut opening));
@@ -127,11 +131,13 @@ impl Worker {
                     if self.gate.plan().remove_on_exit {
                         self.remove();
                     }
+                    ended = true;
                     let _ = done.send(());
                 }
             }
         }
         self.open(opening);
+        ended
     }
 
     fn open(&mut self, grants: Vec<(Admission, Standing)>) {
