@@ -9,7 +9,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use socket2::SockRef;
 
+use super::filter;
 use crate::{
     firewall::plan::address,
     netlink::{
@@ -18,16 +20,19 @@ use crate::{
     },
 };
 
-const NEW_ROUTE: u16 = 24;
+pub(super) const NEW_ROUTE: u16 = 24;
+pub(super) const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 /// `RTN_LOCAL`.
-const LOCAL: u8 = 2;
+pub(super) const LOCAL: u8 = 2;
 /// `RTA_DST`.
 const DESTINATION: u16 = 1;
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
-/// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`.
-const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+/// `RTMGRP_LINK`, and for each family the addresses and the routes: `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE |
+/// RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`. The kernel announces an address before it adds the local route
+/// that makes it the machine's own, so the routes are what counts.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// The machine's own addresses, and a socket that hears when they change.
 #[derive(Debug)]
@@ -46,8 +51,12 @@ impl Addresses {
     }
 
     /// Opens a socket that becomes readable when links or addresses change.
+    ///
+    /// A router changes its routes without end; a filter in the kernel leaves out those that are not local.
     pub(super) fn watch() -> Result<Socket, NetlinkError> {
-        Socket::open_in_groups(Family::Route, GROUPS)
+        let socket = Socket::open_in_groups(Family::Route, GROUPS)?;
+        SockRef::from(&socket).attach_filter(&filter::local_routes()).map_err(NetlinkError::Socket)?;
+        Ok(socket)
     }
 
     /// Reads them again.

@@ -8,6 +8,8 @@
 use doors_core::knock::Knock;
 use socket2::SockFilter;
 
+use super::addresses;
+
 /// `BPF_LD|BPF_W|BPF_ABS` and so on.
 const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
@@ -90,6 +92,25 @@ pub(super) fn payloads() -> Vec<SockFilter> {
         (JUMP_IF_EQUAL, 4, GIVE_UP, u32::from_be_bytes([k0, k1, k2, k3])),
         (LOAD_HALF, 0, 0, 12),
         (JUMP_IF_EQUAL, 7, GIVE_UP, u32::from(u16::from_be_bytes([k4, k5]))),
+        (RETURN, 0, 0, 0),
+        (RETURN, 0, 0, u32::MAX),
+    ];
+    assemble(&program)
+}
+
+/// The filter for announcements of rtnetlink: of those about routes, only the ones about local routes.
+///
+/// Offset 0 is the header of the message; its kind is at 4, in the byte order of the machine, and the type
+/// of a route at 23.
+pub(super) fn local_routes() -> Vec<SockFilter> {
+    let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
+    let accept = 6;
+    let program = [
+        (LOAD_HALF, 0, 0, 4),
+        (JUMP_IF_EQUAL, 3, 2, kind(addresses::NEW_ROUTE)),
+        (JUMP_IF_EQUAL, 3, accept, kind(addresses::DELETE_ROUTE)),
+        (LOAD_BYTE, 0, 0, 23),
+        (JUMP_IF_EQUAL, accept, GIVE_UP, u32::from(addresses::LOCAL)),
         (RETURN, 0, 0, 0),
         (RETURN, 0, 0, u32::MAX),
     ];

@@ -127,6 +127,28 @@ fn interfaces_and_addresses_may_come_and_go() {
 }
 
 #[test]
+fn what_the_kernel_takes_as_its_own_counts_as_soon_as_it_does() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 60"));
+    house.client.route("203.0.113.0/24".parse().unwrap(), server_for(CLIENT[0])).unwrap();
+    // No address is given to any interface: only a route says that these are the server's own. It is also
+    // what comes last when an address is given.
+    house.server.own("203.0.113.0/24".parse().unwrap()).unwrap();
+    house.server.own("2001:db8:2::/64".parse().unwrap()).unwrap();
+    house.client.route("2001:db8:2::/64".parse().unwrap(), server_for(CLIENT[1])).unwrap();
+    for (client, target) in CLIENT.iter().zip(["203.0.113.9", "2001:db8:2::9"]) {
+        house.client.enter(|| {
+            let socket = UdpSocket::bind((*client, 0)).unwrap();
+            for port in SEQUENCE {
+                let sent = || socket.send_to(b"knock\n", (target, port));
+                sent().or_else(|_| sent()).unwrap();
+            }
+        });
+        house.hear(&format!("opened: door default for {client}"));
+    }
+}
+
+#[test]
 fn knocks_for_others_that_pass_through_are_not_for_us() {
     let mut house = House::new();
     let _inside = house.machine_behind();
