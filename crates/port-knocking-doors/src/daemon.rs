@@ -2,10 +2,7 @@
 
 use std::{io, time::Duration};
 
-use doors_core::{
-    doorkeeper::{Change, Doorkeeper, Report},
-    sequences::Conflict,
-};
+use doors_core::{doorkeeper::Doorkeeper, sequences::Conflict};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -16,7 +13,7 @@ use crate::{
     config::{Config, ConfigError, Hearing},
     firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
-    report::{self, Told},
+    report,
     supervisor::Supervisor,
 };
 
@@ -128,10 +125,7 @@ fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
 fn forward(keeper: &mut Doorkeeper, orders: &mpsc::Sender<Order>) -> bool {
     while let Ok(permit) = orders.try_reserve() {
         match keeper.poll_change() {
-            Some(Change::Open { admission, link, until }) => {
-                permit.send(Order::Open { admission, link, until });
-            }
-            Some(Change::Close { admission }) => permit.send(Order::Close { admission }),
+            Some(change) => permit.send(Order::Change(change)),
             None => return true,
         }
     }
@@ -144,12 +138,8 @@ async fn has_room(orders: &mpsc::Sender<Order>) {
 }
 
 fn hear_firewall(keeper: &mut Doorkeeper, news: News, clock: Clock) {
-    match report::news(news) {
-        Told::Done { admission } => keeper.handle_report(Report::Done { admission }, clock.now()),
-        Told::Found { admission, until } => {
-            keeper.handle_report(Report::Found { admission, until }, clock.now());
-        }
-        Told::Nothing => {}
+    if let Some(report) = report::news(news) {
+        keeper.handle_report(report, clock.now());
     }
 }
 

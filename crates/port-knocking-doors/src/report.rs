@@ -8,7 +8,7 @@ use std::{error::Error, time::Duration};
 use doorknock::errors::in_one_line;
 use doors_core::{
     door::{Admission, Sequence},
-    doorkeeper::Event,
+    doorkeeper::{Event, Report},
     time::Moment,
 };
 use tracing::{debug, error, info, warn};
@@ -17,13 +17,6 @@ use crate::{
     config::{Config, Hearing},
     firewall::{Choice, Kind, News, plan::Plan},
 };
-
-/// What the core has to hear of the firewall's news.
-pub(crate) enum Told {
-    Done { admission: Admission },
-    Found { admission: Admission, until: Moment },
-    Nothing,
-}
 
 /// The first lines: what runs here, and how.
 pub(crate) fn starting(config: &Config, choice: &Choice) {
@@ -129,10 +122,10 @@ pub(crate) fn stopped(kind: Kind, plan: &Plan) {
 }
 
 /// What the firewall says. Gives back what the core has to hear of it.
-pub(crate) fn news(news: News) -> Told {
+pub(crate) fn news(news: News) -> Option<Report> {
     match news {
-        News::Done { admission } => return Told::Done { admission },
-        News::Found { admission, until } => return Told::Found { admission, until },
+        News::Done { admission } => return Some(Report::Done { admission }),
+        News::Found { admission, until } => return Some(Report::Found { admission, until }),
         News::Repaired { missing, took } => {
             let millis = took.as_secs_f64() * 1000.0;
             warn!(missing, "somebody has changed the firewall: {missing}; put back in {millis:.1} ms");
@@ -141,7 +134,7 @@ pub(crate) fn news(news: News) -> Told {
         News::Warning(warning) => warn!("{warning}"),
         News::Info(text) => info!("{text}"),
     }
-    Told::Nothing
+    None
 }
 
 /// A new configuration is in force.

@@ -57,3 +57,12 @@ impl Ledger {
             .filter(|(_, _, left)| !left.is_zero())
     }
 }
+
+/// How the log says that so many open doors were missing from the firewall; `None` for none.
+pub(crate) fn missing(count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("an open door was missing".to_owned()),
+        _ => Some(format!("{count} open doors were missing")),
+    }
+}

@@ -16,7 +16,7 @@ pub mod plan;
 
 use std::{io, thread, time::Duration};
 
-use doors_core::{door::Admission, limits, packet::Link, time::Moment};
+use doors_core::{door::Admission, doorkeeper::Change, limits, time::Moment};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::choice::obstacles;
@@ -27,20 +27,8 @@ use crate::clock::Clock;
 /// What the firewall is asked to do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Let this source in until then.
-    Open {
-        /// Which door for whom.
-        admission: Admission,
-        /// The interface on which the knocks came.
-        link: Link,
-        /// When the door closes.
-        until: Moment,
-    },
-    /// Let this source in no longer.
-    Close {
-        /// Which door for whom.
-        admission: Admission,
-    },
+    /// Make this true.
+    Change(Change),
     /// Work by another plan.
     Follow(Box<Plan>),
     /// Take away what guards the ports: another firewall does that from here on.

@@ -216,7 +216,7 @@ fn a_rule_that_somebody_takes_away_is_put_back() {
     house.hear("opened:");
     let rule = rules(&house).remove(0);
     house.firewall_cmd(&[&format!("--remove-rich-rule={rule}")]);
-    house.hear("1 an open door was missing; put back in");
+    house.hear("an open door was missing; put back in");
     assert!(house.is_open(CLIENT[0]));
 }
 

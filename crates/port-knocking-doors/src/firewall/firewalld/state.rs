@@ -6,7 +6,7 @@ use std::{
 };
 
 use doorknock::errors::in_one_line;
-use doors_core::{door::Admission, time::Moment};
+use doors_core::{door::Admission, doorkeeper::Change, time::Moment};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     firewall::{
         News, Order,
-        ledger::{Ledger, Standing},
+        ledger::{self, Ledger, Standing},
         plan::Plan,
     },
 };
@@ -74,12 +74,12 @@ impl State {
     /// Takes an order.
     pub(super) fn note(&mut self, order: Order) {
         match order {
-            Order::Open { admission, link, until } => {
+            Order::Change(Change::Open { admission, link, until }) => {
                 self.closing.remove(&admission);
                 self.ledger.note(admission.clone(), Standing { until, link });
                 self.jobs.add_fresh(admission);
             }
-            Order::Close { admission } => {
+            Order::Change(Change::Close { admission }) => {
                 self.ledger.strike(&admission);
                 // The door may be gone from the plan when its turn comes.
                 self.closing.insert(admission.clone(), self.rules(&admission));
@@ -109,14 +109,12 @@ impl State {
     pub(super) fn put_back_all(&mut self, why: &str) {
         self.installed.clear();
         self.orphans.clear();
-        let count = self.add_all_again();
-        if count > 0 {
-            let doors =
-                if count == 1 { "an open door was".to_owned() } else { format!("{count} open doors were") };
-            let since = self.restoring.take().map_or(self.clock.now(), |(_, since)| since);
-            self.restoring = Some((format!("{why}, and {doors} missing"), since));
-        } else {
-            self.tell(News::Info(format!("{why}; no door was open")));
+        match ledger::missing(self.add_all_again()) {
+            Some(missing) => {
+                let since = self.restoring.take().map_or(self.clock.now(), |(_, since)| since);
+                self.restoring = Some((format!("{why}, and {missing}"), since));
+            }
+            None => self.tell(News::Info(format!("{why}; no door was open"))),
         }
     }
 
@@ -166,9 +164,8 @@ impl State {
                 missing.push(admission.clone());
             }
         }
-        if let Some(count) = std::num::NonZero::new(missing.len()) {
-            let of = if count.get() == 1 { "an open door was" } else { "open doors were" };
-            self.restoring.get_or_insert((format!("{count} {of} missing"), now));
+        if let Some(what) = ledger::missing(missing.len()) {
+            self.restoring.get_or_insert((what, now));
         }
         for admission in missing {
             self.jobs.add_again(admission);

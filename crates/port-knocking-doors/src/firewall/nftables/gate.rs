@@ -3,7 +3,7 @@
 //! It works beside any other firewall, because it only ever closes. It never touches a table that is
 //! not ours, and never needs us alive to close a door.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use doorknock::errors::in_one_line;
 use doors_core::{door::Admission, packet::Link, time::Moment};
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::Clock,
     firewall::{
-        ledger::{Ledger, Standing},
+        ledger::{self, Ledger, Standing},
         plan::Plan,
     },
     netlink::socket::{Family, NetlinkError, Socket},
@@ -79,9 +79,10 @@ impl Gate {
         lock(&mut socket)?;
         let intact = Snapshot::default();
         let mut gate = Self { socket, clock, plan, ledger: Ledger::default(), intact };
-        let findings = Findings { repaired: None, found: gate.adopt_unknown().map_err(GateError::Table)? };
+        let held = gate.held().map_err(GateError::Table)?;
+        let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
         gate.replace().map_err(GateError::Table)?;
-        Ok((gate, findings))
+        Ok((gate, Findings { repaired: None, found }))
     }
 
     /// Takes the table away, when no daemon runs. Says whether there was one.
@@ -132,18 +133,15 @@ impl Gate {
 
     /// Compares the kernel's table with what it must be, and repairs what is wrong.
     pub(crate) fn check(&mut self) -> Result<Findings, NetlinkError> {
-        let found = Snapshot::take(&mut self.socket)?;
-        let mut findings = Findings { repaired: self.intact.difference(&found), ..Findings::default() };
-        findings.found = match found.is_empty() {
-            true => Vec::new(),
-            false => self.adopt_unknown()?,
-        };
-        if findings.repaired.is_some() {
-            self.replace()?;
-        } else if let Some(missing) = self.put_back_missing()? {
-            findings.repaired = Some(missing);
+        let table = Snapshot::take(&mut self.socket)?;
+        let held = self.held()?;
+        let found = self.adopt_unknown(&held)?;
+        let mut repaired = self.intact.difference(&table);
+        match repaired {
+            Some(_) => self.replace()?,
+            None => repaired = self.put_back_missing(&held)?,
         }
-        Ok(findings)
+        Ok(Findings { repaired, found })
     }
 
     /// Takes the table away, for an orderly stop.
@@ -177,62 +175,62 @@ impl Gate {
         Ok(())
     }
 
-    /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
-    /// ever is given the time of its door: no door stays open.
-    fn adopt_unknown(&mut self) -> Result<Vec<(Admission, Moment)>, NetlinkError> {
-        let now = self.clock.now();
-        let mut adopted = Vec::new();
-        let mut for_ever = Vec::new();
+    /// The grants that the kernel holds, and for how much longer; none if there is no table.
+    fn held(&mut self) -> Result<Held, NetlinkError> {
+        let mut held = Held::new();
         for door in &self.plan.doors {
             for set in ruleset::sets(&door.name) {
                 for Entry { source, left } in snapshot::grants(&mut self.socket, &set)? {
-                    let admission = Admission { door: door.name.clone(), source };
-                    let known = self.ledger.get(&admission, now).map(|standing| standing.until);
-                    let until = match left {
-                        Some(left) => now.after(left),
-                        None => known.unwrap_or(now.after(door.open_for)),
-                    };
-                    let longer = known.is_none_or(|known| until > known.after(NOT_MISSED));
-                    if left.is_none() {
-                        for_ever.push((admission.clone(), until.remaining(now)));
-                    }
-                    if longer && until > now {
-                        self.ledger.note(admission.clone(), Standing { until, link: Link::default() });
-                        adopted.push((admission, until));
-                    }
+                    held.insert(Admission { door: door.name.clone(), source }, left);
                 }
             }
         }
+        Ok(held)
+    }
+
+    /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
+    /// ever is given the time of its door: no door stays open.
+    fn adopt_unknown(&mut self, held: &Held) -> Result<Vec<(Admission, Moment)>, NetlinkError> {
+        let now = self.clock.now();
+        let mut adopted = Vec::new();
+        let mut for_ever = Vec::new();
+        for (admission, left) in held {
+            let known = self.ledger.get(admission, now).map(|standing| standing.until);
+            let open_for = self.plan.door(&admission.door).map_or(Duration::ZERO, |door| door.open_for);
+            let until = match left {
+                Some(left) => now.after(*left),
+                None => known.unwrap_or(now.after(open_for)),
+            };
+            if left.is_none() {
+                for_ever.push((admission, until.remaining(now)));
+            }
+            if known.is_none_or(|known| until > known.after(NOT_MISSED)) && until > now {
+                self.ledger.note(admission.clone(), Standing { until, link: Link::default() });
+                adopted.push((admission.clone(), until));
+            }
+        }
         if !for_ever.is_empty() {
-            let grants = for_ever.iter().map(|(admission, left)| (admission, *left));
-            self.socket.request(&ruleset::change(grants, []))?;
+            self.socket.request(&ruleset::change(for_ever, []))?;
         }
         Ok(adopted)
     }
 
     /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
-    fn put_back_missing(&mut self) -> Result<Option<String>, NetlinkError> {
-        let now = self.clock.now();
-        let mut present = std::collections::BTreeSet::new();
-        for door in &self.plan.doors {
-            for set in ruleset::sets(&door.name) {
-                for entry in snapshot::grants(&mut self.socket, &set)? {
-                    present.insert(Admission { door: door.name.clone(), source: entry.source });
-                }
-            }
-        }
-        let missing: Vec<_> = self
+    fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
+        let missing: Vec<(&Admission, Duration)> = self
             .ledger
-            .running(now)
-            .filter(|(admission, _, left)| *left > NOT_MISSED && !present.contains(admission))
+            .running(self.clock.now())
+            .filter(|(admission, _, left)| *left > NOT_MISSED && !held.contains_key(admission))
             .map(|(admission, _, left)| (admission, left))
             .collect();
-        let Some(count) = std::num::NonZero::new(missing.len()) else { return Ok(None) };
+        let Some(what) = ledger::missing(missing.len()) else { return Ok(None) };
         self.socket.request(&ruleset::change(missing, []))?;
-        let of = if count.get() == 1 { "an open door was" } else { "open doors were" };
-        Ok(Some(format!("{count} {of} missing")))
+        Ok(Some(what))
     }
 }
+
+/// Grants in the kernel, and how much longer each lasts; `None` for ever.
+type Held = BTreeMap<Admission, Option<Duration>>;
 
 /// Nobody is cut off because the gate comes. A kernel that cannot do that still guards.
 fn make_sessions_known(plan: &Plan) {

@@ -13,7 +13,7 @@ mod snapshot;
 use std::time::Duration;
 
 use doorknock::errors::in_one_line;
-use doors_core::door::Admission;
+use doors_core::{door::Admission, doorkeeper::Change};
 use tokio::{sync::mpsc, time::Instant};
 
 pub(crate) use self::gate::Gate;
@@ -108,14 +108,14 @@ impl Worker {
         let mut opening = Vec::new();
         let mut ended = false;
         for order in orders {
-            if !matches!(order, Order::Open { .. }) {
+            if !matches!(order, Order::Change(Change::Open { .. })) {
                 self.open(std::mem::take(&mut opening));
             }
             match order {
-                Order::Open { admission, link, until } => {
+                Order::Change(Change::Open { admission, link, until }) => {
                     opening.push((admission, Standing { until, link }));
                 }
-                Order::Close { admission } => {
+                Order::Change(Change::Close { admission }) => {
                     if let Err(error) = self.gate.close(&admission) {
                         let what = format!("close the door {} for {}", admission.door, admission.source);
                         self.failed(what, &error);
