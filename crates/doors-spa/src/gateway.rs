@@ -1,0 +1,203 @@
+//! The gateway's key, and how it opens a knock: cheapest first, and no further than the first no.
+
+use alloc::{string::String, vec::Vec};
+use core::{fmt, str::FromStr};
+
+use hpke::{Deserializable as _, Kem as _, Serializable as _, inout::InOutBuf};
+use rand_core::CryptoRng;
+use subtle::ConstantTimeEq as _;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::{
+    KNOCK,
+    card::{BadCard, Card, from_text, to_text},
+    identity::ClientKey,
+    receipt::ReceiptKey,
+    request::Request,
+    signature,
+    suite::{self, Aead, Kdf, Kem, TAG},
+};
+
+/// The secret that a gateway is known by: an X25519 private key and the site secret.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct GatewayKey {
+    private: [u8; 32],
+    site: [u8; 32],
+}
+
+const PREFIX: &str = "doors1-secret-";
+
+impl GatewayKey {
+    /// Makes a new one.
+    #[must_use]
+    pub fn generate(random: &mut impl CryptoRng) -> Self {
+        let mut key = Self { private: [0; 32], site: [0; 32] };
+        random.fill_bytes(&mut key.private);
+        random.fill_bytes(&mut key.site);
+        key
+    }
+
+    /// What clients have to know of it.
+    #[must_use]
+    pub fn card(&self) -> Card {
+        Card { gateway: self.public(), site: self.site }
+    }
+
+    /// The key as one line, for a file that nobody else may read.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        to_text(PREFIX, &self.private, &self.site)
+    }
+
+    fn private(&self) -> Option<<Kem as hpke::Kem>::PrivateKey> {
+        <Kem as hpke::Kem>::PrivateKey::from_bytes(&self.private).ok()
+    }
+
+    fn public(&self) -> [u8; 32] {
+        self.private().map_or([0; 32], |private| Kem::sk_to_pk(&private).to_bytes().into())
+    }
+}
+
+impl FromStr for GatewayKey {
+    type Err = BadCard;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (private, site) = from_text(PREFIX, text)?;
+        Ok(Self { private, site })
+    }
+}
+
+impl fmt::Debug for GatewayKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GatewayKey(…)")
+    }
+}
+
+/// Why a datagram is no knock. A value, never an error: strangers make these.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoKnock {
+    /// Not [`KNOCK`] bytes.
+    Length,
+    /// The tag was made without the site secret.
+    Tag,
+    /// Not sealed for this gateway, or changed on its way.
+    Sealed,
+    /// The request holds what has no meaning here.
+    Request,
+}
+
+/// A gateway key, ready to open knocks.
+pub struct Gateway {
+    private: <Kem as hpke::Kem>::PrivateKey,
+    site: Zeroizing<[u8; 32]>,
+    tag_key: Zeroizing<[u8; 32]>,
+    info: Vec<u8>,
+}
+
+impl Gateway {
+    /// Makes a key ready.
+    #[must_use]
+    pub fn new(key: &GatewayKey) -> Option<Self> {
+        Some(Self {
+            private: key.private()?,
+            site: Zeroizing::new(key.site),
+            tag_key: suite::tag_key(&key.site),
+            info: suite::info(&key.public()),
+        })
+    }
+
+    /// Whether a datagram was made by somebody who has the card. A stranger's costs nothing more than
+    /// this.
+    ///
+    /// # Errors
+    /// [`NoKnock::Length`] or [`NoKnock::Tag`].
+    pub fn check_tag<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8; KNOCK], NoKnock> {
+        let knock: &[u8; KNOCK] = datagram.try_into().map_err(|_| NoKnock::Length)?;
+        let (told, rest) = knock.split_first_chunk::<TAG>().ok_or(NoKnock::Length)?;
+        match bool::from(told.ct_eq(&suite::tag(&self.tag_key, rest))) {
+            true => Ok(knock),
+            false => Err(NoKnock::Tag),
+        }
+    }
+
+    /// Opens a datagram. Whose it is has yet to be proven.
+    ///
+    /// # Errors
+    /// [`NoKnock`] for everything that is not a knock at this gateway.
+    pub fn open(&self, datagram: &[u8]) -> Result<Unproven, NoKnock> {
+        let knock = self.check_tag(datagram)?;
+        let (_, rest) = knock.split_first_chunk::<TAG>().ok_or(NoKnock::Length)?;
+        let (enc, rest) = rest.split_first_chunk::<32>().ok_or(NoKnock::Length)?;
+        let (inner, sealed) = rest.split_first_chunk::<128>().ok_or(NoKnock::Length)?;
+        let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(enc).map_err(|_| NoKnock::Sealed)?;
+        let sealed = hpke::aead::AeadTag::<Aead>::from_bytes(sealed).map_err(|_| NoKnock::Sealed)?;
+        let psk = hpke::PskBundle::new(&*self.site, suite::PSK_ID).map_err(|_| NoKnock::Sealed)?;
+        let mode = hpke::OpModeR::Psk(psk);
+        let mut context =
+            hpke::setup_receiver::<Aead, Kdf, Kem>(&mode, &self.private, &encapsulated, &self.info)
+                .map_err(|_| NoKnock::Sealed)?;
+        let mut inner = *inner;
+        context
+            .open_inout_detached(InOutBuf::from(&mut inner[..]), &[], &sealed)
+            .map_err(|_| NoKnock::Sealed)?;
+        let (request, signature) = inner.split_first_chunk::<64>().ok_or(NoKnock::Length)?;
+        let signature: [u8; 64] = signature.try_into().map_err(|_| NoKnock::Length)?;
+        Ok(Unproven {
+            request: Request::decode(request).ok_or(NoKnock::Request)?,
+            signed: signature::signed_bytes(&[&self.info, enc, request]),
+            signature,
+            receipt_key: ReceiptKey::of_receiver(context),
+        })
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gateway(…)")
+    }
+}
+
+/// A request that somebody with the card has sealed, who claims to be a client.
+#[derive(Debug)]
+pub struct Unproven {
+    request: Request,
+    signed: Vec<u8>,
+    signature: [u8; 64],
+    receipt_key: ReceiptKey,
+}
+
+impl Unproven {
+    /// Who it claims to be: only good for finding the key that proves it.
+    #[must_use]
+    pub fn claimed(&self) -> crate::identity::ClientId {
+        self.request.client
+    }
+
+    /// Proves that this client has signed; `None` if it has not.
+    #[must_use]
+    pub fn prove(self, key: &ClientKey) -> Option<Proven> {
+        let proven = self.request.client == key.id() && key.verifies(&self.signed, &self.signature);
+        proven.then_some(Proven { request: self.request, receipt_key: self.receipt_key })
+    }
+}
+
+/// A request that its client has signed. Only [`Unproven::prove`] makes one.
+#[derive(Debug)]
+pub struct Proven {
+    request: Request,
+    receipt_key: ReceiptKey,
+}
+
+impl Proven {
+    /// What the client asks for.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Takes it apart: what is asked for, and what seals the receipt.
+    #[must_use]
+    pub fn into_parts(self) -> (Request, ReceiptKey) {
+        (self.request, self.receipt_key)
+    }
+}

@@ -1,0 +1,84 @@
+//! How a client seals a knock.
+//!
+//! ```text
+//!   0  16  tag     keyed, over everything behind it
+//!  16  32  enc     the encapsulated key
+//!  48 144  sealed  request (64) and signature (64), with a tag of 16
+//! ```
+
+use alloc::vec::Vec;
+
+use hpke::{Serializable as _, aead::AeadCtxS, inout::InOutBuf};
+use rand_core::CryptoRng;
+
+use crate::{
+    KNOCK,
+    card::Card,
+    receipt::ReceiptKey,
+    request::Request,
+    signature,
+    suite::{self, AEAD_TAG, Aead, Kdf, Kem},
+};
+
+/// A request on its way into a knock: it lacks the signature.
+pub struct Letter {
+    context: AeadCtxS<Aead, Kdf, Kem>,
+    enc: [u8; 32],
+    request: [u8; Request::LEN],
+    to_sign: Vec<u8>,
+    tag_key: zeroize::Zeroizing<[u8; 32]>,
+}
+
+/// A letter could not be sealed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unsealed {
+    /// The card's public key is none.
+    #[error("the card's public key is none that can be used; ask for the card again")]
+    Card,
+}
+
+impl Letter {
+    /// Begins a knock for the gateway of this card, with fresh randomness.
+    ///
+    /// # Errors
+    /// [`Unsealed`] if the card is no use.
+    pub fn new(card: &Card, request: &Request, random: &mut impl CryptoRng) -> Result<Self, Unsealed> {
+        let info = suite::info(&card.gateway);
+        let recipient = hpke::Deserializable::from_bytes(&card.gateway).map_err(|_| Unsealed::Card)?;
+        let psk = hpke::PskBundle::new(&card.site, suite::PSK_ID).map_err(|_| Unsealed::Card)?;
+        let mode = hpke::OpModeS::Psk(psk);
+        let (encapsulated, context) =
+            hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&mode, &recipient, &info, random)
+                .map_err(|_| Unsealed::Card)?;
+        let enc: [u8; 32] = encapsulated.to_bytes().into();
+        let request = request.encode();
+        let to_sign = signature::signed_bytes(&[&info, &enc, &request]);
+        Ok(Self { context, enc, request, to_sign, tag_key: suite::tag_key(&card.site) })
+    }
+
+    /// What the client's key has to sign, with plain Ed25519 (RFC 8032).
+    #[must_use]
+    pub fn to_sign(&self) -> &[u8] {
+        &self.to_sign
+    }
+
+    /// Seals the knock. Gives it, and what opens its receipt.
+    ///
+    /// # Errors
+    /// [`Unsealed`] if it cannot be.
+    pub fn seal(mut self, signature: &[u8; 64]) -> Result<([u8; KNOCK], ReceiptKey), Unsealed> {
+        let mut inner = [0; 128];
+        for (to, from) in inner.iter_mut().zip(self.request.iter().chain(signature)) {
+            *to = *from;
+        }
+        let sealed = self.context.seal_inout_detached(InOutBuf::from(&mut inner[..]), &[]);
+        let sealed: [u8; AEAD_TAG] = sealed.map_err(|_| Unsealed::Card)?.to_bytes().into();
+        let rest = [&self.enc[..], &inner, &sealed].concat();
+        let tag = suite::tag(&self.tag_key, &rest);
+        let mut knock = [0; KNOCK];
+        for (to, from) in knock.iter_mut().zip(tag.iter().chain(&rest)) {
+            *to = *from;
+        }
+        Ok((knock, ReceiptKey::of_sender(self.context)))
+    }
+}

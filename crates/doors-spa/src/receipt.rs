@@ -1,0 +1,250 @@
+//! What the gateway answers to a client that has proven who it is.
+//!
+//! ```text
+//!   0  16  salt     never the same twice under one gateway's run
+//!  16 160  sealed   the receipt
+//! 176  16  tag
+//!
+//!  receipt, 160 bytes, big-endian
+//!   0   1  answer
+//!   1   1  doors that are told here
+//!   2   2  doors that this client may open, in all
+//!   4   4  seconds granted
+//!   8   8  the gateway's time, milliseconds since 1970
+//!  16  16  the source address that the gateway saw
+//!  32   2  the source port
+//!  34   2  reserved, zero
+//!  36   8  challenge
+//!  44 116  doors: for each the length of its name, the name, and its longest time in seconds (4)
+//! ```
+//!
+//! The key is BLAKE2s-256 of the salt, keyed with what the knock's HPKE context exports (RFC 9180, section
+//! 5.3). So only whoever sealed the knock can read the receipt, and no key ever seals two of them.
+
+use alloc::{string::String, vec::Vec};
+use core::{fmt, net::SocketAddr};
+
+use chacha20poly1305::{AeadInOut as _, ChaCha20Poly1305, KeyInit as _, Tag};
+use hpke::{
+    aead::{AeadCtxR, AeadCtxS},
+    inout::InOutBuf,
+};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::{
+    KNOCK, address,
+    suite::{AEAD_TAG, Aead, Kdf, Kem},
+};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// The door is open.
+    Granted,
+    /// The door is closed.
+    Closed,
+    /// Here is what you may open.
+    Told,
+    /// There is no such door, or it is not for this client; which of both is not said.
+    NotAllowed,
+    /// The time is wrong; knock again with this challenge.
+    Stale,
+    /// Too much is open or on its way, so nothing more is opened for the moment.
+    TooMany,
+    /// The address to admit cannot be: the door wants one to be named, or it is no address of a client.
+    Address,
+    /// The gateway cannot write down that it has seen this knock, so it opens nothing.
+    NotRecorded,
+    /// The firewall has not opened the door.
+    Firewall,
+}
+
+impl Answer {
+    const ALL: [(u8, Self); 9] = [
+        (1, Self::Granted),
+        (2, Self::Closed),
+        (3, Self::Told),
+        (4, Self::NotAllowed),
+        (5, Self::Stale),
+        (6, Self::TooMany),
+        (7, Self::Address),
+        (8, Self::NotRecorded),
+        (9, Self::Firewall),
+    ];
+
+    fn number(self) -> u8 {
+        Self::ALL.iter().find(|(_, answer)| *answer == self).map_or(0, |(number, _)| *number)
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.iter().find(|(other, _)| *other == number).map(|(_, answer)| *answer)
+    }
+}
+
+/// A door that a client may open.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ToldDoor {
+    /// Its name.
+    pub name: String,
+    /// The longest time for which this client may have it, in seconds.
+    pub longest: u32,
+}
+
+/// What the gateway answers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Receipt {
+    /// What became of the request.
+    pub answer: Answer,
+    /// For how many seconds from now the door is open.
+    pub seconds: u32,
+    /// The gateway's clock, in milliseconds since 1970.
+    pub time: u64,
+    /// Where the knock came from, as the gateway saw it.
+    pub seen: SocketAddr,
+    /// What to put into the next knock if this one was stale; zero if it was not.
+    pub challenge: [u8; 8],
+    /// How many doors the client may open in all.
+    pub doors_in_all: u16,
+    /// As many of them as there was room for.
+    pub doors: Vec<ToldDoor>,
+}
+
+const SALT: usize = 16;
+const PLAIN: usize = KNOCK - SALT - AEAD_TAG;
+const FIXED: usize = 44;
+
+impl Receipt {
+    /// Keeps as many doors as there is room for.
+    #[must_use]
+    pub fn with_doors(mut self, doors: impl IntoIterator<Item = ToldDoor>) -> Self {
+        let mut room = PLAIN.saturating_sub(FIXED);
+        for door in doors {
+            let Some(left) = room.checked_sub(door.name.len().saturating_add(5)) else { break };
+            room = left;
+            self.doors.push(door);
+        }
+        self
+    }
+
+    fn encode(&self) -> [u8; PLAIN] {
+        let count = u8::try_from(self.doors.len()).unwrap_or(u8::MAX);
+        let mut text = Vec::from([self.answer.number(), count]);
+        text.extend(self.doors_in_all.to_be_bytes());
+        text.extend(self.seconds.to_be_bytes());
+        text.extend(self.time.to_be_bytes());
+        text.extend(address::encode(Some(self.seen.ip())));
+        text.extend(self.seen.port().to_be_bytes());
+        text.extend([0, 0]);
+        text.extend(self.challenge);
+        for door in &self.doors {
+            text.push(u8::try_from(door.name.len()).unwrap_or(u8::MAX));
+            text.extend(door.name.as_bytes());
+            text.extend(door.longest.to_be_bytes());
+        }
+        let mut bytes = [0; PLAIN];
+        for (to, from) in bytes.iter_mut().zip(text) {
+            *to = from;
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8; PLAIN]) -> Option<Self> {
+        let ([answer, count], rest) = bytes.split_first_chunk()?;
+        let (in_all, rest) = rest.split_first_chunk()?;
+        let (seconds, rest) = rest.split_first_chunk()?;
+        let (time, rest) = rest.split_first_chunk()?;
+        let (seen, rest) = rest.split_first_chunk()?;
+        let (port, rest) = rest.split_first_chunk()?;
+        let (_, rest) = rest.split_first_chunk::<2>()?;
+        let (challenge, mut rest) = rest.split_first_chunk()?;
+        let mut doors = Vec::new();
+        for _ in 0..*count {
+            let (length, behind) = rest.split_first()?;
+            let (name, behind) = behind.split_at_checked(usize::from(*length))?;
+            let (longest, behind) = behind.split_first_chunk()?;
+            let name = String::from(core::str::from_utf8(name).ok()?);
+            // It is shown on a terminal.
+            if name.contains(char::is_control) {
+                return None;
+            }
+            doors.push(ToldDoor { name, longest: u32::from_be_bytes(*longest) });
+            rest = behind;
+        }
+        Some(Self {
+            answer: Answer::from_number(*answer)?,
+            seconds: u32::from_be_bytes(*seconds),
+            time: u64::from_be_bytes(*time),
+            seen: SocketAddr::new(address::decode(*seen)?, u16::from_be_bytes(*port)),
+            challenge: *challenge,
+            doors_in_all: u16::from_be_bytes(*in_all),
+            doors,
+        })
+    }
+}
+
+/// What seals and opens the receipt of one knock. Both sides have it, and nobody else.
+pub struct ReceiptKey(Zeroizing<[u8; 32]>);
+
+/// What is exported from the HPKE context.
+const EXPORT: &[u8] = b"port-knocking-doors spa/1 receipt";
+
+impl ReceiptKey {
+    pub(crate) fn of_sender(context: AeadCtxS<Aead, Kdf, Kem>) -> Self {
+        Self::exported(|label, key| context.export(label, key).is_ok())
+    }
+
+    pub(crate) fn of_receiver(context: AeadCtxR<Aead, Kdf, Kem>) -> Self {
+        Self::exported(|label, key| context.export(label, key).is_ok())
+    }
+
+    fn exported(export: impl Fn(&[u8], &mut [u8]) -> bool) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        // Only a longer key than HKDF can make is refused.
+        let exported = export(EXPORT, &mut key[..]);
+        debug_assert!(exported, "32 bytes can be exported");
+        Self(key)
+    }
+
+    /// Seals a receipt. No salt may be used twice.
+    #[must_use]
+    pub fn seal(&self, receipt: &Receipt, salt: [u8; SALT]) -> [u8; KNOCK] {
+        let mut sealed = receipt.encode();
+        let tag =
+            self.cipher(&salt).encrypt_inout_detached(&NONCE.into(), &[], InOutBuf::from(&mut sealed[..]));
+        let tag = tag.map_or([0; AEAD_TAG], Into::into);
+        let mut bytes = [0; KNOCK];
+        for (to, from) in bytes.iter_mut().zip(salt.iter().chain(&sealed).chain(&tag)) {
+            *to = *from;
+        }
+        sealed.zeroize();
+        bytes
+    }
+
+    /// Opens a receipt; `None` if it is none for this knock.
+    #[must_use]
+    pub fn open(&self, datagram: &[u8]) -> Option<Receipt> {
+        let datagram: &[u8; KNOCK] = datagram.try_into().ok()?;
+        let (salt, rest) = datagram.split_first_chunk::<SALT>()?;
+        let (sealed, tag) = rest.split_first_chunk::<PLAIN>()?;
+        let tag: [u8; AEAD_TAG] = tag.try_into().ok()?;
+        let mut plain = *sealed;
+        self.cipher(salt)
+            .decrypt_inout_detached(&NONCE.into(), &[], InOutBuf::from(&mut plain[..]), &Tag::from(tag))
+            .ok()?;
+        Receipt::decode(&plain)
+    }
+
+    /// Each salt makes a key of its own, so the nonce never changes.
+    fn cipher(&self, salt: &[u8; SALT]) -> ChaCha20Poly1305 {
+        let key = Zeroizing::new(crate::suite::receipt_key(&self.0, salt));
+        ChaCha20Poly1305::new((&*key).into())
+    }
+}
+
+const NONCE: [u8; 12] = [0; 12];
+
+impl fmt::Debug for ReceiptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReceiptKey(…)")
+    }
+}

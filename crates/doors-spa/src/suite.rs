@@ -1,0 +1,143 @@
+//! The one set of algorithms: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20Poly1305 of RFC 9180 in
+//! `mode_psk`, and BLAKE2s (RFC 7693) for what stands in front of it.
+
+use alloc::vec::Vec;
+
+use blake2::{
+    Blake2sMac,
+    digest::{KeyInit as _, Mac as _, consts::U16, consts::U32},
+};
+use zeroize::Zeroizing;
+
+pub(crate) type Kem = hpke::kem::X25519HkdfSha256;
+pub(crate) type Kdf = hpke::kdf::HkdfSha256;
+pub(crate) type Aead = hpke::aead::ChaCha20Poly1305;
+
+/// Where the knock's fields end: its tag, and the encapsulated key behind it.
+pub(crate) const TAG: usize = 16;
+/// The sealed part's own tag.
+pub(crate) const AEAD_TAG: usize = 16;
+
+/// What every derived value is for.
+const PURPOSE: &[u8] = b"port-knocking-doors spa/1";
+/// The pre-shared key's identity, which HPKE wants to have.
+pub(crate) const PSK_ID: &[u8] = b"port-knocking-doors spa/1 site";
+/// What the key of the tag is derived with.
+const TAG_KEY: &[u8] = b"port-knocking-doors spa/1 tag";
+
+/// `info` of the HPKE context: the purpose, and the gateway's public key.
+pub(crate) fn info(gateway: &[u8; 32]) -> Vec<u8> {
+    [PURPOSE, gateway].concat()
+}
+
+/// The key of the tag, from the site secret.
+pub(crate) fn tag_key(site: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(mac::<U32>(site, TAG_KEY).into())
+}
+
+/// The tag over everything behind it.
+pub(crate) fn tag(key: &[u8; 32], rest: &[u8]) -> [u8; TAG] {
+    mac::<U16>(key, rest).into()
+}
+
+/// The key of one receipt, from what the HPKE context exports.
+pub(crate) fn receipt_key(exported: &[u8; 32], salt: &[u8; 16]) -> [u8; 32] {
+    mac::<U32>(exported, salt).into()
+}
+
+fn mac<N>(key: &[u8; 32], bytes: &[u8]) -> blake2::digest::array::Array<u8, N>
+where
+    N: blake2::digest::array::ArraySize
+        + blake2::digest::typenum::IsLessOrEqual<U32, Output = blake2::digest::typenum::True>,
+{
+    let mut mac = Blake2sMac::<N>::new(key.into());
+    mac.update(bytes);
+    mac.finalize().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use hpke::{Deserializable as _, Serializable as _, aead::AeadTag, inout::InOutBuf};
+    use rand_core::{TryCryptoRng, TryRng};
+
+    use super::*;
+
+    fn hex(digits: &str) -> Vec<u8> {
+        let digits: Vec<u32> = digits.chars().map(|digit| digit.to_digit(16).unwrap()).collect();
+        digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
+    }
+
+    /// Gives what the vector calls `ikmE`.
+    struct Given(Vec<u8>);
+
+    impl TryRng for Given {
+        type Error = core::convert::Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            unreachable!("keys are made of bytes")
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            unreachable!("keys are made of bytes")
+        }
+
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+            bytes.copy_from_slice(&self.0);
+            Ok(())
+        }
+    }
+
+    impl TryCryptoRng for Given {}
+
+    /// RFC 9180, appendix A.2.2: this suite in `mode_psk`.
+    #[test]
+    fn the_suite_is_the_one_of_the_rfc() {
+        let info = hex("4f6465206f6e2061204772656369616e2055726e");
+        let psk = hex("0247fd33b913760fa1fa51e1892d9f307fbe65eb171e8132c2af18555a738b82");
+        let psk_id = hex("456e6e796e20447572696e206172616e204d6f726961");
+        let public = hex("13640af826b722fc04feaa4de2f28fbd5ecc03623b317834e7ff4120dbe73062");
+        let private = hex("77d114e0212be51cb1d76fa99dd41cfd4d0166b08caa09074430a6c59ef17879");
+        let enc = hex("2261299c3f40a9afc133b969a97f05e95be2c514e54f3de26cbe5644ac735b04");
+        let plain = hex("4265617574792069732074727574682c20747275746820626561757479");
+        let sealed = hex("4a177f9c0d6f15cfdf533fb65bf84aecdc6ab16b8b85b4cf65a370e07fc1d78d\
+                          28fb073214525276f4a89608ff");
+        let exported = hex("ad40e3ae14f21c99bfdebc20ae14ab86f4ca2dc9a4799d200f43a25f99fa78ae");
+
+        let bundle = || hpke::PskBundle::new(&psk, &psk_id).unwrap();
+        let recipient = <Kem as hpke::Kem>::PublicKey::from_bytes(&public).unwrap();
+        let mut random = Given(hex("35706a0b09fb26fb45c39c2f5079c709c7cf98e43afa973f14d88ece7e29c2e3"));
+        let mode = hpke::OpModeS::Psk(bundle());
+        let (encapsulated, mut sender) =
+            hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&mode, &recipient, &info, &mut random).unwrap();
+        assert_eq!(encapsulated.to_bytes().to_vec(), enc);
+        let mut text = plain.clone();
+        let tag = sender.seal_inout_detached(InOutBuf::from(&mut text[..]), b"Count-0").unwrap();
+        assert_eq!([&text[..], &tag.to_bytes()].concat(), sealed);
+        let mut export = [0; 32];
+        sender.export(b"TestContext", &mut export).unwrap();
+        assert_eq!(export[..], exported);
+
+        let private = <Kem as hpke::Kem>::PrivateKey::from_bytes(&private).unwrap();
+        let mode = hpke::OpModeR::Psk(bundle());
+        let mut receiver =
+            hpke::setup_receiver::<Aead, Kdf, Kem>(&mode, &private, &encapsulated, &info).unwrap();
+        let (text, tag) = sealed.split_at(plain.len());
+        let mut text = text.to_vec();
+        let tag = AeadTag::<Aead>::from_bytes(tag).unwrap();
+        receiver.open_inout_detached(InOutBuf::from(&mut text[..]), b"Count-0", &tag).unwrap();
+        assert_eq!(text, plain);
+        receiver.export(b"TestContext", &mut export).unwrap();
+        assert_eq!(export[..], exported);
+    }
+
+    /// RFC 7693 has no keyed vector for BLAKE2s; this one is of Python's `hashlib.blake2s(b"abc",
+    /// key=bytes(range(32)), digest_size=16)`.
+    #[test]
+    fn the_tag_is_blake2s_with_a_key() {
+        let key: Vec<u8> = (0..32).collect();
+        assert_eq!(
+            tag(key[..].try_into().unwrap(), b"abc").to_vec(),
+            hex("61ba5f165c194692e09d12520cc4c74a")
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! A knock from the client to the gateway, and its receipt back.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
+use std::net::IpAddr;
+
+use doors_spa::{
+    KNOCK,
+    gateway::{Gateway, GatewayKey, NoKnock, Proven},
+    identity::{ClientId, ClientKey, DoorId},
+    letter::Letter,
+    receipt::{Answer, Receipt, ReceiptKey, ToldDoor},
+    request::{Operation, Request},
+};
+use ed25519_dalek::{Signer as _, SigningKey};
+use proptest::prelude::*;
+use rand_core::{TryCryptoRng, TryRng};
+
+/// The same bytes at every run, other ones for every seed.
+struct Fixed(u8);
+
+impl TryRng for Fixed {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(7)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        Ok(7)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        for byte in bytes {
+            self.0 = self.0.wrapping_mul(5).wrapping_add(3);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Fixed {}
+
+fn gateway_key(seed: u8) -> GatewayKey {
+    GatewayKey::generate(&mut Fixed(seed))
+}
+
+fn signer(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn client(seed: u8) -> ClientKey {
+    ClientKey::new(signer(seed).verifying_key().as_bytes()).unwrap()
+}
+
+fn request() -> Request {
+    Request {
+        operation: Operation::Open { door: DoorId::of("ssh"), wanted: 30 },
+        time: 1_800_000_000_000,
+        nonce: *b"a nonce!",
+        client: client(3).id(),
+        address: Some("192.0.2.7".parse::<IpAddr>().unwrap()),
+        challenge: [0; 8],
+    }
+}
+
+fn knock(request: &Request) -> ([u8; KNOCK], ReceiptKey) {
+    let letter = Letter::new(&gateway_key(1).card(), request, &mut Fixed(2)).unwrap();
+    let signature = signer(3).sign(letter.to_sign()).to_bytes();
+    letter.seal(&signature).unwrap()
+}
+
+fn open(bytes: &[u8]) -> Result<Proven, Option<NoKnock>> {
+    let unproven = Gateway::new(&gateway_key(1)).unwrap().open(bytes).map_err(Some)?;
+    unproven.prove(&client(3)).ok_or(None)
+}
+
+fn receipt() -> Receipt {
+    Receipt {
+        answer: Answer::Granted,
+        seconds: 30,
+        time: 1_800_000_000_123,
+        seen: "198.51.100.7:4711".parse().unwrap(),
+        challenge: [0; 8],
+        doors_in_all: 2,
+        doors: vec![ToldDoor { name: "ssh".to_owned(), longest: 3600 }],
+    }
+}
+
+#[test]
+fn a_knock_says_to_its_gateway_what_its_client_meant() {
+    let (bytes, _) = knock(&request());
+    assert_eq!(open(&bytes).unwrap().request(), &request());
+}
+
+#[test]
+fn a_receipt_says_to_its_client_what_the_gateway_meant() {
+    let (bytes, client_side) = knock(&request());
+    let (_, gateway_side) = open(&bytes).unwrap().into_parts();
+    let answer = gateway_side.seal(&receipt(), [5; 16]);
+    assert_eq!(client_side.open(&answer), Some(receipt()));
+    // For no other knock, and with no bit changed.
+    let mut other = request();
+    other.nonce = *b"another!";
+    let letter = Letter::new(&gateway_key(1).card(), &other, &mut Fixed(77)).unwrap();
+    let (_, other) = letter.seal(&[0; 64]).unwrap();
+    assert_eq!(other.open(&answer), None);
+    for bit in 0..KNOCK * 8 {
+        let mut changed = answer;
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(client_side.open(&changed), None, "bit {bit}");
+    }
+}
+
+#[test]
+fn two_salts_make_two_keys() {
+    let (bytes, _) = knock(&request());
+    let (_, key) = open(&bytes).unwrap().into_parts();
+    let (one, two) = (key.seal(&receipt(), [5; 16]), key.seal(&receipt(), [6; 16]));
+    assert_ne!(one[16..], two[16..]);
+}
+
+#[test]
+fn a_knock_with_any_bit_changed_is_a_strangers() {
+    let (bytes, _) = knock(&request());
+    for bit in 0..KNOCK * 8 {
+        let mut changed = bytes;
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(open(&changed).unwrap_err(), Some(NoKnock::Tag), "bit {bit}");
+    }
+    for length in [0, 1, 48, KNOCK - 1] {
+        assert_eq!(open(&bytes[..length]).unwrap_err(), Some(NoKnock::Length));
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert_eq!(open(&longer).unwrap_err(), Some(NoKnock::Length));
+}
+
+#[test]
+fn another_gateway_hears_a_stranger() {
+    let (bytes, _) = knock(&request());
+    let other = Gateway::new(&gateway_key(9)).unwrap();
+    assert_eq!(other.open(&bytes).unwrap_err(), NoKnock::Tag);
+}
+
+#[test]
+fn whoever_has_only_the_card_proves_nothing() {
+    for signer in [signer(4), signer(5)] {
+        let letter = Letter::new(&gateway_key(1).card(), &request(), &mut Fixed(2)).unwrap();
+        let signature = signer.sign(letter.to_sign()).to_bytes();
+        let (bytes, _) = letter.seal(&signature).unwrap();
+        assert_eq!(open(&bytes).unwrap_err(), None);
+    }
+}
+
+#[test]
+fn a_signature_counts_for_the_knock_that_it_was_made_for() {
+    let first = Letter::new(&gateway_key(1).card(), &request(), &mut Fixed(2)).unwrap();
+    let signature = signer(3).sign(first.to_sign()).to_bytes();
+    // The same request in another envelope, and another request in the same.
+    let mut other = request();
+    other.operation = Operation::Open { door: DoorId::of("admin"), wanted: 30 };
+    for (request, seed) in [(request(), 60), (other, 2)] {
+        let letter = Letter::new(&gateway_key(1).card(), &request, &mut Fixed(seed)).unwrap();
+        assert_ne!(letter.to_sign(), first.to_sign());
+        let (bytes, _) = letter.seal(&signature).unwrap();
+        assert_eq!(open(&bytes).unwrap_err(), None);
+    }
+    // And for the client whose name is in it.
+    let mut renamed = request();
+    renamed.client = ClientId([0; 8]);
+    let (bytes, _) = knock(&renamed);
+    assert_eq!(open(&bytes).unwrap_err(), None);
+}
+
+#[test]
+fn a_signature_has_no_second_form() {
+    let letter = Letter::new(&gateway_key(1).card(), &request(), &mut Fixed(2)).unwrap();
+    let mut signature = signer(3).sign(letter.to_sign()).to_bytes();
+    // The group's order (RFC 8032, section 5.1), little-endian, added to S.
+    let order: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let mut carry = 0;
+    for (byte, more) in signature[32..].iter_mut().zip(order) {
+        let sum = u16::from(*byte) + u16::from(more) + carry;
+        *byte = u8::try_from(sum & 0xff).unwrap();
+        carry = sum >> 8;
+    }
+    assert_eq!(carry, 0);
+    let (bytes, _) = letter.seal(&signature).unwrap();
+    assert_eq!(open(&bytes).unwrap_err(), None);
+}
+
+#[test]
+fn a_receipt_tells_as_many_doors_as_fit() {
+    let (bytes, client_side) = knock(&request());
+    let (_, gateway_side) = open(&bytes).unwrap().into_parts();
+    let doors = (0..50).map(|number| ToldDoor { name: format!("door-{number}"), longest: number });
+    let receipt = Receipt { doors: Vec::new(), ..receipt() }.with_doors(doors);
+    let told = client_side.open(&gateway_side.seal(&receipt, [1; 16])).unwrap();
+    assert_eq!(told, receipt);
+    assert_eq!(told.doors.len(), 10);
+}
+
+#[test]
+fn no_key_is_printed_for_debugging() {
+    let key = gateway_key(1);
+    let text = format!("{:?} {:?} {:?} {:?}", key, Gateway::new(&key), key.card(), knock(&request()).1);
+    assert_eq!(text, "GatewayKey(…) Some(Gateway(…)) Card(…) ReceiptKey(…)");
+    assert_eq!(key.to_text().parse::<GatewayKey>().unwrap().to_text(), key.to_text());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_gateway_panic_or_believe(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(open(&bytes).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_the_client_panic_or_believe(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let (_, key) = knock(&request());
+        prop_assert_eq!(key.open(&bytes), None);
+    }
+}
