@@ -4,32 +4,54 @@ use core::{net::IpAddr, time::Duration};
 
 use alloc::vec::Vec;
 
+use doors_spa::identity::DoorId;
+
 use crate::{
-    door::{Admission, Door},
+    client::{Client, Who},
+    door::{Admission, Door, DoorName},
+    freshness::Fresh,
     knock::Knock,
     knockers::{Knocker, Knockers},
     limits,
-    packet::Link,
+    packet::{Link, WayBack, is_a_clients},
     sequences::{Conflict, Place, Sequences, Step},
     time::Moment,
 };
 
 /// Permission for one address to use one door for a while.
 ///
-/// There is no constructor: the only way to hold a `Grant` is to get one from [`Access::judge`]. A
-/// function that takes a `Grant` has nothing left to check.
+/// There is no constructor: the only way to hold a `Grant` is to get one from [`Access::judge`] or
+/// [`Access::judge_request`]. A function that takes a `Grant` has nothing left to check.
 #[derive(Debug, Eq, PartialEq)]
 #[must_use = "a dropped grant opens nothing"]
 pub struct Grant {
     admission: Admission,
     link: Link,
     open_for: Duration,
+    by: Option<Who>,
+    once: bool,
+}
+
+/// A grant, taken apart.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Redeemed {
+    /// Which door for whom.
+    pub admission: Admission,
+    /// Where the knocks came in.
+    pub link: Link,
+    /// For how long.
+    pub open_for: Duration,
+    /// Whose key it was; `None` if it was a sequence.
+    pub by: Option<Who>,
+    /// Whether the first new connection uses it up.
+    pub once: bool,
 }
 
 impl Grant {
-    /// Takes the grant apart: for whom, where its knocks came in, and for how long.
-    pub fn redeem(self) -> (Admission, Link, Duration) {
-        (self.admission, self.link, self.open_for)
+    /// Takes the grant apart.
+    pub fn redeem(self) -> Redeemed {
+        let Self { admission, link, open_for, by, once } = self;
+        Redeemed { admission, link, open_for, by, once }
     }
 }
 
@@ -57,6 +79,10 @@ pub enum Refusal {
     },
     /// The source knocked while it had to be quiet; its time begins anew.
     Waiting,
+    /// There is no such door, or it is not for this client.
+    NotAllowed,
+    /// The address to let in is missing, is no client's, or is not one that this client may let in.
+    Address,
 }
 
 /// The rules by which knocks are judged.
@@ -68,6 +94,19 @@ pub struct Rules {
     pub quiet_after_wrong: Duration,
     /// A knocker is forgotten this long after its last knock.
     pub forget_after: Duration,
+}
+
+impl Rules {
+    /// The door of this name.
+    #[must_use]
+    pub fn door(&self, name: &DoorName) -> Option<&Door> {
+        self.doors.iter().find(|door| door.name == *name)
+    }
+}
+
+/// The longest time for which this client may have this door.
+fn longest(door: &Door, client: &Client) -> Duration {
+    client.max_open_for.map_or(door.max_open_for, |longest| longest.min(door.max_open_for))
 }
 
 /// Who has knocked what, and what that gives.
@@ -128,9 +167,11 @@ impl Access {
             }
             Some(Step::Opens(name)) => {
                 let admission = Admission { door: name.clone(), source: knock.source };
-                let open_for = self.open_for(&admission);
+                let door = self.rules.door(name);
+                let open_for = door.map_or(Duration::ZERO, |door| door.open_for);
+                let once = door.is_some_and(|door| door.once);
                 self.remember(knock, Place::START, now);
-                Ok(Verdict::Granted(Grant { admission, link: knock.link, open_for }))
+                Ok(Verdict::Granted(Grant { admission, link: knock.link, open_for, by: None, once }))
             }
             None if last_port == knock.port => Err(Refusal::Repeated),
             None => {
@@ -138,6 +179,53 @@ impl Access {
                 Err(Refusal::Wrong { after: self.sequences.depth(place) })
             }
         }
+    }
+
+    /// Judges a client's request to open a door, which is known to be fresh, and to be that client's.
+    ///
+    /// Whether there is no such door, or it is not for this client, is not told apart: a stolen key must not
+    /// learn what else there is.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAllowed`] or [`Refusal::Address`].
+    pub fn judge_request(
+        &self,
+        fresh: &Fresh,
+        client: &Client,
+        door: DoorId,
+        wanted: Duration,
+        way: WayBack,
+    ) -> Result<Grant, Refusal> {
+        let door = self.door_of(client, door).ok_or(Refusal::NotAllowed)?;
+        let source = match fresh.request.address {
+            Some(named) => named,
+            None if door.require_address => return Err(Refusal::Address),
+            None => way.to.ip(),
+        };
+        if !is_a_clients(source) || !client.may_come_from(source) {
+            return Err(Refusal::Address);
+        }
+        let wanted = if wanted.is_zero() { door.open_for } else { wanted };
+        Ok(Grant {
+            admission: Admission { door: door.name.clone(), source },
+            link: way.link,
+            open_for: wanted.min(longest(door, client)),
+            by: Some(client.who.clone()),
+            once: door.once,
+        })
+    }
+
+    /// The door that a client calls by this short name, if there is one and it may open it.
+    #[must_use]
+    pub fn door_of(&self, client: &Client, door: DoorId) -> Option<&Door> {
+        let name = client.doors.iter().find(|name| DoorId::of(name.as_str()) == door)?;
+        self.rules.door(name)
+    }
+
+    /// The doors that a client may open, and the longest time for each.
+    pub fn doors_of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = (&'a DoorName, Duration)> {
+        let doors = client.doors.iter().filter_map(|name| self.rules.door(name));
+        doors.map(|door| (&door.name, longest(door, client)))
     }
 
     /// The rules in force.
@@ -150,11 +238,6 @@ impl Access {
     #[must_use]
     pub fn knockers(&self) -> &Knockers {
         &self.knockers
-    }
-
-    fn open_for(&self, admission: &Admission) -> Duration {
-        let door = self.rules.doors.iter().find(|door| door.name == admission.door);
-        door.map_or(Duration::ZERO, |door| door.open_for)
     }
 
     fn remember(&mut self, knock: &Knock, place: Place, now: Moment) {

@@ -122,10 +122,25 @@ pub enum BadSequence {
 pub struct Door {
     /// Its name.
     pub name: DoorName,
-    /// What opens it.
-    pub sequence: Sequence,
+    /// The sequence that opens it; `None` if only a client's key does.
+    pub sequence: Option<Sequence>,
     /// How long it stays open.
     pub open_for: Duration,
+    /// For how long a client may ask at most.
+    pub max_open_for: Duration,
+    /// Whether the first new connection uses a grant up.
+    pub once: bool,
+    /// Whether a client has to name the address that is let in.
+    pub require_address: bool,
+}
+
+impl Door {
+    /// A door that a sequence opens, and nothing more.
+    #[must_use]
+    pub fn with_sequence(name: DoorName, sequence: Sequence, open_for: Duration) -> Self {
+        let (max_open_for, once, require_address) = (open_for, false, false);
+        Self { name, sequence: Some(sequence), open_for, max_open_for, once, require_address }
+    }
 }
 
 /// Which door for whom: what a grant is known by.

@@ -3,15 +3,23 @@
 use alloc::collections::VecDeque;
 use core::{net::IpAddr, time::Duration};
 
+use doors_spa::{
+    receipt::{Answer, ToldDoor},
+    request::Operation,
+};
+
 use crate::{
     access::{Access, Grant, Refusal, Rules, Verdict},
+    client::Who,
     door::Admission,
-    doors::{Doors, Opening},
+    doors::{Doors, Opening, Running},
+    freshness::Record,
     knock::Knock,
     packet::{Link, Packet},
+    reception::{Audience, Heard, Outgoing, Reception, Stranger, Waiting},
     sequences::Conflict,
     throttle::Throttle,
-    time::Moment,
+    time::{Moment, Wall},
 };
 
 /// What the firewall has to make true.
@@ -31,6 +39,16 @@ pub enum Change {
         /// Which door for whom.
         admission: Admission,
     },
+}
+
+impl Change {
+    /// Which door for whom.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        match self {
+            Self::Open { admission, .. } | Self::Close { admission } => admission,
+        }
+    }
 }
 
 /// What the firewall has to say.
@@ -53,7 +71,7 @@ pub enum Report {
 /// What happened, for the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// A sequence is complete, and the firewall has been asked.
+    /// A sequence is complete, or a client's request is right, and the firewall has been asked.
     Granted(Admission),
     /// The firewall has opened the door.
     Opened {
@@ -61,6 +79,8 @@ pub enum Event {
         admission: Admission,
         /// When it closes.
         until: Moment,
+        /// Whose key it was; `None` if it was a sequence.
+        by: Option<Who>,
     },
     /// The firewall keeps an open door open for longer.
     Extended {
@@ -68,6 +88,8 @@ pub enum Event {
         admission: Admission,
         /// When it closes.
         until: Moment,
+        /// Whose key it was; `None` if it was a sequence.
+        by: Option<Who>,
     },
     /// The door was open before this program started, and is taken over.
     Adopted {
@@ -77,7 +99,12 @@ pub enum Event {
         until: Moment,
     },
     /// The door has closed.
-    Closed(Admission),
+    Closed {
+        /// Which door for whom.
+        admission: Admission,
+        /// Whose key had opened it; `None` if it was a sequence, or is not known.
+        by: Option<Who>,
+    },
     /// The time of a grant is over, and the firewall never made it true.
     NeverOpened(Admission),
     /// A source is one knock further.
@@ -107,6 +134,24 @@ pub enum Event {
     MoreWrong(u64),
     /// A sequence was complete, but too many grants run.
     NoRoom(Admission),
+    /// A client's request was refused, and the client has been told.
+    Refused {
+        /// Whose key it was.
+        who: Who,
+        /// Where it came from.
+        source: IpAddr,
+        /// What the client was told.
+        why: Answer,
+    },
+    /// A datagram that was sealed with our card is nobody's, and nothing was answered.
+    Stranger {
+        /// Where it came from, which may be forged.
+        source: IpAddr,
+        /// Why it is nobody's.
+        why: Stranger,
+        /// Whose key it was, if that is known.
+        who: Option<Who>,
+    },
 }
 
 /// Hears knocks, judges them, and says which doors to open and close.
@@ -116,15 +161,16 @@ pub enum Event {
 ///
 /// ```text
 ///   packet ──► handle_packet ──►┐            ┌──► poll_change ──► firewall
-///   report ──► handle_report ──►│ Doorkeeper │                       │
-///    clock ──► handle_timeout ─►┘            └──► poll_event ──► log │
-///      ▲                                                             │
+///   report ──► handle_report ──►│ Doorkeeper ├──► poll_event ──► log │
+///    clock ──► handle_timeout ─►│            ├──► poll_record ─► disk ─► handle_recorded
+///      ▲                        │            └──► poll_receipt ─► network
 ///      └───────────────────── report ◄───────────────────────────────┘
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Doorkeeper {
     access: Access,
     doors: Doors,
+    reception: Option<Reception>,
     throttle: Throttle,
     /// For what only somebody who looks for a fault wants to know.
     traces: Throttle,
@@ -141,6 +187,7 @@ impl Doorkeeper {
         Ok(Self {
             access: Access::new(rules)?,
             doors: Doors::default(),
+            reception: None,
             throttle: Throttle::default(),
             traces: Throttle::default(),
             changes: VecDeque::new(),
@@ -148,8 +195,22 @@ impl Doorkeeper {
         })
     }
 
+    /// Hears clients with keys from here on, too.
+    #[must_use]
+    pub fn with_reception(self, reception: Reception) -> Self {
+        Self { reception: Some(reception), ..self }
+    }
+
     /// Takes one packet from the network.
-    pub fn handle_packet(&mut self, packet: &Packet<'_>, now: Moment) {
+    pub fn handle_packet(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall) {
+        let heard = self.reception.as_mut().and_then(|reception| reception.hear(packet, now, wall));
+        match heard {
+            Some(heard) => self.note(heard, packet.source, now),
+            None => self.handle_knock(packet, now),
+        }
+    }
+
+    fn handle_knock(&mut self, packet: &Packet<'_>, now: Moment) {
         let Some(knock) = Knock::parse(packet) else { return };
         // A door whose time is over must be told as closed before it opens again.
         self.handle_timeout(now);
@@ -159,7 +220,7 @@ impl Doorkeeper {
                 self.trace(Event::Further { source: knock.source, right }, now);
             }
             Err(Refusal::Waiting) => self.trace(Event::Waiting { source: knock.source }, now),
-            Err(Refusal::Repeated) => {}
+            Err(Refusal::Repeated | Refusal::NotAllowed | Refusal::Address) => {}
             Err(Refusal::Wrong { after }) => {
                 if self.throttle.admit(now) {
                     let quiet = self.access.rules().quiet_after_wrong;
@@ -175,10 +236,13 @@ impl Doorkeeper {
         match report {
             Report::Done { admission } => {
                 let Some(news) = self.doors.confirm(&admission) else { return };
-                let until = self.until(&admission).unwrap_or(now);
+                let Some(Running { until, by, .. }) = self.doors.get(&admission).cloned() else { return };
+                if let Some(reception) = &mut self.reception {
+                    reception.keep_promises(&admission, seconds(until.remaining(now)));
+                }
                 self.events.push_back(match news {
-                    true => Event::Opened { admission, until },
-                    false => Event::Extended { admission, until },
+                    true => Event::Opened { admission, until, by },
+                    false => Event::Extended { admission, until, by },
                 });
             }
             Report::Found { admission, until } => {
@@ -196,9 +260,12 @@ impl Doorkeeper {
     pub fn handle_timeout(&mut self, now: Moment) {
         while let Some((admission, running)) = self.doors.expire(now) {
             self.events.push_back(match running.confirmed {
-                true => Event::Closed(admission),
+                true => Event::Closed { admission, by: running.by },
                 false => Event::NeverOpened(admission),
             });
+        }
+        if let Some(reception) = &mut self.reception {
+            reception.handle_timeout(now);
         }
         if let Some(untold) = self.throttle.sum(now) {
             self.events.push_back(Event::MoreWrong(untold));
@@ -216,11 +283,28 @@ impl Doorkeeper {
             self.doors.evict(|name| doors.iter().any(|door| door.name == *name))
         {
             if running.confirmed {
-                self.events.push_back(Event::Closed(admission.clone()));
+                self.events.push_back(Event::Closed { admission: admission.clone(), by: running.by });
             }
             self.changes.push_back(Change::Close { admission });
         }
         Ok(())
+    }
+
+    /// Listens to these clients from here on. Doors that are open stay open until their time.
+    pub fn change_audience(&mut self, audience: Audience) {
+        if let Some(reception) = &mut self.reception {
+            reception.listen_to(audience);
+        }
+    }
+
+    /// The disk holds the oldest record that was polled; or could not take it, and then nothing happens.
+    pub fn handle_recorded(&mut self, held: bool, now: Moment) {
+        let Some(reception) = &mut self.reception else { return };
+        let Some(waiting) = reception.recorded() else { return };
+        match held {
+            true => self.act(&waiting, now),
+            false => self.refuse(&waiting, Answer::NotRecorded, now),
+        }
     }
 
     /// Says once more what has to be true: another firewall makes it so from here on.
@@ -245,10 +329,27 @@ impl Doorkeeper {
         self.events.pop_front()
     }
 
+    /// The next thing that the disk has to hold.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.reception.as_mut()?.poll_record()
+    }
+
+    /// The next receipt to send.
+    pub fn poll_receipt(&mut self, now: Moment, wall: Wall) -> Option<Outgoing> {
+        self.reception.as_mut()?.poll_receipt(now, wall)
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` if never.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        [self.doors.next_end(), self.throttle.next_sum()].into_iter().flatten().min()
+        let promised = self.reception.as_ref().and_then(Reception::next_deadline);
+        [self.doors.next_end(), self.throttle.next_sum(), promised].into_iter().flatten().min()
+    }
+
+    /// The conversation with clients that have a key.
+    #[must_use]
+    pub fn reception(&self) -> Option<&Reception> {
+        self.reception.as_ref()
     }
 
     /// Who is in.
@@ -265,16 +366,9 @@ impl Doorkeeper {
 
     fn admit(&mut self, grant: Grant, now: Moment) {
         match self.doors.open(grant, now) {
-            Opening::Changed(admission, running) => {
-                self.events.push_back(Event::Granted(admission.clone()));
-                self.changes.push_back(Change::Open { admission, link: running.link, until: running.until });
-            }
+            Opening::Changed(admission, running) => self.changed(admission, &running),
             Opening::JustNow(_) => {}
-            Opening::Full(admission) => {
-                if self.throttle.admit(now) {
-                    self.events.push_back(Event::NoRoom(admission));
-                }
-            }
+            Opening::Full(admission) => self.tell(Event::NoRoom(admission), now),
         }
     }
 
@@ -285,11 +379,124 @@ impl Doorkeeper {
         }
     }
 
-    fn until(&self, admission: &Admission) -> Option<Moment> {
-        self.doors.get(admission).map(|running| running.until)
+    /// What is said of a datagram to the port of single packet authorization.
+    fn note(&mut self, heard: Heard, source: IpAddr, now: Moment) {
+        let event = match heard {
+            Heard::Fresh => return,
+            // Costs whoever sends it nothing, so it is told as a detail only.
+            Heard::Stranger(why @ Stranger::NoCard, who) => {
+                return self.trace(Event::Stranger { source, why, who }, now);
+            }
+            Heard::Stranger(why, who) => Event::Stranger { source, why, who },
+            Heard::Stale(who) => Event::Refused { who, source, why: Answer::Stale },
+            Heard::Crowded(who) => Event::Refused { who, source, why: Answer::TooMany },
+        };
+        self.tell(event, now);
+    }
+
+    /// Does what a client asks, who is known, and whose request is fresh and on disk.
+    fn act(&mut self, waiting: &Waiting, now: Moment) {
+        self.handle_timeout(now);
+        let Some(client) = self.reception.as_ref().and_then(|reception| reception.client(waiting.client))
+        else {
+            return;
+        };
+        match waiting.fresh.operation() {
+            Operation::Ask { skip } => {
+                let told = |(name, longest): (&crate::door::DoorName, Duration)| ToldDoor {
+                    name: name.as_str().into(),
+                    longest: seconds(longest),
+                };
+                let doors: alloc::vec::Vec<ToldDoor> = self.access.doors_of(client).map(told).collect();
+                let in_all = u16::try_from(doors.len()).unwrap_or(u16::MAX);
+                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+                if let Some(reception) = &mut self.reception {
+                    reception.tell(waiting, in_all, doors.into_iter().skip(skip));
+                }
+            }
+            Operation::Open { door, wanted } => {
+                let wanted = Duration::from_secs(wanted.into());
+                match self.access.judge_request(&waiting.fresh, client, door, wanted, waiting.way) {
+                    Ok(grant) => self.open_for(waiting, grant, now),
+                    Err(Refusal::Address) => self.refuse(waiting, Answer::Address, now),
+                    Err(
+                        Refusal::NotAllowed | Refusal::Repeated | Refusal::Waiting | Refusal::Wrong { .. },
+                    ) => self.refuse(waiting, Answer::NotAllowed, now),
+                }
+            }
+            Operation::Close { door } => {
+                let Some(door) = self.access.door_of(client, door) else {
+                    return self.refuse(waiting, Answer::NotAllowed, now);
+                };
+                let source = waiting.fresh.address().unwrap_or(waiting.way.to.ip());
+                let admission = Admission { door: door.name.clone(), source };
+                let who = client.who.clone();
+                self.close_for(waiting, admission, &who, now);
+            }
+        }
+    }
+
+    fn open_for(&mut self, waiting: &Waiting, grant: Grant, now: Moment) {
+        match self.doors.open(grant, now) {
+            Opening::Changed(admission, running) => {
+                self.changed(admission.clone(), &running);
+                if let Some(reception) = &mut self.reception {
+                    reception.promise(waiting, admission, Answer::Granted, now);
+                }
+            }
+            Opening::JustNow(admission) => {
+                let Some(running) = self.doors.get(&admission) else { return };
+                let Some(reception) = &mut self.reception else { return };
+                match running.confirmed {
+                    true => reception.answer(waiting, Answer::Granted, seconds(running.until.remaining(now))),
+                    // The firewall is at it.
+                    false => reception.promise(waiting, admission, Answer::Granted, now),
+                }
+            }
+            Opening::Full(_) => self.refuse(waiting, Answer::TooMany, now),
+        }
+    }
+
+    /// Closes a door that the client itself has opened.
+    fn close_for(&mut self, waiting: &Waiting, admission: Admission, who: &Who, now: Moment) {
+        let by = self.doors.get(&admission).map(|running| running.by.clone());
+        if by.as_ref().is_some_and(|by| by.as_ref() != Some(who)) {
+            return self.refuse(waiting, Answer::NotAllowed, now);
+        }
+        if self.doors.close(&admission).is_some() {
+            self.events.push_back(Event::Closed { admission: admission.clone(), by: Some(who.clone()) });
+            self.changes.push_back(Change::Close { admission });
+        }
+        if let Some(reception) = &mut self.reception {
+            reception.answer(waiting, Answer::Closed, 0);
+        }
+    }
+
+    fn refuse(&mut self, waiting: &Waiting, why: Answer, now: Moment) {
+        let Some(reception) = &mut self.reception else { return };
+        reception.answer(waiting, why, 0);
+        let Some(who) = reception.client(waiting.client).map(|client| client.who.clone()) else { return };
+        self.tell(Event::Refused { who, source: waiting.way.to.ip(), why }, now);
+    }
+
+    fn changed(&mut self, admission: Admission, running: &Running) {
+        self.events.push_back(Event::Granted(admission.clone()));
+        self.changes.push_back(Change::Open { admission, link: running.link, until: running.until });
+    }
+
+    /// Tells something that somebody else can cause as often as they like.
+    fn tell(&mut self, event: Event, now: Moment) {
+        if self.throttle.admit(now) {
+            self.events.push_back(event);
+        }
     }
 
     fn door_exists(&self, admission: &Admission) -> bool {
-        self.access.rules().doors.iter().any(|door| door.name == admission.door)
+        self.access.rules().door(&admission.door).is_some()
     }
+}
+
+/// Whole seconds, rounded.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.saturating_add(Duration::from_millis(500)).as_secs()).unwrap_or(u32::MAX)
 }

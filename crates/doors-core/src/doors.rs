@@ -3,7 +3,8 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    access::Grant,
+    access::{Grant, Redeemed},
+    client::Who,
     door::{Admission, DoorName},
     limits,
     packet::Link,
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// A grant that runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Running {
     /// When the door closes for this source.
     pub until: Moment,
@@ -19,6 +20,8 @@ pub struct Running {
     pub link: Link,
     /// Whether the firewall has said that it is so.
     pub confirmed: bool,
+    /// Whose key it was; `None` for a sequence, and for a grant from before this program started.
+    pub by: Option<Who>,
 }
 
 /// What a grant changes.
@@ -28,7 +31,7 @@ pub enum Opening {
     Changed(Admission, Running),
     /// The door was opened or extended only just now.
     JustNow(Admission),
-    /// [`limits::GRANTS`] run.
+    /// [`limits::GRANTS`] run, or [`limits::GRANTS_PER_CLIENT`] for this client.
     Full(Admission),
 }
 
@@ -42,17 +45,22 @@ pub struct Doors {
 impl Doors {
     /// Opens a door, or keeps it open for longer; never for shorter.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
-        let (admission, link, open_for) = grant.redeem();
-        let mut running = Running { until: now.after(open_for), link, confirmed: false };
+        let Redeemed { admission, link, open_for, by, once } = grant.redeem();
+        let mut running = Running { until: now.after(open_for), link, confirmed: false, by };
         match self.running.get(&admission) {
+            // Whoever has a key may need a new grant at once: the one before may be used up.
+            Some(old) if once && running.by.is_some() => {
+                running.confirmed = old.confirmed;
+                running.until = running.until.max(old.until);
+            }
             Some(old) if running.until < old.until.after(limits::EXTEND_AFTER) => {
                 return Opening::JustNow(admission);
             }
             Some(old) => running.confirmed = old.confirmed,
-            None if self.running.len() >= limits::GRANTS => return Opening::Full(admission),
+            None if self.is_full_for(running.by.as_ref()) => return Opening::Full(admission),
             None => {}
         }
-        self.insert(admission.clone(), running);
+        self.insert(admission.clone(), running.clone());
         Opening::Changed(admission, running)
     }
 
@@ -60,7 +68,7 @@ impl Doors {
     pub fn adopt(&mut self, admission: Admission, until: Moment) {
         if self.running.len() < limits::GRANTS {
             let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
-            self.insert(admission, Running { until, link, confirmed: true });
+            self.insert(admission, Running { until, link, confirmed: true, by: None });
         }
     }
 
@@ -92,9 +100,14 @@ impl Doors {
     /// Takes out one grant for a door that `keep` does not want.
     pub fn evict(&mut self, keep: impl Fn(&DoorName) -> bool) -> Option<(Admission, Running)> {
         let admission = self.running.keys().find(|admission| !keep(&admission.door))?.clone();
-        let running = self.running.remove(&admission)?;
+        self.close(&admission).map(|running| (admission, running))
+    }
+
+    /// Takes out the grant for this door and source.
+    pub fn close(&mut self, admission: &Admission) -> Option<Running> {
+        let running = self.running.remove(admission)?;
         self.by_end.remove(&(running.until, admission.clone()));
-        Some((admission, running))
+        Some(running)
     }
 
     /// When the next grant ends.
@@ -114,10 +127,16 @@ impl Doors {
         self.running.iter()
     }
 
+    fn is_full_for(&self, by: Option<&Who>) -> bool {
+        let of_one = |who| self.running.values().filter(|running| running.by.as_ref() == Some(who)).count();
+        self.running.len() >= limits::GRANTS || by.is_some_and(|who| of_one(who) >= limits::GRANTS_PER_CLIENT)
+    }
+
     fn insert(&mut self, admission: Admission, running: Running) {
+        let until = running.until;
         if let Some(old) = self.running.insert(admission.clone(), running) {
             self.by_end.remove(&(old.until, admission.clone()));
         }
-        self.by_end.insert((running.until, admission));
+        self.by_end.insert((until, admission));
     }
 }

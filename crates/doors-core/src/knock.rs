@@ -16,22 +16,12 @@ impl Knock {
     /// What a datagram must contain, byte for byte, to be a knock.
     pub const PAYLOAD: &[u8; 6] = b"knock\n";
 
-    /// Reads a knock from an untrusted packet; `None` for everything that is not one.
-    ///
-    /// A source that cannot be answered cannot be a client: an unspecified, multicast or broadcast
-    /// address is forged. So is an IPv4 address that is mapped into IPv6: no network carries it, and it
-    /// would speak for an IPv4 client past every protection against forged IPv4 addresses.
+    /// Reads a knock from an untrusted packet; `None` for everything that is not one. A source that cannot
+    /// be answered cannot be a client.
     #[must_use]
     pub fn parse(packet: &Packet<'_>) -> Option<Self> {
-        if packet.payload != Self::PAYLOAD || packet.port == 0 {
-            return None;
-        }
-        let source = packet.source;
-        let answerable = match source {
-            IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
-            IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some()),
-        };
-        answerable.then_some(Self { source, port: packet.port, link: packet.link })
+        let knock = packet.payload == Self::PAYLOAD && packet.is_answerable();
+        knock.then_some(Self { source: packet.source, port: packet.port, link: packet.link })
     }
 }
 
@@ -40,7 +30,14 @@ mod tests {
     use super::*;
 
     fn parse(source: &str, payload: &[u8]) -> Option<Knock> {
-        Knock::parse(&Packet { source: source.parse().unwrap(), port: 7, link: Link(2), payload })
+        Knock::parse(&Packet {
+            source: source.parse().unwrap(),
+            source_port: 40000,
+            destination: "192.0.2.1".parse().unwrap(),
+            port: 7,
+            link: Link(2),
+            payload,
+        })
     }
 
     #[test]

@@ -15,8 +15,12 @@
 //! | [`door`]       |                    | the words: door, sequence, grant's key             |
 //! | [`sequences`]  | a port             | how far it leads in all sequences at once          |
 //! | [`knockers`]   | a knocker          | room for it in a table of fixed size               |
+//! | [`client`]     |                    | who has a key, and what it is for                  |
+//! | [`challenge`]  | a client, a time   | a proof that a knock was made of late              |
+//! | [`freshness`]  | a signed request   | a [`Fresh`](freshness::Fresh) one, once            |
 //! | [`access`]     | a knock            | a [`Grant`](access::Grant); strangers cannot make one |
 //! | [`doors`]      | a grant            | who is in, and until when                          |
+//! | [`reception`]  | datagrams of clients | what they ask, what the disk must hold, receipts |
 //! | [`throttle`]   | an event           | whether it is told at once or only counted         |
 //! | [`doorkeeper`] | packets, time      | all of it, as one state machine                    |
 #![no_std]
@@ -27,13 +31,17 @@
 extern crate alloc;
 
 pub mod access;
+pub mod challenge;
+pub mod client;
 pub mod door;
 pub mod doorkeeper;
 pub mod doors;
+pub mod freshness;
 pub mod knock;
 pub mod knockers;
 pub mod limits;
 pub mod packet;
+pub mod reception;
 pub mod sequences;
 pub mod throttle;
 pub mod time;

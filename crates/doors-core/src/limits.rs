@@ -32,3 +32,21 @@ pub const REFUSAL_EVERY: Duration = Duration::from_secs(3);
 
 /// What was left untold is told as one number this long after the first of it.
 pub const REFUSALS_SUMMED_AFTER: Duration = Duration::from_secs(60);
+
+/// Requests that are remembered of each client, twice: those accepted by their time, and those accepted for
+/// a challenge. Whoever knocks more often in a minute than this has its oldest forgotten, and nothing that
+/// old is accepted any more.
+pub const KNOCKS_REMEMBERED: usize = 32;
+
+/// Requests of one client that are accepted for a challenge in a minute and a half. Fewer than are
+/// remembered, so that none is forgotten while its challenge is worth something.
+pub const CHALLENGES_USED: usize = 24;
+
+/// Requests of one client that wait for the disk or the firewall.
+pub const WAITING_PER_CLIENT: usize = 16;
+
+/// Grants that run for one client: it can name addresses, and must not fill the table of all.
+pub const GRANTS_PER_CLIENT: usize = 256;
+
+/// A client waits this long for its receipt if the firewall does not say that the door is open.
+pub const PATIENCE_WITH_FIREWALL: Duration = Duration::from_secs(3);

@@ -1,6 +1,6 @@
 //! What the network brought.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 /// The number of a network interface, as the kernel gives it; 0 when it is not known.
 ///
@@ -14,10 +14,51 @@ pub struct Link(pub u32);
 pub struct Packet<'a> {
     /// Who claims to have sent it. UDP sources can be forged.
     pub source: IpAddr,
+    /// The UDP port from which it was sent.
+    pub source_port: u16,
+    /// The address of this machine to which it was sent.
+    pub destination: IpAddr,
     /// The UDP port to which it was sent.
     pub port: u16,
     /// The interface on which it came.
     pub link: Link,
     /// What the sender wrote.
     pub payload: &'a [u8],
+}
+
+impl Packet<'_> {
+    /// Whether its source can be answered. An unspecified, multicast or broadcast address is forged. So is an
+    /// IPv4 address that is mapped into IPv6: no network carries it, and it would speak for an IPv4 client
+    /// past every protection against forged IPv4 addresses.
+    pub(crate) fn is_answerable(&self) -> bool {
+        is_a_clients(self.source) && self.port != 0
+    }
+
+    /// Where an answer goes, and from where.
+    pub(crate) fn way_back(&self) -> WayBack {
+        WayBack {
+            to: SocketAddr::new(self.source, self.source_port),
+            from: SocketAddr::new(self.destination, self.port),
+            link: self.link,
+        }
+    }
+}
+
+/// Whether an address can be a client's.
+pub(crate) fn is_a_clients(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some()),
+    }
+}
+
+/// How an answer gets to where a packet came from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WayBack {
+    /// The sender.
+    pub to: SocketAddr,
+    /// Our own address and port, to which it had sent.
+    pub from: SocketAddr,
+    /// The interface.
+    pub link: Link,
 }

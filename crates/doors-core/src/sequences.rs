@@ -12,7 +12,7 @@
 
 use alloc::vec::Vec;
 
-use crate::door::{Door, DoorName};
+use crate::door::{Door, DoorName, Sequence};
 
 /// A place in the tree: how far a knocker has come. The start is place 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -54,7 +54,9 @@ impl Sequences {
     pub fn new(doors: &[Door]) -> Result<Self, Conflict> {
         let mut tree = Self { nodes: alloc::vec![Node::default()] };
         for door in doors {
-            tree.insert(door)?;
+            if let Some(sequence) = &door.sequence {
+                tree.insert(door, sequence)?;
+            }
         }
         Ok(tree)
     }
@@ -71,8 +73,8 @@ impl Sequences {
         self.node(place).map_or(0, |node| node.depth)
     }
 
-    fn insert(&mut self, door: &Door) -> Result<(), Conflict> {
-        let Some((&last, way)) = door.sequence.ports().split_last() else { return Ok(()) };
+    fn insert(&mut self, door: &Door, sequence: &Sequence) -> Result<(), Conflict> {
+        let Some((&last, way)) = sequence.ports().split_last() else { return Ok(()) };
         let mut at = Place::START;
         for &port in way {
             at = match self.step(at, port) {
@@ -139,14 +141,10 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
-    use crate::door::Sequence;
 
     fn door(name: &str, ports: &[u16]) -> Door {
-        Door {
-            name: DoorName::new(name).unwrap(),
-            sequence: Sequence::new(ports).unwrap(),
-            open_for: Duration::from_secs(10),
-        }
+        let sequence = Sequence::new(ports).unwrap();
+        Door::with_sequence(DoorName::new(name).unwrap(), sequence, Duration::from_secs(10))
     }
 
     fn walk(tree: &Sequences, ports: &[u16]) -> Option<DoorName> {

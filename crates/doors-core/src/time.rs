@@ -22,9 +22,21 @@ impl Moment {
         Self(self.0.saturating_add(wait))
     }
 
+    /// How long after the clock's start.
+    #[must_use]
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
     /// How long from `now` until this moment; zero if it has passed.
     #[must_use]
     pub const fn remaining(self, now: Self) -> Duration {
         self.0.saturating_sub(now.0)
     }
 }
+
+/// A date: milliseconds since 1970, by the machine's own clock, which may be wrong and may be set.
+///
+/// Only for what has to be compared with another machine's clock, or with a date that a person wrote.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Wall(pub u64);

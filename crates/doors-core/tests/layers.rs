@@ -11,7 +11,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 15] = [
     "time",
     "limits",
     "packet",
@@ -19,8 +19,12 @@ const ORDER: [&str; 11] = [
     "door",
     "sequences",
     "knockers",
+    "client",
+    "challenge",
+    "freshness",
     "access",
     "doors",
+    "reception",
     "throttle",
     "doorkeeper",
 ];

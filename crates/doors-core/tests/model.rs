@@ -24,7 +24,17 @@ use doors_core::{
     doorkeeper::{Change, Doorkeeper},
     knock::Knock,
     packet::{Link, Packet},
-    time::Moment,
+    time::{Moment, Wall},
+};
+
+/// What no rule looks at.
+const NOWHERE: Packet<'_> = Packet {
+    source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    source_port: 40000,
+    destination: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    port: 0,
+    link: Link(0),
+    payload: b"",
 };
 use proptest::prelude::*;
 
@@ -86,10 +96,12 @@ impl Model {
 }
 
 fn rules() -> Rules {
-    let door = |(name, ports): &(&str, &[u16])| Door {
-        name: DoorName::new(name).unwrap(),
-        sequence: Sequence::new(ports).unwrap(),
-        open_for: Duration::from_secs(OPEN),
+    let door = |(name, ports): &(&str, &[u16])| {
+        Door::with_sequence(
+            DoorName::new(name).unwrap(),
+            Sequence::new(ports).unwrap(),
+            Duration::from_secs(OPEN),
+        )
     };
     Rules {
         doors: SEQUENCES.iter().map(door).collect(),
@@ -136,8 +148,8 @@ proptest! {
         for (source, port, pause) in knocks {
             seconds += pause;
             let now = Moment::new(Duration::from_secs(seconds));
-            let packet = Packet { source: address(source), port, link: Link(1), payload: b"knock\n" };
-            keeper.handle_packet(&packet, now);
+            let packet = Packet { source: address(source), port, link: Link(1), payload: b"knock\n", ..NOWHERE };
+            keeper.handle_packet(&packet, now, Wall(0));
             let opened: Vec<_> = std::iter::from_fn(|| keeper.poll_change()).collect();
             let expected = model.knock(source, port, seconds);
             match (&opened[..], expected) {
@@ -160,7 +172,7 @@ proptest! {
 
     #[test]
     fn no_bytes_but_a_knock_ever_count(payload in prop::collection::vec(any::<u8>(), 0..32), port: u16) {
-        let packet = Packet { source: address(1), port, link: Link(1), payload: &payload };
+        let packet = Packet { source: address(1), port, link: Link(1), payload: &payload, ..NOWHERE };
         prop_assert_eq!(Knock::parse(&packet).is_some(), payload == b"knock\n" && port != 0);
     }
 
@@ -171,7 +183,7 @@ proptest! {
         let mut access = Access::new(rules()).unwrap();
         for (source, port) in knocks {
             let source = IpAddr::V4(Ipv4Addr::from_bits(source | 1));
-            let packet = Packet { source, port, link: Link(1), payload: b"knock\n" };
+            let packet = Packet { source, port, link: Link(1), payload: b"knock\n", ..NOWHERE };
             let Some(knock) = Knock::parse(&packet) else { continue };
             if let Ok(Verdict::Granted(grant)) = access.judge(&knock, Moment::default()) {
                 drop(grant.redeem());

@@ -10,14 +10,27 @@
     reason = "a test may panic"
 )]
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use doors_core::{
     access::Rules,
     door::{Admission, Door, DoorName, Sequence},
     doorkeeper::{Change, Doorkeeper, Event, Report},
     packet::{Link, Packet},
-    time::Moment,
+    time::{Moment, Wall},
+};
+
+/// What no rule looks at.
+const NOWHERE: Packet<'_> = Packet {
+    source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    source_port: 40000,
+    destination: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    port: 0,
+    link: Link(0),
+    payload: b"",
 };
 
 const SSH: [u16; 5] = [7001, 7002, 7003, 7004, 7005];
@@ -44,8 +57,8 @@ impl Scene {
     fn knock(&mut self, source: &str, ports: &[u16]) -> &mut Self {
         for port in ports {
             let source = source.parse().unwrap();
-            let packet = Packet { source, port: *port, link: Link(3), payload: b"knock\n" };
-            self.keeper.handle_packet(&packet, self.now);
+            let packet = Packet { source, port: *port, link: Link(3), payload: b"knock\n", ..NOWHERE };
+            self.keeper.handle_packet(&packet, self.now, Wall(0));
         }
         self
     }
@@ -78,10 +91,12 @@ fn rules(doors: &[(&str, &[u16])]) -> Rules {
     Rules {
         doors: doors
             .iter()
-            .map(|(name, ports)| Door {
-                name: DoorName::new(name).unwrap(),
-                sequence: Sequence::new(ports).unwrap(),
-                open_for: Duration::from_secs(10),
+            .map(|(name, ports)| {
+                Door::with_sequence(
+                    DoorName::new(name).unwrap(),
+                    Sequence::new(ports).unwrap(),
+                    Duration::from_secs(10),
+                )
             })
             .collect(),
         quiet_after_wrong: Duration::from_secs(5),
@@ -224,14 +239,14 @@ fn a_finished_sequence_keeps_an_open_door_open_for_longer() {
     scene.at(8).knock(CLIENT, &SSH).done("ssh", CLIENT);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10), open("ssh", CLIENT, 18)]);
     let (door, granted) = (admission("ssh", CLIENT), Event::Granted(admission("ssh", CLIENT)));
-    let opened = Event::Opened { admission: door.clone(), until: at(10) };
-    let extended = Event::Extended { admission: door.clone(), until: at(18) };
+    let opened = Event::Opened { admission: door.clone(), until: at(10), by: None };
+    let extended = Event::Extended { admission: door.clone(), until: at(18), by: None };
     assert_eq!(scene.events(), [granted.clone(), opened, granted, extended]);
 
     scene.at(17);
     assert_eq!(scene.events(), []);
     scene.at(18);
-    assert_eq!(scene.events(), [Event::Closed(door)]);
+    assert_eq!(scene.events(), [Event::Closed { admission: door, by: None }]);
     assert_eq!(scene.changes(), [], "the firewall closes doors by itself");
 }
 
@@ -263,7 +278,7 @@ fn a_door_found_open_is_taken_over_with_its_time() {
     assert_eq!(scene.events(), [Event::Adopted { admission: found.clone(), until: at(7) }]);
     assert_eq!(scene.changes(), []);
     scene.at(7);
-    assert_eq!(scene.events(), [Event::Closed(found)]);
+    assert_eq!(scene.events(), [Event::Closed { admission: found, by: None }]);
 }
 
 #[test]
@@ -284,7 +299,7 @@ fn new_rules_close_the_doors_that_are_gone_and_no_others() {
 
     scene.keeper.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])])).unwrap();
     assert_eq!(scene.changes(), [Change::Close { admission: admission("web", OTHER) }]);
-    assert_eq!(scene.events(), [Event::Closed(admission("web", OTHER))]);
+    assert_eq!(scene.events(), [Event::Closed { admission: admission("web", OTHER), by: None }]);
 
     scene.at(1).knock(CLIENT, &[1, 2, 3, 4, 5]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 11)]);

@@ -183,6 +183,7 @@ impl Receipt {
 }
 
 /// What seals and opens the receipt of one knock. Both sides have it, and nobody else.
+#[derive(Clone)]
 pub struct ReceiptKey(Zeroizing<[u8; 32]>);
 
 /// What is exported from the HPKE context.

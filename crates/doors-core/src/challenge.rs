@@ -1,0 +1,106 @@
+//! How a client whose clock is wrong, or whose gateway's is, proves that its knock is fresh.
+//!
+//! A challenge is a MAC over client, source address and a coarse monotonic time, under a key of this run.
+//! Nothing has to be remembered to recognise it, and it is worthless from another address, for another
+//! client, after a restart, and after a minute and a half.
+
+use core::net::IpAddr;
+
+use blake2::{
+    Blake2sMac,
+    digest::{KeyInit as _, Mac as _, consts::U8, consts::U16},
+};
+use doors_spa::{address, identity::ClientId};
+use subtle::ConstantTimeEq as _;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::time::Moment;
+
+/// Random bytes of this run of the daemon, which nobody else ever sees.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct RunKey(pub [u8; 32]);
+
+impl core::fmt::Debug for RunKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("RunKey(…)")
+    }
+}
+
+/// A challenge is worth something in the slot of its making and in the next two: one to one and a half
+/// minutes, of which a client needs a second.
+const SLOT_SECONDS: u64 = 30;
+
+impl RunKey {
+    /// The challenge for this client at this address; never zero.
+    #[must_use]
+    pub fn challenge(&self, client: ClientId, source: IpAddr, now: Moment) -> [u8; 8] {
+        self.of_slot(client, source, slot(now))
+    }
+
+    /// Whether this is a challenge that was made for this client at this address of late.
+    #[must_use]
+    pub fn recognises(&self, challenge: [u8; 8], client: ClientId, source: IpAddr, now: Moment) -> bool {
+        (0..3).any(|age| {
+            let made = slot(now).checked_sub(age).map(|slot| self.of_slot(client, source, slot));
+            made.is_some_and(|made| bool::from(made.ct_eq(&challenge)))
+        })
+    }
+
+    /// A salt for a receipt. No number may be used twice in a run.
+    #[must_use]
+    pub fn salt(&self, number: u64) -> [u8; 16] {
+        let mut mac = Blake2sMac::<U16>::new((&self.0).into());
+        mac.update(b"salt");
+        mac.update(&number.to_be_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
+    fn of_slot(&self, client: ClientId, source: IpAddr, slot: u64) -> [u8; 8] {
+        let mut mac = Blake2sMac::<U8>::new((&self.0).into());
+        mac.update(b"challenge");
+        mac.update(&client.0);
+        mac.update(&address::encode(Some(source)));
+        mac.update(&slot.to_be_bytes());
+        let challenge: [u8; 8] = mac.finalize().into_bytes().into();
+        // Zero says that there is none.
+        if challenge == [0; 8] { [1; 8] } else { challenge }
+    }
+}
+
+fn slot(now: Moment) -> u64 {
+    now.since_start().as_secs().checked_div(SLOT_SECONDS).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    const CLIENT: ClientId = ClientId([1; 8]);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::new(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_challenge_is_for_one_client_at_one_address_in_one_run() {
+        let (key, source) = (RunKey([7; 32]), "192.0.2.7".parse().unwrap());
+        let challenge = key.challenge(CLIENT, source, at(100));
+        assert!(key.recognises(challenge, CLIENT, source, at(100)));
+        assert!(!key.recognises(challenge, ClientId([2; 8]), source, at(100)));
+        assert!(!key.recognises(challenge, CLIENT, "192.0.2.8".parse().unwrap(), at(100)));
+        assert!(!RunKey([8; 32]).recognises(challenge, CLIENT, source, at(100)));
+        assert!(!key.recognises([0; 8], CLIENT, source, at(100)));
+    }
+
+    #[test]
+    fn a_challenge_lives_for_a_minute_and_not_for_two() {
+        let (key, source) = (RunKey([7; 32]), "2001:db8::7".parse().unwrap());
+        for made in 0..90 {
+            let challenge = key.challenge(CLIENT, source, at(made));
+            assert!(key.recognises(challenge, CLIENT, source, at(made + 60)), "{made}");
+            assert!(!key.recognises(challenge, CLIENT, source, at(made + 90)), "{made}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Who has a key, and what it is for.
+
+use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+use core::{fmt, net::IpAddr, time::Duration};
+
+use doors_spa::identity::{ClientId, ClientKey};
+use ipnet::IpNet;
+
+use crate::{door::DoorName, time::Wall};
+
+/// How a client is called in the log: by its name in the configuration, and its key's fingerprint.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Who {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The fingerprint of its key, as `ssh-keygen -l` prints it.
+    pub fingerprint: Arc<str>,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.fingerprint)
+    }
+}
+
+/// A device with a key, and the doors that it may open.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Client {
+    /// Its name and fingerprint.
+    pub who: Who,
+    /// Its public key.
+    pub key: ClientKey,
+    /// The doors that it may open.
+    pub doors: Vec<DoorName>,
+    /// The longest time for which it may have a door open; `None` for what each door allows.
+    pub max_open_for: Option<Duration>,
+    /// From where it may knock, and which addresses it may let in; empty for everywhere.
+    pub from: Vec<IpNet>,
+    /// From this date on its key is worth nothing.
+    pub until: Option<Wall>,
+}
+
+impl Client {
+    /// A client of this name and key that may open these doors.
+    #[must_use]
+    pub fn new(name: &str, key: ClientKey, doors: Vec<DoorName>) -> Self {
+        let fingerprint: String = key.fingerprint();
+        let who = Who { name: Arc::from(name), fingerprint: Arc::from(fingerprint) };
+        Self { who, key, doors, max_open_for: None, from: Vec::new(), until: None }
+    }
+
+    /// Whether it may knock from this address, or let it in.
+    #[must_use]
+    pub fn may_come_from(&self, address: IpAddr) -> bool {
+        self.from.is_empty() || self.from.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn has_expired(&self, wall: Wall) -> bool {
+        self.until.is_some_and(|until| until <= wall)
+    }
+}
+
+/// All clients, by the name that a knock calls them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Clients(BTreeMap<ClientId, Client>);
+
+impl Clients {
+    /// Takes the clients of a configuration; of two with one key, the last.
+    pub fn new(clients: impl IntoIterator<Item = Client>) -> Self {
+        Self(clients.into_iter().map(|client| (client.key.id(), client)).collect())
+    }
+
+    /// The client that a knock names.
+    #[must_use]
+    pub fn get(&self, id: ClientId) -> Option<&Client> {
+        self.0.get(&id)
+    }
+
+    /// Whether nobody has a key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.0.values()
+    }
+}

@@ -1,0 +1,320 @@
+//! Talks with clients that have a key: what was asked, and what is answered, and when.
+//!
+//! ```text
+//!   datagram ─► tag ─► HPKE ─► client ─► signature ─► expired? network? ─► fresh? ─► Record ─► disk
+//!               └──────── silence for everybody else ────────────────┘       │          │
+//!                                                                            └ Stale    ▼
+//!   receipt ◄── Reply ◄──────────────────────── firewall ◄── grant ◄── policy ◄── recorded
+//! ```
+//!
+//! A request has no effect before the disk remembers it. A receipt says "granted" only when the firewall
+//! has said so.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
+use core::{net::SocketAddr, time::Duration};
+
+use doors_spa::{
+    KNOCK,
+    gateway::{Gateway, Proven},
+    identity::ClientId,
+    receipt::{Answer, Receipt, ReceiptKey, ToldDoor},
+};
+
+use crate::{
+    challenge::RunKey,
+    client::{Client, Clients, Who},
+    door::Admission,
+    freshness::{Fresh, Freshness, Record, Unfresh},
+    limits::{PATIENCE_WITH_FIREWALL, WAITING_PER_CLIENT},
+    packet::{Packet, WayBack},
+    time::{Moment, Wall},
+};
+
+/// What clients with keys need to be heard.
+#[derive(Clone, Debug, Default)]
+pub struct Audience {
+    /// The UDP port of single packet authorization.
+    pub port: u16,
+    /// Who has a key.
+    pub clients: Clients,
+    /// The gateway's keys, each with the date of its end, if it has one.
+    pub gateways: Vec<(Arc<Gateway>, Option<Wall>)>,
+    /// How far a client's clock may be from ours.
+    pub window: Duration,
+}
+
+/// Why a datagram is nobody's. A value, never an error, and never answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stranger {
+    /// Made without the card, or for another gateway, or changed on its way.
+    NoCard,
+    /// Made with the card, and whoever it claims to be from has no key here, or has not signed it.
+    NoKey,
+    /// It was accepted before.
+    Replayed,
+    /// The client's time is over.
+    Expired,
+    /// The client may not come from there.
+    Network,
+}
+
+/// What a datagram turned out to be.
+#[derive(Debug)]
+pub enum Heard {
+    /// Nobody's.
+    Stranger(Stranger, Option<Who>),
+    /// A client's, and waiting for the disk.
+    Fresh,
+    /// A client's whose time says nothing: it gets a challenge.
+    Stale(Who),
+    /// A client's that has too much on its way.
+    Crowded(Who),
+}
+
+/// A request that waits for the disk.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Who asks.
+    pub client: ClientId,
+    /// What for.
+    pub fresh: Fresh,
+    /// Where the answer goes.
+    pub way: WayBack,
+}
+
+/// An answer that has yet to be sealed.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// What it says; its time and challenge are filled in when it is sealed.
+    pub receipt: Receipt,
+    key: ReceiptKey,
+    way: WayBack,
+    client: ClientId,
+}
+
+/// A receipt on its way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outgoing {
+    /// Where it goes.
+    pub way: WayBack,
+    /// Its bytes.
+    pub bytes: [u8; KNOCK],
+}
+
+/// A reply that the firewall has to make true.
+#[derive(Debug)]
+struct Promise {
+    reply: Reply,
+    until: Moment,
+}
+
+/// The conversation with all clients.
+#[derive(Debug)]
+pub struct Reception {
+    audience: Audience,
+    freshness: Freshness,
+    key: RunKey,
+    salts: u64,
+    to_record: VecDeque<Record>,
+    waiting: VecDeque<Waiting>,
+    promises: BTreeMap<Admission, Vec<Promise>>,
+    replies: VecDeque<Reply>,
+}
+
+impl Reception {
+    /// Begins to listen to nobody.
+    #[must_use]
+    pub fn new(key: RunKey, freshness: Freshness) -> Self {
+        Self {
+            audience: Audience::default(),
+            freshness,
+            key,
+            salts: 0,
+            to_record: VecDeque::new(),
+            waiting: VecDeque::new(),
+            promises: BTreeMap::new(),
+            replies: VecDeque::new(),
+        }
+    }
+
+    /// Listens to these from here on.
+    pub fn listen_to(&mut self, audience: Audience) {
+        self.freshness.set_window(audience.window);
+        self.audience = audience;
+    }
+
+    /// Whom it listens to.
+    #[must_use]
+    pub fn audience(&self) -> &Audience {
+        &self.audience
+    }
+
+    /// What was accepted so far.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Takes one datagram; `None` if it is not even addressed to this.
+    ///
+    /// Everything up to the client's own restrictions is silent: neither a stranger nor somebody with a
+    /// stolen key in the wrong place learns that anything is there.
+    pub fn hear(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall) -> Option<Heard> {
+        if packet.port != self.audience.port || packet.payload.len() != KNOCK || !packet.is_answerable() {
+            return None;
+        }
+        let Some(unproven) = self.open(packet.payload, wall) else {
+            return Some(Heard::Stranger(Stranger::NoCard, None));
+        };
+        let Ok(unproven) = unproven else {
+            return Some(Heard::Stranger(Stranger::NoKey, None));
+        };
+        let id = unproven.claimed();
+        let Some(client) = self.audience.clients.get(id) else {
+            return Some(Heard::Stranger(Stranger::NoKey, None));
+        };
+        let Some(proven) = unproven.prove(&client.key) else {
+            return Some(Heard::Stranger(Stranger::NoKey, None));
+        };
+        let who = client.who.clone();
+        let restricted = match client {
+            client if client.has_expired(wall) => Some(Stranger::Expired),
+            client if !client.may_come_from(packet.source) => Some(Stranger::Network),
+            _ => None,
+        };
+        if let Some(why) = restricted {
+            return Some(Heard::Stranger(why, Some(who)));
+        }
+        Some(self.admit(proven, id, who, packet.way_back(), now, wall))
+    }
+
+    /// The next thing that has to be on disk, synced, before [`recorded`](Self::recorded) is told.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.to_record.pop_front()
+    }
+
+    /// The oldest request that waited for the disk.
+    pub fn recorded(&mut self) -> Option<Waiting> {
+        self.waiting.pop_front()
+    }
+
+    /// The client of a request, if it has not gone in the meantime.
+    #[must_use]
+    pub fn client(&self, id: ClientId) -> Option<&Client> {
+        self.audience.clients.get(id)
+    }
+
+    /// Answers a request at once.
+    pub fn answer(&mut self, waiting: &Waiting, answer: Answer, seconds: u32) {
+        let reply = reply(waiting.fresh.receipt_key(), waiting.way, waiting.client, answer, seconds);
+        self.replies.push_back(reply);
+    }
+
+    /// Answers what a client may open.
+    pub fn tell(&mut self, waiting: &Waiting, in_all: u16, doors: impl IntoIterator<Item = ToldDoor>) {
+        let mut reply = reply(waiting.fresh.receipt_key(), waiting.way, waiting.client, Answer::Told, 0);
+        reply.receipt.doors_in_all = in_all;
+        reply.receipt = reply.receipt.with_doors(doors);
+        self.replies.push_back(reply);
+    }
+
+    /// Answers a request when the firewall has made it true, or has not in time.
+    pub fn promise(&mut self, waiting: &Waiting, admission: Admission, answer: Answer, now: Moment) {
+        let reply = reply(waiting.fresh.receipt_key(), waiting.way, waiting.client, answer, 0);
+        let promise = Promise { reply, until: now.after(PATIENCE_WITH_FIREWALL) };
+        self.promises.entry(admission).or_default().push(promise);
+    }
+
+    /// The firewall has made it true, for so many seconds more.
+    pub fn keep_promises(&mut self, admission: &Admission, seconds: u32) {
+        for mut promise in self.promises.remove(admission).unwrap_or_default() {
+            promise.reply.receipt.seconds = seconds;
+            self.replies.push_back(promise.reply);
+        }
+    }
+
+    /// Whoever has waited too long for the firewall is told so.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        let replies = &mut self.replies;
+        self.promises.retain(|_, promises| {
+            for mut broken in promises.extract_if(.., |promise| promise.until <= now) {
+                broken.reply.receipt.answer = Answer::Firewall;
+                replies.push_back(broken.reply);
+            }
+            !promises.is_empty()
+        });
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.promises.values().flatten().map(|promise| promise.until).min()
+    }
+
+    /// The next receipt to send, sealed.
+    pub fn poll_receipt(&mut self, now: Moment, wall: Wall) -> Option<Outgoing> {
+        let mut reply = self.replies.pop_front()?;
+        reply.receipt.time = wall.0;
+        if reply.receipt.answer == Answer::Stale {
+            reply.receipt.challenge = self.key.challenge(reply.client, reply.way.to.ip(), now);
+        }
+        self.salts = self.salts.wrapping_add(1);
+        let bytes = reply.key.seal(&reply.receipt, self.key.salt(self.salts));
+        Some(Outgoing { way: reply.way, bytes })
+    }
+
+    /// Opens a datagram with the key that fits. `None` if it was made without any of our cards.
+    fn open(&self, datagram: &[u8], wall: Wall) -> Option<Result<doors_spa::gateway::Unproven, ()>> {
+        let alive = |until: &Option<Wall>| until.is_none_or(|until| wall < until);
+        let keys = self.audience.gateways.iter().filter(|(_, until)| alive(until));
+        let fitting = keys.map(|(gateway, _)| gateway).find(|gateway| gateway.check_tag(datagram).is_ok())?;
+        Some(fitting.open(datagram).map_err(drop))
+    }
+
+    fn admit(
+        &mut self,
+        proven: Proven,
+        client: ClientId,
+        who: Who,
+        way: WayBack,
+        now: Moment,
+        wall: Wall,
+    ) -> Heard {
+        if self.on_the_way(client) >= WAITING_PER_CLIENT {
+            return Heard::Crowded(who);
+        }
+        match self.freshness.judge(proven, way.to.ip(), &self.key, now, wall) {
+            Ok((fresh, record)) => {
+                self.to_record.push_back(record);
+                self.waiting.push_back(Waiting { client, fresh, way });
+                Heard::Fresh
+            }
+            Err((Unfresh::Replayed, _)) => Heard::Stranger(Stranger::Replayed, Some(who)),
+            Err((Unfresh::Stale, key)) => {
+                self.replies.push_back(reply(&key, way, client, Answer::Stale, 0));
+                Heard::Stale(who)
+            }
+            Err((Unfresh::Crowded, key)) => {
+                self.replies.push_back(reply(&key, way, client, Answer::TooMany, 0));
+                Heard::Crowded(who)
+            }
+        }
+    }
+
+    fn on_the_way(&self, client: ClientId) -> usize {
+        let waiting = self.waiting.iter().filter(|waiting| waiting.client == client).count();
+        let promised = self.promises.values().flatten().filter(|promise| promise.reply.client == client);
+        waiting.saturating_add(promised.count())
+    }
+}
+
+fn reply(key: &ReceiptKey, way: WayBack, client: ClientId, answer: Answer, seconds: u32) -> Reply {
+    let seen: SocketAddr = way.to;
+    let receipt =
+        Receipt { answer, seconds, time: 0, seen, challenge: [0; 8], doors_in_all: 0, doors: Vec::new() };
+    Reply { receipt, key: key.clone(), way, client }
+}
