@@ -11,6 +11,7 @@
 //! | [`firewall`]   | opens and closes doors, in a thread of its own                   |
 //! | `netlink`      | messages to and from the kernel                                  |
 //! | `report`       | the log                                                          |
+//! | [`journal`]    | the accepted knocks, on disk                                     |
 //! | [`lab`]        | private networks for the demo and the tests                      |
 //! | `demo`         | shows it all                                                     |
 
@@ -22,6 +23,7 @@ pub mod daemon;
 mod demo;
 pub mod firewall;
 mod inbox;
+pub mod journal;
 pub mod lab;
 mod logging;
 mod netlink;

@@ -1,0 +1,241 @@
+//! The knocks that were accepted, on disk: what keeps a replayed knock out after a restart.
+//!
+//! ```text
+//!   <state_dir>/lock         held by the one process that writes
+//!   <state_dir>/knocks       the journal
+//!   <state_dir>/knocks.new   the next one, while it is made
+//!
+//!   header, 16 bytes                      record, 32 bytes; then the next, up to one that is all zero
+//!    0  6  "knocks"                        0  8  client
+//!    6  2  version, 1                      8  8  time, milliseconds since 1970
+//!    8  4  generation                     16  8  nonce
+//!   12  4  check, over the 12 before      24  2  how many were written at once with it, before it
+//!                                         26  6  check, over the 26 before, generation and slot
+//! ```
+//!
+//! Numbers are big-endian; a check is the first bytes of a SHA-256. It finds what a crash has torn, and is
+//! no defence: whoever can write here is root.
+//!
+//! An acknowledged knock is never lost: [`Journal::append`] returns when it is on the disk. At every
+//! instant `knocks` is a whole journal, or one whose end was never acknowledged.
+
+mod log;
+mod place;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+pub use self::record::Record;
+use self::{
+    log::{LONGEST, Log},
+    place::{KNOCKS, NEXT, Place},
+    record::{Contents, Unreadable},
+};
+
+/// After so many records a new file is made of those that still count.
+const MANY: usize = 4096;
+
+/// The journal, open for writing. Nobody else can open it meanwhile.
+#[derive(Debug)]
+pub struct Journal {
+    place: Place,
+    log: Log<File>,
+    /// How many records were added since the file was made.
+    added: usize,
+    /// The name of the file may not be on the disk yet.
+    renamed: bool,
+}
+
+/// What was found on the disk.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Loaded {
+    /// The knocks, in the order in which they were written.
+    pub records: Vec<Record>,
+    /// There was a journal. If not, it is unknown what was accepted before.
+    pub found: bool,
+    /// The end of it was cut off, as no whole records stood there. No crash makes an acknowledged one go
+    /// that way, but a disk that is worn out may.
+    pub torn: bool,
+}
+
+impl Journal {
+    /// Opens the journal in this directory, and makes both if they are missing.
+    ///
+    /// # Errors
+    /// [`JournalError`] if there is no journal to go on with. Nothing was changed then.
+    pub fn open(directory: &Path) -> Result<(Self, Loaded), JournalError> {
+        let place = Place::open(directory)?;
+        let Some((file, bytes)) = place.read()? else {
+            return Ok((Self::make(place)?, Loaded::default()));
+        };
+        let path = || place.path(KNOCKS);
+        let contents = match record::read(&bytes) {
+            Ok(contents) => contents,
+            Err(Unreadable::Empty) => {
+                let loaded = Loaded { torn: true, ..Loaded::default() };
+                return Ok((Self::make(place)?, loaded));
+            }
+            Err(Unreadable::NotOurs) => return Err(JournalError::NotOurs { path: path() }),
+            Err(Unreadable::Version(version)) => {
+                return Err(JournalError::Version { path: path(), version });
+            }
+            Err(Unreadable::Damaged(offset)) => return Err(JournalError::Damaged { path: path(), offset }),
+        };
+        let Contents { generation, records, torn } = contents;
+        let mut log = Log::new(file, generation, records.len(), bytes.len());
+        if torn {
+            log.cut_tail().map_err(|source| JournalError::Write { path: path(), source })?;
+        }
+        // The last one to write may have ended between the name and its way to the disk.
+        let journal = Self { place, log, added: records.len(), renamed: true };
+        Ok((journal, Loaded { records, found: true, torn }))
+    }
+
+    /// Writes knocks, and returns when they are on the disk.
+    ///
+    /// # Errors
+    /// [`JournalError::Write`] if they are not; then no door may open for them. The journal stays good, and
+    /// a later attempt may succeed.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let written = self.sync_name().and_then(|()| self.log.append(records));
+        written.map_err(|source| JournalError::Write { path: self.place.path(KNOCKS), source })?;
+        self.added = self.added.saturating_add(records.len());
+        Ok(())
+    }
+
+    /// Puts a new file in the place of the old one, with only the knocks that still count.
+    ///
+    /// # Errors
+    /// [`JournalError::Write`]. The journal stays good, and holds all that it has held.
+    pub fn compact(&mut self, keep: &[Record]) -> Result<(), JournalError> {
+        self.log = write(&self.place, self.log.generation().wrapping_add(1), keep)?;
+        self.added = 0;
+        self.renamed = true;
+        self.sync_name().map_err(|source| JournalError::Write { path: self.place.path(KNOCKS), source })
+    }
+
+    /// Whether enough knocks were added for [`Journal::compact`] to be worth its while.
+    #[must_use]
+    pub fn wants_compaction(&self) -> bool {
+        self.added > MANY
+    }
+
+    fn make(place: Place) -> Result<Self, JournalError> {
+        let log = write(&place, 1, &[])?;
+        let mut journal = Self { place, log, added: 0, renamed: true };
+        journal
+            .sync_name()
+            .map_err(|source| JournalError::Write { path: journal.place.path(KNOCKS), source })?;
+        Ok(journal)
+    }
+
+    /// Brings the name of the file to the disk. Until then a crash may bring back the file before it, so
+    /// nothing is acknowledged.
+    fn sync_name(&mut self) -> io::Result<()> {
+        if self.renamed {
+            self.place.sync()?;
+            self.renamed = false;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a new file and gives it the name of the old one.
+fn write(place: &Place, generation: u32, records: &[Record]) -> Result<Log<File>, JournalError> {
+    let bytes = Log::<File>::whole(generation, records);
+    let written = match bytes.len() <= LONGEST {
+        true => place.replace(&bytes),
+        false => Err(io::ErrorKind::FileTooLarge.into()),
+    };
+    let file = written.map_err(|source| JournalError::Write { path: place.path(NEXT), source })?;
+    Ok(Log::new(file, generation, records.len(), bytes.len()))
+}
+
+/// Why there is no journal, or why nothing was written to it.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The directory cannot be made or opened.
+    #[error("cannot use the directory {} for the state", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Somebody else could change what is remembered.
+    #[error("{0} can be changed by others (mode {mode:03o}); try: chmod go-w {0}", path.display())]
+    Writable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Somebody else owns what is remembered.
+    #[error("{0} belongs to another user ({owner}); try: chown {we} {0}", path.display())]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        we: u32,
+    },
+    /// A file of ours cannot be opened or read. A symbolic link is one that cannot.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another process writes here.
+    #[error("another port-knocking-doors uses {0}; stop it, or give this one another state_dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something else has the name of the journal.
+    #[error("{} is no journal of knocks; move it away", path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The journal is of another version.
+    #[error(
+        "{} has version {version}, and this program knows 1; move it away, and start again: no knock from \
+         before that start is accepted then",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        version: u16,
+    },
+    /// What was on the disk is no longer.
+    #[error(
+        "{} is damaged at byte {offset}; move it away, and start again: no knock from before that start is \
+         accepted then",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the first bad record, or the header, begins.
+        offset: usize,
+    },
+    /// The disk is full, or broken.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,126 @@
+//! Appending, so that what was acknowledged is on the disk and what failed is not in the way.
+//!
+//! ```text
+//!   header │ records … │ zeros …………… │
+//!                      ▲              ▲
+//!                      end            room
+//! ```
+
+use std::io;
+
+use super::record::{self, AT_ONCE, RECORD, Record};
+
+/// By how much the file grows. Zeros are written, not only reserved: a file system notes on its own what
+/// was reserved and is now used, and that note would have to be on the disk too.
+const STEP: usize = 64 * 1024;
+/// No file is longer, as it is read into memory: two million knocks.
+pub(super) const LONGEST: usize = 64 * 1024 * 1024;
+
+/// The file that a log is in. The tests have one that fails.
+pub(super) trait Disk {
+    /// Writes everything at this offset.
+    fn write_at(&mut self, bytes: &[u8], offset: usize) -> io::Result<()>;
+    /// Returns when everything that was written, and the length, is on the disk.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Makes the file this long.
+    fn cut(&mut self, length: usize) -> io::Result<()>;
+}
+
+/// The records of one file.
+#[derive(Debug)]
+pub(super) struct Log<D> {
+    disk: D,
+    generation: u32,
+    /// How many records stand in it.
+    slots: usize,
+    /// The length of the file.
+    room: usize,
+    /// After the records may stand something that was never acknowledged.
+    bad_tail: bool,
+}
+
+impl<D: Disk> Log<D> {
+    /// A log in a file that holds this many records, and is `room` bytes long.
+    pub(super) fn new(disk: D, generation: u32, slots: usize, room: usize) -> Self {
+        Self { disk, generation, slots, room, bad_tail: false }
+    }
+
+    /// The number of the file: how often one was made before it.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    #[cfg(test)]
+    pub(super) fn disk(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// The bytes of a new file with these records, and with room for more.
+    pub(super) fn whole(generation: u32, records: &[Record]) -> Vec<u8> {
+        let mut bytes = record::header(generation).to_vec();
+        for (slot, record) in records.iter().enumerate() {
+            // The file is used when all of it is on the disk: no record is torn together with another.
+            bytes.extend(record.encode(generation, slot, 0));
+        }
+        bytes.resize(bytes.len().saturating_add(RECORD).next_multiple_of(STEP), 0);
+        bytes
+    }
+
+    /// Cuts off what stands after the records.
+    pub(super) fn cut_tail(&mut self) -> io::Result<()> {
+        let end = record::offset(self.slots);
+        self.bad_tail = true;
+        self.disk.cut(end)?;
+        self.room = end;
+        // Else the tail could come back after a crash, behind newer records.
+        self.disk.sync()?;
+        self.bad_tail = false;
+        Ok(())
+    }
+
+    /// Writes records, and returns when they are on the disk. After an error, only whole parts of
+    /// [`AT_ONCE`] records stay.
+    pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        if self.bad_tail {
+            self.cut_tail()?;
+        }
+        for part in records.chunks(AT_ONCE) {
+            if let Err(error) = self.append_part(part) {
+                // If this fails too, the next append begins with it.
+                let _ = self.cut_tail();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn append_part(&mut self, records: &[Record]) -> io::Result<()> {
+        let slots = self.slots.saturating_add(records.len());
+        self.grow(record::offset(slots))?;
+        let bytes: Vec<u8> = (0_u16..)
+            .zip(self.slots..)
+            .zip(records)
+            .flat_map(|((place, slot), record)| record.encode(self.generation, slot, place))
+            .collect();
+        self.disk.write_at(&bytes, record::offset(self.slots))?;
+        self.disk.sync()?;
+        self.slots = slots;
+        Ok(())
+    }
+
+    /// Makes room up to this offset.
+    fn grow(&mut self, end: usize) -> io::Result<()> {
+        if end <= self.room {
+            return Ok(());
+        }
+        if end > LONGEST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let room = end.next_multiple_of(STEP);
+        let zeros = vec![0; room.saturating_sub(self.room)];
+        self.disk.write_at(&zeros, self.room)?;
+        self.disk.sync()?;
+        self.room = room;
+        Ok(())
+    }
+}

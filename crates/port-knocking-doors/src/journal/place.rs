@@ -1,0 +1,144 @@
+//! The directory that the journal is in. It is opened once: a path that changes later leads nobody astray.
+
+use std::{
+    fs::{DirBuilder, File, TryLockError},
+    io::{self, Read as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, FileExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+
+use super::{
+    JournalError,
+    log::{Disk, LONGEST},
+};
+
+/// The name of the journal.
+pub(super) const KNOCKS: &str = "knocks";
+/// Its name while it is made.
+pub(super) const NEXT: &str = "knocks.new";
+const LOCK: &str = "lock";
+
+/// An open directory, and the lock in it.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    directory: OwnedFd,
+    _lock: File,
+}
+
+impl Place {
+    /// Opens a directory, makes it if it is missing, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
+        let directory = open_directory(path)
+            .map_err(|source| JournalError::Directory { path: path.to_owned(), source })?;
+        check(path, rustix::fs::fstat(&directory))?;
+        let lock = open_in(&directory, LOCK, OFlags::RDWR | OFlags::CREATE)
+            .map_err(|source| JournalError::Read { path: path.join(LOCK), source })?;
+        match lock.try_lock() {
+            Ok(()) => {
+                // What a crash has left of it is of no use.
+                let _ = rustix::fs::unlinkat(&directory, NEXT, AtFlags::empty());
+                Ok(Self { path: path.to_owned(), directory, _lock: lock })
+            }
+            Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(JournalError::Read { path: path.join(LOCK), source }),
+        }
+    }
+
+    /// The path of a file in it.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The journal and what is in it; `None` if there is none.
+    pub(super) fn read(&self) -> Result<Option<(File, Vec<u8>)>, JournalError> {
+        let path = self.path(KNOCKS);
+        let file = match open_in(&self.directory, KNOCKS, OFlags::RDWR) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(JournalError::Read { path, source }),
+        };
+        let stat = check(&path, rustix::fs::fstat(&file))?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !regular || usize::try_from(stat.st_size).is_ok_and(|size| size > LONGEST) {
+            return Err(JournalError::NotOurs { path });
+        }
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).map_err(|source| JournalError::Read { path, source })?;
+        Ok(Some((file, bytes)))
+    }
+
+    /// Gives the journal new contents. At every instant it has either the old ones or all of the new ones;
+    /// which of them a crash leaves is settled by [`Place::sync`].
+    pub(super) fn replace(&self, bytes: &[u8]) -> io::Result<File> {
+        let make = || {
+            let file = open_in(&self.directory, NEXT, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync_all()?;
+            rustix::fs::renameat(&self.directory, NEXT, &self.directory, KNOCKS)?;
+            Ok(file)
+        };
+        make().inspect_err(|_| {
+            // It may hold the room that the old one needs.
+            let _ = rustix::fs::unlinkat(&self.directory, NEXT, AtFlags::empty());
+        })
+    }
+
+    /// Returns when the names in it are on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.directory)?)
+    }
+}
+
+impl Disk for File {
+    fn write_at(&mut self, bytes: &[u8], offset: usize) -> io::Result<()> {
+        let offset = u64::try_from(offset).map_err(io::Error::other)?;
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, length: usize) -> io::Result<()> {
+        self.set_len(u64::try_from(length).map_err(io::Error::other)?)
+    }
+}
+
+/// Only the last part is made: what is above belongs to the administrator. It may be a symbolic link, as
+/// systemd makes one for a service with a user of its own.
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Never follows a link, and never waits for the other end of a pipe.
+fn open_in(directory: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(File::from(file))
+}
+
+/// Whoever can change what is remembered can make a replayed knock look new.
+fn check(path: &Path, stat: rustix::io::Result<Stat>) -> Result<Stat, JournalError> {
+    let read =
+        |source: rustix::io::Errno| JournalError::Read { path: path.to_owned(), source: source.into() };
+    let stat = stat.map_err(read)?;
+    let (owner, we) = (stat.st_uid, rustix::process::geteuid().as_raw());
+    if owner != we && owner != 0 {
+        return Err(JournalError::Owner { path: path.to_owned(), owner, we });
+    }
+    match stat.st_mode & 0o7777 {
+        mode if mode & 0o022 != 0 => Err(JournalError::Writable { path: path.to_owned(), mode }),
+        _ => Ok(stat),
+    }
+}
