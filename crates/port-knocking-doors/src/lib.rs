@@ -11,6 +11,8 @@
 //! | [`firewall`]   | opens and closes doors, in a thread of its own                   |
 //! | `netlink`      | messages to and from the kernel                                  |
 //! | `report`       | the log                                                          |
+//! | [`gateway_key`]| the gateway's key, on disk                                       |
+//! | `draft`        | a file that is replaced as a whole                               |
 //! | [`journal`]    | the accepted knocks, on disk                                     |
 //! | [`lab`]        | private networks for the demo and the tests                      |
 //! | `demo`         | shows it all                                                     |
@@ -21,7 +23,9 @@ mod clock;
 pub mod config;
 pub mod daemon;
 mod demo;
+mod draft;
 pub mod firewall;
+pub mod gateway_key;
 mod inbox;
 pub mod journal;
 pub mod lab;

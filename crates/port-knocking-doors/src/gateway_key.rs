@@ -1,0 +1,257 @@
+//! The file of the gateway key: the one secret of a gateway.
+//!
+//! ```text
+//!   init ──► current ── rotate ──► previous, accepted until a stated time
+//!               │
+//!               └──► card, for the clients
+//! ```
+//!
+//! A key is never written over unless [`rotate`] keeps it, and never read from a file that others may read.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use doors_spa::gateway::GatewayKey;
+use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::draft::{Draft, NoDraft, Rights};
+
+/// The directory in which others may look around: the configuration lies there too.
+const SHARED: &str = "/etc/port-knocking-doors";
+/// No file of a key is larger.
+const LONGEST: u64 = 16 * 1024;
+
+/// The keys that a gateway accepts.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The one whose card is given to clients.
+    pub current: GatewayKey,
+    /// The one before it, and until when it is accepted, in seconds since 1970.
+    pub previous: Option<(GatewayKey, u64)>,
+}
+
+/// Makes a key, and a file for it.
+///
+/// # Errors
+/// [`KeyError::Exists`] if there is a file; [`KeyError::Write`] or [`KeyError::InUse`].
+pub fn init(path: &Path, random: &mut impl CryptoRng) -> Result<GatewayKey, KeyError> {
+    let write = |source| KeyError::Write { path: path.to_owned(), source };
+    // A link that leads nowhere would make the file elsewhere.
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(KeyError::Exists { path: path.to_owned() });
+    }
+    make_directory(path).map_err(write)?;
+    let key = GatewayKey::generate(random);
+    let keys = Keys { current: key, previous: None };
+    match draft(path)?.create(&file::write(&keys)) {
+        Ok(()) => Ok(keys.current),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(KeyError::Exists { path: path.to_owned() })
+        }
+        Err(error) => Err(write(error)),
+    }
+}
+
+/// Reads the keys.
+///
+/// # Errors
+/// [`KeyError`] if there are none, others may read them, or the file is not as it has to be.
+pub fn load(path: &Path) -> Result<Keys, KeyError> {
+    let (text, _) = read(path)?;
+    file::parse(path, &text)
+}
+
+/// Makes a new key. The one before it is accepted for `keep_for` from `now`, in seconds since 1970; the one
+/// before that no more.
+///
+/// # Errors
+/// [`KeyError`] as of [`load`], [`KeyError::Write`] or [`KeyError::InUse`]. The keys are the old ones then.
+pub fn rotate(
+    path: &Path,
+    random: &mut impl CryptoRng,
+    now: u64,
+    keep_for: Duration,
+) -> Result<Keys, KeyError> {
+    // Checked first: its errors are the clearer ones.
+    load(path)?;
+    let draft = draft(path)?;
+    let (text, rights) = read(draft.target())?;
+    let old = file::parse(path, &text)?.current;
+    let until = now.saturating_add(keep_for.as_secs());
+    let previous = (!keep_for.is_zero()).then_some((old, until));
+    let keys = Keys { current: GatewayKey::generate(random), previous };
+    let written = draft.replace(&file::write(&keys), rights);
+    written.map_err(|source| KeyError::Write { path: path.to_owned(), source })?;
+    Ok(keys)
+}
+
+/// The card that clients get.
+#[must_use]
+pub fn card_text(keys: &Keys) -> Zeroizing<String> {
+    keys.current.card().to_text()
+}
+
+/// A text as a QR code for a terminal; `None` if it is longer than a QR code can be.
+///
+/// A phone wants dark on light, and not every terminal is light. So the colours are set, to two that no
+/// theme changes; and if they are taken out, it is right where the background is dark.
+#[must_use]
+pub fn qr(text: &str) -> Option<String> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
+    // The characters draw what is light.
+    let picture = code.render().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    Some(picture.lines().map(|line| format!("\u{1b}[38;5;231;48;5;16m{line}\u{1b}[0m\n")).collect())
+}
+
+fn draft(path: &Path) -> Result<Draft, KeyError> {
+    Draft::of(path).map_err(|error| match error {
+        NoDraft::Taken => KeyError::InUse { path: path.to_owned() },
+        NoDraft::Io(source) => KeyError::Write { path: path.to_owned(), source },
+    })
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let mode = if directory == Path::new(SHARED) { 0o755 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) => Ok(()),
+        // The new directory has to be there after a crash, as the file in it.
+        Ok(()) => match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(above) => File::open(above)?.sync_all(),
+            None => File::open(".")?.sync_all(),
+        },
+    }
+}
+
+/// The text of the file, if nobody else may read it.
+fn read(path: &Path) -> Result<(Zeroizing<String>, Rights), KeyError> {
+    let unreadable = |source| KeyError::Read { path: path.to_owned(), source };
+    let no_key = |what| KeyError::NoKeyFile { path: path.to_owned(), what };
+    // A pipe of this name must not keep the daemon waiting.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
+        _ => unreadable(error),
+    })?;
+    // Asked of the open file, so that nobody can put another in its place in between.
+    let metadata = file.metadata().map_err(unreadable)?;
+    let rights = Rights { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
+    if !metadata.is_file() {
+        return Err(no_key("it is no regular file"));
+    }
+    let we = rustix::process::geteuid().as_raw();
+    if rights.owner != we && rights.owner != 0 {
+        return Err(KeyError::Owner { path: path.to_owned(), owner: rights.owner, we });
+    }
+    if rights.mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode: rights.mode });
+    }
+    // With room for all, it never moves, and leaves no copy behind in memory.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST.try_into().unwrap_or_default()));
+    file.take(LONGEST).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()) == Ok(LONGEST) {
+        return Err(no_key("it is larger than 16 kilobytes"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| no_key("it is no text"))?;
+    Ok((Zeroizing::new(text.to_owned()), rights))
+}
+
+/// Why there is no gateway key. The message never holds what is in the file.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// There is no file.
+    #[error("there is no gateway key {}; make one: port-knocking-doors gateway init", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is a file already.
+    #[error(
+        "there is a gateway key {} already, and clients know it; to change it: port-knocking-doors gateway \
+         rotate",
+        path.display()
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the gateway key {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Others may read or change the file.
+    #[error(
+        "the gateway key {0} can be read or changed by others (mode {mode:03o}); try: chmod go= {0}, and if \
+         others may have read it: port-knocking-doors gateway rotate",
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Somebody else owns the file.
+    #[error(
+        "the gateway key {0} belongs to another user ({owner}); try: chown {we} {0}",
+        path.display()
+    )]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        we: u32,
+    },
+    /// The file is none that could hold a key.
+    #[error("cannot use the gateway key {}: {what}", path.display())]
+    NoKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A line of the file is wrong.
+    #[error("{}:{line}: {what}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// Another process changes the file.
+    #[error("another process changes the gateway key {} at this moment; try again", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("cannot write the gateway key {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
