@@ -196,9 +196,8 @@ impl Doorkeeper {
     }
 
     /// Hears clients with keys from here on, too.
-    #[must_use]
-    pub fn with_reception(self, reception: Reception) -> Self {
-        Self { reception: Some(reception), ..self }
+    pub fn receive_clients(&mut self, reception: Reception) {
+        self.reception = Some(reception);
     }
 
     /// Takes one packet from the network.

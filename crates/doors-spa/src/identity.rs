@@ -16,10 +16,31 @@ impl ClientKey {
     /// # Errors
     /// [`BadKey`] if they are no point, or one of the few with which anybody could sign.
     pub fn new(bytes: &[u8; 32]) -> Result<Self, BadKey> {
-        let key = VerifyingKey::from_bytes(bytes).map_err(|_| BadKey)?;
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| BadKey::Point)?;
         match key.is_weak() {
-            true => Err(BadKey),
+            true => Err(BadKey::Point),
             false => Ok(Self(key)),
+        }
+    }
+
+    /// Reads a line as in `authorized_keys`: type, key, and perhaps a comment, which is given too.
+    ///
+    /// # Errors
+    /// [`BadKey`] tells what is wrong with it.
+    pub fn from_openssh(line: &str) -> Result<(Self, &str), BadKey> {
+        let (kind, rest) = line.trim().split_once([' ', '\t']).ok_or(BadKey::Shape)?;
+        let rest = rest.trim_start();
+        let (encoded, comment) = rest.split_once([' ', '\t']).unwrap_or((rest, ""));
+        if kind != "ssh-ed25519" {
+            return Err(BadKey::Type);
+        }
+        let mut bytes = [0; 51];
+        let decoded = base64ct::Base64::decode(encoded, &mut bytes).map_err(|_| BadKey::Encoding)?;
+        let (_, point) = decoded.split_last_chunk::<32>().ok_or(BadKey::Encoding)?;
+        let key = Self::new(point)?;
+        match key.encoded() == *decoded {
+            true => Ok((key, comment.trim())),
+            false => Err(BadKey::Encoding),
         }
     }
 
@@ -62,10 +83,24 @@ impl ClientKey {
     }
 }
 
-/// Some bytes are no usable Ed25519 public key.
+/// Why something is no usable public key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("is no usable Ed25519 public key")]
-pub struct BadKey;
+pub enum BadKey {
+    /// A key of another type.
+    #[error(
+        "only keys of the type ssh-ed25519 work; make one with: ssh-keygen -t ed25519, or doorknock keygen"
+    )]
+    Type,
+    /// Not type and key.
+    #[error("a public key looks like: ssh-ed25519 AAAA… comment")]
+    Shape,
+    /// Cut off or changed.
+    #[error("the key has been cut off, or changed; copy the whole line again")]
+    Encoding,
+    /// No point of the curve, or one with which anybody could sign.
+    #[error("the key is no usable Ed25519 public key")]
+    Point,
+}
 
 /// The name by which a knock calls a client.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -95,9 +130,30 @@ mod tests {
     fn a_key_with_which_anybody_can_sign_is_none() {
         let mut neutral = [0; 32];
         neutral[0] = 1;
-        assert_eq!(ClientKey::new(&neutral), Err(BadKey));
+        assert_eq!(ClientKey::new(&neutral), Err(BadKey::Point));
         // No point of the curve has this.
         neutral[0] = 2;
-        assert_eq!(ClientKey::new(&neutral), Err(BadKey));
+        assert_eq!(ClientKey::new(&neutral), Err(BadKey::Point));
+    }
+
+    /// Made by `ssh-keygen -t ed25519`; the fingerprint is what `ssh-keygen -l` says of it.
+    const LINE: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT laptop of somebody";
+
+    #[test]
+    fn a_public_line_is_read_as_openssh_writes_it() {
+        let (key, comment) = ClientKey::from_openssh(LINE).unwrap();
+        assert_eq!(comment, "laptop of somebody");
+        assert_eq!(key.fingerprint(), "SHA256:g5UmEX139fYkygav3ctASI6asAoS7PAkyvzPMOA5bnc");
+        let digest = Base64Unpadded::decode_vec(&key.fingerprint()[7..]).unwrap();
+        assert_eq!(key.id().0, digest[..8]);
+        for (wrong, why) in [
+            ("ssh-ed25519", BadKey::Shape),
+            ("ssh-rsa AAAAB3NzaC1yc2E= old", BadKey::Type),
+            ("ssh-ed25519 AAAAB3NzaC1yc2E= old", BadKey::Encoding),
+            (&LINE[..60], BadKey::Encoding),
+        ] {
+            assert_eq!(ClientKey::from_openssh(wrong), Err(why), "{wrong}");
+        }
     }
 }

@@ -34,7 +34,14 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         let ports: Vec<String> = planned.ports.iter().map(ToString::to_string).collect();
         let _ =
             writeln!(text, "door {}: opens {} for {}", door.name, ports.join(" "), seconds(door.open_for));
-        let _ = writeln!(text, "    to whoever knocks on {}", knocks(&door.sequence));
+        if let Some(sequence) = &door.sequence {
+            let _ = writeln!(text, "    to whoever knocks on {}", knocks(sequence));
+        }
+        for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
+            if client.doors.contains(&door.name) {
+                let _ = writeln!(text, "    to the client {}", client.who);
+            }
+        }
     }
     let hearing = match config.hearing {
         Hearing::Capture => "capture: packet sockets on all interfaces, no port needs opening",

@@ -1,8 +1,8 @@
-//! The only clock.
+//! The only clocks.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use doors_core::time::Moment;
+use doors_core::time::{Moment, Wall};
 
 /// Counts from the start of the program. Copies of it agree.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,12 @@ impl Clock {
     /// How late it is.
     pub(crate) fn now(self) -> Moment {
         Moment::new(self.start.elapsed())
+    }
+
+    /// What date the machine believes it is. It may be wrong, and may be set at any time.
+    pub(crate) fn wall(self) -> Wall {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// A moment as the timers of tokio want it.

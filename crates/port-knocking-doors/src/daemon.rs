@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
+    entrance::{Entrance, EntranceError},
     firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report,
@@ -35,6 +36,12 @@ pub enum RunError {
     /// Two doors that cannot be told apart.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+    /// Clients with keys cannot be heard.
+    #[error(transparent)]
+    Entrance(#[from] EntranceError),
+    /// The thread that writes down which knocks were seen is gone.
+    #[error("the thread that writes down which knocks were seen has ended")]
+    RecorderEnded,
     /// The program's own machinery.
     #[error("cannot start")]
     Start(#[source] io::Error),
@@ -51,6 +58,8 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let clock = Clock::start();
     let mut signals = Signals::new().map_err(RunError::Start)?;
     let mut keeper = Doorkeeper::new(config.rules.clone())?;
+    let mut entrance = Entrance::default();
+    entrance.listen(&mut keeper, config.key_access.as_ref(), clock)?;
     let mut inbox = open_inbox(&config)?;
     let choice = choose(&config).await?;
     report::starting(&config, &choice);
@@ -64,7 +73,11 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
 
     loop {
         keeper.handle_timeout(clock.now());
+        entrance.forward(&mut keeper);
         let full = !forward(&mut keeper, &firewall.orders);
+        while let Some(receipt) = keeper.poll_receipt(clock.now(), clock.wall()) {
+            let _ = inbox.send(&receipt).inspect_err(|error| report::not_sent(&receipt.way, error));
+        }
         while let Some(event) = keeper.poll_event() {
             report::event(&event, clock.now());
         }
@@ -76,7 +89,8 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Wish::Stop => break,
                 Wish::Reload => {
                     supervisor.reloading();
-                    if let Some(new) = reload_into(&mut keeper, &mut inbox, &firewall, &config, &reload).await {
+                    let taken = Taken { keeper: &mut keeper, inbox: &mut inbox, entrance: &mut entrance };
+                    if let Some(new) = taken.reload(&firewall, &config, &reload, clock).await {
                         plan = new;
                     }
                     supervisor.reloaded();
@@ -85,6 +99,10 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
             news = firewall.news.recv() => match news {
                 Some(news) => hear_firewall(&mut keeper, news, clock),
                 None => return Err(RunError::FirewallEnded),
+            },
+            recorded = entrance.next() => match recorded {
+                Some(recorded) => entrance.hear(&mut keeper, recorded, clock),
+                None => return Err(RunError::RecorderEnded),
             },
             new = &mut firewalld_comes, if may_come => {
                 match change_firewall(&mut keeper, &mut firewall, &new, plan.clone(), clock).await {
@@ -99,7 +117,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
             () = has_room(&firewall.orders), if full => {}
             ready = inbox.ready(), if !full => {
                 ready?;
-                inbox.drain(|packet| keeper.handle_packet(packet, clock.now()))?;
+                inbox.drain(|packet| keeper.handle_packet(packet, clock.now(), clock.wall()))?;
             }
             () = sleep_until(deadline) => {}
         }
@@ -115,8 +133,8 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
 
 fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
     match config.hearing {
-        Hearing::Capture => Inbox::capture(),
-        Hearing::Sockets => Inbox::sockets(&config.knock_ports()),
+        Hearing::Capture => Inbox::capture(config.spa_port()),
+        Hearing::Sockets => Inbox::sockets(&config.knock_ports(), config.spa_port()),
     }
 }
 
@@ -143,27 +161,41 @@ fn hear_firewall(keeper: &mut Doorkeeper, news: News, clock: Clock) {
     }
 }
 
-/// Takes over a new configuration, and gives the plan that is in force; a bad one changes nothing.
-async fn reload_into(
-    keeper: &mut Doorkeeper,
-    inbox: &mut Inbox,
-    firewall: &Firewall,
-    running: &Config,
-    reload: impl Fn() -> Result<Config, ConfigError>,
-) -> Option<Plan> {
-    let config = reload().inspect_err(|error| report::not_reloaded(error)).ok()?;
-    // Nothing is in force that cannot be heard: the ports come before the rules.
-    inbox.follow(&config.knock_ports()).inspect_err(|error| report::not_reloaded(error)).ok()?;
-    let changed = keeper.change_rules(config.rules.clone());
-    changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
-    for setting in running.needs_restart(&config) {
-        report::needs_restart(setting);
+/// What a new configuration is taken into.
+struct Taken<'a> {
+    keeper: &'a mut Doorkeeper,
+    inbox: &'a mut Inbox,
+    entrance: &'a mut Entrance,
+}
+
+impl Taken<'_> {
+    /// Takes over a new configuration, and gives the plan that is in force; a bad one changes nothing.
+    async fn reload(
+        self,
+        firewall: &Firewall,
+        running: &Config,
+        reload: impl Fn() -> Result<Config, ConfigError>,
+        clock: Clock,
+    ) -> Option<Plan> {
+        let config = reload().inspect_err(|error| report::not_reloaded(error)).ok()?;
+        let possible = firewall.can_follow(&config.plan);
+        possible.inspect_err(|error| report::not_reloaded(error)).ok()?;
+        // Nothing is in force that cannot be heard: the ports come before the rules.
+        let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
+        followed.inspect_err(|error| report::not_reloaded(error)).ok()?;
+        let listening = self.entrance.listen(self.keeper, config.key_access.as_ref(), clock);
+        listening.inspect_err(|error| report::not_reloaded(error)).ok()?;
+        let changed = self.keeper.change_rules(config.rules.clone());
+        changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
+        for setting in running.needs_restart(&config) {
+            report::needs_restart(setting);
+        }
+        report::reloaded(&config);
+        // The order of both matters: what closes is closed before the new plan forgets its doors.
+        forward(self.keeper, &firewall.orders);
+        let _ = firewall.orders.send(Order::Follow(Box::new(config.plan.clone()))).await;
+        Some(config.plan)
     }
-    report::reloaded(&config);
-    // The order of both matters: what closes is closed before the new plan forgets its doors.
-    forward(keeper, &firewall.orders);
-    let _ = firewall.orders.send(Order::Follow(Box::new(config.plan.clone()))).await;
-    Some(config.plan)
 }
 
 /// Returns when firewalld comes to take over, if it is to, and not before some time has passed.

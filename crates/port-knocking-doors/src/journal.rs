@@ -31,7 +31,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::record::Record;
+use doors_core::freshness::Record;
+
 use self::{
     log::{LONGEST, Log},
     place::{KNOCKS, NEXT, Place},

@@ -7,6 +7,8 @@
 //! | [`config`]     | options, variables and file, and where each value comes from     |
 //! | `check`        | what a configuration would do, without doing it                  |
 //! | [`daemon`]     | the loop: wait, feed, drain                                      |
+//! | `entrance`     | what clients with keys need: the gateway's key, the memory       |
+//! | `recorder`     | writes down accepted knocks, in a thread of its own              |
 //! | `inbox`        | hears knocks                                                     |
 //! | [`firewall`]   | opens and closes doors, in a thread of its own                   |
 //! | `netlink`      | messages to and from the kernel                                  |
@@ -24,6 +26,7 @@ pub mod config;
 pub mod daemon;
 mod demo;
 mod draft;
+pub mod entrance;
 pub mod firewall;
 pub mod gateway_key;
 mod inbox;
@@ -32,6 +35,7 @@ pub mod lab;
 mod logging;
 mod netlink;
 mod readiness;
+pub mod recorder;
 mod report;
 mod sockopt;
 mod supervisor;

@@ -3,14 +3,18 @@
 //! One line for each door that opens, stays open for longer or closes, and for each source that
 //! knocks wrong. The core bounds how many of the last there are, whatever strangers send.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, fmt, path::Path, time::Duration};
 
 use doorknock::errors::in_one_line;
 use doors_core::{
+    client::Who,
     door::{Admission, Sequence},
     doorkeeper::{Event, Report},
+    packet::WayBack,
+    reception::Stranger,
     time::Moment,
 };
+use doors_spa::receipt::Answer;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -41,6 +45,10 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
             seconds(door.open_for),
         );
     }
+    if let Some(access) = &config.key_access {
+        let (count, port) = (access.clients.iter().count(), access.port);
+        info!(port, "clients with a key: {count}, heard on UDP port {port}");
+    }
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -68,22 +76,26 @@ pub(crate) fn ready() {
 pub(crate) fn event(event: &Event, now: Moment) {
     match event {
         Event::Granted(Admission { door, source }) => {
-            debug!(%door, %source, "{source} has knocked the sequence of the door {door}");
+            debug!(%door, %source, "{source} may use the door {door}, and the firewall is asked");
         }
-        Event::Opened { admission: Admission { door, source }, until } => {
-            let left = seconds(until.remaining(now));
-            info!(%door, %source, "opened: door {door} for {source}, for {left}");
+        Event::Opened { admission: Admission { door, source }, until, by } => {
+            let (left, by) = (seconds(until.remaining(now)), By(by));
+            info!(%door, %source, client = by.name(), "opened: door {door} for {source}, for {left}{by}");
         }
-        Event::Extended { admission: Admission { door, source }, until } => {
-            let left = seconds(until.remaining(now));
-            info!(%door, %source, "extended: door {door} for {source}, for {left} from now");
+        Event::Extended { admission: Admission { door, source }, until, by } => {
+            let (left, by) = (seconds(until.remaining(now)), By(by));
+            info!(
+                %door, %source, client = by.name(),
+                "extended: door {door} for {source}, for {left} from now{by}"
+            );
         }
         Event::Adopted { admission: Admission { door, source }, until } => {
             let left = seconds(until.remaining(now));
             info!(%door, %source, "found open: door {door} for {source}, for {left} more");
         }
-        Event::Closed(Admission { door, source }) => {
-            info!(%door, %source, "closed: door {door} for {source}");
+        Event::Closed { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            info!(%door, %source, client = by.name(), "closed: door {door} for {source}{by}");
         }
         Event::NeverOpened(Admission { door, source }) => error!(
             %door, %source,
@@ -106,7 +118,76 @@ pub(crate) fn event(event: &Event, now: Moment) {
             %door, %source,
             "not opened: door {door} for {source}; too many doors are open at once"
         ),
+        Event::Refused { who, source, why } => {
+            warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
+        }
+        Event::Stranger { source, why: why @ Stranger::NoCard, .. } => {
+            debug!(%source, "not answered: {source}: {}", stranger(*why));
+        }
+        Event::Stranger { source, why, who } => {
+            let by = By(who);
+            warn!(%source, client = by.name(), "not answered: {source}: {}{by}", stranger(*why));
+        }
     }
+}
+
+/// Whose key something was, behind a sentence.
+struct By<'a>(&'a Option<Who>);
+
+impl<'a> By<'a> {
+    fn name(&self) -> Option<&'a str> {
+        self.0.as_ref().map(|who| &*who.name)
+    }
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(who) => write!(f, ", by {who}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn refusal(why: Answer) -> &'static str {
+    match why {
+        Answer::Granted | Answer::Closed | Answer::Told => "nothing",
+        Answer::NotAllowed => "there is no such door, or it is not for this client",
+        Answer::Stale => "its clock and ours differ too much, or its clock went back; it got a challenge",
+        Answer::TooMany => "it has too much open, or on its way",
+        Answer::Address => "the address to let in is missing, or not one that this client may let in",
+        Answer::NotRecorded => "the state cannot be written, so nothing opens; see the error before",
+        Answer::Firewall => "the firewall has not opened the door in time",
+    }
+}
+
+fn stranger(why: Stranger) -> &'static str {
+    match why {
+        Stranger::NoCard => "a datagram that was not made with this gateway's card",
+        Stranger::NoKey => "a knock with the right card, and no client here has signed it",
+        Stranger::Replayed => "a knock that was seen before",
+        Stranger::Expired => "the client's time is over",
+        Stranger::Network => "the client may not come from there",
+    }
+}
+
+/// It is unknown which knocks were accepted before.
+pub(crate) fn memory_lost(directory: &Path) {
+    info!(
+        "nothing is remembered of earlier knocks in {}: for the first minutes, clients have to prove that theirs \
+         are new, which costs them a moment",
+        directory.display()
+    );
+}
+
+/// The disk did not take what must be remembered.
+pub(crate) fn not_recorded(why: &str) {
+    error!("a client with a key was turned away, because its knock cannot be remembered: {why}");
+}
+
+/// A receipt could not be sent.
+pub(crate) fn not_sent(way: &WayBack, why: &dyn Error) {
+    debug!("no receipt to {}: {}", way.to, in_one_line(why));
 }
 
 /// The daemon stops in order.

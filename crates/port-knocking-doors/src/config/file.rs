@@ -4,12 +4,16 @@ use std::{
     fs::OpenOptions,
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use doors_core::door::{DoorName, Sequence};
+use doors_core::{
+    door::{DoorName, Sequence},
+    time::Wall,
+};
+use doors_spa::identity::ClientKey;
 use ipnet::IpNet;
 use toml::{
     Spanned,
@@ -44,6 +48,13 @@ pub(super) struct File {
     pub(super) trusted: Option<Given<Vec<IpNet>>>,
     pub(super) remove_on_exit: Option<Given<bool>>,
     pub(super) doors: Vec<FileDoor>,
+    pub(super) spa_port: Option<Given<u16>>,
+    pub(super) spa_window: Option<Given<Duration>>,
+    pub(super) gateway_key: Option<Given<PathBuf>>,
+    pub(super) state_dir: Option<Given<PathBuf>>,
+    pub(super) authorized_keys: Option<Given<PathBuf>>,
+    pub(super) authorized_keys_doors: Vec<Given<DoorName>>,
+    pub(super) clients: Vec<FileClient>,
 }
 
 /// One `[[doors]]`.
@@ -51,8 +62,22 @@ pub(super) struct File {
 pub(super) struct FileDoor {
     pub(super) name: Given<DoorName>,
     pub(super) ports: Given<Vec<Ports>>,
-    pub(super) sequence: Given<Sequence>,
+    pub(super) sequence: Option<Given<Sequence>>,
     pub(super) open_for: Option<Given<Duration>>,
+    pub(super) max_open_for: Option<Given<Duration>>,
+    pub(super) once: Option<Given<bool>>,
+    pub(super) require_address: Option<Given<bool>>,
+}
+
+/// One `[[clients]]`, or a line of `authorized_keys`.
+#[derive(Debug)]
+pub(super) struct FileClient {
+    pub(super) name: Given<String>,
+    pub(super) key: Given<ClientKey>,
+    pub(super) doors: Vec<Given<DoorName>>,
+    pub(super) max_open_for: Option<Duration>,
+    pub(super) from: Vec<IpNet>,
+    pub(super) until: Option<Wall>,
 }
 
 /// Reads the text of a file; `None` if there is none.
@@ -121,7 +146,20 @@ impl File {
             }
             "trusted" => self.trusted = Some(value.networks(text)?),
             "on_exit" => self.remove_on_exit = Some(value.word(&[("keep", false), ("remove", true)])?),
-            "doors" => self.doors = doors(text, value)?,
+            "spa_port" => self.spa_port = Some(value.port()?),
+            "spa_window" => self.spa_window = Some(value.seconds_up_to(1, 3600)?),
+            "gateway_key" => self.gateway_key = Some(value.path()?),
+            "state_dir" => self.state_dir = Some(value.path()?),
+            "authorized_keys" => self.authorized_keys = Some(value.path()?),
+            "authorized_keys_doors" => self.authorized_keys_doors = value.door_names(text)?,
+            "doors" => {
+                let right = "one table [[doors]] for each door";
+                self.doors = tables(text, value, right, |origin, table| door(text, origin, table))?;
+            }
+            "clients" => {
+                let right = "one table [[clients]] for each client";
+                self.clients = tables(text, value, right, |origin, table| client(text, origin, table))?;
+            }
             other => debug_assert!(false, "the key {other} is defined and not read"),
         }
         Ok(())
@@ -137,38 +175,92 @@ fn zone(value: &Value<'_>) -> Result<Given<Option<String>>, ConfigError> {
     Ok(Given::new((text != "auto").then(|| text.to_owned()), value.origin.clone()))
 }
 
-fn doors<'a>(text: &Text<'a>, value: &Value<'a>) -> Result<Vec<FileDoor>, ConfigError> {
-    let right = "one table [[doors]] for each door";
-    let tables = value.list(text, right)?;
-    let mut doors = Vec::new();
-    for table in tables {
-        let DeValue::Table(door) = table.value else {
-            return Err(ConfigError::at(&table.origin, format!("`doors` holds no tables; write {right}")));
+/// Reads each table of a list of tables.
+fn tables<'a, T>(
+    text: &Text<'a>,
+    value: &Value<'a>,
+    right: &str,
+    read: impl Fn(&Origin, &'a DeTable<'a>) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    let mut all = Vec::new();
+    for table in value.list(text, right)? {
+        let DeValue::Table(inner) = table.value else {
+            let what = format!("`{}` holds no tables; write {right}", value.name);
+            return Err(ConfigError::at(&table.origin, what));
         };
-        doors.push(self::door(text, &table.origin, door)?);
+        all.push(read(&table.origin, inner)?);
     }
-    Ok(doors)
+    Ok(all)
+}
+
+/// The values of one table, by their keys.
+struct Fields<'t, 'a> {
+    text: &'t Text<'a>,
+    origin: &'t Origin,
+    table: &'a DeTable<'a>,
+    keys: &'static [Key],
+    /// What the table describes.
+    what: &'static str,
+}
+
+impl<'a> Fields<'_, 'a> {
+    /// Complains of every key that is none.
+    fn known(self) -> Result<Self, ConfigError> {
+        for (name, _) in self.table {
+            known(self.text, self.keys, name)?;
+        }
+        Ok(self)
+    }
+
+    fn get(&self, name: &str) -> Option<Value<'a>> {
+        let found = self.table.iter().find(|(key, _)| key.get_ref() == name);
+        found.map(|(_, value)| self.text.value(name, value))
+    }
+
+    fn required(&self, name: &str) -> Result<Value<'a>, ConfigError> {
+        self.get(name).ok_or_else(|| {
+            let shape = keys::find(self.keys, name).map_or("", |key| key.shape);
+            let what = format!("this {} has no `{name}`; add one: {shape}", self.what);
+            ConfigError::at(self.origin, what)
+        })
+    }
+
+    fn map<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(Value<'a>) -> Result<T, ConfigError>,
+    ) -> Result<Option<T>, ConfigError> {
+        self.get(name).map(read).transpose()
+    }
 }
 
 fn door<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Result<FileDoor, ConfigError> {
-    for (name, _) in table {
-        known(text, keys::DOOR, name)?;
-    }
-    let get = |name: &str| {
-        let found = table.iter().find(|(key, _)| key.get_ref() == name);
-        found.map(|(_, value)| text.value(name, value))
-    };
-    let required = |name: &str| {
-        get(name).ok_or_else(|| {
-            let shape = keys::find(keys::DOOR, name).map_or("", |key| key.shape);
-            ConfigError::at(origin, format!("this door has no `{name}`; add one: {shape}"))
-        })
-    };
+    let fields = Fields { text, origin, table, keys: keys::DOOR, what: "door" }.known()?;
     Ok(FileDoor {
-        name: required("name")?.door_name()?,
-        ports: required("ports")?.ports(text)?,
-        sequence: required("sequence")?.sequence(text)?,
-        open_for: get("open_for").map(|value| value.seconds(1)).transpose()?,
+        name: fields.required("name")?.door_name()?,
+        ports: fields.required("ports")?.ports(text)?,
+        sequence: fields.map("sequence", |value| value.sequence(text))?,
+        open_for: fields.map("open_for", |value| value.seconds(1))?,
+        max_open_for: fields.map("max_open_for", |value| value.seconds(1))?,
+        once: fields.map("grant", |value| value.word(&GRANT_WORDS))?,
+        require_address: fields.map("require_address", |value| value.yes_or_no())?,
+    })
+}
+
+/// What `grant` may be, and whether it is for one connection only.
+pub(super) const GRANT_WORDS: [(&str, bool); 2] = [("address", false), ("once", true)];
+
+fn client<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Result<FileClient, ConfigError> {
+    let fields = Fields { text, origin, table, keys: keys::CLIENT, what: "client" }.known()?;
+    let networks = fields.map("from", |value| value.networks(text))?;
+    let seconds = fields.map("max_open_for", |value| value.seconds(1))?;
+    Ok(FileClient {
+        name: fields.required("name")?.client_name()?,
+        key: fields.required("key")?.client_key()?,
+        doors: fields.required("doors")?.door_names(text)?,
+        max_open_for: seconds.map(|given| given.value),
+        from: networks.map_or(Vec::new(), |given| given.value),
+        until: fields.map("until", |value| value.date())?,
     })
 }
 

@@ -116,10 +116,59 @@ pub const TOP: &[Key] = &[
                open as the rest of the firewall leaves them.",
     },
     Key {
+        name: "spa_port",
+        shape: "UDP port",
+        default: Some("62201"),
+        help: "The port to which clients with a key send. Nothing answers there to anybody else.",
+    },
+    Key {
+        name: "spa_window",
+        shape: "seconds, 1 to 3600",
+        default: Some("60"),
+        help: "How far a client's clock may be from this machine's. A client further away still gets in, a \
+               moment later: it is asked to prove in another way that its knock is fresh.",
+    },
+    Key {
+        name: "gateway_key",
+        shape: "path",
+        default: Some("\"/etc/port-knocking-doors/gateway.key\""),
+        help: "The file of this machine's own key, which `port-knocking-doors gateway init` makes. Needed as \
+               soon as there are clients with keys.",
+    },
+    Key {
+        name: "state_dir",
+        shape: "path",
+        default: Some("\"/var/lib/port-knocking-doors\""),
+        help: "Where the daemon keeps what it must remember over a restart: which knocks it has seen, so \
+               that nobody can use them again.",
+    },
+    Key {
+        name: "authorized_keys",
+        shape: "path",
+        default: Some("none"),
+        help: "A file of public keys as sshd has it, each of which is a client. Beside sshd's own options \
+               from=\"…\" and expiry-time=\"…\", a line may begin with name=\"…\", doors=\"ssh,web\" and \
+               max_open_for=\"600\". What else sshd knows is not for us, and keys of other types are named in \
+               the log and left out.",
+    },
+    Key {
+        name: "authorized_keys_doors",
+        shape: "list of doors",
+        default: Some("[]"),
+        help: "The doors for lines of authorized_keys that have no doors=\"…\" of their own.",
+    },
+    Key {
         name: "doors",
         shape: "tables [[doors]]",
         default: Some("[]"),
-        help: "More doors, each with its own sequence; their keys follow.",
+        help: "More doors, each with its own sequence, or for clients with a key; their keys follow.",
+    },
+    Key {
+        name: "clients",
+        shape: "tables [[clients]]",
+        default: Some("[]"),
+        help: "Devices with a key, and the doors that they may open; their keys follow. \
+               `port-knocking-doors client add` writes one.",
     },
 ];
 
@@ -141,15 +190,79 @@ pub const DOOR: &[Key] = &[
     Key {
         name: "sequence",
         shape: "list of 5 to 20 UDP ports",
-        default: None,
+        default: Some("none"),
         help: "The UDP ports to send \"knock\\n\" to, in this order. No door's sequence may begin with \
-               the whole of another's.",
+               the whole of another's. A door without a sequence opens to clients with a key only.",
     },
     Key {
         name: "open_for",
         shape: "seconds, 1 to 31536000",
         default: Some("max_opened_door_duration"),
         help: "How long this door stays open.",
+    },
+    Key {
+        name: "max_open_for",
+        shape: "seconds, 1 to 31536000",
+        default: Some("3600"),
+        help: "For how long a client with a key may have this door open, if it asks for more than open_for. \
+               Never shorter than open_for.",
+    },
+    Key {
+        name: "grant",
+        shape: "\"address\" or \"once\"",
+        default: Some("\"address\""),
+        help: "nftables only: \"address\" lets the client's address connect until the time is over; \"once\" lets \
+               in the first new connection, and no other. For clients whose address is shared by many.",
+    },
+    Key {
+        name: "require_address",
+        shape: "true or false",
+        default: Some("false"),
+        help: "Whether a client with a key has to name the address that is let in, under its signature. Then \
+               nobody on the way can hold its knock back and send it from elsewhere. Clients behind an \
+               address translator have to be told their outer address with --address.",
+    },
+];
+
+/// The keys of a table `[[clients]]`.
+pub const CLIENT: &[Key] = &[
+    Key {
+        name: "name",
+        shape: "text",
+        default: None,
+        help: "What the client is called in the log: letters, digits, and . _ - @ between.",
+    },
+    Key {
+        name: "key",
+        shape: "text like \"ssh-ed25519 AAAA… comment\"",
+        default: None,
+        help: "Its public key, as in authorized_keys. One key for each device: to lock a device out, take its \
+               client away.",
+    },
+    Key {
+        name: "doors",
+        shape: "list of doors",
+        default: None,
+        help: "The doors that it may open, by their names.",
+    },
+    Key {
+        name: "max_open_for",
+        shape: "seconds, 1 to 31536000",
+        default: Some("what each door allows"),
+        help: "The longest time for which it may have a door open.",
+    },
+    Key {
+        name: "from",
+        shape: "list of networks",
+        default: Some("everywhere"),
+        help: "From where it may knock, and which addresses it may let in.",
+    },
+    Key {
+        name: "until",
+        shape: "date like 2026-12-31, or date and time with offset",
+        default: Some("for ever"),
+        help: "The last day, in UTC, on which its key is worth something; or the moment from which on it is \
+               not.",
     },
 ];
 
@@ -176,7 +289,11 @@ pub fn help() -> String {
          \n    the file that --conf names\n    .port_knocker.toml in the home directory\n    \
          /etc/port_knocker.toml\n\nWithout a file, default values are used. All times are in seconds.\n",
     );
-    for (title, keys) in [("Keys at the top of the file:", TOP), ("Keys of each [[doors]]:", DOOR)] {
+    for (title, keys) in [
+        ("Keys at the top of the file:", TOP),
+        ("Keys of each [[doors]]:", DOOR),
+        ("Keys of each [[clients]]:", CLIENT),
+    ] {
         let _ = write!(text, "\n{title}\n");
         for key in keys {
             let default = key.default.map_or("required".to_owned(), |default| format!("default {default}"));
@@ -201,7 +318,11 @@ pub fn default_file() -> String {
          --show-configuration-file-help\n",
     );
     for key in TOP {
-        let Some(default) = key.default.filter(|_| key.name != "doors") else { continue };
+        let Some(default) =
+            key.default.filter(|_| !["authorized_keys", "doors", "clients"].contains(&key.name))
+        else {
+            continue;
+        };
         text.push('\n');
         for line in wrap(key.help, WIDTH) {
             let _ = writeln!(text, "# {line}");
@@ -220,7 +341,11 @@ pub fn default_file() -> String {
 #[must_use]
 pub fn manual() -> String {
     let mut text = String::new();
-    for (title, keys) in [("Keys at the top of the file", TOP), ("Keys of each `[[doors]]`", DOOR)] {
+    for (title, keys) in [
+        ("Keys at the top of the file", TOP),
+        ("Keys of each `[[doors]]`", DOOR),
+        ("Keys of each `[[clients]]`", CLIENT),
+    ] {
         let _ = write!(text, "## {title}\n\n| key | value | default |\n|---|---|---|\n");
         for key in keys {
             let default = key.default.map_or("required".to_owned(), |default| format!("`{default}`"));

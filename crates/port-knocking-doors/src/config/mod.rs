@@ -9,6 +9,10 @@
 //!
 //! A source that exists and cannot be used is an error. It is never passed over for the next one.
 
+mod authorized_keys;
+mod clients;
+mod dates;
+mod doors;
 mod file;
 pub mod keys;
 pub mod origin;
@@ -21,28 +25,21 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{
-    access::Rules,
-    door::{Door, DoorName, Sequence},
-    limits,
-    sequences::Sequences,
-};
+use doors_core::{access::Rules, door::Sequence};
 use ipnet::IpNet;
 
+pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
 use self::{
+    doors::{DefaultDoor, Resolved},
     file::File,
     origin::{Given, Origin},
 };
-pub use self::{origin::ConfigError, warnings::Warning};
-use crate::firewall::plan::{Plan, PlannedDoor, Ports, Refuse};
+use crate::firewall::plan::{Plan, Refuse};
 
 /// The file in the home directory.
 const IN_HOME: &str = ".port_knocker.toml";
 /// The file for the whole machine.
 const IN_ETC: &str = "/etc/port_knocker.toml";
-/// The door that the two old keys make.
-const DEFAULT_DOOR: &str = "default";
-
 /// Which firewall the administrator wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FirewallChoice {
@@ -111,6 +108,8 @@ pub struct Config {
     pub hearing: Hearing,
     /// Which firewall.
     pub firewall: FirewallChoice,
+    /// What is needed for clients with keys; `None` if there are none.
+    pub key_access: Option<KeyAccess>,
     /// The file that was read; `None` if there is none.
     pub path: Option<PathBuf>,
     /// Every value in force.
@@ -127,8 +126,10 @@ impl Config {
     pub fn load(surroundings: &Surroundings) -> Result<Self, ConfigError> {
         match find_file(surroundings)? {
             Some((path, text)) => {
-                let file = file::parse(&path, &text)?;
+                let mut file = file::parse(&path, &text)?;
+                let left_out = clients::read_authorized_keys(&mut file)?;
                 let mut config = Self::resolve(surroundings, file, Some(path.clone()))?;
+                config.warnings.extend(left_out);
                 let etc = PathBuf::from(IN_ETC);
                 if surroundings.conf.is_none() && path != etc && etc.exists() {
                     config.warnings.push(Warning::Shadowed(etc));
@@ -139,7 +140,7 @@ impl Config {
         }
     }
 
-    /// Resolves the text of a file, with nothing around it. Does no I/O.
+    /// Resolves the text of a file, with nothing around it. Does no I/O, so it knows no `authorized_keys`.
     ///
     /// # Errors
     /// [`ConfigError`] names the place in the text.
@@ -150,11 +151,23 @@ impl Config {
     /// The ports that are knocked on, each once.
     #[must_use]
     pub fn knock_ports(&self) -> Vec<u16> {
-        let mut ports: Vec<u16> =
-            self.rules.doors.iter().flat_map(|door| door.sequence.ports()).copied().collect();
+        let mut ports: Vec<u16> = self
+            .rules
+            .doors
+            .iter()
+            .filter_map(|door| door.sequence.as_ref())
+            .flat_map(Sequence::ports)
+            .copied()
+            .collect();
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+
+    /// The port to which clients with keys send; `None` if there are none.
+    #[must_use]
+    pub fn spa_port(&self) -> Option<u16> {
+        self.key_access.as_ref().map(|access| access.port)
     }
 
     /// The keys that differ in `new` and take effect only after a restart.
@@ -165,6 +178,11 @@ impl Config {
         }
         if self.firewall != new.firewall {
             changed.push("firewall");
+        }
+        if let (Some(old), Some(new)) = (&self.key_access, &new.key_access)
+            && old.state_dir != new.state_dir
+        {
+            changed.push("state_dir");
         }
         changed
     }
@@ -190,20 +208,6 @@ impl Config {
     }
 }
 
-/// What is said about the door `default`.
-struct DefaultDoor {
-    ports: Option<Given<Vec<Ports>>>,
-    sequence: Option<Given<Sequence>>,
-}
-
-/// A door with all its values.
-struct Resolved {
-    name: Given<DoorName>,
-    ports: Given<Vec<Ports>>,
-    sequence: Given<Sequence>,
-    open_for: Given<Duration>,
-}
-
 /// Puts the values together, and keeps the list of them.
 struct Resolver {
     settings: Vec<Setting>,
@@ -218,11 +222,13 @@ impl Resolver {
     ) -> Result<Config, ConfigError> {
         let seconds = |number| Given::default(Duration::from_secs(number));
         let open_for = file.open_for.unwrap_or(seconds(10));
-        let doors = doors(default_door, file.doors, &open_for)?;
+        let doors = doors::resolve(default_door, file.doors, &open_for)?;
         for door in doors.iter().filter(|door| door.is_default()) {
             let ports: Vec<u16> = door.ports.value.iter().map(|ports| ports.first).collect();
             self.note("ports_to_controls", &door.ports, |_| list(&ports));
-            self.note("opening_sequence", &door.sequence, |sequence| list(sequence.ports()));
+            if let Some(sequence) = &door.sequence {
+                self.note("opening_sequence", sequence, |sequence| list(sequence.ports()));
+            }
         }
         let check = file.check_period.unwrap_or(seconds(10));
         self.note("firewall_rules_check_periode_seconds", &check, in_seconds);
@@ -250,8 +256,13 @@ impl Resolver {
         for door in doors.iter().filter(|door| !door.is_default()) {
             let key = |key: &str| format!("doors.{}.{key}", door.name.value);
             self.note(&key("ports"), &door.ports, |ports| quoted(ports));
-            self.note(&key("sequence"), &door.sequence, |sequence| list(sequence.ports()));
+            if let Some(sequence) = &door.sequence {
+                self.note(&key("sequence"), sequence, |sequence| list(sequence.ports()));
+            }
             self.note(&key("open_for"), &door.open_for, in_seconds);
+            self.note(&key("max_open_for"), &door.max_open_for, in_seconds);
+            self.note(&key("grant"), &door.once, |once| word(&file::GRANT_WORDS, once));
+            self.note(&key("require_address"), &door.require_address, ToString::to_string);
         }
 
         let rules = Rules {
@@ -259,7 +270,20 @@ impl Resolver {
             quiet_after_wrong: quiet.value,
             forget_after: forget.value,
         };
-        fit_together(&rules, &doors, listen.value)?;
+        let key_access = clients::resolve(
+            file.clients,
+            clients::Given {
+                port: file.spa_port,
+                window: file.spa_window,
+                gateway_key: file.gateway_key,
+                state_dir: file.state_dir,
+                has_authorized_keys: file.authorized_keys.is_some(),
+            },
+            &rules,
+            |key, value, origin| self.settings.push(Setting { key: key.to_owned(), value, origin }),
+        )?;
+        let spa_port = key_access.as_ref().map(|access| access.port);
+        doors::fit_together(&rules, &doors, listen.value, firewall.value, spa_port)?;
         let plan = Plan {
             doors: doors.iter().map(Resolved::for_firewall).collect(),
             trusted: trusted.value,
@@ -269,12 +293,15 @@ impl Resolver {
             clean_every: clean.value,
             remove_on_exit: on_exit.value,
         };
-        let warnings = warnings::of(&rules, &plan, listen.value, firewall.value);
+        let mut warnings = warnings::of(&rules, &plan, listen.value, firewall.value);
+        let known = key_access.as_ref().map(|access| &access.clients);
+        warnings.extend(warnings::useless(&rules, known));
         Ok(Config {
             rules,
             plan,
             hearing: listen.value,
             firewall: firewall.value,
+            key_access,
             path,
             settings: self.settings,
             warnings,
@@ -285,72 +312,6 @@ impl Resolver {
         let (value, origin) = (text(&from.value), from.origin.clone());
         self.settings.push(Setting { key: key.to_owned(), value, origin });
     }
-}
-
-impl Resolved {
-    /// Whether the two old keys made it.
-    fn is_default(&self) -> bool {
-        self.name.origin == Origin::Default
-    }
-
-    fn for_core(&self) -> Door {
-        Door {
-            name: self.name.value.clone(),
-            sequence: self.sequence.value.clone(),
-            open_for: self.open_for.value,
-        }
-    }
-
-    fn for_firewall(&self) -> PlannedDoor {
-        PlannedDoor {
-            name: self.name.value.clone(),
-            ports: self.ports.value.clone(),
-            open_for: self.open_for.value,
-        }
-    }
-}
-
-/// The doors, with everything they need. The door `default` is there if anybody says anything of it,
-/// or if there is no other.
-fn doors(
-    default: DefaultDoor,
-    others: Vec<file::FileDoor>,
-    open_for: &Given<Duration>,
-) -> Result<Vec<Resolved>, ConfigError> {
-    let mut doors = Vec::new();
-    let wanted = default.ports.is_some() || default.sequence.is_some() || others.is_empty();
-    if wanted
-        && let (Ok(name), Ok(published)) = (DoorName::new(DEFAULT_DOOR), Sequence::new(&Sequence::PUBLISHED))
-    {
-        doors.push(Resolved {
-            name: Given::default(name),
-            ports: default.ports.unwrap_or(Given::default(vec![Ports::tcp(22)])),
-            sequence: default.sequence.unwrap_or(Given::default(published)),
-            open_for: open_for.clone(),
-        });
-    }
-    for door in others {
-        if doors.iter().any(|other: &Resolved| other.name.value == door.name.value) {
-            let what = match door.name.value.as_str() {
-                DEFAULT_DOOR => "`default` is the door of ports_to_controls and opening_sequence; \
-                                 choose another name"
-                    .to_owned(),
-                name => format!("there is another door called `{name}`; choose another name"),
-            };
-            return Err(ConfigError::at(&door.name.origin, what));
-        }
-        if doors.len() >= limits::DOORS {
-            let what = format!("this is one door too many; there may be {}", limits::DOORS);
-            return Err(ConfigError::at(&door.name.origin, what));
-        }
-        doors.push(Resolved {
-            open_for: door.open_for.unwrap_or(open_for.clone()),
-            name: door.name,
-            ports: door.ports,
-            sequence: door.sequence,
-        });
-    }
-    Ok(doors)
 }
 
 /// A file has both of the two old keys, or doors and neither.
@@ -371,34 +332,6 @@ fn complete(file: &File, path: Option<&Path>) -> Result<(), ConfigError> {
              ports_to_controls = [22]",
         ),
     }
-}
-
-/// What no single value is to blame for.
-fn fit_together(rules: &Rules, doors: &[Resolved], listen: Hearing) -> Result<(), ConfigError> {
-    if let Err(conflict) = Sequences::new(&rules.doors) {
-        let of = |name: &DoorName| doors.iter().find(|door| door.name.value == *name);
-        let origin = of(&conflict.second).map_or(Origin::Default, |door| door.sequence.origin.clone());
-        return Err(ConfigError::at(&origin, conflict.to_string()));
-    }
-    if listen == Hearing::Capture {
-        return Ok(());
-    }
-    for door in doors {
-        for port in doors.iter().flat_map(|other| other.sequence.value.ports()) {
-            let guards = |ports: &&Ports| {
-                ports.protocol == crate::firewall::plan::Protocol::Udp && ports.range().contains(port)
-            };
-            if let Some(ports) = door.ports.value.iter().find(guards) {
-                let what = format!(
-                    "the door `{}` closes {ports}, and a sequence knocks on {port}, which could then not be \
-                     heard; choose another port for the sequence, or set listen = \"capture\"",
-                    door.name.value
-                );
-                return Err(ConfigError::at(&door.ports.origin, what));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What an option, or else a variable, says.

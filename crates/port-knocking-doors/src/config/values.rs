@@ -1,12 +1,24 @@
 //! Reads single values: out of TOML, and out of the texts of options and variables.
 
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use doors_core::door::{DoorName, Sequence};
+use doors_core::{
+    door::{DoorName, Sequence},
+    time::Wall,
+};
+use doors_spa::identity::ClientKey;
 use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
-use super::origin::{ConfigError, Given, Origin, Position};
+use super::{
+    dates,
+    origin::{ConfigError, Given, Origin, Position},
+};
 use crate::firewall::plan::{Ports, Protocol};
 
 /// The longest time in seconds: a year.
@@ -76,6 +88,77 @@ impl<'a> Value<'a> {
     pub(super) fn seconds(&self, at_least: u64) -> Result<Given<Duration>, ConfigError> {
         let seconds = self.number(at_least..=MAX_SECONDS, "a number of seconds")?;
         Ok(self.given(Duration::from_secs(seconds)))
+    }
+
+    /// A time in seconds that may be no longer than so many.
+    pub(super) fn seconds_up_to(&self, at_least: u64, at_most: u64) -> Result<Given<Duration>, ConfigError> {
+        let seconds = self.number(at_least..=at_most, "a number of seconds")?;
+        Ok(self.given(Duration::from_secs(seconds)))
+    }
+
+    /// One port.
+    pub(super) fn port(&self) -> Result<Given<u16>, ConfigError> {
+        let number = self.number(1..=65535, "a port")?;
+        Ok(self.given(u16::try_from(number).unwrap_or(0)))
+    }
+
+    /// Yes or no.
+    pub(super) fn yes_or_no(&self) -> Result<Given<bool>, ConfigError> {
+        match self.value {
+            DeValue::Boolean(answer) => Ok(self.given(*answer)),
+            other => Err(self.wrong(&format!("is {}", kind(other)), "true or false")),
+        }
+    }
+
+    /// The path of a file or directory. It means the same wherever the daemon was started.
+    pub(super) fn path(&self) -> Result<Given<PathBuf>, ConfigError> {
+        let right = "a path that begins with /";
+        let path = PathBuf::from(self.text(right)?);
+        match path.is_absolute() {
+            true => Ok(self.given(path)),
+            false => Err(self.wrong(&format!("is \"{}\"", path.display()), right)),
+        }
+    }
+
+    /// The name of a client.
+    pub(super) fn client_name(&self) -> Result<Given<String>, ConfigError> {
+        let right = "a name of 1 to 64 letters and digits, with . _ - @ between, like \"laptop\"";
+        let text = self.text(right)?;
+        match is_client_name(text) {
+            true => Ok(self.given(text.to_owned())),
+            false => Err(self.wrong(&format!("is \"{}\"", text.escape_debug()), right)),
+        }
+    }
+
+    /// A client's public key.
+    pub(super) fn client_key(&self) -> Result<Given<ClientKey>, ConfigError> {
+        let text = self.text("a public key like \"ssh-ed25519 AAAA… comment\"")?;
+        let read = ClientKey::from_openssh(text);
+        let (key, _) =
+            read.map_err(|bad| ConfigError::at(&self.origin, format!("`{}`: {bad}", self.name)))?;
+        Ok(self.given(key))
+    }
+
+    /// The names of doors, at least one.
+    pub(super) fn door_names(&self, text: &Text<'a>) -> Result<Vec<Given<DoorName>>, ConfigError> {
+        let right = "a list of doors like [\"ssh\"]";
+        let names: Result<Vec<_>, _> = self.list(text, right)?.iter().map(Value::door_name).collect();
+        match names {
+            Ok(names) if names.is_empty() => Err(self.wrong("is empty", right)),
+            names => names,
+        }
+    }
+
+    /// A date, to its end in UTC, or a date and time with its offset.
+    pub(super) fn date(&self) -> Result<Wall, ConfigError> {
+        let right = "a date like 2026-12-31, or a date and time like 2026-12-31T18:00:00Z";
+        let date = match self.value {
+            DeValue::Datetime(date) => Some(*date),
+            DeValue::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        let wall = date.and_then(|date| dates::end_of(&date));
+        wall.ok_or_else(|| self.wrong("is no date, or a time without its offset", right))
     }
 
     /// A text.
@@ -179,6 +262,14 @@ impl<'a> Value<'a> {
             .map_err(|bad| ConfigError::at(&self.origin, format!("`{}`: \"{text}\" {bad}", self.name)))?;
         Ok(self.given(name))
     }
+}
+
+/// Whether this can be a client's name. It stands in the log, and is typed on command lines.
+pub(super) fn is_client_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric();
+    (1..=64).contains(&text.len())
+        && text.starts_with(plain)
+        && text.chars().all(|c| plain(c) || "._-@".contains(c))
 }
 
 /// Ports out of a text like `22,80,8080`.

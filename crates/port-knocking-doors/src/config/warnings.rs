@@ -1,9 +1,13 @@
 //! What is allowed and unwise.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use doors_core::{
     access::Rules,
+    client::Clients,
     door::{DoorName, Sequence},
 };
 
@@ -36,6 +40,20 @@ pub enum Warning {
     /// There is another file, which is not read.
     #[error("{} exists too and is not read", .0.display())]
     Shadowed(PathBuf),
+    /// A key of a type that no client of ours can have.
+    #[error(
+        "{}:{line}: this key is left out; only keys of the type ssh-ed25519 work, and no authorities",
+        path.display()
+    )]
+    OtherKey {
+        /// The file.
+        path: Arc<Path>,
+        /// The line.
+        line: usize,
+    },
+    /// Nobody can open it.
+    #[error("nobody can open the door `{0}`: it has no sequence, and no client may open it")]
+    Useless(DoorName),
     /// A key that the chosen firewall does not know.
     #[error("`{0}` has no effect with firewall = \"firewalld\"")]
     OnlyGate(&'static str),
@@ -44,13 +62,26 @@ pub enum Warning {
     OnlyFirewalld,
 }
 
+/// Doors that nobody can open.
+pub(super) fn useless<'a>(
+    rules: &'a Rules,
+    clients: Option<&'a Clients>,
+) -> impl Iterator<Item = Warning> + 'a {
+    let opened = move |name: &DoorName| {
+        clients.is_some_and(|clients| clients.iter().any(|client| client.doors.contains(name)))
+    };
+    let useless = rules.doors.iter().filter(move |door| door.sequence.is_none() && !opened(&door.name));
+    useless.map(|door| Warning::Useless(door.name.clone()))
+}
+
 /// With fewer different ports than this, their order has less than 40 bits (15! is above 2⁴⁰).
 const HARD_TO_GUESS: usize = 15;
 
 pub(super) fn of(rules: &Rules, plan: &Plan, hearing: Hearing, firewall: FirewallChoice) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for door in &rules.doors {
-        let ports = door.sequence.ports();
+        let Some(sequence) = &door.sequence else { continue };
+        let ports = sequence.ports();
         let mut different = ports.to_vec();
         different.sort_unstable();
         different.dedup();

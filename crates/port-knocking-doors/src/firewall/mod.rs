@@ -16,7 +16,12 @@ pub mod plan;
 
 use std::{io, thread, time::Duration};
 
-use doors_core::{door::Admission, doorkeeper::Change, limits, time::Moment};
+use doors_core::{
+    door::{Admission, DoorName},
+    doorkeeper::Change,
+    limits,
+    time::Moment,
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::choice::obstacles;
@@ -89,6 +94,12 @@ pub enum FirewallError {
         /// The zones that there are.
         known: String,
     },
+    /// A door lets in one connection only, which firewalld cannot do.
+    #[error(
+        "the door `{0}` has grant = \"once\", which firewalld cannot do; write grant = \"address\", or set firewall = \
+         \"nftables\""
+    )]
+    Once(DoorName),
     /// It does not say whether it works.
     #[error("it does not answer")]
     Silent,
@@ -102,12 +113,15 @@ pub enum FirewallError {
 pub(crate) struct Firewall {
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) news: mpsc::UnboundedReceiver<News>,
+    kind: Kind,
     thread: thread::JoinHandle<()>,
 }
 
 impl Firewall {
     /// Sets the firewall up, and starts to work on orders in a thread.
     pub(crate) async fn start(choice: &Choice, plan: Plan, clock: Clock) -> Result<Self, FirewallError> {
+        can_follow(choice.kind, &plan)?;
+        let kind = choice.kind;
         let (orders, queue) = mpsc::channel(limits::GRANTS);
         let (teller, news) = mpsc::unbounded_channel();
         let (ready, set_up) = oneshot::channel();
@@ -119,10 +133,15 @@ impl Firewall {
             })
             .map_err(FirewallError::Thread)?;
         match set_up.await {
-            Ok(Ok(())) => Ok(Self { orders, news, thread }),
+            Ok(Ok(())) => Ok(Self { orders, news, kind, thread }),
             Ok(Err(error)) => Err(error),
             Err(gone) => Err(FirewallError::Thread(io::Error::other(gone))),
         }
+    }
+
+    /// Whether this firewall can do what a plan asks for.
+    pub(crate) fn can_follow(&self, plan: &Plan) -> Result<(), FirewallError> {
+        can_follow(self.kind, plan)
     }
 
     /// Another firewall has taken over: takes away what guards the ports. Gives what there is to say.
@@ -148,6 +167,13 @@ impl Firewall {
             let _ = self.thread.join();
         }
         told
+    }
+}
+
+fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
+    match plan.doors.iter().find(|door| door.once) {
+        Some(door) if kind == Kind::Firewalld => Err(FirewallError::Once(door.name.clone())),
+        _ => Ok(()),
     }
 }
 

@@ -43,8 +43,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Capture {
     /// Starts to hear. Must be called within a runtime.
-    pub(crate) fn open() -> Result<Self, InboxError> {
-        let ring = |ether_type| Ring::open(ether_type).and_then(watch).map_err(denied);
+    pub(crate) fn open(spa_port: Option<u16>) -> Result<Self, InboxError> {
+        let ring = |ether_type| Ring::open(ether_type, spa_port).and_then(watch).map_err(denied);
         // Watching begins before reading, so that no change falls between.
         let changes = Addresses::watch().map_err(InboxError::Addresses)?;
         Ok(Self {
@@ -55,6 +55,14 @@ impl Capture {
             stale: false,
             not_before: Instant::now(),
         })
+    }
+
+    /// Hears clients with a key on this port from here on.
+    pub(crate) fn follow(&self, spa_port: Option<u16>) -> Result<(), InboxError> {
+        for ring in [&self.v4, &self.v6] {
+            ring.get_ref().follow(spa_port).map_err(InboxError::Socket)?;
+        }
+        Ok(())
     }
 
     /// Returns when there may be packets.
@@ -126,6 +134,8 @@ impl Capture {
                     if !forged && self.addresses.contain(datagram.destination) {
                         each(&Packet {
                             source: datagram.source,
+                            source_port: datagram.source_port,
+                            destination: datagram.destination,
                             port: datagram.port,
                             link: Link(frame.link),
                             payload: datagram.payload,

@@ -15,7 +15,7 @@
 //! Source: RFC 791, RFC 8200, RFC 768. Fragments, IPv6 extension headers, truncated packets and wrong
 //! checksums are no datagrams: nobody's knock looks like that.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
@@ -35,6 +35,7 @@ pub(super) enum Checksum {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Datagram<'a> {
     pub(super) source: IpAddr,
+    pub(super) source_port: u16,
     pub(super) destination: IpAddr,
     pub(super) port: u16,
     pub(super) payload: &'a [u8],
@@ -65,12 +66,13 @@ impl<'a> Datagram<'a> {
         let length = u16_at(udp, 4)?;
         let pseudo = [&source[..], &destination, &[0, UDP], &length.to_be_bytes()].concat();
         let unused = u16_at(udp, 6)? == 0;
-        let (port, payload) = parse_udp(udp)?;
+        let (source_port, port, payload) = parse_udp(udp)?;
         if checksum == Checksum::Unverified && !unused && !sums_up([&pseudo, udp]) {
             return None;
         }
         Some(Self {
             source: Ipv4Addr::from(source).into(),
+            source_port,
             destination: Ipv4Addr::from(destination).into(),
             port,
             payload,
@@ -92,12 +94,13 @@ impl<'a> Datagram<'a> {
         let pseudo = [&source[..], &destination, &[0, 0], &length.to_be_bytes(), &[0, 0, 0, UDP]].concat();
         // Over IPv6 a checksum of zero is an error, not an absence (RFC 8200, section 8.1).
         let unused = u16_at(udp, 6)? == 0;
-        let (port, payload) = parse_udp(udp)?;
+        let (source_port, port, payload) = parse_udp(udp)?;
         if checksum == Checksum::Unverified && (unused || !sums_up([&pseudo, udp])) {
             return None;
         }
         Some(Self {
             source: Ipv6Addr::from(source).into(),
+            source_port,
             destination: Ipv6Addr::from(destination).into(),
             port,
             payload,
@@ -105,11 +108,11 @@ impl<'a> Datagram<'a> {
     }
 }
 
-/// The destination port and the payload; `None` if the datagram does not fill its packet exactly.
-fn parse_udp(udp: &[u8]) -> Option<(u16, &[u8])> {
+/// The ports of source and destination, and the payload; `None` if the datagram does not fill its packet exactly.
+fn parse_udp(udp: &[u8]) -> Option<(u16, u16, &[u8])> {
     let length = usize::from(u16_at(udp, 4)?);
     let payload = udp.get(UDP_HEADER..)?;
-    (length == udp.len()).then_some((u16_at(udp, 2)?, payload))
+    (length == udp.len()).then_some((u16_at(udp, 0)?, u16_at(udp, 2)?, payload))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -119,6 +122,11 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 /// Whether the ones' complement sum over the parts, checksum included, is right (RFC 1071). Every part
 /// but the last has an even length.
 fn sums_up<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    sum(parts) == 0xffff
+}
+
+/// The ones' complement sum over the parts (RFC 1071). Every part but the last has an even length.
+fn sum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u16 {
     let mut sum: u64 = 0;
     for part in parts {
         for pair in part.chunks(2) {
@@ -133,7 +141,40 @@ fn sums_up<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> bool {
     while sum > 0xffff {
         sum = (sum & 0xffff).saturating_add(sum >> 16);
     }
-    sum == 0xffff
+    u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// Writes a whole IP packet with a datagram, from one address and port of ours to another of the same
+/// family. `None` if the families differ, or the payload is too long.
+pub(super) fn write(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+    let length = u16::try_from(payload.len()).ok()?.checked_add(8)?;
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let without_sum = [&ports[..], &length.to_be_bytes(), &[0, 0]].concat();
+    let (mut packet, pseudo) = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let addresses = [from.octets(), to.octets()].concat();
+            let total = length.checked_add(20)?.to_be_bytes();
+            // No fragments, 64 hops; the kernel fills in the number and the checksum (raw(7)).
+            let fixed = [&[0x45, 0][..], &total, &[0, 0, 0x40, 0, 64, UDP, 0, 0], &addresses].concat();
+            (fixed, [&addresses[..], &[0, UDP], &length.to_be_bytes()].concat())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let addresses = [from.octets(), to.octets()].concat();
+            let fixed = [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[UDP, 64], &addresses].concat();
+            (fixed, [&addresses[..], &[0, 0], &length.to_be_bytes(), &[0, 0, 0, UDP]].concat())
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+    };
+    // A sum of zero is written with the other zero of ones' complement (RFC 768).
+    let checksum = match !sum([&pseudo[..], &without_sum, payload]) {
+        0 => u16::MAX,
+        checksum => checksum,
+    };
+    packet.extend(ports);
+    packet.extend(length.to_be_bytes());
+    packet.extend(checksum.to_be_bytes());
+    packet.extend(payload);
+    Some(packet)
 }
 
 #[cfg(test)]
@@ -162,11 +203,33 @@ mod tests {
         {
             let datagram = Datagram {
                 source: source.parse().unwrap(),
+                source_port: 40000,
                 destination: destination.parse().unwrap(),
                 port: 16001,
                 payload: b"knock\n",
             };
             assert_eq!(Datagram::parse(&bytes(packet), Checksum::Unverified), Some(datagram));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_with_its_checksum() {
+        for (from, to) in
+            [("192.0.2.1:62201", "192.0.2.7:40000"), ("[2001:db8::1]:62201", "[2001:db8::7]:40000")]
+        {
+            let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+            for payload in [&b"receipt"[..], b"", &[0xff; 192]] {
+                let mut packet = write(from, to, payload).unwrap();
+                if from.is_ipv4() {
+                    // The kernel does this.
+                    let header = !sum([&packet[..20]]);
+                    packet[10..12].copy_from_slice(&header.to_be_bytes());
+                }
+                let read = Datagram::parse(&packet, Checksum::Unverified).unwrap();
+                assert_eq!((read.source, read.source_port), (from.ip(), from.port()));
+                assert_eq!((read.destination, read.port), (to.ip(), to.port()));
+                assert_eq!(read.payload, payload);
+            }
         }
     }
 

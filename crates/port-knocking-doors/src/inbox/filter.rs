@@ -29,23 +29,27 @@ const PACKET_TYPE: u32 = 0xffff_f000 + 4;
 /// `PACKET_HOST`: for us.
 const FOR_US: u32 = 0;
 
-/// Bytes of a packet that are delivered: the longest IPv4 header, UDP and a knock are 74.
-pub(super) const SNAP: u32 = 128;
+/// Bytes of a packet that are delivered: the longest IPv4 header, UDP and a client's knock are 260.
+pub(super) const SNAP: u32 = 288;
+
+/// The length in the UDP header of a knock of a sequence, and of a client with a key.
+const KNOCK: u32 = 8 + 6;
+const SPA: u32 = 8 + 192;
 
 /// Where a jump goes that gives the packet up.
 const GIVE_UP: usize = usize::MAX;
 
-/// The filter for a packet socket.
-pub(super) fn knocks() -> Vec<SockFilter> {
+/// The filter for a packet socket: knocks of sequences on any port, and of clients with a key on theirs.
+pub(super) fn knocks(spa_port: Option<u16>) -> Vec<SockFilter> {
     let [k0, k1, k2, k3, k4, k5] = *Knock::PAYLOAD;
     let start = u32::from_be_bytes([k0, k1, k2, k3]);
     let end = u32::from(u16::from_be_bytes([k4, k5]));
-    // 8 bytes of header and the payload.
-    let udp_length = 8 + 6;
+    // Nobody can send to port 0.
+    let spa_port = u32::from(spa_port.unwrap_or(0));
 
     // (code, jump if true, jump if false, operand); jumps are places in this list.
-    let v6 = 17;
-    let accept = 28;
+    let v6 = 20;
+    let accept = 34;
     let program = [
         (LOAD_WORD, 0, 0, PACKET_TYPE),
         (JUMP_IF_EQUAL, 2, GIVE_UP, FOR_US),
@@ -53,27 +57,33 @@ pub(super) fn knocks() -> Vec<SockFilter> {
         (AND, 0, 0, 0xf0),
         (JUMP_IF_EQUAL, 6, 5, 0x40),
         (JUMP_IF_EQUAL, v6, GIVE_UP, 0x60),
-        // IPv4: UDP, no fragment, the right length, the payload.
+        // IPv4: UDP, no fragment, the right length, the payload or the port.
         (LOAD_BYTE, 0, 0, 9),
         (JUMP_IF_EQUAL, 8, GIVE_UP, 17),
         (LOAD_HALF, 0, 0, 6),
         (JUMP_IF_ANY_BIT, GIVE_UP, 10, 0x3fff),
         (LOAD_INDEX_HEADER_LENGTH, 0, 0, 0),
         (LOAD_HALF_INDEXED, 0, 0, 4),
-        (JUMP_IF_EQUAL, 13, GIVE_UP, udp_length),
+        (JUMP_IF_EQUAL, 16, 13, KNOCK),
+        (JUMP_IF_EQUAL, 14, GIVE_UP, SPA),
+        (LOAD_HALF_INDEXED, 0, 0, 2),
+        (JUMP_IF_EQUAL, accept, GIVE_UP, spa_port),
         (LOAD_WORD_INDEXED, 0, 0, 8),
-        (JUMP_IF_EQUAL, 15, GIVE_UP, start),
+        (JUMP_IF_EQUAL, 18, GIVE_UP, start),
         (LOAD_HALF_INDEXED, 0, 0, 12),
         (JUMP_IF_EQUAL, accept, GIVE_UP, end),
         // IPv6: the same.
         (LOAD_BYTE, 0, 0, 6),
-        (JUMP_IF_EQUAL, 19, GIVE_UP, 17),
-        (LOAD_HALF, 0, 0, 4),
-        (JUMP_IF_EQUAL, 21, GIVE_UP, udp_length),
+        (JUMP_IF_EQUAL, 22, GIVE_UP, 17),
         (LOAD_HALF, 0, 0, 44),
-        (JUMP_IF_EQUAL, 23, GIVE_UP, udp_length),
+        (JUMP_IF_EQUAL, 27, 24, KNOCK),
+        (JUMP_IF_EQUAL, 25, GIVE_UP, SPA),
+        (LOAD_HALF, 0, 0, 42),
+        (JUMP_IF_EQUAL, accept, GIVE_UP, spa_port),
+        (LOAD_HALF, 0, 0, 4),
+        (JUMP_IF_EQUAL, 29, GIVE_UP, KNOCK),
         (LOAD_WORD, 0, 0, 48),
-        (JUMP_IF_EQUAL, 25, GIVE_UP, start),
+        (JUMP_IF_EQUAL, 31, GIVE_UP, start),
         (LOAD_HALF, 0, 0, 52),
         (JUMP_IF_EQUAL, accept, GIVE_UP, end),
         (RETURN, 0, 0, 0),
@@ -82,12 +92,22 @@ pub(super) fn knocks() -> Vec<SockFilter> {
     assemble(&program)
 }
 
+/// The filter for the UDP socket of clients with a key, where offset 0 is the UDP header.
+pub(super) fn spa_payloads() -> Vec<SockFilter> {
+    assemble(&[
+        (LOAD_HALF, 0, 0, 4),
+        (JUMP_IF_EQUAL, 3, GIVE_UP, SPA),
+        (RETURN, 0, 0, 0),
+        (RETURN, 0, 0, u32::MAX),
+    ])
+}
+
 /// The filter for a bound UDP socket, where offset 0 is the UDP header.
 pub(super) fn payloads() -> Vec<SockFilter> {
     let [k0, k1, k2, k3, k4, k5] = *Knock::PAYLOAD;
     let program = [
         (LOAD_HALF, 0, 0, 4),
-        (JUMP_IF_EQUAL, 2, GIVE_UP, 8 + 6),
+        (JUMP_IF_EQUAL, 2, GIVE_UP, KNOCK),
         (LOAD_WORD, 0, 0, 8),
         (JUMP_IF_EQUAL, 4, GIVE_UP, u32::from_be_bytes([k0, k1, k2, k3])),
         (LOAD_HALF, 0, 0, 12),

@@ -4,6 +4,7 @@
 //! order in which the kernel received it. Whether it is a knock, and whose, is judged elsewhere.
 
 mod addresses;
+mod answers;
 mod capture;
 mod datagram;
 mod filter;
@@ -13,10 +14,10 @@ mod sockets;
 
 use std::io;
 
-use doors_core::packet::Packet;
+use doors_core::{packet::Packet, reception::Outgoing};
 
 pub(crate) use self::ring::Ring;
-use self::{capture::Capture, sockets::Sockets};
+use self::{answers::Answers, capture::Capture, sockets::Sockets};
 use crate::netlink::socket::NetlinkError;
 
 /// Packets that are handed over before the daemon looks at anything else.
@@ -50,35 +51,45 @@ pub enum InboxError {
 /// Where knocks come in.
 #[derive(Debug)]
 pub(crate) enum Inbox {
-    /// Packet sockets.
-    Capture(Capture),
+    /// Packet sockets, and raw ones for receipts.
+    Capture(Capture, Answers),
     /// Bound UDP sockets.
     Sockets(Sockets),
 }
 
 impl Inbox {
     /// Hears everything, with packet sockets. Must be called within a runtime.
-    pub(crate) fn capture() -> Result<Self, InboxError> {
-        Capture::open().map(Self::Capture)
+    pub(crate) fn capture(spa_port: Option<u16>) -> Result<Self, InboxError> {
+        let capture = Capture::open(spa_port)?;
+        Ok(Self::Capture(capture, Answers::open().map_err(InboxError::Denied)?))
     }
 
     /// Hears these UDP ports only. Must be called within a runtime.
-    pub(crate) fn sockets(ports: &[u16]) -> Result<Self, InboxError> {
-        Sockets::open(ports).map(Self::Sockets)
+    pub(crate) fn sockets(ports: &[u16], spa_port: Option<u16>) -> Result<Self, InboxError> {
+        Sockets::open(ports, spa_port).map(Self::Sockets)
     }
 
     /// Hears these ports from here on, if it matters which. If that cannot be, nothing changes.
-    pub(crate) fn follow(&mut self, ports: &[u16]) -> Result<(), InboxError> {
+    pub(crate) fn follow(&mut self, ports: &[u16], spa_port: Option<u16>) -> Result<(), InboxError> {
         match self {
-            Self::Capture(_) => Ok(()),
-            Self::Sockets(sockets) => sockets.follow(ports),
+            Self::Capture(capture, _) => capture.follow(spa_port),
+            Self::Sockets(sockets) => sockets.follow(ports, spa_port),
+        }
+    }
+
+    /// Sends a receipt. That one gets lost is the network's way, and its client asks again; so whoever calls
+    /// may ignore an error, and tell of it.
+    pub(crate) fn send(&self, outgoing: &Outgoing) -> io::Result<()> {
+        match self {
+            Self::Capture(_, answers) => answers.send(&outgoing.way, &outgoing.bytes),
+            Self::Sockets(sockets) => sockets.send(&outgoing.way, &outgoing.bytes),
         }
     }
 
     /// Returns when there may be packets. Safe to drop and call again.
     pub(crate) async fn ready(&mut self) -> Result<(), InboxError> {
         match self {
-            Self::Capture(capture) => capture.ready().await,
+            Self::Capture(capture, _) => capture.ready().await,
             Self::Sockets(sockets) => sockets.ready().await,
         }
     }
@@ -86,7 +97,7 @@ impl Inbox {
     /// Hands over what has come, in order, and at most a bounded number.
     pub(crate) fn drain(&mut self, each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
         match self {
-            Self::Capture(capture) => capture.drain(each),
+            Self::Capture(capture, _) => capture.drain(each),
             Self::Sockets(sockets) => sockets.drain(each),
         }
     }

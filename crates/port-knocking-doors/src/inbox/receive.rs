@@ -6,7 +6,7 @@
 use std::{
     io,
     mem::zeroed,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use socket2::{SockAddr, SockAddrStorage, Socket};
 use crate::sockopt;
 
 /// Longer than any knock: a longer datagram is seen to be too long.
-const PAYLOAD: usize = 16;
+const PAYLOAD: usize = 200;
 
 /// One datagram.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Received {
     bytes: [u8; PAYLOAD],
     length: usize,
     pub(super) source: SocketAddr,
+    /// The address of ours to which it was sent.
+    pub(super) destination: IpAddr,
     pub(super) link: u32,
     /// When the kernel received it, since 1970.
     pub(super) at: Duration,
@@ -72,13 +74,21 @@ pub(super) fn receive(socket: &Socket) -> io::Result<Option<Received>> {
     // SAFETY: the kernel has written an address of this length into the storage.
     let source = unsafe { SockAddr::new(address, header.msg_namelen) };
     let source = source.as_socket().ok_or_else(|| io::Error::other("a datagram without a source"))?;
-    let (at, link) = control_messages(&header);
-    Ok(Some(Received { bytes, length: length.min(PAYLOAD), source, link, at }))
+    let Arrival { at, link, destination } = control_messages(&header);
+    Ok(Some(Received { bytes, length: length.min(PAYLOAD), source, destination, link, at }))
 }
 
-/// The time and the interface out of the control messages of a header that the kernel has filled in.
-fn control_messages(header: &libc::msghdr) -> (Duration, u32) {
+/// What the control messages say.
+struct Arrival {
+    at: Duration,
+    link: u32,
+    destination: IpAddr,
+}
+
+/// Reads the control messages of a header that the kernel has filled in.
+fn control_messages(header: &libc::msghdr) -> Arrival {
     let (mut at, mut link) = (Duration::ZERO, 0);
+    let mut destination = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     // SAFETY: the header and its control buffer are as the kernel left them.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !next.is_null() {
@@ -97,16 +107,71 @@ fn control_messages(header: &libc::msghdr) -> (Duration, u32) {
                 // SAFETY: the kernel puts an `in_pktinfo` into a message of this type.
                 let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
                 link = u32::try_from(info.ipi_ifindex).unwrap_or(0);
+                destination = IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 // SAFETY: the kernel puts an `in6_pktinfo` into a message of this type.
                 let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
                 link = info.ipi6_ifindex;
+                destination = IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr));
             }
             _ => {}
         }
         // SAFETY: `next` points to a control message of this header.
         next = unsafe { libc::CMSG_NXTHDR(header, next) };
     }
-    (at, link)
+    Arrival { at, link, destination }
+}
+
+/// Sends a datagram from one of our addresses, by a socket that is bound to all of them.
+pub(super) fn send_from(socket: &Socket, from: IpAddr, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+    let address = SockAddr::from(to);
+    let mut part = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
+    let mut control = [0_u64; 8];
+    // SAFETY: all zeroes are a valid `msghdr`.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    header.msg_name = address.as_ptr().cast_mut().cast();
+    header.msg_namelen = address.len();
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control);
+    match from {
+        IpAddr::V4(from) => {
+            let spec = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+            let any = libc::in_addr { s_addr: 0 };
+            let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: spec, ipi_addr: any };
+            put_control(&mut header, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+        }
+        IpAddr::V6(from) => {
+            let address = libc::in6_addr { s6_addr: from.octets() };
+            let info = libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 };
+            put_control(&mut header, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+        }
+    }
+    // SAFETY: every pointer in the header is to a live buffer of the length that stands beside it, and the
+    // kernel only reads them.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes `value` the one control message of a header whose control buffer is zeroed and has room for it.
+fn put_control<T>(header: &mut libc::msghdr, level: libc::c_int, kind: libc::c_int, value: T) {
+    let size = u32::try_from(size_of::<T>()).unwrap_or(0);
+    // SAFETY: only computes a length.
+    let space = unsafe { libc::CMSG_SPACE(size) };
+    // SAFETY: as above.
+    let length = unsafe { libc::CMSG_LEN(size) };
+    // SAFETY: the control buffer is live and longer than a message's header.
+    let message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: not null, because the buffer has room; the buffer belongs to the caller alone.
+    let Some(fields) = (unsafe { message.as_mut() }) else { return };
+    fields.cmsg_level = level;
+    fields.cmsg_type = kind;
+    fields.cmsg_len = usize::try_from(length).unwrap_or(0);
+    // SAFETY: the message was just seen to be there.
+    let data = unsafe { libc::CMSG_DATA(message) };
+    // SAFETY: the buffer has room for the value behind the header.
+    unsafe { data.cast::<T>().write_unaligned(value) };
+    header.msg_controllen = usize::try_from(space).unwrap_or(0);
 }

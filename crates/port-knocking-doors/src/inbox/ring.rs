@@ -1,7 +1,7 @@
 //! A packet socket with a ring of packets in memory that we share with the kernel.
 //!
 //! ```text
-//!   frame 0         frame 1         frame 2         …        each 256 bytes
+//!   frame 0         frame 1         frame 2         …        each 512 bytes
 //!   ┌─────────────┬─────────────┬─────────────┬──
 //!   │ ours        │ ours        │ the kernel's│      status says whose it is
 //!   └─────────────┴─────────────┴─────────────┴──
@@ -39,8 +39,8 @@ use super::{datagram::Checksum, filter};
 use crate::sockopt;
 
 /// Room for a header, its padding and [`filter::SNAP`] bytes of packet.
-const FRAME: u32 = 256;
-/// Knocks that may wait: at 100,000 a second, 20 ms of them. Half a megabyte for each family.
+const FRAME: u32 = 512;
+/// Knocks that may wait: at 100,000 a second, 20 ms of them. A megabyte for each family.
 const FRAMES: u32 = 2048;
 /// The number of the last frame, and as a mask the way from it to the first.
 const LAST: usize = FRAMES as usize - 1;
@@ -92,10 +92,10 @@ impl Ring {
 
     /// Opens a ring on all interfaces of this thread's network namespace. No packet is ever delivered
     /// that the filter does not want: until the socket is bound it receives nothing.
-    pub(super) fn open(ether_type: EtherType) -> io::Result<Self> {
+    pub(super) fn open(ether_type: EtherType, spa_port: Option<u16>) -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
-        socket.attach_filter(&filter::knocks())?;
+        socket.attach_filter(&filter::knocks(spa_port))?;
         let fd = socket.as_fd();
         sockopt::set_flag(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING)?;
         sockopt::set_number(
@@ -115,6 +115,11 @@ impl Ring {
         let ring = Self { socket, memory, next: 0 };
         ring.bind(ether_type)?;
         Ok(ring)
+    }
+
+    /// Hears clients with a key on this port from here on. No packet is lost over it.
+    pub(super) fn follow(&self, spa_port: Option<u16>) -> io::Result<()> {
+        self.socket.attach_filter(&filter::knocks(spa_port))
     }
 
     /// Takes the next packet out of the ring; `None` if there is none.

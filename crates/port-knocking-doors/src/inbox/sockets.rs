@@ -17,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-use doors_core::packet::{Link, Packet};
-use socket2::{Domain, Socket, Type};
+use doors_core::packet::{Link, Packet, WayBack};
+use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::{
@@ -45,8 +45,9 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     /// Binds the ports, over IPv4 and IPv6. Must be called within a runtime.
-    pub(crate) fn open(ports: &[u16]) -> Result<Self, InboxError> {
-        let sockets = bind_all(ports)?;
+    pub(crate) fn open(ports: &[u16], spa_port: Option<u16>) -> Result<Self, InboxError> {
+        let mut sockets = bind_all(ports, &filter::payloads())?;
+        sockets.extend(bind_all(spa_port.as_slice(), &filter::spa_payloads())?);
         if sockets.iter().all(|(_, socket)| socket.get_ref().domain().ok() == Some(Domain::IPV4)) {
             tracing::warn!("this machine has no IPv6: knocks are heard over IPv4 only");
         }
@@ -54,14 +55,31 @@ impl Sockets {
     }
 
     /// Hears other ports from here on. If one of them cannot be bound, nothing changes.
-    pub(crate) fn follow(&mut self, ports: &[u16]) -> Result<(), InboxError> {
+    pub(crate) fn follow(&mut self, ports: &[u16], spa_port: Option<u16>) -> Result<(), InboxError> {
         let bound = |port: &u16| self.sockets.iter().any(|(other, _)| other == port);
         let new: Vec<u16> = ports.iter().copied().filter(|port| !bound(port)).collect();
-        let new = bind_all(&new)?;
-        self.sockets.retain(|(port, _)| ports.contains(port));
+        let new_spa: Vec<u16> = spa_port.into_iter().filter(|port| !bound(port)).collect();
+        let mut new = bind_all(&new, &filter::payloads())?;
+        new.extend(bind_all(&new_spa, &filter::spa_payloads())?);
+        self.sockets.retain(|(port, _)| ports.contains(port) || spa_port == Some(*port));
         self.sockets.extend(new);
+        for (port, socket) in &self.sockets {
+            // A port may have changed what it is for.
+            let filter = if spa_port == Some(*port) { filter::spa_payloads() } else { filter::payloads() };
+            socket.get_ref().attach_filter(&filter).map_err(InboxError::Socket)?;
+        }
         self.again = true;
         Ok(())
+    }
+
+    /// Sends from one of the ports.
+    pub(crate) fn send(&self, way: &WayBack, payload: &[u8]) -> io::Result<()> {
+        let domain = Domain::for_address(way.to);
+        let fits = |socket: &Socket| socket.domain().is_ok_and(|other| other == domain);
+        let found =
+            self.sockets.iter().find(|(port, socket)| *port == way.from.port() && fits(socket.get_ref()));
+        let (_, socket) = found.ok_or_else(|| io::Error::other("the port is not heard any more"))?;
+        receive::send_from(socket.get_ref(), way.from.ip(), way.to, payload)
     }
 
     /// Returns when there may be packets.
@@ -85,6 +103,8 @@ impl Sockets {
         for (port, received) in next {
             each(&Packet {
                 source: received.source.ip(),
+                source_port: received.source.port(),
+                destination: received.destination,
                 port,
                 link: Link(received.link),
                 payload: received.payload(),
@@ -128,11 +148,11 @@ impl Sockets {
 }
 
 /// Binds every port for both families.
-fn bind_all(ports: &[u16]) -> Result<Vec<(u16, AsyncFd<Socket>)>, InboxError> {
+fn bind_all(ports: &[u16], filter: &[SockFilter]) -> Result<Vec<(u16, AsyncFd<Socket>)>, InboxError> {
     let mut sockets = Vec::new();
     for port in ports.iter().copied() {
         for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-            match bind(SocketAddr::new(address, port)) {
+            match bind(SocketAddr::new(address, port), filter) {
                 Ok(socket) => sockets.push((port, watch(socket).map_err(InboxError::Socket)?)),
                 Err(error) if address.is_ipv6() && is_without_ipv6(&error) => {}
                 Err(source) => return Err(InboxError::Bind { port, source }),
@@ -142,13 +162,13 @@ fn bind_all(ports: &[u16]) -> Result<Vec<(u16, AsyncFd<Socket>)>, InboxError> {
     Ok(sockets)
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr, filter: &[SockFilter]) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.attach_filter(&filter::payloads())?;
+    socket.attach_filter(filter)?;
     receive::prepare(&socket, address.is_ipv6())?;
     socket.set_recv_buffer_size(WAITING)?;
     socket.bind(&address.into())?;

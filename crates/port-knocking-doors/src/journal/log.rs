@@ -8,7 +8,9 @@
 
 use std::io;
 
-use super::record::{self, AT_ONCE, RECORD, Record};
+use doors_core::freshness::Record;
+
+use super::record::{self, AT_ONCE, RECORD};
 
 /// By how much the file grows. Zeros are written, not only reserved: a file system notes on its own what
 /// was reserved and is now used, and that note would have to be on the disk too.
@@ -60,7 +62,7 @@ impl<D: Disk> Log<D> {
         let mut bytes = record::header(generation).to_vec();
         for (slot, record) in records.iter().enumerate() {
             // The file is used when all of it is on the disk: no record is torn together with another.
-            bytes.extend(record.encode(generation, slot, 0));
+            bytes.extend(record::encode(record, generation, slot, 0));
         }
         bytes.resize(bytes.len().saturating_add(RECORD).next_multiple_of(STEP), 0);
         bytes
@@ -100,7 +102,7 @@ impl<D: Disk> Log<D> {
         let bytes: Vec<u8> = (0_u16..)
             .zip(self.slots..)
             .zip(records)
-            .flat_map(|((place, slot), record)| record.encode(self.generation, slot, place))
+            .flat_map(|((place, slot), record)| record::encode(record, self.generation, slot, place))
             .collect();
         self.disk.write_at(&bytes, record::offset(self.slots))?;
         self.disk.sync()?;

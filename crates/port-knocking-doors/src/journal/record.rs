@@ -1,5 +1,6 @@
 //! The bytes of the journal: its header, its records, and where in a file they end.
 
+use doors_core::freshness::Record;
 use doors_spa::identity::ClientId;
 use sha2::{Digest as _, Sha256};
 
@@ -13,42 +14,29 @@ const MAGIC: &[u8; 6] = b"knocks";
 const VERSION: u16 = 1;
 const BLANK: [u8; RECORD] = [0; RECORD];
 
-/// One knock that was accepted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Record {
-    /// Who knocked.
-    pub client: ClientId,
-    /// The time in the knock, in milliseconds since 1970.
-    pub time: u64,
-    /// The nonce in the knock.
-    pub nonce: [u8; 8],
+/// A record's bytes in the file with this generation, in this slot, as the `place`th of those that are
+/// written at once.
+pub(super) fn encode(record: &Record, generation: u32, slot: usize, place: u16) -> [u8; RECORD] {
+    let mut bytes = BLANK;
+    let time = record.time.to_be_bytes();
+    let place = place.to_be_bytes();
+    let body = [&record.client.0[..], &time, &record.nonce, &place];
+    let check = check(&body, generation, slot);
+    for (to, from) in bytes.iter_mut().zip(body.into_iter().chain([&check[..]]).flatten()) {
+        *to = *from;
+    }
+    bytes
 }
 
-impl Record {
-    /// Its bytes in the file with this generation, in this slot, as the `place`th of those that are written
-    /// at once.
-    pub(super) fn encode(&self, generation: u32, slot: usize, place: u16) -> [u8; RECORD] {
-        let mut bytes = BLANK;
-        let time = self.time.to_be_bytes();
-        let place = place.to_be_bytes();
-        let body = [&self.client.0[..], &time, &self.nonce, &place];
-        let check = check(&body, generation, slot);
-        for (to, from) in bytes.iter_mut().zip(body.into_iter().chain([&check[..]]).flatten()) {
-            *to = *from;
-        }
-        bytes
-    }
-
-    /// The record in these bytes, and its place among those that were written at once.
-    fn decode(bytes: &[u8; RECORD], generation: u32, slot: usize) -> Option<(Self, u16)> {
-        let (client, rest) = bytes.split_first_chunk::<8>()?;
-        let (time, rest) = rest.split_first_chunk::<8>()?;
-        let (nonce, rest) = rest.split_first_chunk::<8>()?;
-        let (place, told) = rest.split_first_chunk::<2>()?;
-        let right = told == check(&[client, time, nonce, place], generation, slot);
-        let record = Self { client: ClientId(*client), time: u64::from_be_bytes(*time), nonce: *nonce };
-        right.then_some((record, u16::from_be_bytes(*place)))
-    }
+/// The record in these bytes, and its place among those that were written at once.
+fn decode(bytes: &[u8; RECORD], generation: u32, slot: usize) -> Option<(Record, u16)> {
+    let (client, rest) = bytes.split_first_chunk::<8>()?;
+    let (time, rest) = rest.split_first_chunk::<8>()?;
+    let (nonce, rest) = rest.split_first_chunk::<8>()?;
+    let (place, told) = rest.split_first_chunk::<2>()?;
+    let right = told == check(&[client, time, nonce, place], generation, slot);
+    let record = Record { client: ClientId(*client), time: u64::from_be_bytes(*time), nonce: *nonce };
+    right.then_some((record, u16::from_be_bytes(*place)))
 }
 
 /// What stands in a file.
@@ -98,7 +86,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
     let (slots, rest) = slots.as_chunks::<RECORD>();
     let mut records = Vec::new();
     for (slot, bytes) in slots.iter().enumerate() {
-        let Some((record, _)) = Record::decode(bytes, generation, slot) else { break };
+        let Some((record, _)) = decode(bytes, generation, slot) else { break };
         records.push(record);
     }
 
@@ -108,8 +96,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
     for (slot, bytes) in slots.iter().enumerate().skip(end).filter(|(_, bytes)| **bytes != BLANK) {
         torn = true;
         let distance = slot.saturating_sub(end);
-        let later =
-            Record::decode(bytes, generation, slot).is_some_and(|(_, place)| usize::from(place) < distance);
+        let later = decode(bytes, generation, slot).is_some_and(|(_, place)| usize::from(place) < distance);
         if later || distance >= AT_ONCE {
             return Err(damaged);
         }

@@ -106,7 +106,7 @@ fn a_process_that_is_killed_at_any_instant_leaves_exactly_the_whole_records() {
         let at = record::offset(slot);
         // Alone, and several at once.
         let place = if slot < 10 { 0 } else { u16::try_from(slot - 10).unwrap() };
-        let bytes = knock(slot as u64).encode(1, slot, place);
+        let bytes = record::encode(&knock(slot as u64), 1, slot, place);
         written[at..at + RECORD].copy_from_slice(&bytes);
     }
     let end = record::offset(20);

@@ -307,6 +307,7 @@ mod tests {
                     name: DoorName::new(name).unwrap(),
                     ports: ports.to_vec(),
                     open_for: Duration::from_secs(10),
+                    once: false,
                 })
                 .collect(),
             trusted: Vec::new(),

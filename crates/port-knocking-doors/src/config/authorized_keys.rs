@@ -1,0 +1,216 @@
+//! Clients out of a file of public keys as `sshd` has it (sshd(8), "AUTHORIZED_KEYS FILE FORMAT").
+//!
+//! ```text
+//!   from="192.0.2.0/24",doors="ssh,web" ssh-ed25519 AAAA… laptop
+//!   └──────── options, perhaps ────────┘ └ type ┘   └ key   └ comment, which names the client
+//! ```
+
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use doors_core::{door::DoorName, time::Wall};
+use doors_spa::identity::{BadKey, ClientKey};
+use ipnet::IpNet;
+
+use super::{
+    dates,
+    file::FileClient,
+    origin::{ConfigError, Given, Origin, Position},
+    values::is_client_name,
+    warnings::Warning,
+};
+
+/// What only `sshd` cares for: it restricts what somebody may do after the login, which is not ours to give.
+const FOR_SSHD: [&str; 20] = [
+    "agent-forwarding",
+    "cert-authority",
+    "command",
+    "environment",
+    "no-agent-forwarding",
+    "no-port-forwarding",
+    "no-pty",
+    "no-touch-required",
+    "no-user-rc",
+    "no-x11-forwarding",
+    "permitlisten",
+    "permitopen",
+    "port-forwarding",
+    "principals",
+    "pty",
+    "restrict",
+    "tunnel",
+    "user-rc",
+    "verify-required",
+    "x11-forwarding",
+];
+
+/// Our own, and those of `sshd` that we mean, too.
+const OURS: &str = "name, doors, max_open_for, from, expiry-time";
+
+/// Reads the text of such a file. `doors` are for lines that name none.
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    doors: &[Given<DoorName>],
+) -> Result<(Vec<FileClient>, Vec<Warning>), ConfigError> {
+    let (mut clients, mut warnings): (Vec<FileClient>, Vec<Warning>) = (Vec::new(), Vec::new());
+    let path: Arc<Path> = Arc::from(path);
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let position = Position { path: Arc::clone(&path), line: number, column: 1 };
+        let line = Line { origin: Origin::File(position), text: line };
+        match line.client(doors)? {
+            Some(mut client) => {
+                // Two keys of one person may have one comment.
+                if clients.iter().any(|other| other.name.value == client.name.value) {
+                    client.name.value = format!("{}-line-{number}", client.name.value);
+                }
+                clients.push(client);
+            }
+            None => warnings.push(Warning::OtherKey { path: Arc::clone(&path), line: number }),
+        }
+    }
+    Ok((clients, warnings))
+}
+
+struct Line<'a> {
+    origin: Origin,
+    text: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// The client of this line; `None` if its key is of a type that cannot be used.
+    fn client(&self, doors: &[Given<DoorName>]) -> Result<Option<FileClient>, ConfigError> {
+        let (options, key) = match ClientKey::from_openssh(self.text) {
+            Err(BadKey::Type) if !is_key_type(self.text) => self.split()?,
+            _ => ("", self.text),
+        };
+        let (key, comment) = match ClientKey::from_openssh(key) {
+            Ok(read) => read,
+            Err(BadKey::Type) if is_key_type(key) => return Ok(None),
+            Err(bad) => return Err(self.wrong(bad.to_string())),
+        };
+        let mut client = FileClient {
+            name: Given::new(name_from(comment, &key), self.origin.clone()),
+            key: Given::new(key, self.origin.clone()),
+            doors: doors.to_vec(),
+            max_open_for: None,
+            from: Vec::new(),
+            until: None,
+        };
+        for option in split_outside_quotes(options, ',') {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            if !self.set(&mut client, &name.to_ascii_lowercase(), value.trim_matches('"'))? {
+                return Ok(None);
+            }
+        }
+        if client.doors.is_empty() {
+            let what = "this client may open nothing; begin its line with doors=\"…\", or set \
+                        authorized_keys_doors in the configuration";
+            return Err(self.wrong(what.to_owned()));
+        }
+        Ok(Some(client))
+    }
+
+    /// Takes one option. Says whether the line is a client at all.
+    fn set(&self, client: &mut FileClient, name: &str, value: &str) -> Result<bool, ConfigError> {
+        match name {
+            // The key of an authority is nobody's own.
+            "cert-authority" => return Ok(false),
+            "name" if is_client_name(value) => value.clone_into(&mut client.name.value),
+            "doors" => {
+                let door = |name: &str| {
+                    let name = name.trim();
+                    let door = DoorName::new(name);
+                    door.map(|door| Given::new(door, self.origin.clone()))
+                        .map_err(|bad| self.wrong(format!("doors: \"{name}\" {bad}")))
+                };
+                client.doors = value.split(',').map(door).collect::<Result<_, _>>()?;
+            }
+            "max_open_for" => {
+                let seconds = value.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+                client.max_open_for = Some(seconds.ok_or_else(|| self.not_this(name, value))?);
+            }
+            "from" => {
+                let network = |text: &str| {
+                    let text = text.trim();
+                    let address = || text.parse::<IpAddr>().map(IpNet::from);
+                    text.parse::<IpNet>().or_else(|_| address()).ok().map(|network| network.trunc())
+                };
+                let networks: Option<Vec<IpNet>> = value.split(',').map(network).collect();
+                client.from = networks.ok_or_else(|| {
+                    let what = "from: names and patterns cannot be used, only addresses and networks";
+                    self.wrong(format!("{what}: \"{}\"", value.escape_debug()))
+                })?;
+            }
+            "expiry-time" => {
+                client.until = Some(expiry(value).ok_or_else(|| self.not_this(name, value))?);
+            }
+            "name" => return Err(self.not_this(name, value)),
+            other if FOR_SSHD.contains(&other) => {}
+            other => {
+                let what =
+                    format!("\"{}\" is no option; those that count here: {OURS}", other.escape_debug());
+                return Err(self.wrong(what));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Options, and the key behind them.
+    fn split(&self) -> Result<(&'a str, &'a str), ConfigError> {
+        let end = split_outside_quotes(self.text, ' ').next().map_or(0, str::len);
+        self.text.split_at_checked(end).ok_or_else(|| self.wrong(BadKey::Shape.to_string()))
+    }
+
+    fn not_this(&self, name: &str, value: &str) -> ConfigError {
+        self.wrong(format!("{name}: \"{}\" is not what can stand there", value.escape_debug()))
+    }
+
+    fn wrong(&self, what: String) -> ConfigError {
+        ConfigError::at(&self.origin, what)
+    }
+}
+
+/// Whether a line begins with the type of a key, of any type.
+fn is_key_type(text: &str) -> bool {
+    let word = text.split_whitespace().next().unwrap_or_default();
+    ["ssh-", "ecdsa-", "sk-"].iter().any(|begin| word.starts_with(begin)) && !word.contains(['"', '=', ','])
+}
+
+/// The comment if it can be a name, else the beginning of the key's fingerprint.
+fn name_from(comment: &str, key: &ClientKey) -> String {
+    let word = comment.split_whitespace().next().unwrap_or_default();
+    match is_client_name(word) {
+        true => word.to_owned(),
+        false => key.id().0.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+fn split_outside_quotes(text: &str, at: char) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let split = move |c: char| {
+        quoted ^= c == '"';
+        c == at && !quoted
+    };
+    text.split(split).filter(|part| !part.is_empty())
+}
+
+/// `YYYYMMDD[HHMM[SS]][Z]`. sshd reads it in the machine's time zone if there is no Z; here it is always
+/// UTC, and at its end if it is a day.
+fn expiry(value: &str) -> Option<Wall> {
+    let digits = value.strip_suffix('Z').unwrap_or(value);
+    let part = |range: std::ops::Range<usize>| {
+        digits.get(range).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let day = format!("{}-{}-{}", part(0..4)?, part(4..6)?, part(6..8)?);
+    let text = match digits.len() {
+        8 => day,
+        12 => format!("{day}T{}:{}:00Z", part(8..10)?, part(10..12)?),
+        14 => format!("{day}T{}:{}:{}Z", part(8..10)?, part(10..12)?, part(12..14)?),
+        _ => return None,
+    };
+    dates::end_of(&text.parse().ok()?)
+}

@@ -1,0 +1,136 @@
+//! What is needed for clients with keys.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use doors_core::{
+    access::Rules,
+    client::{Client, Clients},
+};
+
+use super::{
+    authorized_keys, file,
+    file::{File, FileClient},
+    origin::{self, ConfigError, Origin},
+    warnings::Warning,
+};
+
+const GATEWAY_KEY: &str = "/etc/port-knocking-doors/gateway.key";
+const STATE_DIR: &str = "/var/lib/port-knocking-doors";
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Clients that may be configured: a fleet, and few enough that all that is remembered of them fits into some
+/// ten megabytes.
+const CLIENTS: usize = 4096;
+
+/// What is needed to hear clients with keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyAccess {
+    /// The UDP port to which they send.
+    pub port: u16,
+    /// How far their clocks may be from ours.
+    pub window: Duration,
+    /// The file of the gateway's key.
+    pub gateway_key: PathBuf,
+    /// Where it is kept which knocks were seen.
+    pub state_dir: PathBuf,
+    /// Who has a key.
+    pub clients: Clients,
+}
+
+/// What the file says.
+pub(super) struct Given {
+    pub(super) port: Option<origin::Given<u16>>,
+    pub(super) window: Option<origin::Given<Duration>>,
+    pub(super) gateway_key: Option<origin::Given<PathBuf>>,
+    pub(super) state_dir: Option<origin::Given<PathBuf>>,
+    pub(super) has_authorized_keys: bool,
+}
+
+/// Reads the file of public keys that a configuration names, and adds its clients. Gives what was left out.
+pub(super) fn read_authorized_keys(config: &mut File) -> Result<Vec<Warning>, ConfigError> {
+    let Some(path) = &config.authorized_keys else { return Ok(Vec::new()) };
+    let text = file::read(&path.value)?.ok_or_else(|| {
+        let what = format!("`authorized_keys`: there is no file {}", path.value.display());
+        ConfigError::at(&path.origin, what)
+    })?;
+    let (clients, warnings) = authorized_keys::parse(&path.value, &text, &config.authorized_keys_doors)?;
+    config.clients.extend(clients);
+    Ok(warnings)
+}
+
+/// Puts everything together; `None` if nobody has a key.
+pub(super) fn resolve(
+    clients: Vec<FileClient>,
+    given: Given,
+    rules: &Rules,
+    mut note: impl FnMut(&str, String, Origin),
+) -> Result<Option<KeyAccess>, ConfigError> {
+    let port = given.port.unwrap_or(origin::Given::default(doors_spa::PORT));
+    let window = given.window.unwrap_or(origin::Given::default(WINDOW));
+    let gateway_key = given.gateway_key.unwrap_or(origin::Given::default(PathBuf::from(GATEWAY_KEY)));
+    let state_dir = given.state_dir.unwrap_or(origin::Given::default(PathBuf::from(STATE_DIR)));
+    if clients.is_empty() && !given.has_authorized_keys {
+        return Ok(None);
+    }
+    note("spa_port", port.value.to_string(), port.origin);
+    note("spa_window", window.value.as_secs().to_string(), window.origin);
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    note("gateway_key", quoted(&gateway_key.value), gateway_key.origin);
+    note("state_dir", quoted(&state_dir.value), state_dir.origin);
+    let mut by_name: BTreeMap<String, Origin> = BTreeMap::new();
+    let mut by_key: BTreeMap<[u8; 32], String> = BTreeMap::new();
+    let mut all = Vec::new();
+    for client in clients {
+        let name = &client.name;
+        if by_name.insert(name.value.clone(), name.origin.clone()).is_some() {
+            let what = format!("there is another client called `{}`; choose another name", name.value);
+            return Err(ConfigError::at(&name.origin, what));
+        }
+        if let Some(other) = by_key.insert(*client.key.value.bytes(), name.value.clone()) {
+            let what = format!(
+                "the clients `{other}` and `{}` have the same key; make one for each device, or take one away",
+                name.value
+            );
+            return Err(ConfigError::at(&client.key.origin, what));
+        }
+        if all.len() >= CLIENTS {
+            let what = format!("this is one client too many; there may be {CLIENTS}");
+            return Err(ConfigError::at(&name.origin, what));
+        }
+        let doors: Vec<&str> = client.doors.iter().map(|door| door.value.as_str()).collect();
+        note(&format!("clients.{}.doors", name.value), format!("{doors:?}"), name.origin.clone());
+        all.push(resolve_one(client, rules)?);
+    }
+    Ok(Some(KeyAccess {
+        port: port.value,
+        window: window.value,
+        gateway_key: gateway_key.value,
+        state_dir: state_dir.value,
+        clients: Clients::new(all),
+    }))
+}
+
+fn resolve_one(client: FileClient, rules: &Rules) -> Result<Client, ConfigError> {
+    let mut doors = Vec::new();
+    for door in client.doors {
+        if rules.door(&door.value).is_none() {
+            let known: Vec<&str> = rules.doors.iter().map(|door| door.name.as_str()).collect();
+            let what = format!("there is no door `{}`; there are: {}", door.value, known.join(", "));
+            return Err(ConfigError::at(&door.origin, what));
+        }
+        if doors.contains(&door.value) {
+            let what = format!("the door `{}` is there twice; write it once", door.value);
+            return Err(ConfigError::at(&door.origin, what));
+        }
+        doors.push(door.value);
+    }
+    let mut resolved = Client::new(&client.name.value, client.key.value, doors);
+    resolved.max_open_for = client.max_open_for;
+    resolved.from = client.from;
+    resolved.until = client.until;
+    Ok(resolved)
+}

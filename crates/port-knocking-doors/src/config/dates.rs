@@ -1,0 +1,73 @@
+//! Dates that an administrator writes, as milliseconds since 1970.
+
+use doors_core::time::Wall;
+use toml::value::{Date, Datetime, Offset, Time};
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// The moment from which on something is over that lasts until this date: the end of the day, in UTC, or the
+/// time itself. `None` without an offset, because nobody knows which time is meant then.
+pub(super) fn end_of(date: &Datetime) -> Option<Wall> {
+    let seconds = match (date.date?, date.time, date.offset) {
+        (day, None, None) => days(day)?.checked_add(1)?.checked_mul(DAY)?,
+        (day, Some(time), Some(offset)) => {
+            let ahead = match offset {
+                Offset::Z => 0,
+                Offset::Custom { minutes } => i64::from(minutes).checked_mul(60)?,
+            };
+            days(day)?.checked_mul(DAY)?.checked_add(of_day(time)?)?.checked_sub(ahead)?
+        }
+        _ => return None,
+    };
+    u64::try_from(seconds).ok()?.checked_mul(1000).map(Wall)
+}
+
+fn of_day(time: Time) -> Option<i64> {
+    let minutes = i64::from(time.hour).checked_mul(60)?.checked_add(i64::from(time.minute))?;
+    minutes.checked_mul(60)?.checked_add(i64::from(time.second.unwrap_or(0)))
+}
+
+/// Days from 1970-01-01 to a day of the Gregorian calendar.
+fn days(date: Date) -> Option<i64> {
+    let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let year = i64::from(date.year);
+    if year < 1970 {
+        return None;
+    }
+    let mut days: i64 = (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum();
+    let february = if is_leap(year) { 29 } else { 28 };
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    for length in months.iter().take(usize::from(date.month).checked_sub(1)?) {
+        days = days.checked_add(*length)?;
+    }
+    days.checked_add(i64::from(date.day))?.checked_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_lasts_to_its_end_and_a_time_to_itself() {
+        // By `date -u -d … +%s`.
+        for (text, seconds) in [
+            ("2026-12-31", 1_798_761_600),
+            ("2024-02-29", 1_709_251_200),
+            ("2000-02-29", 951_868_800),
+            ("2026-12-31T18:00:00Z", 1_798_740_000),
+            ("2026-12-31T18:00:00+02:00", 1_798_732_800),
+            ("2026-12-31T18:00:00.5Z", 1_798_740_000),
+        ] {
+            let date: Datetime = text.parse().unwrap();
+            assert_eq!(end_of(&date), Some(Wall(seconds * 1000)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_nobody_knows_where_is_none() {
+        for text in ["2026-12-31T18:00:00", "18:00:00", "1969-12-31"] {
+            let date: Datetime = text.parse().unwrap();
+            assert_eq!(end_of(&date), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The doors, with everything they need.
+
+use std::time::Duration;
+
+use doors_core::{
+    access::Rules,
+    door::{Door, DoorName, Sequence},
+    limits,
+    sequences::Sequences,
+};
+
+use super::{
+    FirewallChoice, Hearing,
+    file::FileDoor,
+    origin::{ConfigError, Given, Origin},
+};
+use crate::firewall::plan::{PlannedDoor, Ports};
+
+/// The door that the two old keys make.
+const DEFAULT_DOOR: &str = "default";
+
+/// For how long a client with a key may have a door open, if nobody says otherwise.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// What is said about the door `default`.
+pub(super) struct DefaultDoor {
+    pub(super) ports: Option<Given<Vec<Ports>>>,
+    pub(super) sequence: Option<Given<Sequence>>,
+}
+
+/// A door with all its values.
+pub(super) struct Resolved {
+    pub(super) name: Given<DoorName>,
+    pub(super) ports: Given<Vec<Ports>>,
+    pub(super) sequence: Option<Given<Sequence>>,
+    pub(super) open_for: Given<Duration>,
+    pub(super) max_open_for: Given<Duration>,
+    pub(super) once: Given<bool>,
+    pub(super) require_address: Given<bool>,
+}
+
+impl Resolved {
+    /// Whether the two old keys made it.
+    pub(super) fn is_default(&self) -> bool {
+        self.name.origin == Origin::Default
+    }
+
+    pub(super) fn for_core(&self) -> Door {
+        Door {
+            name: self.name.value.clone(),
+            sequence: self.sequence.as_ref().map(|sequence| sequence.value.clone()),
+            open_for: self.open_for.value,
+            max_open_for: self.max_open_for.value,
+            once: self.once.value,
+            require_address: self.require_address.value,
+        }
+    }
+
+    pub(super) fn for_firewall(&self) -> PlannedDoor {
+        PlannedDoor {
+            name: self.name.value.clone(),
+            ports: self.ports.value.clone(),
+            open_for: self.open_for.value,
+            once: self.once.value,
+        }
+    }
+}
+
+/// The doors, with everything they need. The door `default` is there if anybody says anything of it,
+/// or if there is no other.
+pub(super) fn resolve(
+    default: DefaultDoor,
+    others: Vec<FileDoor>,
+    open_for: &Given<Duration>,
+) -> Result<Vec<Resolved>, ConfigError> {
+    let mut doors = Vec::new();
+    let wanted = default.ports.is_some() || default.sequence.is_some() || others.is_empty();
+    if wanted
+        && let (Ok(name), Ok(published)) = (DoorName::new(DEFAULT_DOOR), Sequence::new(&Sequence::PUBLISHED))
+    {
+        doors.push(Resolved {
+            name: Given::default(name),
+            ports: default.ports.unwrap_or(Given::default(vec![Ports::tcp(22)])),
+            sequence: Some(default.sequence.unwrap_or(Given::default(published))),
+            open_for: open_for.clone(),
+            max_open_for: Given::default(longest(open_for.value)),
+            once: Given::default(false),
+            require_address: Given::default(false),
+        });
+    }
+    for door in others {
+        if doors.iter().any(|other: &Resolved| other.name.value == door.name.value) {
+            let what = match door.name.value.as_str() {
+                DEFAULT_DOOR => "`default` is the door of ports_to_controls and opening_sequence; \
+                                 choose another name"
+                    .to_owned(),
+                name => format!("there is another door called `{name}`; choose another name"),
+            };
+            return Err(ConfigError::at(&door.name.origin, what));
+        }
+        if doors.len() >= limits::DOORS {
+            let what = format!("this is one door too many; there may be {}", limits::DOORS);
+            return Err(ConfigError::at(&door.name.origin, what));
+        }
+        let open_for = door.open_for.unwrap_or(open_for.clone());
+        let max_open_for = door.max_open_for.unwrap_or(Given::default(longest(open_for.value)));
+        if max_open_for.value < open_for.value {
+            let what = format!(
+                "`max_open_for` is {} and `open_for` is {}; make it at least as long",
+                max_open_for.value.as_secs(),
+                open_for.value.as_secs()
+            );
+            return Err(ConfigError::at(&max_open_for.origin, what));
+        }
+        doors.push(Resolved {
+            name: door.name,
+            ports: door.ports,
+            sequence: door.sequence,
+            open_for,
+            max_open_for,
+            once: door.once.unwrap_or(Given::default(false)),
+            require_address: door.require_address.unwrap_or(Given::default(false)),
+        });
+    }
+    Ok(doors)
+}
+
+/// The longest time for a door that is open for so long without being asked.
+fn longest(open_for: Duration) -> Duration {
+    open_for.max(LONGEST)
+}
+
+/// What no single value is to blame for.
+pub(super) fn fit_together(
+    rules: &Rules,
+    doors: &[Resolved],
+    listen: Hearing,
+    firewall: FirewallChoice,
+    spa_port: Option<u16>,
+) -> Result<(), ConfigError> {
+    if let Err(conflict) = Sequences::new(&rules.doors) {
+        let of = |name: &DoorName| doors.iter().find(|door| door.name.value == *name);
+        let origin = of(&conflict.second).and_then(|door| door.sequence.as_ref());
+        let origin = origin.map_or(Origin::Default, |sequence| sequence.origin.clone());
+        return Err(ConfigError::at(&origin, conflict.to_string()));
+    }
+    if firewall == FirewallChoice::Firewalld
+        && let Some(door) = doors.iter().find(|door| door.once.value)
+    {
+        let what = format!(
+            "the door `{}` has grant = \"once\", which firewalld cannot do; write \"address\", or set firewall = \
+             \"nftables\"",
+            door.name.value
+        );
+        return Err(ConfigError::at(&door.once.origin, what));
+    }
+    if listen == Hearing::Capture {
+        return Ok(());
+    }
+    let knocked = doors.iter().filter_map(|door| door.sequence.as_ref());
+    if let Some(sequence) = knocked
+        .into_iter()
+        .find(|sequence| spa_port.is_some_and(|port| sequence.value.ports().contains(&port)))
+    {
+        let what =
+            "a sequence knocks on spa_port; with listen = \"sockets\", choose another port for one of them";
+        return Err(ConfigError::at(&sequence.origin, what.to_owned()));
+    }
+    for door in doors {
+        let sequences = doors.iter().filter_map(|door| door.sequence.as_ref());
+        for port in sequences.flat_map(|sequence| sequence.value.ports()).chain(&spa_port) {
+            let guards = |ports: &&Ports| {
+                ports.protocol == crate::firewall::plan::Protocol::Udp && ports.range().contains(port)
+            };
+            if let Some(ports) = door.ports.value.iter().find(guards) {
+                let what = format!(
+                    "the door `{}` closes {ports}, and knocks on {port} could then not be heard; choose \
+                     another port to knock on, or set listen = \"capture\"",
+                    door.name.value
+                );
+                return Err(ConfigError::at(&door.ports.origin, what));
+            }
+        }
+    }
+    Ok(())
+}
