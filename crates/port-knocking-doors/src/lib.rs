@@ -1,26 +1,28 @@
 //! The daemon that touches the machine: it hears knocks, asks `doors-core` what they mean, and makes
 //! the answer true in the firewall.
 //!
-//! | module         | what it does                                                     |
-//! |----------------|------------------------------------------------------------------|
-//! | [`cli`]        | the command line                                                 |
-//! | [`config`]     | options, variables and file, and where each value comes from     |
-//! | `check`        | what a configuration would do, without doing it                  |
-//! | [`daemon`]     | the loop: wait, feed, drain                                      |
-//! | `entrance`     | what clients with keys need: the gateway's key, the memory       |
-//! | `recorder`     | writes down accepted knocks, in a thread of its own              |
-//! | `inbox`        | hears knocks                                                     |
-//! | [`firewall`]   | opens and closes doors, in a thread of its own                   |
-//! | `netlink`      | messages to and from the kernel                                  |
-//! | `report`       | the log                                                          |
-//! | [`gateway_key`]| the gateway's key, on disk                                       |
-//! | `draft`        | a file that is replaced as a whole                               |
-//! | [`journal`]    | the accepted knocks, on disk                                     |
-//! | [`lab`]        | private networks for the demo and the tests                      |
-//! | `demo`         | shows it all                                                     |
+//! | module           | what it does                                                     |
+//! |------------------|------------------------------------------------------------------|
+//! | [`cli`]          | the command line                                                 |
+//! | [`config`]       | options, variables and file, and where each value comes from     |
+//! | `check`          | what a configuration would do, without doing it                  |
+//! | [`daemon`]       | the loop: wait, feed, drain                                      |
+//! | [`entrance`]     | what clients with keys need: the gateway's key, the memory       |
+//! | [`recorder`]     | writes down accepted knocks, in a thread of its own              |
+//! | `inbox`          | hears knocks                                                     |
+//! | [`firewall`]     | opens and closes doors, in a thread of its own                   |
+//! | `netlink`        | messages to and from the kernel                                  |
+//! | `report`         | the log                                                          |
+//! | [`clients_file`] | adds clients to the configuration file, and removes them         |
+//! | [`gateway_key`]  | the gateway's key, on disk                                       |
+//! | `draft`          | a file that is replaced as a whole                               |
+//! | [`journal`]      | the accepted knocks, on disk                                     |
+//! | [`lab`]          | private networks for the demo and the tests                      |
+//! | `demo`           | shows it all                                                     |
 
 mod check;
 pub mod cli;
+pub mod clients_file;
 mod clock;
 pub mod config;
 pub mod daemon;
