@@ -90,9 +90,8 @@ impl Journal {
         };
         let Contents { generation, records, torn } = contents;
         let mut log = Log::new(file, generation, records.len(), bytes.len());
-        if torn {
-            log.cut_tail().map_err(|source| JournalError::Write { path: path(), source })?;
-        }
+        let settled = if torn { log.cut_tail() } else { log.sync() };
+        settled.map_err(|source| JournalError::Write { path: path(), source })?;
         // The last one to write may have ended between the name and its way to the disk.
         let journal = Self { place, log, added: records.len(), renamed: true };
         Ok((journal, Loaded { records, found: true, torn }))

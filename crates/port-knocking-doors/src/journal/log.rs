@@ -68,6 +68,12 @@ impl<D: Disk> Log<D> {
         bytes
     }
 
+    /// Brings to the disk what a process has written that was killed before it could. Else a crash could
+    /// take one of its records and leave a later one of ours, which looks like damage.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
     /// Cuts off what stands after the records.
     pub(super) fn cut_tail(&mut self) -> io::Result<()> {
         let end = record::offset(self.slots);

@@ -381,4 +381,11 @@ fn how_long_an_append_takes() {
         .collect();
     times.sort();
     println!("median {:?}, p99 {:?}, longest {:?}", times[1000], times[1980], times[1999]);
+    let start = std::time::Instant::now();
+    journal.compact(&knocks(0..4096)).unwrap();
+    println!("compaction to 4096 records {:?}", start.elapsed());
+    drop(journal);
+    let start = std::time::Instant::now();
+    Journal::open(place.path()).unwrap();
+    println!("opening with 4096 records {:?}", start.elapsed());
 }
