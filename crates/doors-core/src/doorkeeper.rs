@@ -54,7 +54,7 @@ impl Change {
 /// What the firewall has to say.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
-    /// The latest [`Change::Open`] for this is true.
+    /// The latest [`Change`] of this is true.
     Done {
         /// Which door for whom.
         admission: Admission,
@@ -64,6 +64,13 @@ pub enum Report {
         /// Which door for whom.
         admission: Admission,
         /// When the firewall closes it.
+        until: Moment,
+    },
+    /// A grant for one connection is used up.
+    Used {
+        /// Which door for whom.
+        admission: Admission,
+        /// Until when it would have lasted: a later grant for the same is not meant.
         until: Moment,
     },
 }
@@ -103,6 +110,13 @@ pub enum Event {
         /// Which door for whom.
         admission: Admission,
         /// Whose key had opened it; `None` if it was a sequence, or is not known.
+        by: Option<Who>,
+    },
+    /// The one connection that a grant was for has been made.
+    Used {
+        /// Which door for whom.
+        admission: Admission,
+        /// Whose key had opened it; `None` if it was a sequence.
         by: Option<Who>,
     },
     /// The time of a grant is over, and the firewall never made it true.
@@ -234,11 +248,12 @@ impl Doorkeeper {
     pub fn handle_report(&mut self, report: Report, now: Moment) {
         match report {
             Report::Done { admission } => {
-                let Some(news) = self.doors.confirm(&admission) else { return };
-                let Some(Running { until, by, .. }) = self.doors.get(&admission).cloned() else { return };
+                let (news, running) = (self.doors.confirm(&admission), self.doors.get(&admission).cloned());
+                let left = running.as_ref().map(|running| seconds(running.until.remaining(now)));
                 if let Some(reception) = &mut self.reception {
-                    reception.keep_promises(&admission, seconds(until.remaining(now)));
+                    reception.keep_promises(&admission, left);
                 }
+                let (Some(news), Some(Running { until, by, .. })) = (news, running) else { return };
                 self.events.push_back(match news {
                     true => Event::Opened { admission, until, by },
                     false => Event::Extended { admission, until, by },
@@ -250,6 +265,13 @@ impl Doorkeeper {
                     self.events.push_back(Event::Adopted { admission, until });
                 } else {
                     self.changes.push_back(Change::Close { admission });
+                }
+            }
+            Report::Used { admission, until } => {
+                if self.doors.get(&admission).is_some_and(|running| running.until == until)
+                    && let Some(running) = self.doors.close(&admission)
+                {
+                    self.events.push_back(Event::Used { admission, by: running.by });
                 }
             }
         }
@@ -464,10 +486,11 @@ impl Doorkeeper {
         }
         if self.doors.close(&admission).is_some() {
             self.events.push_back(Event::Closed { admission: admission.clone(), by: Some(who.clone()) });
-            self.changes.push_back(Change::Close { admission });
         }
+        // Asked of the firewall in any case: it may hold a grant that is not known here.
+        self.changes.push_back(Change::Close { admission: admission.clone() });
         if let Some(reception) = &mut self.reception {
-            reception.answer(waiting, Answer::Closed, 0);
+            reception.promise(waiting, admission, Answer::Closed, now);
         }
     }
 

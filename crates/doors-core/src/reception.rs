@@ -229,11 +229,16 @@ impl Reception {
         self.promises.entry(admission).or_default().push(promise);
     }
 
-    /// The firewall has made it true, for so many seconds more.
-    pub fn keep_promises(&mut self, admission: &Admission, seconds: u32) {
-        for mut promise in self.promises.remove(admission).unwrap_or_default() {
-            promise.reply.receipt.seconds = seconds;
+    /// The firewall has made it true: the door is open for so many seconds more, or it is closed.
+    pub fn keep_promises(&mut self, admission: &Admission, seconds: Option<u32>) {
+        let Some(promises) = self.promises.get_mut(admission) else { return };
+        let kept = if seconds.is_some() { Answer::Granted } else { Answer::Closed };
+        for mut promise in promises.extract_if(.., |promise| promise.reply.receipt.answer == kept) {
+            promise.reply.receipt.seconds = seconds.unwrap_or(0);
             self.replies.push_back(promise.reply);
+        }
+        if promises.is_empty() {
+            self.promises.remove(admission);
         }
     }
 

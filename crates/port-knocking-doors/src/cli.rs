@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -13,6 +13,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use doorknock::errors::in_one_line;
 
 use crate::{
+    admin::{self, AdminError},
     check,
     config::{self, Config, ConfigError, Surroundings, keys},
     daemon, demo,
@@ -80,10 +81,32 @@ struct Settings {
     verbose: u8,
 }
 
+/// Which configuration a command works on.
+#[derive(Args, Clone, Debug, Default)]
+struct Conf {
+    /// Set configuration file path
+    #[arg(short, long = "conf", global = true, value_name = "CONF")]
+    after: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show the configuration in force and what it would do on this machine; touch nothing
     Check(Settings),
+    /// Make and show this machine's own key, which clients with a key need
+    Gateway {
+        #[command(flatten)]
+        conf: Conf,
+        #[command(subcommand)]
+        command: admin::Gateway,
+    },
+    /// Add, show and remove clients with a key
+    Client {
+        #[command(flatten)]
+        conf: Conf,
+        #[command(subcommand)]
+        command: admin::Client,
+    },
     /// Take our nftables table away, when the daemon does not run
     RemoveGate,
     /// Show it all in a private network: knocks, a door, the kernel's rules
@@ -110,6 +133,14 @@ pub fn run() -> ExitCode {
     match cli.command {
         None => run_daemon(&settings),
         Some(Command::Check(after)) => run_check(&settings.then(after)),
+        Some(Command::Gateway { conf, command }) => {
+            with_config(&settings.with_conf(conf), |config| admin::gateway(&command, config))
+        }
+        Some(Command::Client { conf, command }) => {
+            let settings = settings.with_conf(conf);
+            let reload = |path: &Path, text: &str| Config::with_text(&settings.surroundings(), path, text);
+            with_config(&settings, |config| admin::client(&command, config, reload))
+        }
         Some(_) if settings != Settings::default() => {
             complain(WRONG, "the options of the daemon mean nothing to this command; leave them out")
         }
@@ -134,6 +165,11 @@ impl Settings {
             ports: after.ports.or(self.ports),
             verbose: after.verbose.max(self.verbose),
         }
+    }
+
+    /// These, and the file that a command names.
+    fn with_conf(self, conf: Conf) -> Self {
+        Self { conf: conf.after.or(self.conf), ..self }
     }
 
     fn surroundings(&self) -> Surroundings {
@@ -174,6 +210,17 @@ fn run_check(settings: &Settings) -> ExitCode {
             let printed = print(&checked.text);
             if checked.would_work { printed } else { ExitCode::from(FAILED) }
         }
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+fn with_config(settings: &Settings, run: impl FnOnce(&Config) -> Result<String, AdminError>) -> ExitCode {
+    let config = match settings.load() {
+        Ok(config) => config,
+        Err(error) => return fail(WRONG, &error),
+    };
+    match run(&config) {
+        Ok(text) => print(&text),
         Err(error) => fail(FAILED, &error),
     }
 }

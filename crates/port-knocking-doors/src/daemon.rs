@@ -15,6 +15,7 @@ use crate::{
     firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report,
+    running::Mark,
     supervisor::Supervisor,
 };
 
@@ -68,6 +69,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let mut kind = choice.kind;
     let mut firewalld_comes = Box::pin(firewalld_comes(choice.clone(), Duration::ZERO));
     let mut may_come = true;
+    let mut mark = mark(&config, true);
     let mut supervisor = Supervisor::ready();
     report::ready();
 
@@ -90,9 +92,11 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Wish::Reload => {
                     supervisor.reloading();
                     let taken = Taken { keeper: &mut keeper, inbox: &mut inbox, entrance: &mut entrance };
-                    if let Some(new) = taken.reload(&firewall, &config, &reload, clock).await {
-                        plan = new;
-                    }
+                    let new = taken.reload(&firewall, &config, &reload, clock).await;
+                    // Reading the file has taken the mark away; and letting go of the old one would take the new.
+                    drop(mark.take());
+                    mark = self::mark(&config, new.is_some());
+                    plan = new.unwrap_or(plan);
                     supervisor.reloaded();
                 }
             },
@@ -123,12 +127,19 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
         }
     }
 
+    drop(mark);
     supervisor.stopping();
     for news in firewall.end(PATIENCE).await {
         report::news(news);
     }
     report::stopped(kind, &plan);
     Ok(())
+}
+
+/// Marks the file that is in force, so that the commands about clients find this process.
+fn mark(config: &Config, in_force: bool) -> Option<Mark> {
+    let path = config.path.as_ref()?;
+    Mark::set(path, in_force).inspect_err(|error| report::not_marked(path, error)).ok()
 }
 
 fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {

@@ -5,6 +5,8 @@
 //! |------------------|------------------------------------------------------------------|
 //! | [`cli`]          | the command line                                                 |
 //! | [`config`]       | options, variables and file, and where each value comes from     |
+//! | `admin`          | the commands about the gateway's key and the clients             |
+//! | `running`        | finds the daemon that runs with a file                           |
 //! | `check`          | what a configuration would do, without doing it                  |
 //! | [`daemon`]       | the loop: wait, feed, drain                                      |
 //! | [`entrance`]     | what clients with keys need: the gateway's key, the memory       |
@@ -20,6 +22,7 @@
 //! | [`lab`]          | private networks for the demo and the tests                      |
 //! | `demo`           | shows it all                                                     |
 
+mod admin;
 mod check;
 pub mod cli;
 pub mod clients_file;
@@ -39,6 +42,7 @@ mod netlink;
 mod readiness;
 pub mod recorder;
 mod report;
+mod running;
 mod sockopt;
 mod supervisor;
 mod wrap;

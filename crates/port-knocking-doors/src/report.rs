@@ -97,6 +97,10 @@ pub(crate) fn event(event: &Event, now: Moment) {
             let by = By(by);
             info!(%door, %source, client = by.name(), "closed: door {door} for {source}{by}");
         }
+        Event::Used { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            info!(%door, %source, client = by.name(), "used: door {door} for {source}{by}; it let in one connection");
+        }
         Event::NeverOpened(Admission { door, source }) => error!(
             %door, %source,
             "never opened: door {door} for {source}; the firewall did not do it in time"
@@ -185,6 +189,15 @@ pub(crate) fn not_recorded(why: &str) {
     error!("a client with a key was turned away, because its knock cannot be remembered: {why}");
 }
 
+/// The file could not be marked as the one in force.
+pub(crate) fn not_marked(path: &Path, why: &dyn Error) {
+    warn!(
+        "cannot lock {}: after `client add` and the like, this daemon has to be told to reload: {}",
+        path.display(),
+        in_one_line(why)
+    );
+}
+
 /// A receipt could not be sent.
 pub(crate) fn not_sent(way: &WayBack, why: &dyn Error) {
     debug!("no receipt to {}: {}", way.to, in_one_line(why));
@@ -207,6 +220,7 @@ pub(crate) fn news(news: News) -> Option<Report> {
     match news {
         News::Done { admission } => return Some(Report::Done { admission }),
         News::Found { admission, until } => return Some(Report::Found { admission, until }),
+        News::Used { admission, until } => return Some(Report::Used { admission, until }),
         News::Repaired { missing, took } => {
             let millis = took.as_secs_f64() * 1000.0;
             warn!(missing, "somebody has changed the firewall: {missing}; put back in {millis:.1} ms");

@@ -62,6 +62,16 @@ pub(super) fn read_authorized_keys(config: &mut File) -> Result<Vec<Warning>, Co
     Ok(warnings)
 }
 
+/// Where the gateway's key is, or will be.
+pub(super) fn gateway_key(given: Option<&origin::Given<PathBuf>>) -> PathBuf {
+    given.map_or_else(|| PathBuf::from(GATEWAY_KEY), |given| given.value.clone())
+}
+
+/// Where it is kept which knocks were seen.
+pub(super) fn state_dir(given: Option<&origin::Given<PathBuf>>) -> PathBuf {
+    given.map_or_else(|| PathBuf::from(STATE_DIR), |given| given.value.clone())
+}
+
 /// Puts everything together; `None` if nobody has a key.
 pub(super) fn resolve(
     clients: Vec<FileClient>,

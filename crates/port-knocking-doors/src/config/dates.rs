@@ -22,6 +22,22 @@ pub(super) fn end_of(date: &Datetime) -> Option<Wall> {
     u64::try_from(seconds).ok()?.checked_mul(1000).map(Wall)
 }
 
+/// The day before which something is over, for a person: the last day if it is over at the end of one.
+pub(super) fn last_day(until: Wall) -> String {
+    let day_of =
+        until.0.checked_div(1000).and_then(|seconds| seconds.saturating_sub(1).checked_div(24 * 60 * 60));
+    let day_of = i64::try_from(day_of.unwrap_or(0)).unwrap_or(i64::MAX);
+    let date = (1970..=u16::MAX).find_map(|year| {
+        (1..=12).find_map(|month| {
+            let first = days(Date { year, month, day: 1 })?;
+            let day = day_of.checked_sub(first).filter(|day| (0..31).contains(day))?;
+            let day = u8::try_from(day).ok()?.checked_add(1)?;
+            (days(Date { year, month, day })? == day_of).then_some(Date { year, month, day })
+        })
+    });
+    date.map_or_else(String::new, |date| date.to_string())
+}
+
 fn of_day(time: Time) -> Option<i64> {
     let minutes = i64::from(time.hour).checked_mul(60)?.checked_add(i64::from(time.minute))?;
     minutes.checked_mul(60)?.checked_add(i64::from(time.second.unwrap_or(0)))
@@ -60,6 +76,14 @@ mod tests {
         ] {
             let date: Datetime = text.parse().unwrap();
             assert_eq!(end_of(&date), Some(Wall(seconds * 1000)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_shown_as_it_was_written() {
+        for text in ["2026-12-31", "2024-02-29", "1970-01-01", "2027-03-01"] {
+            let date: Datetime = text.parse().unwrap();
+            assert_eq!(last_day(end_of(&date).unwrap()), text);
         }
     }
 

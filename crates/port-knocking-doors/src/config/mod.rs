@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{access::Rules, door::Sequence};
+use doors_core::{access::Rules, door::Sequence, time::Wall};
 use ipnet::IpNet;
 
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
@@ -110,6 +110,10 @@ pub struct Config {
     pub firewall: FirewallChoice,
     /// What is needed for clients with keys; `None` if there are none.
     pub key_access: Option<KeyAccess>,
+    /// Where the gateway's key is, or will be.
+    pub gateway_key: PathBuf,
+    /// Where it is kept which knocks were seen.
+    pub state_dir: PathBuf,
     /// The file that was read; `None` if there is none.
     pub path: Option<PathBuf>,
     /// Every value in force.
@@ -138,6 +142,16 @@ impl Config {
             }
             None => Self::resolve(surroundings, File::default(), None),
         }
+    }
+
+    /// Reads and resolves everything, with another text in place of the file's.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the source that cannot be used, and the way out.
+    pub fn with_text(surroundings: &Surroundings, path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut file = file::parse(path, text)?;
+        clients::read_authorized_keys(&mut file)?;
+        Self::resolve(surroundings, file, Some(path.to_owned()))
     }
 
     /// Resolves the text of a file, with nothing around it. Does no I/O, so it knows no `authorized_keys`.
@@ -270,6 +284,8 @@ impl Resolver {
             quiet_after_wrong: quiet.value,
             forget_after: forget.value,
         };
+        let gateway_key = clients::gateway_key(file.gateway_key.as_ref());
+        let state_dir = clients::state_dir(file.state_dir.as_ref());
         let key_access = clients::resolve(
             file.clients,
             clients::Given {
@@ -302,6 +318,8 @@ impl Resolver {
             hearing: listen.value,
             firewall: firewall.value,
             key_access,
+            gateway_key,
+            state_dir,
             path,
             settings: self.settings,
             warnings,
@@ -391,4 +409,9 @@ fn quoted<T: ToString>(items: &[T]) -> String {
 fn word<T: PartialEq>(words: &[(&str, T)], value: &T) -> String {
     let found = words.iter().find(|(_, other)| other == value);
     format!("{:?}", found.map_or("", |(word, _)| word))
+}
+
+/// The last day before a date, for a person.
+pub(crate) fn day(until: Wall) -> String {
+    dates::last_day(until)
 }

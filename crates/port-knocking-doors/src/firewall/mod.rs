@@ -45,7 +45,7 @@ pub(crate) enum Order {
 /// What the firewall has to say.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The latest order to open this door for this source is done.
+    /// The latest order to open or close this door for this source is done.
     Done {
         /// Which door for whom.
         admission: Admission,
@@ -55,6 +55,13 @@ pub(crate) enum News {
         /// Which door for whom.
         admission: Admission,
         /// When the door closes.
+        until: Moment,
+    },
+    /// A grant for one connection is used up.
+    Used {
+        /// Which door for whom.
+        admission: Admission,
+        /// Until when it would have lasted.
         until: Moment,
     },
     /// Something of ours had been taken away, and is back.

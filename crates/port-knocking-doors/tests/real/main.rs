@@ -14,9 +14,11 @@
 
 mod command_line;
 mod demo;
+mod device;
 mod doorknock;
 mod firewalld;
 mod gate;
 mod hearing;
 mod house;
 mod life;
+mod spa;

@@ -257,7 +257,10 @@ impl State {
         }
         let standing = self.ledger.get(&admission, now).is_some();
         match failure {
-            None if closing => drop(self.closing.remove(&admission)),
+            None if closing => {
+                self.closing.remove(&admission);
+                self.tell(News::Done { admission });
+            }
             None => {
                 // The time of a rule was counted from when we asked, and may be over by now. Once is enough:
                 // a firewalld that is always slow is not made faster by asking more.

@@ -95,11 +95,14 @@ pub(super) mod set {
     pub(in super::super) const ID: u16 = 10;
     pub(in super::super) const TIMEOUT: u16 = 11;
     pub(in super::super) const HANDLE: u16 = 16;
+    pub(in super::super) const DESCRIPTION_SIZE: u16 = 1;
     pub(in super::super) const DESCRIPTION_CONCATENATION: u16 = 2;
     pub(in super::super) const FIELD_LENGTH: u16 = 1;
     pub(in super::super) const FLAG_INTERVAL: u32 = 0x4;
     pub(in super::super) const FLAG_MAP: u32 = 0x8;
     pub(in super::super) const FLAG_TIMEOUT: u32 = 0x10;
+    /// `NFT_SET_EVAL`, which `nft` calls `dynamic`: packets may change it.
+    pub(in super::super) const FLAG_DYNAMIC: u32 = 0x20;
     pub(in super::super) const FLAG_CONCATENATION: u32 = 0x80;
     /// Types as `nft` numbers them, so that it can print them: `ipv4_addr`, `ipv6_addr`, and
     /// `inet_proto . inet_service` (12 and 13, six bits each).
@@ -190,6 +193,12 @@ pub(super) mod expression {
     pub(in super::super) const LOOKUP_SET: u16 = 1;
     pub(in super::super) const LOOKUP_REGISTER: u16 = 2;
     pub(in super::super) const LOOKUP_TARGET: u16 = 3;
+
+    /// `enum nft_dynset_attributes`, `NFT_DYNSET_OP_DELETE`.
+    pub(in super::super) const DYNSET_SET: u16 = 1;
+    pub(in super::super) const DYNSET_OPERATION: u16 = 3;
+    pub(in super::super) const DYNSET_KEY_REGISTER: u16 = 4;
+    pub(in super::super) const DYNSET_DELETE: u32 = 2;
 
     pub(in super::super) const FIB_REGISTER: u16 = 1;
     pub(in super::super) const FIB_RESULT: u16 = 2;

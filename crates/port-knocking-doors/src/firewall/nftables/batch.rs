@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use doors_core::limits;
+
 use super::abi::{self, chain, data, element, expression, message, register, rule, set, table};
 use crate::netlink::message::{APPEND, CREATE, EXCLUSIVE, Writer};
 
@@ -20,15 +22,24 @@ pub(super) struct Batch {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SetKind {
     /// IPv4 addresses, each with its time.
-    Ipv4Grants(Duration),
+    Ipv4Grants(Duration, Use),
     /// IPv6 addresses, each with its time.
-    Ipv6Grants(Duration),
+    Ipv6Grants(Duration, Use),
     /// Ranges of IPv4 addresses.
     Ipv4Ranges,
     /// Ranges of IPv6 addresses.
     Ipv6Ranges,
     /// From protocol and port to a chain.
     PortMap,
+}
+
+/// What a packet does to the grant that lets it in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Use {
+    /// Nothing.
+    Stays,
+    /// It uses the grant up.
+    Once,
 }
 
 /// One element of a set.
@@ -86,12 +97,16 @@ impl Batch {
 
     pub(super) fn add_set(&mut self, name: &str, kind: SetKind) {
         let (of, id) = (self.table, self.sequence);
+        let flags = |each| match each {
+            Use::Stays => set::FLAG_TIMEOUT,
+            Use::Once => set::FLAG_TIMEOUT | set::FLAG_DYNAMIC,
+        };
         self.message(message::NEW_SET, CREATE, |writer| {
             writer.put_text(set::TABLE, of);
             writer.put_text(set::NAME, name);
             let (flags, key_type, key_length) = match kind {
-                SetKind::Ipv4Grants(_) => (set::FLAG_TIMEOUT, set::TYPE_IPV4, 4),
-                SetKind::Ipv6Grants(_) => (set::FLAG_TIMEOUT, set::TYPE_IPV6, 16),
+                SetKind::Ipv4Grants(_, each) => (flags(each), set::TYPE_IPV4, 4),
+                SetKind::Ipv6Grants(_, each) => (flags(each), set::TYPE_IPV6, 16),
                 SetKind::Ipv4Ranges => (set::FLAG_INTERVAL, set::TYPE_IPV4, 4),
                 SetKind::Ipv6Ranges => (set::FLAG_INTERVAL, set::TYPE_IPV6, 16),
                 SetKind::PortMap => {
@@ -105,8 +120,15 @@ impl Batch {
             writer.put_u32_be(set::ID, id);
             match kind {
                 // What an administrator adds by hand without a time closes by itself, too.
-                SetKind::Ipv4Grants(time) | SetKind::Ipv6Grants(time) => {
+                SetKind::Ipv4Grants(time, each) | SetKind::Ipv6Grants(time, each) => {
                     writer.put(set::TIMEOUT, &millis(time).to_be_bytes());
+                    if each == Use::Once {
+                        // A set that packets may change has to be bounded.
+                        writer.nest(set::DESCRIPTION, |description| {
+                            let size = u32::try_from(limits::GRANTS).unwrap_or(u32::MAX);
+                            description.put_u32_be(set::DESCRIPTION_SIZE, size);
+                        });
+                    }
                 }
                 SetKind::PortMap => {
                     writer.put_u32_be(set::DATA_TYPE, data::TYPE_VERDICT);
@@ -272,6 +294,15 @@ impl Expressions<'_> {
     /// `ip6 saddr @set`
     pub(super) fn if_ipv6_source_in(&mut self, set: &str) {
         self.if_source_in(abi::FAMILY_IPV6, 8, 16, set);
+    }
+
+    /// `delete @set { ip saddr }`, behind a rule that has found the source there.
+    pub(super) fn use_up(&mut self, set: &str) {
+        self.expression("dynset", |data| {
+            data.put_text(expression::DYNSET_SET, set);
+            data.put_u32_be(expression::DYNSET_OPERATION, expression::DYNSET_DELETE);
+            data.put_u32_be(expression::DYNSET_KEY_REGISTER, register::FIRST);
+        });
     }
 
     /// `meta l4proto <number>`

@@ -70,6 +70,8 @@ pub(crate) struct Findings {
     pub(crate) repaired: Option<String>,
     /// Grants that we did not know of.
     pub(crate) found: Vec<(Admission, Moment)>,
+    /// Grants for one connection that are used up, and until when they would have lasted.
+    pub(crate) used: Vec<(Admission, Moment)>,
 }
 
 impl Gate {
@@ -82,7 +84,7 @@ impl Gate {
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
         gate.replace().map_err(GateError::Table)?;
-        Ok((gate, Findings { repaired: None, found }))
+        Ok((gate, Findings { found, ..Findings::default() }))
     }
 
     /// Takes the table away, when no daemon runs. Says whether there was one.
@@ -111,20 +113,24 @@ impl Gate {
             self.ledger.note(admission.clone(), *standing);
         }
         let running = grants.iter().map(|(admission, standing)| (admission, standing.until.remaining(now)));
-        self.write(&ruleset::change(running.filter(|(_, left)| !left.is_zero()), []))
+        let batch = ruleset::change(running.filter(|(_, left)| !left.is_zero()), []);
+        let fresh: Vec<&Admission> = grants.iter().map(|(admission, _)| admission).collect();
+        self.write(&batch, &fresh)
     }
 
     /// Makes a grant false. A door that is gone from the plan has lost its set already.
     pub(crate) fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
         self.ledger.strike(admission);
         match self.plan.door(&admission.door) {
-            Some(_) => self.write(&ruleset::change([], [admission])),
+            Some(_) => self.write(&ruleset::change([], [admission]), &[]),
             None => Ok(()),
         }
     }
 
     /// Follows another plan. Grants of doors that are in it go on.
     pub(crate) fn follow(&mut self, plan: Plan) -> Result<(), NetlinkError> {
+        let held = self.held()?;
+        self.forget_used(&held, &[]);
         self.plan = plan;
         // If it fails, every check sees a difference, and tries again.
         self.intact = Snapshot::default();
@@ -136,12 +142,13 @@ impl Gate {
         let table = Snapshot::take(&mut self.socket)?;
         let held = self.held()?;
         let found = self.adopt_unknown(&held)?;
+        let used = self.forget_used(&held, &[]);
         let mut repaired = self.intact.difference(&table);
         match repaired {
             Some(_) => self.replace()?,
             None => repaired = self.put_back_missing(&held)?,
         }
-        Ok(Findings { repaired, found })
+        Ok(Findings { repaired, found, used })
     }
 
     /// Takes the table away, for an orderly stop.
@@ -154,12 +161,35 @@ impl Gate {
         &self.plan
     }
 
-    /// Sends a change. If the table is not there any more, it is put back with the change in it.
-    fn write(&mut self, batch: &[u8]) -> Result<(), NetlinkError> {
+    /// Sends a change, which makes some grants anew. If the table is not there any more, it is put back
+    /// with the change in it.
+    fn write(&mut self, batch: &[u8], fresh: &[&Admission]) -> Result<(), NetlinkError> {
         match self.socket.request(batch) {
-            Err(error) if error.number() == Some(libc::ENOENT) => self.replace(),
+            Err(error) if error.number() == Some(libc::ENOENT) => {
+                let held = self.held()?;
+                self.forget_used(&held, fresh);
+                self.replace()
+            }
             other => other,
         }
+    }
+
+    /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made
+    /// just now. A packet has used them up; or somebody has taken them away, and nobody can tell the
+    /// difference: then it is better to knock once more than to let in a second connection.
+    fn forget_used(&mut self, held: &Held, fresh: &[&Admission]) -> Vec<(Admission, Moment)> {
+        let once = |admission: &Admission| self.plan.door(&admission.door).is_some_and(|door| door.once);
+        let gone = |admission: &Admission| !held.contains_key(admission) && !fresh.contains(&admission);
+        let used: Vec<(Admission, Moment)> = self
+            .ledger
+            .running(self.clock.now())
+            .filter(|(admission, _, left)| *left > NOT_MISSED && once(admission) && gone(admission))
+            .map(|(admission, standing, _)| (admission.clone(), standing.until))
+            .collect();
+        for (admission, _) in &used {
+            self.ledger.strike(admission);
+        }
+        used
     }
 
     fn replace(&mut self) -> Result<(), NetlinkError> {

@@ -115,12 +115,13 @@ impl Worker {
                 Order::Change(Change::Open { admission, link, until }) => {
                     opening.push((admission, Standing { until, link }));
                 }
-                Order::Change(Change::Close { admission }) => {
-                    if let Err(error) = self.gate.close(&admission) {
+                Order::Change(Change::Close { admission }) => match self.gate.close(&admission) {
+                    Ok(()) => self.tell_done([admission]),
+                    Err(error) => {
                         let what = format!("close the door {} for {}", admission.door, admission.source);
                         self.failed(what, &error);
                     }
-                }
+                },
                 Order::Follow(plan) => {
                     if let Err(error) = self.gate.follow(*plan) {
                         self.failed("set up the gate for the new configuration".to_owned(), &error);
@@ -198,6 +199,9 @@ impl Worker {
     fn tell_findings(&mut self, findings: gate::Findings) {
         for (admission, until) in findings.found {
             self.tell(News::Found { admission, until });
+        }
+        for (admission, until) in findings.used {
+            self.tell(News::Used { admission, until });
         }
     }
 

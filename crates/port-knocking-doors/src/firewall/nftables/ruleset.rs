@@ -19,6 +19,10 @@
 //! }
 //! ```
 //!
+//! A door for one connection only has `flags dynamic` and a size at its sets, and its chain says
+//! `ip saddr @ssh4 delete @ssh4 { ip saddr } accept`: the first packet of the first connection uses the
+//! grant up.
+//!
 //! What is to be passed on to another machine has a unicast destination. Broadcast, multicast and
 //! anycast are guarded like our own addresses: the answer to such a datagram would make everything that
 //! follows from its sender an established connection.
@@ -31,8 +35,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use doors_core::door::{Admission, DoorName};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::batch::{Batch, Element, SetKind};
-use crate::firewall::plan::{Plan, Ports, Protocol, Refuse, octets};
+use super::batch::{Batch, Element, SetKind, Use};
+use crate::firewall::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
 
 /// The name of our table, in the family `inet`.
 pub const TABLE: &str = "port_knocking_doors";
@@ -57,14 +61,20 @@ pub(super) fn replace<'a>(
     batch.add_table();
     for door in &plan.doors {
         let [set4, set6] = sets(&door.name);
-        batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for));
-        batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for));
+        let each = if door.once { Use::Once } else { Use::Stays };
+        batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for, each));
+        batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for, each));
     }
     add_trusted(&mut batch, &plan.trusted);
     batch.add_set(GUARDED, SetKind::PortMap);
     let guarded = guarded(plan);
     for chain in guarded.chains.iter() {
-        add_door_chain(&mut batch, chain, plan.refuse);
+        // Of several doors that let somebody in, one that lasts comes first: it is not used up.
+        let of = |once| {
+            plan.doors.iter().filter(move |door| door.once == once && chain.doors.contains(&door.name))
+        };
+        let doors: Vec<&PlannedDoor> = of(false).chain(of(true)).collect();
+        add_door_chain(&mut batch, &chain.name, &doors, plan.refuse);
     }
     batch.add_elements(GUARDED, &guarded.elements);
     add_gate(&mut batch, &plan.trusted);
@@ -200,31 +210,37 @@ struct DoorChain {
     doors: Vec<DoorName>,
 }
 
-fn add_door_chain(batch: &mut Batch, chain: &DoorChain, refuse: Refuse) {
-    batch.add_chain(&chain.name);
-    for door in &chain.doors {
-        let [set4, set6] = sets(door);
-        batch.add_rule(&chain.name, |rule| {
+fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], refuse: Refuse) {
+    batch.add_chain(chain);
+    for door in doors {
+        let [set4, set6] = sets(&door.name);
+        batch.add_rule(chain, |rule| {
             rule.if_ipv4_source_in(&set4);
+            if door.once {
+                rule.use_up(&set4);
+            }
             rule.accept();
         });
-        batch.add_rule(&chain.name, |rule| {
+        batch.add_rule(chain, |rule| {
             rule.if_ipv6_source_in(&set6);
+            if door.once {
+                rule.use_up(&set6);
+            }
             rule.accept();
         });
     }
     match refuse {
-        Refuse::Drop => batch.add_rule(&chain.name, |rule| {
+        Refuse::Drop => batch.add_rule(chain, |rule| {
             rule.counter();
             rule.drop();
         }),
         Refuse::Reject => {
-            batch.add_rule(&chain.name, |rule| {
+            batch.add_rule(chain, |rule| {
                 rule.if_protocol(Protocol::Tcp.number());
                 rule.counter();
                 rule.reject_with_reset();
             });
-            batch.add_rule(&chain.name, |rule| {
+            batch.add_rule(chain, |rule| {
                 rule.counter();
                 rule.reject_with_port_unreachable();
             });
@@ -293,7 +309,6 @@ fn pieces(plan: &Plan) -> Vec<(Ports, Vec<DoorName>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::plan::PlannedDoor;
 
     fn ports(protocol: Protocol, first: u16, last: u16) -> Ports {
         Ports { protocol, first, last }

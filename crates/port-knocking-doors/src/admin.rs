@@ -1,0 +1,260 @@
+//! The commands with which an administrator gives keys away and takes them back.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use clap::{Args, Subcommand};
+use doorknock::errors::in_one_line;
+use doors_spa::identity::{BadKey, ClientKey};
+use rand_core::UnwrapErr;
+
+use crate::{
+    clients_file::{self, EditError, NewClient, ReplaceError},
+    config::{Config, ConfigError},
+    gateway_key::{self, KeyError},
+    journal::Journal,
+    running::{self, Takeover},
+};
+
+/// About this machine's own key.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Gateway {
+    /// Make the gateway key; an existing one is never overwritten
+    Init,
+    /// Print the gateway card, which every client needs
+    Card {
+        /// Draw it as a QR code, too
+        #[arg(long)]
+        qr: bool,
+    },
+    /// Make a new gateway key; the old one is accepted for some time more
+    Rotate {
+        /// For how many days the old card still works
+        #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=3650))]
+        keep: u64,
+    },
+}
+
+/// About clients with a key.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Client {
+    /// Add a client to the configuration file
+    Add(NewArguments),
+    /// Show the clients, their keys' fingerprints and their doors
+    List,
+    /// Take a client out of the configuration file
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// A new client.
+#[derive(Args, Debug)]
+pub(crate) struct NewArguments {
+    /// Its name: letters, digits, and . _ - @ between
+    name: String,
+    /// Its public key: "ssh-ed25519 AAAA… comment"; without it, the key is read from standard input
+    #[arg(long, value_name = "LINE", conflicts_with = "key_file")]
+    key: Option<String>,
+    /// A file with its public key
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// A door that it may open; can be given several times
+    #[arg(long = "door", value_name = "DOOR", required = true)]
+    doors: Vec<String>,
+    /// The longest time for which it may have a door open, in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_open_for: Option<u32>,
+    /// A network from which it may knock; can be given several times
+    #[arg(long, value_name = "NETWORK")]
+    from: Vec<String>,
+    /// The last day on which its key is worth something: 2026-12-31
+    #[arg(long, value_name = "DATE")]
+    until: Option<String>,
+}
+
+/// Why a command could not be done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the card is too long for a QR code")]
+    Qr,
+    #[error(
+        "there is no configuration file to put clients into; write one with \
+         --set-configuration-file-in-home, or name one with --conf"
+    )]
+    NoFile,
+    #[error("cannot read the public key from {from}")]
+    PublicKey { from: String, source: io::Error },
+    #[error("--key: {0}")]
+    BadKey(#[from] BadKey),
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    #[error("nothing was changed")]
+    Replace(#[from] ReplaceError<ConfigError>),
+    #[error(
+        "the client `{0}` is a line of the file that authorized_keys names; take the line out there, and reload"
+    )]
+    InAuthorizedKeys(String),
+    #[error("cannot ask the running daemon to read its configuration again")]
+    Daemon(#[source] io::Error),
+}
+
+/// Runs a command about the gateway key. Gives what there is to print.
+pub(crate) fn gateway(command: &Gateway, config: &Config) -> Result<String, AdminError> {
+    let path = &config.gateway_key;
+    let mut random = UnwrapErr(getrandom::SysRng);
+    match command {
+        Gateway::Init => {
+            gateway_key::init(path, &mut random)?;
+            let mut text = format!("written: {}\n", path.display());
+            // No knock was ever made for a new key, so a memory without knocks is a whole one. Without any, the
+            // daemon would have to doubt the first knocks.
+            if let Err(error) = Journal::open(&config.state_dir) {
+                let _ =
+                    writeln!(text, "the daemon will have to make its state itself: {}", in_one_line(&error));
+            }
+            text.push_str("its card: port-knocking-doors gateway card\n");
+            Ok(text)
+        }
+        Gateway::Card { qr } => {
+            let keys = gateway_key::load(path)?;
+            let card = gateway_key::card_text(&keys);
+            let drawn = match qr {
+                true => gateway_key::qr(&card).ok_or(AdminError::Qr)?,
+                false => String::new(),
+            };
+            Ok(format!("{drawn}{}\n", *card))
+        }
+        Gateway::Rotate { keep } => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let keep_for = Duration::from_secs(keep.saturating_mul(24 * 60 * 60));
+            gateway_key::rotate(path, &mut random, now.as_secs(), keep_for)?;
+            let mut text =
+                format!("a new key is in {}; the old card works for {keep} days more\n", path.display());
+            text.push_str("give the new card to every client: port-knocking-doors gateway card\n");
+            let daemon = config.path.as_deref().map(running::daemon_of).transpose();
+            let daemon = daemon.map_err(AdminError::Daemon)?.flatten();
+            if let (Some(file), Some(_)) = (&config.path, daemon) {
+                running::take_over(file, daemon).map_err(AdminError::Daemon)?;
+                text.push_str("the running daemon was asked to take it over; its log says whether it did\n");
+            }
+            Ok(text)
+        }
+    }
+}
+
+/// Runs a command about clients. Gives what there is to print.
+pub(crate) fn client(
+    command: &Client,
+    config: &Config,
+    reload: impl Fn(&Path, &str) -> Result<Config, ConfigError>,
+) -> Result<String, AdminError> {
+    match command {
+        Client::List => Ok(list(config)),
+        Client::Add(new) => {
+            let key = public_key(new)?;
+            let (parsed, _) = ClientKey::from_openssh(&key)?;
+            let client = NewClient {
+                name: new.name.clone(),
+                key,
+                doors: new.doors.clone(),
+                max_open_for: new.max_open_for,
+                from: new.from.clone(),
+                until: new.until.clone(),
+            };
+            let taken = change(config, &reload, |text| clients_file::add(text, &client))?;
+            let doors = new.doors.join(", ");
+            let mut text = format!("added: {} ({}) may open {doors}\n", new.name, parsed.fingerprint());
+            text.push_str(&taken);
+            if let Err(error) = gateway_key::load(&config.gateway_key) {
+                let _ = writeln!(text, "still missing: {}", in_one_line(&error));
+            }
+            Ok(text)
+        }
+        Client::Remove { name } => {
+            let taken = change(config, &reload, |text| clients_file::remove(text, name));
+            let known = config.key_access.iter().flat_map(|access| access.clients.iter());
+            match taken {
+                Err(AdminError::Edit(EditError::Unknown { .. }))
+                    if known.into_iter().any(|client| *client.who.name == **name) =>
+                {
+                    Err(AdminError::InAuthorizedKeys(name.clone()))
+                }
+                taken => Ok(format!("removed: {name}; doors that it has opened close on time\n{}", taken?)),
+            }
+        }
+    }
+}
+
+/// Changes the configuration file, and lets the running daemon take it over.
+fn change(
+    config: &Config,
+    reload: impl Fn(&Path, &str) -> Result<Config, ConfigError>,
+    edit: impl FnOnce(&str) -> Result<String, EditError>,
+) -> Result<String, AdminError> {
+    let path = config.path.as_ref().ok_or(AdminError::NoFile)?;
+    let read = |source| AdminError::Read { path: path.clone(), source };
+    let old = fs::read_to_string(path).map_err(read)?;
+    let new = edit(&old)?;
+    // Asked before, because the mark is on the file that goes.
+    let daemon = running::daemon_of(path).map_err(AdminError::Daemon)?;
+    clients_file::replace(path, &old, &new, |path, text| reload(path, text).map(drop))?;
+    let taken = running::take_over(path, daemon).map_err(AdminError::Daemon)?;
+    Ok(match taken {
+        Takeover::Done => "the running daemon has taken it over\n".to_owned(),
+        Takeover::NoDaemon => "no daemon runs with this file\n".to_owned(),
+        Takeover::NotDone => "the running daemon has not taken it over; its log says why\n".to_owned(),
+    })
+}
+
+fn public_key(new: &NewArguments) -> Result<String, AdminError> {
+    let told = |from: &str, source| AdminError::PublicKey { from: from.to_owned(), source };
+    let text = match (&new.key, &new.key_file) {
+        (Some(key), _) => key.clone(),
+        (None, Some(file)) => {
+            fs::read_to_string(file).map_err(|source| told(&file.display().to_string(), source))?
+        }
+        (None, None) => {
+            let mut text = String::new();
+            let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
+            read.map_err(|source| told("standard input", source))?;
+            text
+        }
+    };
+    Ok(text.trim().to_owned())
+}
+
+fn list(config: &Config) -> String {
+    let mut text = String::new();
+    for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
+        let doors: Vec<&str> = client.doors.iter().map(|door| door.as_str()).collect();
+        let _ = write!(text, "{}  {}  {}", client.who.name, client.who.fingerprint, doors.join(","));
+        if let Some(longest) = client.max_open_for {
+            let _ = write!(text, "  at most {} s", longest.as_secs());
+        }
+        if !client.from.is_empty() {
+            let networks: Vec<String> = client.from.iter().map(ToString::to_string).collect();
+            let _ = write!(text, "  from {}", networks.join(","));
+        }
+        if let Some(until) = client.until {
+            let _ = write!(text, "  until {}", crate::config::day(until));
+        }
+        text.push('\n');
+    }
+    if text.is_empty() {
+        text.push_str("no client has a key; add one with: port-knocking-doors client add NAME --door DOOR\n");
+    }
+    text
+}

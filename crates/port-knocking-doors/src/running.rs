@@ -1,0 +1,98 @@
+//! Finds the daemon that runs with a configuration file.
+//!
+//! The daemon holds a shared lock on the file that it runs with. Whoever wants to know asks the kernel who
+//! holds it. There is no file with a number that may be stale: the kernel forgets the lock with the process.
+//!
+//! Source: fcntl(2), "Advisory record locking".
+#![allow(unsafe_code, reason = "no safe interface tells who holds a lock; this file is the one that asks")]
+
+use std::{
+    fs::File,
+    io,
+    mem::zeroed,
+    os::fd::AsRawFd as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a daemon may take to read its configuration again.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The mark on the file that the daemon reads.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    /// Closing this, or any other opening of the same file in this process, takes the mark away.
+    _file: File,
+}
+
+/// Bytes that are locked; the file need not be so long.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// A daemon reads this file.
+    Reads = 0,
+    /// And what stands in it is in force.
+    InForce = 1,
+}
+
+impl Mark {
+    /// Marks the file. To be done anew whenever the file was read.
+    pub(crate) fn set(path: &Path, in_force: bool) -> io::Result<Self> {
+        let file = File::open(path)?;
+        ask(&file, libc::F_SETLK, libc::F_RDLCK, Place::Reads)?;
+        if in_force {
+            ask(&file, libc::F_SETLK, libc::F_RDLCK, Place::InForce)?;
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+/// The daemon that reads a file; `None` if none does.
+pub(crate) fn daemon_of(path: &Path) -> io::Result<Option<Pid>> {
+    holder(path, Place::Reads)
+}
+
+fn holder(path: &Path, place: Place) -> io::Result<Option<Pid>> {
+    // Whether somebody would be in the way of a lock for writing; nothing is locked.
+    let lock = ask(&File::open(path)?, libc::F_GETLK, libc::F_WRLCK, place)?;
+    let held = i32::from(lock.l_type) != libc::F_UNLCK;
+    Ok(Pid::from_raw(lock.l_pid).filter(|_| held))
+}
+
+/// One question or order about a lock on one byte.
+fn ask(file: &File, command: libc::c_int, kind: libc::c_int, place: Place) -> io::Result<libc::flock> {
+    // SAFETY: all zeroes are a valid `flock`.
+    let mut lock: libc::flock = unsafe { zeroed() };
+    lock.l_type = kind.try_into().map_err(io::Error::other)?;
+    lock.l_start = libc::off_t::from(place as i32);
+    lock.l_len = 1;
+    // SAFETY: the lock is a live `flock`, which the kernel reads and may write.
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(lock) }
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Takeover {
+    /// No daemon runs with the file.
+    NoDaemon,
+    /// The daemon runs with the new file.
+    Done,
+    /// It does not; its log says why.
+    NotDone,
+}
+
+/// Lets a daemon read the file again that has just been replaced, and waits until it runs with it.
+pub(crate) fn take_over(path: &Path, daemon: Option<Pid>) -> io::Result<Takeover> {
+    let Some(daemon) = daemon else { return Ok(Takeover::NoDaemon) };
+    kill_process(daemon, Signal::HUP)?;
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if holder(path, Place::InForce)? == Some(daemon) {
+            return Ok(Takeover::Done);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(Takeover::NotDone)
+}

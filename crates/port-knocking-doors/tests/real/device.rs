@@ -1,0 +1,162 @@
+//! A client with a key that says whatever a test wants it to say.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::{Duration, SystemTime},
+};
+
+use doors_spa::{
+    KNOCK, PORT,
+    card::Card,
+    identity::{ClientKey, DoorId},
+    letter::Letter,
+    receipt::{Receipt, ReceiptKey},
+    request::{Operation, Request},
+};
+use ed25519_dalek::{Signer as _, SigningKey};
+use rand_core::{Rng as _, UnwrapErr};
+
+use crate::house::{House, PATIENCE, SILENCE, server_for};
+
+/// A key, and the card of the gateway.
+pub(crate) struct Device {
+    pub(crate) key: SigningKey,
+    pub(crate) card: Card,
+}
+
+/// A knock, and what opens its receipt.
+pub(crate) struct Sealed {
+    pub(crate) bytes: [u8; KNOCK],
+    pub(crate) receipt_key: ReceiptKey,
+}
+
+impl Device {
+    /// A device with a key of its own for each number.
+    pub(crate) fn new(number: u8, card: &Card) -> Self {
+        Self { key: SigningKey::from_bytes(&[number; 32]), card: card.clone() }
+    }
+
+    /// What the gateway knows of it.
+    pub(crate) fn client(&self) -> ClientKey {
+        ClientKey::new(self.key.verifying_key().as_bytes()).unwrap()
+    }
+
+    /// What it asks for, if a test does not change it.
+    pub(crate) fn request(&self, operation: Operation) -> Request {
+        Request {
+            operation,
+            time: now(),
+            nonce: UnwrapErr(getrandom::SysRng).next_u64().to_be_bytes(),
+            client: self.client().id(),
+            address: None,
+            challenge: [0; 8],
+        }
+    }
+
+    /// Signs and seals a request.
+    pub(crate) fn seal(&self, request: &Request) -> Sealed {
+        self.seal_with(request, &self.key)
+    }
+
+    /// Seals a request that another key has signed.
+    pub(crate) fn seal_with(&self, request: &Request, key: &SigningKey) -> Sealed {
+        let letter = Letter::new(&self.card, request, &mut UnwrapErr(getrandom::SysRng)).unwrap();
+        let signature = key.sign(letter.to_sign()).to_bytes();
+        let (bytes, receipt_key) = letter.seal(&signature).unwrap();
+        Sealed { bytes, receipt_key }
+    }
+
+    /// Asks once, and waits for the receipt.
+    pub(crate) fn ask(&self, house: &House, source: &str, request: &Request) -> Receipt {
+        let sealed = self.seal(request);
+        let answer = house.spa(source, &sealed.bytes, PATIENCE).expect("a receipt");
+        sealed.receipt_key.open(&answer).expect("a receipt for this knock")
+    }
+
+    /// Opens a door, and waits for the receipt.
+    pub(crate) fn open(&self, house: &House, source: &str, door: &str, wanted: u32) -> Receipt {
+        self.ask(house, source, &self.request(open(door, wanted)))
+    }
+}
+
+impl House {
+    /// Sends a datagram to the port of single packet authorization, and gives what comes back.
+    pub(crate) fn spa(&self, source: &str, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
+        let target = SocketAddr::new(server_for(source), PORT);
+        let source: IpAddr = source.parse().unwrap();
+        self.client.enter(|| {
+            let socket = UdpSocket::bind((source, 0)).unwrap();
+            socket.set_read_timeout(Some(patience)).unwrap();
+            socket.send_to(bytes, target).unwrap();
+            let mut buffer = [0; 1500];
+            loop {
+                match socket.recv_from(&mut buffer) {
+                    Ok((length, from)) => {
+                        assert_eq!(from, target, "a receipt comes from where the knock went");
+                        return Some(buffer[..length].to_vec());
+                    }
+                    // Nothing is bound there, and the kernel says so.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    }
+
+    /// Whether a datagram is answered with nothing at all.
+    pub(crate) fn is_silent(&self, source: &str, bytes: &[u8]) -> bool {
+        self.spa(source, bytes, SILENCE).is_none()
+    }
+
+    /// Makes the gateway's key, and gives its card. To be called before the daemon starts.
+    pub(crate) fn card(&self) -> Card {
+        let path = self.write(&self.gateway("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n"));
+        let path = path.to_str().unwrap();
+        let (status, said) = self.run(&["gateway", "init", "--conf", path]);
+        assert!(status.success(), "{said}");
+        let (status, card) = self.run(&["gateway", "card", "--conf", path]);
+        assert!(status.success(), "{card}");
+        card.trim().parse().unwrap()
+    }
+
+    /// A configuration whose key and state are in this house's directory.
+    pub(crate) fn gateway(&self, more: &str) -> String {
+        let directory = self.directory.path().display();
+        format!(
+            "firewall = \"nftables\"\ngateway_key = \"{directory}/gateway.key\"\nstate_dir = \
+             \"{directory}/state\"\n{more}\n"
+        )
+    }
+}
+
+/// A table of a client that may open these doors.
+pub(crate) fn client(name: &str, device: &Device, doors: &[&str], more: &str) -> String {
+    let key = ssh_line(&device.client());
+    format!("[[clients]]\nname = \"{name}\"\nkey = \"{key}\"\ndoors = {doors:?}\n{more}\n")
+}
+
+/// The public line of a key, as ssh-keygen writes it.
+pub(crate) fn ssh_line(key: &ClientKey) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    // 51 bytes: no padding.
+    let digits = key
+        .encoded()
+        .chunks(3)
+        .flat_map(|three| {
+            let number = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+            [18, 12, 6, 0].map(|shift| char::from(alphabet[(number >> shift & 63) as usize]))
+        })
+        .collect::<String>();
+    format!("ssh-ed25519 {digits}")
+}
+
+pub(crate) fn open(door: &str, wanted: u32) -> Operation {
+    Operation::Open { door: DoorId::of(door), wanted }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
+}

@@ -1,0 +1,338 @@
+//! Clients with keys, before a real kernel.
+
+use doors_spa::{identity::DoorId, receipt::Answer as Told, request::Operation};
+use rustix::process::Signal;
+
+use crate::{
+    device::{Device, client, now, open},
+    house::{Answer, CLIENT, House, PORT, STRANGER},
+};
+
+const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
+                     [[doors]]\nname = \"admin\"\nports = [\"8443/tcp\"]\nopen_for = 30\n";
+
+/// A house whose daemon runs, with one client that may open the door `ssh`.
+fn house_with(top: &str, more: &str) -> (House, Device) {
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    let text = house.gateway(&format!("{top}\n{DOORS}\n{}", client("laptop", &device, &["ssh"], more)));
+    house.start(&text);
+    (house, device)
+}
+
+#[test]
+fn a_key_opens_its_door_for_its_address_and_says_so_over_both_families() {
+    for listen in ["capture", "sockets"] {
+        let (mut house, device) = house_with(&format!("listen = \"{listen}\""), "");
+        for (at, source) in CLIENT.into_iter().enumerate() {
+            let receipt = device.open(&house, source, "ssh", 0);
+            assert_eq!((receipt.answer, receipt.seconds), (Told::Granted, 30));
+            assert_eq!(receipt.seen.ip().to_string(), source);
+            // The receipt comes after the door: nobody has to wait for it.
+            assert!(house.is_open(source), "{listen}");
+            assert!(!house.is_open(STRANGER[at]), "{listen}");
+            let line = house.hear("opened: door ssh for");
+            let fingerprint = device.client().fingerprint();
+            assert!(line.contains(&format!("for 30 s, by laptop ({fingerprint})")), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_key_extends_for_as_long_as_it_may_and_closes_again() {
+    let (mut house, device) = house_with("", "max_open_for = 120");
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).seconds, 30);
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 100).seconds, 100);
+    house.hear("extended: door ssh");
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 100_000).seconds, 120);
+    assert!((115..=120).contains(&house.grants("ssh")[CLIENT[0]]));
+    let close = device.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(device.ask(&house, CLIENT[0], &close).answer, Told::Closed);
+    house.until("the door is closed", |house| !house.is_open(CLIENT[0]));
+    assert!(house.hear("closed: door ssh").contains("by laptop"));
+}
+
+#[test]
+fn a_client_is_told_what_it_may_open_and_nothing_of_the_rest() {
+    let (house, device) = house_with("", "");
+    let told = device.ask(&house, CLIENT[1], &device.request(Operation::Ask { skip: 0 }));
+    let doors: Vec<(&str, u32)> = told.doors.iter().map(|door| (door.name.as_str(), door.longest)).collect();
+    assert_eq!((told.answer, told.doors_in_all, doors), (Told::Told, 1, vec![("ssh", 3600)]));
+    for door in ["admin", "no-such-door"] {
+        assert_eq!(device.open(&house, CLIENT[0], door, 0).answer, Told::NotAllowed, "{door}");
+    }
+    assert_eq!(house.ask(CLIENT[0], 8443), Answer::Silence);
+}
+
+#[test]
+fn once_lets_in_the_first_connection_and_no_other() {
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    let door = "[[doors]]\nname = \"web\"\nports = [\"22/tcp\"]\ngrant = \"once\"\n";
+    let text = house.gateway(&format!("{door}{}", client("phone", &device, &["web"], "")));
+    house.start(&text);
+    for source in CLIENT {
+        assert_eq!(device.open(&house, source, "web", 0).answer, Told::Granted);
+        let mut first = house.connect(source, PORT).unwrap();
+        assert_eq!(house.ask(source, PORT), Answer::Silence);
+        assert!(crate::house::echoes(&mut first), "the connection itself lives on");
+        // Asking again brings another one, at once.
+        assert_eq!(device.open(&house, source, "web", 0).answer, Told::Granted);
+        assert_eq!(house.ask(source, PORT), Answer::Accepted);
+        assert_eq!(house.ask(source, PORT), Answer::Silence);
+    }
+}
+
+#[test]
+fn a_used_grant_stays_used_whatever_happens_to_the_table() {
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    let door = "[[doors]]\nname = \"web\"\nports = [\"22/tcp\"]\ngrant = \"once\"\nopen_for = 60\n";
+    let text = house.gateway(&format!(
+        "firewall_rules_check_periode_seconds = 1\n{door}{}",
+        client("phone", &device, &["web"], "")
+    ));
+    house.start(&text);
+    for source in CLIENT {
+        assert_eq!(device.open(&house, source, "web", 0).answer, Told::Granted);
+    }
+    house.connect(CLIENT[0], PORT).unwrap();
+    assert!(house.hear("used: door web for").contains("by phone"));
+    // The other one is still good after the table was made anew.
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("the configuration has been read again");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+    assert_eq!(house.grants("web").into_keys().collect::<Vec<_>>(), [CLIENT[1]]);
+    house.on_server("nft", &["flush", "ruleset"]);
+    house.hear("somebody has changed the firewall");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+}
+
+#[test]
+fn a_door_may_want_the_address_to_be_named() {
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nrequire_address = true\n";
+    let text = house.gateway(&format!("{door}{}", client("phone", &device, &["ssh"], "")));
+    house.start(&text);
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Address);
+    assert!(!house.is_open(CLIENT[0]));
+    let mut request = device.request(open("ssh", 0));
+    request.address = Some(CLIENT[0].parse().unwrap());
+    // Held back, and sent from elsewhere: it opens for the named address, and not for the sender's.
+    assert_eq!(device.ask(&house, STRANGER[0], &request).answer, Told::Granted);
+    assert!(house.is_open(CLIENT[0]));
+    assert!(!house.is_open(STRANGER[0]));
+    for none in ["224.0.0.1", "255.255.255.255", "ff02::1"] {
+        let mut request = device.request(open("ssh", 0));
+        request.address = Some(none.parse().unwrap());
+        assert_eq!(device.ask(&house, CLIENT[0], &request).answer, Told::Address, "{none}");
+    }
+}
+
+#[test]
+fn strangers_are_not_answered_and_open_nothing() {
+    let (mut house, device) = house_with("", "");
+    let request = || device.request(open("ssh", 0));
+    let other_house = House::new();
+    let other_gateway = Device::new(1, &other_house.card());
+    let stranger = Device::new(2, &device.card);
+    let good = device.seal(&request()).bytes;
+    let mut silent: Vec<(&str, Vec<u8>)> = vec![
+        ("wrong card", other_gateway.seal(&request()).bytes.to_vec()),
+        ("unknown key", stranger.seal(&stranger.request(open("ssh", 0))).bytes.to_vec()),
+        ("another's signature", device.seal_with(&request(), &stranger.key).bytes.to_vec()),
+        ("longer", [&good[..], &[0]].concat()),
+    ];
+    silent.extend([0, 1, 100, 191].map(|length| ("truncated", good[..length].to_vec())));
+    for (what, bytes) in silent {
+        assert!(house.is_silent(CLIENT[0], &bytes), "{what}");
+    }
+    assert!(house.grants("ssh").is_empty());
+    house.hear("no client here has signed it");
+    // The knock itself was good.
+    assert!(!house.is_silent(CLIENT[0], &good));
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_replay_is_not_answered_and_opens_nothing() {
+    let (mut house, device) = house_with("", "");
+    let sealed = device.seal(&device.request(open("ssh", 0)));
+    assert!(!house.is_silent(CLIENT[0], &sealed.bytes));
+    for source in [CLIENT[0], STRANGER[0], CLIENT[1]] {
+        assert!(house.is_silent(source, &sealed.bytes), "replayed from {source}");
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        house.end(signal);
+        let text = std::fs::read_to_string(house.directory.path().join("doors.toml")).unwrap();
+        house.start(&text);
+        for source in [CLIENT[0], STRANGER[0]] {
+            assert!(house.is_silent(source, &sealed.bytes), "replayed from {source} after a restart");
+        }
+    }
+    assert_eq!(house.grants("ssh").len(), 1);
+    // Another gateway of the same clients, with another card.
+    let (other, _) = house_with("", "");
+    assert!(other.is_silent(CLIENT[0], &sealed.bytes));
+    assert!(other.grants("ssh").is_empty());
+}
+
+#[test]
+fn without_its_memory_the_daemon_takes_no_knock_from_before() {
+    let (mut house, device) = house_with("", "");
+    let text = std::fs::read_to_string(house.directory.path().join("doors.toml")).unwrap();
+    // The client's clock is ahead, as far as it may be.
+    let mut request = device.request(open("ssh", 0));
+    request.time = now() + 50_000;
+    let sealed = device.seal(&request);
+    house.spa(CLIENT[0], &sealed.bytes, crate::house::PATIENCE).unwrap();
+    house.end(Signal::KILL);
+    std::fs::remove_dir_all(house.directory.path().join("state")).unwrap();
+    house.on_server("nft", &["flush", "ruleset"]);
+    // Twice, because the second start finds what the first has written.
+    for _ in 0..2 {
+        house.start(&text);
+        let answer = house.spa(CLIENT[0], &sealed.bytes, crate::house::PATIENCE).unwrap();
+        assert_eq!(sealed.receipt_key.open(&answer).unwrap().answer, Told::Stale);
+        assert!(house.grants("ssh").is_empty());
+        house.end(Signal::TERM);
+    }
+    house.start(&text);
+    // Whoever has the key gets in all the same.
+    let stale = device.open(&house, CLIENT[0], "ssh", 0);
+    assert_eq!(stale.answer, Told::Stale);
+    let mut request = device.request(open("ssh", 0));
+    request.challenge = stale.challenge;
+    assert_eq!(device.ask(&house, CLIENT[0], &request).answer, Told::Granted);
+}
+
+#[test]
+fn a_wrong_clock_on_either_side_locks_nobody_out() {
+    let (house, device) = house_with("", "");
+    let years = |years: u64| years * 365 * 24 * 3600 * 1000;
+    for time in [0, 1, now() - years(50), now() - 100_000, now() + 100_000, now() + years(50), u64::MAX] {
+        let mut request = device.request(open("ssh", 0));
+        request.time = time;
+        let stale = device.ask(&house, CLIENT[0], &request);
+        assert_eq!((stale.answer, stale.seconds), (Told::Stale, 0), "{time}");
+        assert!(stale.time.abs_diff(now()) < 5000);
+        request = device.request(open("ssh", 0));
+        (request.time, request.challenge) = (time, stale.challenge);
+        let sealed = device.seal(&request);
+        // From elsewhere the challenge is worth nothing.
+        let elsewhere = house.spa(STRANGER[0], &sealed.bytes, crate::house::PATIENCE).unwrap();
+        assert_eq!(sealed.receipt_key.open(&elsewhere).unwrap().answer, Told::Stale);
+        let answer = house.spa(CLIENT[0], &sealed.bytes, crate::house::PATIENCE).unwrap();
+        assert_eq!(sealed.receipt_key.open(&answer).unwrap().answer, Told::Granted, "{time}");
+        assert!(house.is_silent(CLIENT[0], &sealed.bytes), "the challenge, replayed");
+    }
+    assert!(!house.is_open(STRANGER[0]));
+}
+
+#[test]
+fn an_expired_client_or_one_in_the_wrong_network_is_a_stranger() {
+    for more in ["until = 2020-12-31", "from = [\"203.0.113.0/24\"]"] {
+        let (mut house, device) = house_with("", more);
+        let sealed = device.seal(&device.request(open("ssh", 0)));
+        assert!(house.is_silent(CLIENT[0], &sealed.bytes), "{more}");
+        assert!(house.grants("ssh").is_empty());
+        assert!(house.hear("not answered").contains("by laptop"));
+    }
+    let (house, device) = house_with("", "from = [\"192.0.2.0/24\"]");
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    // It cannot let in an address from which it may not come.
+    let mut request = device.request(open("ssh", 0));
+    request.address = Some(STRANGER[0].parse().unwrap());
+    assert_eq!(device.ask(&house, CLIENT[0], &request).answer, Told::Address);
+}
+
+#[test]
+fn clients_come_and_go_while_the_daemon_runs() {
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    let text = house.gateway(&format!("# mine\n{DOORS}"));
+    house.start(&text);
+    let path = house.directory.path().join("doors.toml");
+    let path = path.to_str().unwrap();
+    let key = crate::device::ssh_line(&device.client());
+    let (status, said) =
+        house.run(&["client", "add", "laptop", "--conf", path, "--key", &key, "--door", "ssh"]);
+    assert!(status.success() && said.contains("the running daemon has taken it over"), "{said}");
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    let (_, said) = house.run(&["client", "list", "--conf", path]);
+    assert!(said.contains("laptop") && said.contains(&device.client().fingerprint()), "{said}");
+    let (status, said) =
+        house.run(&["client", "add", "other", "--conf", path, "--key", &key, "--door", "ssh"]);
+    assert!(!status.success() && said.contains("have the same key"), "{said}");
+    let (status, said) = house.run(&["client", "remove", "laptop", "--conf", path]);
+    assert!(status.success() && said.contains("the running daemon has taken it over"), "{said}");
+    assert!(house.is_silent(CLIENT[0], &device.seal(&device.request(open("ssh", 0))).bytes));
+    assert_eq!(std::fs::read_to_string(path).unwrap().trim_end(), text.trim_end());
+}
+
+#[test]
+fn after_a_rotation_both_cards_work_and_the_old_one_for_its_time() {
+    let (mut house, old) = house_with("", "");
+    let path = house.directory.path().join("doors.toml");
+    let path = path.to_str().unwrap().to_owned();
+    let (status, said) = house.run(&["gateway", "rotate", "--conf", &path]);
+    assert!(status.success(), "{said}");
+    house.hear("the configuration has been read again");
+    let (_, card) = house.run(&["gateway", "card", "--conf", &path]);
+    let new = Device::new(1, &card.trim().parse().unwrap());
+    assert_ne!(new.card, old.card);
+    for device in [&old, &new] {
+        assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    }
+    let (status, said) = house.run(&["gateway", "rotate", "--keep", "0", "--conf", &path]);
+    assert!(status.success(), "{said}");
+    house.hear("the configuration has been read again");
+    assert!(house.is_silent(CLIENT[0], &new.seal(&new.request(open("ssh", 0))).bytes));
+}
+
+#[test]
+fn on_a_full_disk_nothing_opens_and_the_client_is_told() {
+    let mut house = House::new();
+    let state = FullDisk::at(house.directory.path().join("state"));
+    let device = Device::new(1, &house.card());
+    let text = house.gateway(&format!("{DOORS}\n{}", client("laptop", &device, &["ssh"], "")));
+    house.start(&text);
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    state.fill();
+    assert_eq!(device.open(&house, CLIENT[1], "ssh", 0).answer, Told::NotRecorded);
+    assert!(!house.is_open(CLIENT[1]));
+    assert!(house.hear("cannot be remembered").contains("No space left on device"));
+    state.empty();
+    assert_eq!(device.open(&house, CLIENT[1], "ssh", 0).answer, Told::Granted);
+}
+
+/// A small file system for the state alone.
+struct FullDisk(std::path::PathBuf);
+
+impl FullDisk {
+    fn at(place: std::path::PathBuf) -> Self {
+        std::fs::create_dir(&place).unwrap();
+        let flags = rustix::mount::MountFlags::NOSUID;
+        rustix::mount::mount("tmpfs", &place, "tmpfs", flags, c"size=128k,mode=700").unwrap();
+        Self(place)
+    }
+
+    /// Leaves no room, and takes away what the journal has reserved.
+    fn fill(&self) {
+        std::fs::OpenOptions::new().write(true).open(self.0.join("knocks")).unwrap().set_len(0).unwrap();
+        let mut all = std::fs::File::create(self.0.join("all")).unwrap();
+        while std::io::Write::write_all(&mut all, &[1; 4096]).is_ok() {}
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("all")).unwrap();
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        // The daemon may still have a file open there.
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
