@@ -34,8 +34,8 @@ fn every_bad_file_gets_a_message_that_says_where_what_and_how_else() {
     let snapshots = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots")).unwrap();
     assert_eq!(
         snapshots.count(),
-        files.len() + 3,
-        "a snapshot of a file that is gone, or three of good ones"
+        files.len() + 4,
+        "a snapshot of a file that is gone, or four of good ones"
     );
 }
 

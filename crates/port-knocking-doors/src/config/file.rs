@@ -257,7 +257,7 @@ fn client<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Resul
     Ok(FileClient {
         name: fields.required("name")?.client_name()?,
         key: fields.required("key")?.client_key()?,
-        doors: fields.required("doors")?.door_names(text)?,
+        doors: fields.required("doors")?.some_door_names(text)?,
         max_open_for: seconds.map(|given| given.value),
         from: networks.map_or(Vec::new(), |given| given.value),
         until: fields.map("until", |value| value.date())?,

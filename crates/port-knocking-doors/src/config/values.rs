@@ -24,6 +24,8 @@ use crate::firewall::plan::{Ports, Protocol};
 /// The longest time in seconds: a year.
 const MAX_SECONDS: u64 = 31_536_000;
 
+const A_LIST_OF_DOORS: &str = "a list of doors like [\"ssh\"]";
+
 /// The text of a file, to find places in it.
 #[derive(Debug)]
 pub(super) struct Text<'a> {
@@ -139,12 +141,15 @@ impl<'a> Value<'a> {
         Ok(self.given(key))
     }
 
-    /// The names of doors, at least one.
+    /// The names of doors.
     pub(super) fn door_names(&self, text: &Text<'a>) -> Result<Vec<Given<DoorName>>, ConfigError> {
-        let right = "a list of doors like [\"ssh\"]";
-        let names: Result<Vec<_>, _> = self.list(text, right)?.iter().map(Value::door_name).collect();
-        match names {
-            Ok(names) if names.is_empty() => Err(self.wrong("is empty", right)),
+        self.list(text, A_LIST_OF_DOORS)?.iter().map(Value::door_name).collect()
+    }
+
+    /// The names of doors, at least one.
+    pub(super) fn some_door_names(&self, text: &Text<'a>) -> Result<Vec<Given<DoorName>>, ConfigError> {
+        match self.door_names(text) {
+            Ok(names) if names.is_empty() => Err(self.wrong("is empty", A_LIST_OF_DOORS)),
             names => names,
         }
     }
