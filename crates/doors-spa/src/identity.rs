@@ -62,6 +62,12 @@ impl ClientKey {
         encoded
     }
 
+    /// The key as a line of `authorized_keys`, without a comment.
+    #[must_use]
+    pub fn to_openssh(&self) -> String {
+        ["ssh-ed25519 ", &base64ct::Base64::encode_string(&self.encoded())].concat()
+    }
+
     /// The name by which a knock calls this client: the first bytes of the SHA-256 of the encoded key, so
     /// also the first of its fingerprint.
     #[must_use]
@@ -144,6 +150,7 @@ mod tests {
     fn a_public_line_is_read_as_openssh_writes_it() {
         let (key, comment) = ClientKey::from_openssh(LINE).unwrap();
         assert_eq!(comment, "laptop of somebody");
+        assert!(LINE.starts_with(&key.to_openssh()));
         assert_eq!(key.fingerprint(), "SHA256:g5UmEX139fYkygav3ctASI6asAoS7PAkyvzPMOA5bnc");
         let digest = Base64Unpadded::decode_vec(&key.fingerprint()[7..]).unwrap();
         assert_eq!(key.id().0, digest[..8]);

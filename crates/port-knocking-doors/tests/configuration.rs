@@ -32,11 +32,7 @@ fn every_bad_file_gets_a_message_that_says_where_what_and_how_else() {
         insta::assert_snapshot!(stem(path), error, &text);
     }
     let snapshots = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots")).unwrap();
-    assert_eq!(
-        snapshots.count(),
-        files.len() + 4,
-        "a snapshot of a file that is gone, or four of good ones"
-    );
+    assert_eq!(snapshots.count(), files.len() + 4, "a snapshot of a file that is gone, or four of good ones");
 }
 
 #[test]

@@ -214,3 +214,75 @@ fn expiry(value: &str) -> Option<Wall> {
     };
     dates::end_of(&text.parse().ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI";
+
+    fn key(number: u8) -> String {
+        let secret = ed25519_dalek::SigningKey::from_bytes(&[number; 32]);
+        let key = ClientKey::new(secret.verifying_key().as_bytes()).unwrap();
+        key.to_openssh()
+    }
+
+    fn parsed(text: &str) -> Result<(Vec<FileClient>, Vec<Warning>), String> {
+        let doors = [Given::default(DoorName::new("ssh").unwrap())];
+        parse(Path::new("keys"), text, &doors).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_that_sshd_has_serves() {
+        let text = format!(
+            "# mine\n\n{} anna@laptop\nno-pty,command=\"/bin/true, or so\" {} anna@laptop\n\
+             ssh-rsa AAAAB3NzaC1yc2E= old\ncert-authority {} authority\n{}\n",
+            key(1),
+            key(2),
+            key(3),
+            key(4),
+        );
+        let (clients, warnings) = parsed(&text).unwrap();
+        let names: Vec<&str> = clients.iter().map(|client| client.name.value.as_str()).collect();
+        assert_eq!(names[..2], ["anna@laptop", "anna@laptop-line-4"]);
+        assert_eq!(names[2].len(), 16, "a key without a comment is called by its fingerprint");
+        assert!(clients.iter().all(|client| client.doors[0].value.as_str() == "ssh"));
+        let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert!(told[0].starts_with("keys:5: ") && told[1].starts_with("keys:6: "), "{told:?}");
+    }
+
+    #[test]
+    fn options_restrict_a_line() {
+        let text = format!(
+            "from=\"192.0.2.0/24,2001:db8::7\",expiry-time=\"20261231\",name=\"phone\",doors=\"web,admin\",\
+             max_open_for=\"600\" {} anna",
+            key(1)
+        );
+        let (clients, _) = parsed(&text).unwrap();
+        let client = &clients[0];
+        assert_eq!(client.name.value, "phone");
+        let doors: Vec<&str> = client.doors.iter().map(|door| door.value.as_str()).collect();
+        assert_eq!(doors, ["web", "admin"]);
+        assert_eq!(client.max_open_for, Some(Duration::from_secs(600)));
+        let networks: Vec<String> = client.from.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["192.0.2.0/24", "2001:db8::7/128"]);
+        assert_eq!(client.until, Some(Wall(1_798_761_600_000)));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_meant_is_named() {
+        for (line, told) in [
+            (format!("{KEY} anna"), "keys:1:1: the key has been cut off"),
+            (format!("from=\"*.example.com\" {} anna", key(1)), "only addresses and networks"),
+            (format!("door=\"ssh\" {} anna", key(1)), "\"door\" is no option"),
+            (format!("expiry-time=\"soon\" {} anna", key(1)), "expiry-time: \"soon\" is not"),
+            (format!("doors=\"\" {} anna", key(1)), "doors: \"\" must begin with a letter"),
+            ("hello".to_owned(), "a public key looks like"),
+        ] {
+            let error = parsed(&line).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+        let none = parse(Path::new("keys"), &key(1), &[]).unwrap_err().to_string();
+        assert!(none.contains("this client may open nothing"), "{none}");
+    }
+}

@@ -133,23 +133,8 @@ impl House {
 
 /// A table of a client that may open these doors.
 pub(crate) fn client(name: &str, device: &Device, doors: &[&str], more: &str) -> String {
-    let key = ssh_line(&device.client());
+    let key = device.client().to_openssh();
     format!("[[clients]]\nname = \"{name}\"\nkey = \"{key}\"\ndoors = {doors:?}\n{more}\n")
-}
-
-/// The public line of a key, as ssh-keygen writes it.
-pub(crate) fn ssh_line(key: &ClientKey) -> String {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    // 51 bytes: no padding.
-    let digits = key
-        .encoded()
-        .chunks(3)
-        .flat_map(|three| {
-            let number = u32::from_be_bytes([0, three[0], three[1], three[2]]);
-            [18, 12, 6, 0].map(|shift| char::from(alphabet[(number >> shift & 63) as usize]))
-        })
-        .collect::<String>();
-    format!("ssh-ed25519 {digits}")
 }
 
 pub(crate) fn open(door: &str, wanted: u32) -> Operation {

@@ -255,7 +255,7 @@ fn clients_come_and_go_while_the_daemon_runs() {
     house.start(&text);
     let path = house.directory.path().join("doors.toml");
     let path = path.to_str().unwrap();
-    let key = crate::device::ssh_line(&device.client());
+    let key = device.client().to_openssh();
     let (status, said) =
         house.run(&["client", "add", "laptop", "--conf", path, "--key", &key, "--door", "ssh"]);
     assert!(status.success() && said.contains("the running daemon has taken it over"), "{said}");
