@@ -14,6 +14,9 @@
 pub mod arrival;
 pub mod cli;
 pub mod errors;
+pub mod exchange;
 pub mod join;
+pub mod own_address;
 pub mod sequence;
+pub mod span;
 pub mod target;
