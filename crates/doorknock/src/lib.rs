@@ -11,12 +11,21 @@
 //! | [`errors`]   | errors for people                                   |
 //! | [`join`]     | joins a connection with standard input and output   |
 
+pub mod agent;
+pub mod agent_socket;
 pub mod arrival;
 pub mod cli;
 pub mod errors;
 pub mod exchange;
 pub mod join;
+pub mod key_file;
+pub mod keygen;
+pub mod knocking;
 pub mod own_address;
+pub mod private_file;
 pub mod sequence;
+pub mod servers;
+pub mod signer;
 pub mod span;
 pub mod target;
+pub mod telling;

@@ -1,0 +1,181 @@
+//! Key files, as `ssh-keygen` makes them.
+//!
+//! The crate `ssh-key` reads and decrypts them, and does nothing else here.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use doors_spa::identity::ClientKey;
+use ed25519_dalek::SigningKey;
+use ssh_key::{PrivateKey, PublicKey, private::KeypairData, public::KeyData};
+use zeroize::Zeroizing;
+
+use crate::private_file;
+
+/// A file that is longer is no key.
+const LONGEST: u64 = 64 * 1024;
+
+/// How often a passphrase may be wrong, as with `ssh`.
+const PASSPHRASES: u32 = 3;
+
+/// A key file that has been read, and perhaps has yet to be decrypted.
+#[derive(Debug)]
+pub struct KeyFile {
+    path: PathBuf,
+    public: ClientKey,
+    private: Option<PrivateKey>,
+    open_to_others: Option<u32>,
+}
+
+/// Why a key file is no use.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read.
+    #[error("cannot read the key {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is no key, or damaged.
+    #[error("{path} is no OpenSSH key; make one with: doorknock keygen")]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ssh_key::Error,
+    },
+    /// It is a key that cannot sign knocks.
+    #[error(
+        "{path} is a key of type {kind}, and knocks are signed with ssh-ed25519; make one with: doorknock keygen"
+    )]
+    OtherType {
+        /// The file.
+        path: PathBuf,
+        /// Its type.
+        kind: String,
+    },
+    /// Others may read it.
+    #[error("{path} can be read by others (mode {mode:03o}); try: chmod 600 {path}")]
+    OpenToOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Only the public half is there, and no agent has the other.
+    #[error("{path} is the public half of a key, and no ssh-agent holds the other; try: ssh-add")]
+    OnlyPublic {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody can be asked for the passphrase.
+    #[error(
+        "cannot ask for the passphrase of {path} without a terminal; give the key to the ssh-agent: ssh-add {path}"
+    )]
+    NoTerminal {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It does not decrypt.
+    #[error("the passphrase of {path} is wrong")]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl KeyFile {
+    /// Reads a private or public key file. If there is only one with `.pub` behind its name, that one.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        let mut path = path.to_owned();
+        let opened = File::open(&path).or_else(|error| {
+            let mut public = path.clone().into_os_string();
+            public.push(".pub");
+            let file = File::open(&public).map_err(|_| error)?;
+            path = public.into();
+            Ok(file)
+        });
+        let unreadable = |source| KeyFileError::Read { path: path.clone(), source };
+        let file = opened.map_err(unreadable)?;
+        let open_to_others = private_file::open_to_others(&file).map_err(unreadable)?;
+        let mut text = Zeroizing::new(Vec::new());
+        file.take(LONGEST).read_to_end(&mut text).map_err(unreadable)?;
+        Self::parse(path, &text, open_to_others)
+    }
+
+    fn parse(path: PathBuf, text: &[u8], open_to_others: Option<u32>) -> Result<Self, KeyFileError> {
+        let no_key = |source| KeyFileError::NoKey { path: path.clone(), source };
+        let first_line = std::str::from_utf8(text).unwrap_or_default().trim_start();
+        let (public, private) = match first_line.starts_with("-----BEGIN") {
+            true => {
+                let private = PrivateKey::from_openssh(text).map_err(no_key)?;
+                (private.public_key().key_data().clone(), Some(private))
+            }
+            false => (PublicKey::from_openssh(first_line).map_err(no_key)?.key_data().clone(), None),
+        };
+        let other = || KeyFileError::OtherType { path: path.clone(), kind: public.algorithm().to_string() };
+        let KeyData::Ed25519(bytes) = &public else { return Err(other()) };
+        let public = ClientKey::new(&bytes.0).map_err(|_| no_key(ssh_key::Error::PublicKey))?;
+        Ok(Self { path, public, private, open_to_others })
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> &ClientKey {
+        &self.public
+    }
+
+    /// The private half. If it is encrypted, `ask` is asked for the passphrase, with the prompt to show.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn unlock(
+        self,
+        mut ask: impl FnMut(&str) -> io::Result<Zeroizing<String>>,
+    ) -> Result<SigningKey, KeyFileError> {
+        let Self { path, public, private, open_to_others } = self;
+        let Some(private) = private else { return Err(KeyFileError::OnlyPublic { path }) };
+        // Whoever reads it may already have copied it.
+        if let Some(mode) = open_to_others {
+            return Err(KeyFileError::OpenToOthers { path, mode });
+        }
+        if !private.is_encrypted() {
+            return signing_key(&private, &public).ok_or(KeyFileError::OnlyPublic { path });
+        }
+        let prompt = format!("Passphrase of {}: ", path.display());
+        for _ in 0..PASSPHRASES {
+            let passphrase =
+                ask(&prompt).map_err(|source| KeyFileError::NoTerminal { path: path.clone(), source })?;
+            let unlocked = private.decrypt(passphrase.as_bytes()).ok();
+            if let Some(key) = unlocked.and_then(|private| signing_key(&private, &public)) {
+                return Ok(key);
+            }
+        }
+        Err(KeyFileError::Passphrase { path })
+    }
+}
+
+/// The key, if it is the one whose public half was told.
+fn signing_key(private: &PrivateKey, public: &ClientKey) -> Option<SigningKey> {
+    let KeypairData::Ed25519(pair) = private.key_data() else { return None };
+    let key = SigningKey::from_bytes(pair.private.as_ref());
+    (key.verifying_key().as_bytes() == public.bytes()).then_some(key)
+}
+
+/// Asks on the terminal, without showing what is typed.
+///
+/// # Errors
+/// What the system says, if there is no terminal.
+pub fn ask_on_terminal(prompt: &str) -> io::Result<Zeroizing<String>> {
+    rpassword::prompt_password(prompt).map(Zeroizing::new)
+}

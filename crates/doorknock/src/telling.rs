@@ -1,0 +1,284 @@
+//! What the user is told: the truth, in one line for each address.
+
+use std::net::IpAddr;
+
+use doors_spa::receipt::{Answer, Receipt};
+use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
+use serde::Serialize;
+
+use crate::{
+    errors::in_one_line,
+    knocking::{Outcome, Unanswered},
+    span,
+};
+
+/// What was asked for, as the user wrote it.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The server's name.
+    pub server: &'a str,
+    /// The door's name; none for "ask".
+    pub door: Option<&'a str>,
+}
+
+/// With which code the program ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// It is done.
+    Done = 0,
+    /// It could not be done here.
+    Failed = 1,
+    /// Nobody answered.
+    NoAnswer = 3,
+    /// This client may not.
+    NotAllowed = 4,
+    /// The gateway refused for another reason.
+    Refused = 5,
+}
+
+impl Ending {
+    /// Of one address.
+    #[must_use]
+    pub fn of(outcome: &Outcome) -> Self {
+        match &outcome.result {
+            Ok(answered) => match answered.receipt.answer {
+                Answer::Granted | Answer::Closed | Answer::Told => Self::Done,
+                Answer::NotAllowed => Self::NotAllowed,
+                Answer::Stale
+                | Answer::TooMany
+                | Answer::Address
+                | Answer::NotRecorded
+                | Answer::Firewall => Self::Refused,
+            },
+            Err(Unanswered::Silence) => Self::NoAnswer,
+            Err(Unanswered::Send(_) | Unanswered::Agent(_) | Unanswered::Card(_)) => Self::Failed,
+        }
+    }
+
+    /// Of two addresses: one that opened is enough, and whoever was told why knows more than whoever was not.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        const BEST_FIRST: [Ending; 5] =
+            [Ending::Done, Ending::NotAllowed, Ending::Refused, Ending::NoAnswer, Ending::Failed];
+        BEST_FIRST.into_iter().find(|ending| [self, other].contains(ending)).unwrap_or(self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::NoAnswer => 3,
+            Self::NotAllowed => 4,
+            Self::Refused => 5,
+        }
+    }
+}
+
+/// One line about one address.
+#[must_use]
+pub fn line(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String {
+    let door = question.door.unwrap_or_default();
+    match &outcome.result {
+        Ok(answered) => {
+            let receipt = &answered.receipt;
+            let admitted = outcome.named.unwrap_or(receipt.seen.ip());
+            match receipt.answer {
+                Answer::Granted => {
+                    let until = clock_face(now, until(now, receipt.seconds));
+                    let lasts = span::text(receipt.seconds.into());
+                    format!("{door} open for {admitted} until {until} ({lasts})")
+                }
+                Answer::Closed => format!("{door} closed for {admitted}"),
+                Answer::Told => format!("{} answers", question.server),
+                refused => refusal(refused, receipt, door, now),
+            }
+        }
+        Err(Unanswered::Silence) => format!("{}: {}", outcome.server, Unanswered::Silence),
+        Err(error) => format!("{}: {}", outcome.server, in_one_line(error)),
+    }
+}
+
+/// A note about a clock that was wrong and did not matter.
+#[must_use]
+pub fn clock_note(outcome: &Outcome) -> Option<String> {
+    let difference = outcome.result.as_ref().ok()?.challenged?;
+    Some(format!("{}; the server answered a challenge", clock(difference)))
+}
+
+fn refusal(answer: Answer, receipt: &Receipt, door: &str, now: Timestamp) -> String {
+    match answer {
+        Answer::NotAllowed => format!("not allowed to open: {door}"),
+        Answer::Stale => {
+            let theirs = i64::try_from(receipt.time).unwrap_or(i64::MAX);
+            let difference = theirs.saturating_sub(now.as_millisecond());
+            format!(
+                "{}, and the server does not take its answer to the challenge; set the clock",
+                clock(difference)
+            )
+        }
+        Answer::TooMany => {
+            format!("{door} not open: too much is open or on its way at the server; try again later")
+        }
+        Answer::Address => format!("{door} not open: the door wants the address to be named: use --address"),
+        Answer::NotRecorded => {
+            format!(
+                "{door} not open: the server cannot write its state; its administrator has to look at the disk"
+            )
+        }
+        Answer::Firewall => format!("{door} not open: the server's firewall did not open the door"),
+        Answer::Granted | Answer::Closed | Answer::Told => String::new(),
+    }
+}
+
+fn clock(difference: i64) -> String {
+    let (amount, way) = (difference.unsigned_abs(), if difference > 0 { "behind" } else { "ahead" });
+    let seconds = amount.checked_div(1000).unwrap_or_default();
+    format!("your clock is {} {way}", span::text(seconds))
+}
+
+fn until(now: Timestamp, seconds: u32) -> Timestamp {
+    now.checked_add(i64::from(seconds).seconds()).unwrap_or(Timestamp::MAX)
+}
+
+/// A time of day; with its date if that is another day.
+fn clock_face(now: Timestamp, then: Timestamp) -> String {
+    let zone = TimeZone::system();
+    let (now, then) = (now.to_zoned(zone.clone()), then.to_zoned(zone));
+    let format = if now.date() == then.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    then.strftime(format).to_string()
+}
+
+/// One address, for programs. All keys are always there.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    server: &'a str,
+    address: String,
+    door: Option<&'a str>,
+    outcome: &'static str,
+    admitted: Option<IpAddr>,
+    seconds: Option<u32>,
+    until: Option<String>,
+    doors: Option<Vec<ToldDoor<'a>>>,
+    clock_difference_ms: Option<i64>,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldDoor<'a> {
+    name: &'a str,
+    longest: u32,
+}
+
+/// One object in one line about one address.
+#[must_use]
+pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String {
+    let receipt = outcome.result.as_ref().ok().map(|answered| &answered.receipt);
+    let of = |answer: Answer| receipt.filter(|receipt| receipt.answer == answer);
+    let granted = of(Answer::Granted);
+    let admitted = granted.or(of(Answer::Closed)).map(|receipt| outcome.named.unwrap_or(receipt.seen.ip()));
+    let doors = of(Answer::Told).map(|receipt| {
+        receipt.doors.iter().map(|door| ToldDoor { name: &door.name, longest: door.longest }).collect()
+    });
+    let told = Told {
+        server: question.server,
+        address: outcome.server.to_string(),
+        door: question.door,
+        outcome: word(outcome),
+        admitted,
+        seconds: granted.map(|receipt| receipt.seconds),
+        until: granted.map(|receipt| until(now, receipt.seconds).to_string()),
+        doors,
+        clock_difference_ms: outcome.result.as_ref().ok().and_then(|answered| answered.challenged),
+        message: line(outcome, question, now),
+    };
+    // Maps and numbers of these types can always be written.
+    serde_json::to_string(&told).unwrap_or_default()
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match &outcome.result {
+        Ok(answered) => match answered.receipt.answer {
+            Answer::Granted => "open",
+            Answer::Closed => "closed",
+            Answer::Told => "told",
+            Answer::NotAllowed => "not-allowed",
+            Answer::Stale => "stale",
+            Answer::TooMany => "too-many",
+            Answer::Address => "address",
+            Answer::NotRecorded => "not-recorded",
+            Answer::Firewall => "firewall",
+        },
+        Err(Unanswered::Silence) => "no-answer",
+        Err(Unanswered::Send(_)) => "unreachable",
+        Err(Unanswered::Agent(_) | Unanswered::Card(_)) => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::knocking::Answered;
+
+    fn outcome(answer: Answer, challenged: Option<i64>) -> Outcome {
+        let receipt = Receipt {
+            answer,
+            seconds: 30,
+            time: 240_000,
+            seen: "203.0.113.7:4711".parse().unwrap(),
+            challenge: [0; 8],
+            doors_in_all: 0,
+            doors: Vec::new(),
+        };
+        Outcome {
+            server: "192.0.2.1:62201".parse().unwrap(),
+            named: None,
+            result: Ok(Answered { receipt, challenged }),
+        }
+    }
+
+    const QUESTION: Question<'_> = Question { server: "home", door: Some("ssh") };
+
+    #[test]
+    fn each_answer_is_told_in_one_line_with_what_to_do() {
+        for (answer, expected) in [
+            (Answer::Granted, "ssh open for 203.0.113.7 until "),
+            (Answer::Closed, "ssh closed for 203.0.113.7"),
+            (Answer::NotAllowed, "not allowed to open: ssh"),
+            (Answer::Stale, "your clock is 4 min behind, "),
+            (Answer::TooMany, "ssh not open: too much is open"),
+            (Answer::Address, "ssh not open: the door wants the address to be named: use --address"),
+            (Answer::NotRecorded, "ssh not open: the server cannot write its state"),
+            (Answer::Firewall, "ssh not open: the server's firewall did not open the door"),
+        ] {
+            let line = line(&outcome(answer, None), QUESTION, Timestamp::UNIX_EPOCH);
+            assert!(line.starts_with(expected) && !line.contains('\n'), "{line}");
+        }
+        let note = clock_note(&outcome(Answer::Granted, Some(-61_000)));
+        assert_eq!(note.as_deref(), Some("your clock is 1 min 1 s ahead; the server answered a challenge"));
+    }
+
+    #[test]
+    fn the_admitted_address_is_the_named_one() {
+        let named = Some("198.51.100.9".parse().unwrap());
+        let outcome = Outcome { named, ..outcome(Answer::Closed, None) };
+        assert_eq!(line(&outcome, QUESTION, Timestamp::UNIX_EPOCH), "ssh closed for 198.51.100.9");
+    }
+
+    #[test]
+    fn programs_get_all_keys() {
+        let text = json(&outcome(Answer::Granted, None), QUESTION, Timestamp::UNIX_EPOCH);
+        let begin = "{\"server\":\"home\",\"address\":\"192.0.2.1:62201\",\"door\":\"ssh\",\"outcome\":\"open\",\
+                     \"admitted\":\"203.0.113.7\",\"seconds\":30,\"until\":\"1970-01-01T00:00:30Z\",\
+                     \"doors\":null,\"clock_difference_ms\":null,\"message\":\"ssh open for ";
+        assert!(text.starts_with(begin), "{text}");
+    }
+
+    #[test]
+    fn one_address_that_opened_is_enough() {
+        assert_eq!(Ending::NoAnswer.or(Ending::Done), Ending::Done);
+        assert_eq!(Ending::NoAnswer.or(Ending::NotAllowed), Ending::NotAllowed);
+        assert_eq!(Ending::Failed.or(Ending::NoAnswer), Ending::NoAnswer);
+    }
+}
