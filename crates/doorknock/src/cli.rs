@@ -3,33 +3,44 @@
 use std::{
     ffi::OsString,
     io::{self, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::IpAddr,
+    path::PathBuf,
     process::ExitCode,
-    thread,
-    time::{Duration, Instant},
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
-    arrival,
     errors::in_one_line,
-    join, sequence,
+    key_file::KeyFileError,
+    keygen::KeygenError,
+    sequence,
+    servers::{ServerName, ServersError},
+    signer::SignerError,
+    span,
     target::{self, Family},
+    telling::Ending,
 };
 
-/// The door did not open, or the knocks could not be sent.
-const FAILED: u8 = 1;
+mod errand;
+mod key;
+mod sequence_command;
+mod store;
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  the knocks were sent; with --wait or proxy: the port accepted
-  1  they could not be sent, or the port did not accept in time
+  0  done: open, closed, told, or the knocks were sent; at one address at least.
+     With --wait or proxy: the port accepted
+  1  it could not be done here, or the port did not accept in time
   2  an option is wrong
+  3  no answer
+  4  not allowed
+  5  refused for another reason: too many, the address, the server's disk or
+     firewall, or a clock that a challenge did not help
 
-In ~/.ssh/config:
+In ~/.ssh/config, as \"doorknock ssh-config\" prints it:
   Host myserver
-      ProxyCommand doorknock proxy %h %p --sequence 16001,16002,16003,16004,16005";
+      ProxyCommand doorknock proxy %h %p --server myserver --door ssh";
 
 /// Knocks on the doors of a server
 #[derive(Debug, Parser)]
@@ -41,6 +52,79 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Store a server, with the card that its administrator gave you
+    Add {
+        /// What to call it
+        server: ServerName,
+        /// Where it is: a name or an address
+        #[arg(value_parser = host)]
+        host: String,
+        /// Its card, "doors1-…"; "-" reads it from standard input
+        card: String,
+        /// The UDP port to knock on
+        #[arg(long, default_value_t = doors_spa::PORT, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// The key to sign with, for this server
+        #[arg(short = 'i', long = "identity", value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// Take the place of a server of this name
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Show the servers that are stored
+    List {
+        /// One JSON object in each line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget a server
+    Remove {
+        /// What it is called
+        server: ServerName,
+    },
+    /// Open a door for this machine, and say until when
+    Open {
+        #[command(flatten)]
+        at: Place,
+        /// For how long: 90s, 10m, 1h30m; what the door gives if not said
+        #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
+        wanted: Option<u32>,
+        /// Admit this address instead of the one that the server sees
+        #[arg(long, value_name = "IP")]
+        address: Option<IpAddr>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Close a door again
+    Close {
+        #[command(flatten)]
+        at: Place,
+        /// The address that was admitted
+        #[arg(long, value_name = "IP")]
+        address: Option<IpAddr>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Ask a server which doors you may open
+    Ask {
+        /// What the server is called
+        server: ServerName,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Print the lines for ~/.ssh/config that knock before ssh connects
+    SshConfig {
+        #[command(flatten)]
+        at: Place,
+    },
+    /// Make a key, and print the line for the server's configuration
+    Keygen {
+        /// Where to; ~/.ssh/id_ed25519_doors if not said, where it is found without -i
+        file: Option<PathBuf>,
+        /// Ask for no passphrase: whoever reads the file has the key
+        #[arg(long)]
+        no_passphrase: bool,
+    },
     /// Send a sequence of knocks
     Sequence {
         /// The server: a name or an address
@@ -57,6 +141,7 @@ enum Command {
         manner: Manner,
     },
     /// Knock, connect, and join the connection with standard input and output
+    #[command(group(clap::ArgGroup::new("knock").required(true).args(["sequence", "server"])))]
     Proxy {
         /// The server: a name or an address
         host: String,
@@ -65,10 +150,53 @@ enum Command {
         port: u16,
         /// The UDP ports to knock on, in order
         #[arg(long, value_name = "PORTS")]
-        sequence: Ports,
+        sequence: Option<Ports>,
+        /// Knock at this stored server instead of sending a sequence
+        #[arg(long, requires = "door")]
+        server: Option<ServerName>,
+        /// The door to open
+        #[arg(long, requires = "server", value_parser = door)]
+        door: Option<String>,
+        /// For how long to open it
+        #[arg(long = "for", value_name = "TIME", requires = "server", value_parser = span::parse)]
+        wanted: Option<u32>,
+        /// Admit this address instead of the one that the server sees
+        #[arg(long, value_name = "IP", requires = "server")]
+        address: Option<IpAddr>,
+        /// The key to sign with
+        #[arg(short = 'i', long = "identity", value_name = "FILE", requires = "server")]
+        identity: Option<PathBuf>,
         #[command(flatten)]
         manner: Manner,
     },
+}
+
+#[derive(Args, Clone, Debug)]
+struct Place {
+    /// What the server is called
+    server: ServerName,
+    /// The door's name
+    #[arg(value_parser = door)]
+    door: String,
+}
+
+#[derive(Args, Clone, Debug)]
+struct How {
+    /// Knock over IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Knock over IPv6 only
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// The key to sign with: from the ssh-agent if it holds it, else this file
+    #[arg(short = 'i', long = "identity", value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// One JSON object in a line for each address
+    #[arg(long)]
+    json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -106,11 +234,31 @@ struct Manner {
 
 impl Manner {
     fn family(self) -> Family {
-        match (self.ipv4, self.ipv6) {
-            (true, _) => Family::V4,
-            (_, true) => Family::V6,
-            (false, false) => Family::Both,
-        }
+        family(self.ipv4, self.ipv6)
+    }
+}
+
+fn family(ipv4: bool, ipv6: bool) -> Family {
+    match (ipv4, ipv6) {
+        (true, _) => Family::V4,
+        (_, true) => Family::V6,
+        (false, false) => Family::Both,
+    }
+}
+
+/// It becomes a word in ~/.ssh/config, and a line on a terminal.
+fn host(text: &str) -> Result<String, String> {
+    let wrong = |c: char| !(c.is_alphanumeric() || ".-_:[]%".contains(c));
+    match text.is_empty() || text.starts_with('-') || text.contains(wrong) {
+        true => Err("write a name like door.example.org, or an address".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn door(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(char::is_control) {
+        true => Err("write the name of a door; doorknock ask shows them".to_owned()),
+        false => Ok(text.to_owned()),
     }
 }
 
@@ -120,17 +268,11 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     let name = OsString::from("doorknock");
     let arguments = std::iter::once(name).chain(arguments.into_iter().map(Into::into));
     // A wrong option ends the program here, with a message and code 2.
-    let ended = match Cli::parse_from(arguments).command {
-        Command::Sequence { host, ports, wait, quiet, manner } => {
-            run_sequence(&host, &ports.0, wait, quiet, manner)
-        }
-        Command::Proxy { host, port, sequence, manner } => run_proxy(&host, port, &sequence.0, manner),
-    };
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
+    match Cli::parse_from(arguments).command.run() {
+        Ok(ending) => ExitCode::from(ending.code()),
         Err(failure) => {
             let _ = writeln!(io::stderr(), "doorknock: {}", in_one_line(&failure));
-            ExitCode::from(FAILED)
+            ExitCode::from(Ending::Failed.code())
         }
     }
 }
@@ -141,101 +283,76 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+impl Command {
+    fn run(self) -> Result<Ending, Failure> {
+        let done = match self {
+            Self::Add { server, host, card, port, identity, replace } => {
+                store::add(&server, host, &card, port, identity, replace)
+            }
+            Self::List { json } => store::list(json),
+            Self::Remove { server } => store::remove(&server),
+            Self::SshConfig { at } => store::ssh_config(&at),
+            Self::Keygen { file, no_passphrase } => key::make(file, no_passphrase),
+            Self::Open { at, wanted, address, how } => return errand::open(&at, wanted, address, &how),
+            Self::Close { at, address, how } => return errand::close(&at, address, &how),
+            Self::Ask { server, how } => return errand::ask(&server, &how),
+            Self::Sequence { host, ports, wait, quiet, manner } => {
+                sequence_command::run(&host, &ports.0, wait, quiet, manner)
+            }
+            Self::Proxy { host, port, sequence: Some(ports), manner, .. } => {
+                sequence_command::proxy(&host, port, &ports.0, manner)
+            }
+            Self::Proxy {
+                host,
+                port,
+                server: Some(server),
+                door: Some(door),
+                wanted,
+                address,
+                identity,
+                manner,
+                ..
+            } => {
+                let at = Place { server, door };
+                return errand::proxy(&host, port, &at, wanted, address, identity, manner);
+            }
+            // The definition of the group "knock" leaves no other.
+            Self::Proxy { .. } => Ok(()),
+        };
+        done.map(|()| Ending::Done)
+    }
+}
+
 /// Why it did not work.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Target(#[from] target::TargetError),
+    #[error(transparent)]
+    Servers(#[from] ServersError),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    #[error(transparent)]
+    Keygen(#[from] KeygenError),
+    #[error("the card is none")]
+    Card(#[from] doors_spa::card::BadCard),
+    #[error("cannot read the card from standard input")]
+    CardInput(#[source] io::Error),
+    #[error("\"{door}\" cannot be written into ~/.ssh/config; ask for a door whose name is a plain word")]
+    DoorInConfig { door: String },
     #[error("cannot send knocks to {address}")]
-    Send { address: std::net::IpAddr, source: io::Error },
+    Send { address: IpAddr, source: io::Error },
     #[error(
         "{host} port {port} does not accept connections; a wrong sequence, a lost datagram, or nothing \
          listens there: try --repeat 3, or --delay 100"
     )]
     Closed { host: String, port: u16 },
+    #[error("the door is open, and {host} port {port} does not accept connections")]
+    OpenAndSilent { host: String, port: u16, source: io::Error },
     #[error("the connection broke")]
     Broken(#[source] io::Error),
     #[error("cannot print")]
     Print(#[source] io::Error),
-}
-
-fn run_sequence(
-    host: &str,
-    ports: &[u16],
-    wait: Option<u16>,
-    quiet: bool,
-    manner: Manner,
-) -> Result<(), Failure> {
-    let addresses = target::resolve(host, manner.family())?;
-    let say = |text: String| match quiet {
-        true => Ok(()),
-        false => writeln!(io::stdout(), "{text}").map_err(Failure::Print),
-    };
-    let told: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    let Some(port) = wait else {
-        for time in 0..manner.repeat {
-            if time > 0 {
-                thread::sleep(Duration::from_secs(manner.pause));
-            }
-            knock(&addresses, ports, manner)?;
-        }
-        return say(format!("sent {} knocks to {}", ports.len(), told.join(" and ")));
-    };
-    let (stream, took) = knock_until_open(host, &addresses, ports, port, manner)?;
-    let peer = stream.peer_addr().map_or(host.to_owned(), |peer| peer.ip().to_string());
-    say(format!(
-        "{peer} port {port} accepts connections, {:.1} ms after the last knock",
-        took.as_secs_f64() * 1000.0
-    ))
-}
-
-fn run_proxy(host: &str, port: u16, ports: &[u16], manner: Manner) -> Result<(), Failure> {
-    let addresses = target::resolve(host, manner.family())?;
-    let (stream, _) = knock_until_open(host, &addresses, ports, port, manner)?;
-    join::join(&stream, io::stdin(), io::stdout()).map_err(Failure::Broken)
-}
-
-/// Knocks and waits, up to as many times as wanted. Gives the connection, and how long after the last
-/// knock it was made.
-fn knock_until_open(
-    host: &str,
-    addresses: &[SocketAddr],
-    ports: &[u16],
-    port: u16,
-    manner: Manner,
-) -> Result<(TcpStream, Duration), Failure> {
-    let targets: Vec<SocketAddr> = addresses
-        .iter()
-        .map(|address| {
-            let mut target = *address;
-            target.set_port(port);
-            target
-        })
-        .collect();
-    for left in (0..manner.repeat).rev() {
-        knock(addresses, ports, manner)?;
-        let knocked = Instant::now();
-        let patience = Duration::from_secs(if left > 0 { manner.pause } else { manner.timeout });
-        if let Some(stream) = arrival::wait(&targets, patience) {
-            return Ok((stream, knocked.elapsed()));
-        }
-    }
-    Err(Failure::Closed { host: host.to_owned(), port })
-}
-
-/// Knocks at every address. Some may have no route, as IPv6 often has none; one is enough.
-fn knock(addresses: &[SocketAddr], ports: &[u16], manner: Manner) -> Result<(), Failure> {
-    let delay = Duration::from_millis(manner.delay);
-    let mut reached = false;
-    let mut failure = None;
-    for address in addresses {
-        match sequence::send(*address, ports, delay) {
-            Ok(()) => reached = true,
-            Err(source) => failure = Some(Failure::Send { address: address.ip(), source }),
-        }
-    }
-    match failure {
-        Some(failure) if !reached => Err(failure),
-        _ => Ok(()),
-    }
 }

@@ -33,7 +33,7 @@ pub struct Task {
     /// Whom to admit; `None` for this machine.
     pub address: Option<IpAddr>,
     /// Who signs.
-    pub signer: Signer,
+    pub signer: Arc<Signer>,
 }
 
 /// What became of a task at one address.

@@ -39,7 +39,7 @@ pub struct Signer {
 #[derive(Debug)]
 enum Place {
     /// Here, and gone when it is dropped.
-    Here(SigningKey),
+    Here(Box<SigningKey>),
     Agent(Arc<Mutex<dyn Signs>>),
 }
 
@@ -139,7 +139,7 @@ impl Signer {
 
     fn in_file(file: KeyFile) -> Result<Self, SignerError> {
         let public = file.public().clone();
-        Ok(Self { public, place: Place::Here(file.unlock(key_file::ask_on_terminal)?) })
+        Ok(Self { public, place: Place::Here(Box::new(file.unlock(key_file::ask_on_terminal)?)) })
     }
 
     /// The keys of the agent that are wanted; none if there is no agent.

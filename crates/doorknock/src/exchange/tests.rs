@@ -1,5 +1,7 @@
 //! The clock is an argument, the gateway is the real one, and the network is a `Vec`.
 
+#![allow(clippy::arithmetic_side_effects, reason = "a test may panic")]
+
 use std::net::SocketAddr;
 
 use doors_spa::{

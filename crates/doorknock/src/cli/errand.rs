@@ -1,0 +1,306 @@
+//! `doorknock open`, `close`, `ask`, and `proxy` with a server
+
+use std::{
+    io::{self, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use doors_spa::{
+    card::Card,
+    identity::DoorId,
+    receipt::{Answer, Receipt},
+    request::Operation,
+};
+use jiff::Timestamp;
+
+use super::{Failure, How, Manner, Place, family};
+use crate::{
+    join,
+    knocking::{Outcome, Task, Unanswered, knock_at, knock_once},
+    servers::{ServerName, Servers},
+    signer::Signer,
+    span,
+    target::{self, Family},
+    telling::{self, Ending, Question},
+};
+
+/// All that is needed to knock at a server.
+struct Visit {
+    name: ServerName,
+    addresses: Vec<SocketAddr>,
+    card: Card,
+    signers: Vec<Arc<Signer>>,
+    quiet: bool,
+}
+
+pub(super) fn open(
+    at: &Place,
+    wanted: Option<u32>,
+    address: Option<IpAddr>,
+    how: &How,
+) -> Result<Ending, Failure> {
+    let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
+    change(at, operation, address, how)
+}
+
+pub(super) fn close(at: &Place, address: Option<IpAddr>, how: &How) -> Result<Ending, Failure> {
+    change(at, Operation::Close { door: DoorId::of(&at.door) }, address, how)
+}
+
+fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) -> Result<Ending, Failure> {
+    let family = family(how.ipv4, how.ipv6);
+    let visit = Visit::prepare(&at.server, family, address, how.identity.as_deref(), how.quiet)?;
+    let question = Question { server: visit.name.as_str(), door: Some(&at.door) };
+    let mut ending = None;
+    let mut printed = Ok(());
+    visit.knock(operation, address, |outcome, _| {
+        let this = Ending::of(outcome);
+        // A name often has an address that this network cannot reach; another one is enough.
+        let matters = !matches!(outcome.result, Err(Unanswered::Send(_))) || ending != Some(Ending::Done);
+        if matters || how.json {
+            printed = tell(outcome, question, how);
+        }
+        ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
+        match printed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    printed?;
+    Ok(ending.unwrap_or(Ending::Failed))
+}
+
+pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
+    let family = family(how.ipv4, how.ipv6);
+    let visit = Visit::prepare(server, family, None, how.identity.as_deref(), how.quiet)?;
+    let question = Question { server: visit.name.as_str(), door: None };
+    let mut first = None;
+    let mut ending = None;
+    let mut refused = Vec::new();
+    visit.knock(Operation::Ask { skip: 0 }, None, |outcome, signer| {
+        let this = Ending::of(outcome);
+        ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
+        if let (Ending::Done, Ok(answered)) = (this, &outcome.result) {
+            first = Some((outcome.server, answered.receipt.clone(), Arc::clone(signer)));
+            telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
+            // Every address of a server says the same.
+            return ControlFlow::Break(());
+        }
+        let now = Timestamp::now();
+        refused.push(if how.json {
+            telling::json(outcome, question, now)
+        } else {
+            telling::line(outcome, question, now)
+        });
+        ControlFlow::Continue(())
+    });
+    let Some((address, mut receipt, signer)) = first else {
+        for line in refused {
+            match how.json {
+                true => print(&line)?,
+                false => complain(&line),
+            }
+        }
+        return Ok(ending.unwrap_or(Ending::Failed));
+    };
+    let mut told = 0_u32;
+    loop {
+        print_doors(&receipt, server, address, how)?;
+        told = told.saturating_add(u32::try_from(receipt.doors.len()).unwrap_or(u32::MAX));
+        // A page without doors would be asked for without end.
+        if receipt.doors.is_empty() || told >= u32::from(receipt.doors_in_all) {
+            return Ok(Ending::Done);
+        }
+        let task = visit.task(Operation::Ask { skip: told }, None, &signer);
+        let outcome = knock_once(address, &task);
+        let this = Ending::of(&outcome);
+        match outcome.result {
+            Ok(answered) if this == Ending::Done => receipt = answered.receipt,
+            Ok(_) | Err(_) => {
+                tell(&outcome, question, how)?;
+                return Ok(this);
+            }
+        }
+    }
+}
+
+fn print_doors(
+    receipt: &Receipt,
+    server: &ServerName,
+    address: SocketAddr,
+    how: &How,
+) -> Result<(), Failure> {
+    if how.json {
+        let answered = crate::knocking::Answered { receipt: receipt.clone(), challenged: None };
+        let outcome = Outcome { server: address, named: None, result: Ok(answered) };
+        let question = Question { server: server.as_str(), door: None };
+        return print(&telling::json(&outcome, question, Timestamp::now()));
+    }
+    if how.quiet {
+        return Ok(());
+    }
+    if receipt.doors_in_all == 0 {
+        return print(&format!("{}: you may open no door", server.as_str()));
+    }
+    receipt
+        .doors
+        .iter()
+        .try_for_each(|door| print(&format!("{}  at most {}", door.name, span::text(door.longest.into()))))
+}
+
+pub(super) fn proxy(
+    host: &str,
+    port: u16,
+    at: &Place,
+    wanted: Option<u32>,
+    address: Option<IpAddr>,
+    identity: Option<PathBuf>,
+    manner: Manner,
+) -> Result<Ending, Failure> {
+    let visit = Visit::prepare(&at.server, manner.family(), address, identity.as_deref(), false)?;
+    let question = Question { server: visit.name.as_str(), door: Some(&at.door) };
+    let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
+    let mut opened = None;
+    let mut ending = None;
+    let mut refused = Vec::new();
+    visit.knock(operation, address, |outcome, _| {
+        let this = Ending::of(outcome);
+        ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
+        if this == Ending::Done {
+            telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, false));
+            opened = Some(outcome.server.ip());
+            return ControlFlow::Break(());
+        }
+        refused.push(telling::line(outcome, question, Timestamp::now()));
+        ControlFlow::Continue(())
+    });
+    let Some(opened) = opened else {
+        refused.iter().for_each(|line| complain(line));
+        return Ok(ending.unwrap_or(Ending::Failed));
+    };
+    let stream = connect(host, port, opened, manner)?;
+    join::join(&stream, io::stdin(), io::stdout()).map_err(Failure::Broken)?;
+    Ok(Ending::Done)
+}
+
+/// Connects to the address at which the door was opened, if that is one of the host's; else to those of its
+/// family, since that is what the server saw.
+///
+/// The door is open already, so every address is tried once and with patience: a door may be open for a
+/// single connection.
+fn connect(host: &str, port: u16, opened: IpAddr, manner: Manner) -> Result<TcpStream, Failure> {
+    let mut addresses = target::resolve(host, manner.family())?;
+    addresses.iter_mut().for_each(|address| address.set_port(port));
+    // A false key sorts first.
+    addresses.sort_by_key(|address| (address.ip() != opened, address.is_ipv4() != opened.is_ipv4()));
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(manner.timeout)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(Failure::OpenAndSilent { host: host.to_owned(), port, source: failure })
+}
+
+impl Visit {
+    fn prepare(
+        name: &ServerName,
+        family: Family,
+        address: Option<IpAddr>,
+        identity: Option<&Path>,
+        quiet: bool,
+    ) -> Result<Self, Failure> {
+        let server = Servers::of_user()?.get(name)?;
+        let signers = Signer::find(identity.or(server.key.as_deref()))?;
+        let mut addresses = target::resolve(&server.host, family)?;
+        addresses.iter_mut().for_each(|address| address.set_port(server.port));
+        // Who names an address uses the door over its family, and the other would open it a second time.
+        if let Some(named) = address
+            && addresses.iter().any(|address| address.is_ipv4() == named.is_ipv4())
+        {
+            addresses.retain(|address| address.is_ipv4() == named.is_ipv4());
+        }
+        let signers = signers.into_iter().map(Arc::new).collect();
+        Ok(Self { name: name.clone(), addresses, card: server.card, signers, quiet })
+    }
+
+    fn task(&self, operation: Operation, address: Option<IpAddr>, signer: &Arc<Signer>) -> Task {
+        Task { card: self.card.clone(), operation, address, signer: Arc::clone(signer) }
+    }
+
+    /// Knocks with one key after the other until the server answers, and hands every outcome on until it is
+    /// told to stop.
+    ///
+    /// A gateway is silent to a key that it does not know, so silence is no outcome while there is another
+    /// key.
+    fn knock(
+        &self,
+        operation: Operation,
+        address: Option<IpAddr>,
+        mut hear: impl FnMut(&Outcome, &Arc<Signer>) -> ControlFlow<()>,
+    ) {
+        let mut signers = self.signers.iter().peekable();
+        while let Some(signer) = signers.next() {
+            let mut unanswered = Vec::new();
+            let mut answered = false;
+            for outcome in knock_at(&self.addresses, self.task(operation, address, signer)) {
+                if outcome.result.is_err() {
+                    unanswered.push(outcome);
+                    continue;
+                }
+                answered = true;
+                if hear(&outcome, signer).is_break() {
+                    return;
+                }
+            }
+            if answered || signers.peek().is_none() {
+                let _ = unanswered.iter().try_for_each(|outcome| hear(outcome, signer));
+                return;
+            }
+            let fingerprint = signer.public().fingerprint();
+            remark(
+                &format!("no answer with the key {fingerprint}; trying the next of the ssh-agent"),
+                self.quiet,
+            );
+        }
+    }
+}
+
+fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    if how.json {
+        return print(&telling::json(outcome, question, now));
+    }
+    telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
+    let line = telling::line(outcome, question, now);
+    let good = outcome.result.as_ref().is_ok_and(|answered| {
+        matches!(answered.receipt.answer, Answer::Granted | Answer::Closed | Answer::Told)
+    });
+    match (good, how.quiet) {
+        (true, true) => Ok(()),
+        (true, false) => print(&line),
+        (false, _) => {
+            complain(&line);
+            Ok(())
+        }
+    }
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(Failure::Print)
+}
+
+fn remark(line: &str, quiet: bool) {
+    if !quiet {
+        complain(line);
+    }
+}
+
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "doorknock: {line}");
+}

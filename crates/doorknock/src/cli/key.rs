@@ -1,0 +1,45 @@
+//! `doorknock keygen`
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use super::Failure;
+use crate::{
+    key_file::ask_on_terminal,
+    keygen::{self, KeygenError},
+    signer::Signer,
+};
+
+pub(super) fn make(file: Option<PathBuf>, no_passphrase: bool) -> Result<(), Failure> {
+    let path = match file {
+        Some(path) => path,
+        None => Signer::own_path()?,
+    };
+    // Before anybody has thought of a passphrase.
+    if path.exists() {
+        return Err(KeygenError::Exists { path }.into());
+    }
+    let line = match no_passphrase {
+        true => keygen::make(&path, None)?,
+        false => {
+            let prompt = format!("Passphrase for {}: ", path.display());
+            let first = ask_on_terminal(&prompt).map_err(KeygenError::NoTerminal)?;
+            if first.is_empty() {
+                return Err(KeygenError::Empty.into());
+            }
+            let second = ask_on_terminal("The same again: ").map_err(KeygenError::NoTerminal)?;
+            if first != second {
+                return Err(KeygenError::Differ.into());
+            }
+            keygen::make(&path, Some(&first))?
+        }
+    };
+    let _ = writeln!(
+        io::stderr(),
+        "{} is made; this line belongs into the server's configuration:",
+        path.display()
+    );
+    writeln!(io::stdout(), "{line}").map_err(Failure::Print)
+}
