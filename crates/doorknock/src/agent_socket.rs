@@ -3,10 +3,6 @@
 //! One of two modules that know which system this is: a Unix socket that `SSH_AUTH_SOCK` names, or the named
 //! pipe of Windows, which opens as a file.
 
-#[cfg(unix)]
-pub use system::connect;
-
-#[cfg(not(unix))]
 pub use system::connect;
 
 #[cfg(unix)]

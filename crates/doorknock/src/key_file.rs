@@ -99,10 +99,9 @@ impl KeyFile {
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let mut path = path.to_owned();
         let opened = File::open(&path).or_else(|error| {
-            let mut public = path.clone().into_os_string();
-            public.push(".pub");
+            let public = public_path(&path);
             let file = File::open(&public).map_err(|_| error)?;
-            path = public.into();
+            path = public;
             Ok(file)
         });
         let unreadable = |source| KeyFileError::Read { path: path.clone(), source };
@@ -114,7 +113,13 @@ impl KeyFile {
     }
 
     fn parse(path: PathBuf, text: &[u8], open_to_others: Option<u32>) -> Result<Self, KeyFileError> {
-        let no_key = |source| KeyFileError::NoKey { path: path.clone(), source };
+        let no_key = |source| match source {
+            // The parser knows the type's name and does not tell it.
+            ssh_key::Error::AlgorithmUnknown => {
+                KeyFileError::OtherType { kind: kind_told(&path, text), path: path.clone() }
+            }
+            source => KeyFileError::NoKey { path: path.clone(), source },
+        };
         let first_line = std::str::from_utf8(text).unwrap_or_default().trim_start();
         let (public, private) = match first_line.starts_with("-----BEGIN") {
             true => {
@@ -165,11 +170,29 @@ impl KeyFile {
     }
 }
 
+/// The type of a key as its public line tells it, which lies beside the private half.
+fn kind_told(path: &Path, text: &[u8]) -> String {
+    let beside = std::fs::read(public_path(path)).unwrap_or_default();
+    let mut words = [text, &beside]
+        .into_iter()
+        .map(|text| String::from_utf8_lossy(text).split_whitespace().next().unwrap_or_default().to_owned());
+    let plain =
+        |word: &String| !word.is_empty() && !word.starts_with("-----") && !word.contains(char::is_control);
+    words.find(plain).unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// The key, if it is the one whose public half was told.
 fn signing_key(private: &PrivateKey, public: &ClientKey) -> Option<SigningKey> {
     let KeypairData::Ed25519(pair) = private.key_data() else { return None };
     let key = SigningKey::from_bytes(pair.private.as_ref());
     (key.verifying_key().as_bytes() == public.bytes()).then_some(key)
+}
+
+/// Where `ssh-keygen` puts the public half of a key.
+pub(crate) fn public_path(path: &Path) -> PathBuf {
+    let mut public = path.as_os_str().to_owned();
+    public.push(".pub");
+    public.into()
 }
 
 /// Asks on the terminal, without showing what is typed.

@@ -13,7 +13,7 @@ use ssh_key::{
     public::Ed25519PublicKey,
 };
 
-use crate::private_file;
+use crate::{key_file, private_file};
 
 /// Why there is no new key.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +52,7 @@ pub enum KeygenError {
 /// # Errors
 /// [`KeygenError`]; nothing is overwritten.
 pub fn make(path: &Path, passphrase: Option<&str>) -> Result<String, KeygenError> {
-    let mut public_path = path.as_os_str().to_owned();
-    public_path.push(".pub");
-    let public_path = PathBuf::from(public_path);
+    let public_path = key_file::public_path(path);
     for path in [path, &public_path] {
         if path.exists() {
             return Err(KeygenError::Exists { path: path.to_owned() });

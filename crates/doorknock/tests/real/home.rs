@@ -1,0 +1,107 @@
+//! A home directory with keys, and perhaps an agent.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A home directory. The client that runs in it sees nothing of the user's own.
+pub(crate) struct Home {
+    directory: TempDir,
+    agent: Option<Child>,
+}
+
+/// What the client said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(".ssh")).unwrap();
+        Self { directory, agent: None }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Makes a key with the real program.
+    pub(crate) fn key(&self, name: &str, kind: &str, passphrase: &str) -> PathBuf {
+        let path = self.path(name);
+        run(Command::new("ssh-keygen")
+            .args(["-q", "-t", kind, "-N", passphrase, "-C", "somebody@somewhere", "-f"])
+            .arg(&path));
+        path
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.path("agent")
+    }
+
+    /// Starts the real agent, which ends with this home.
+    pub(crate) fn start_agent(&mut self) {
+        let socket = self.socket();
+        let mut agent = Command::new("ssh-agent");
+        agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
+        self.agent = Some(agent.spawn().unwrap());
+        let start = Instant::now();
+        while !socket.exists() {
+            assert!(start.elapsed() < Duration::from_secs(10), "the agent does not start");
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn add_to_agent(&self, key: &Path) {
+        run(Command::new("ssh-add").arg("-q").arg(key).env("SSH_AUTH_SOCK", self.socket()));
+    }
+
+    pub(crate) fn empty_agent(&self) {
+        run(Command::new("ssh-add").arg("-D").env("SSH_AUTH_SOCK", self.socket()));
+    }
+
+    /// The client, in this home.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorknock"));
+        command.args(arguments).env_clear().env("HOME", self.directory.path()).env("TZ", "UTC");
+        if self.agent.is_some() {
+            command.env("SSH_AUTH_SOCK", self.socket());
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn doorknock(&self, arguments: &[&str]) -> Said {
+        Said::of(&mut self.command(arguments))
+    }
+}
+
+impl Said {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+}
+
+pub(crate) fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,262 @@
+//! The program, from its arguments to its exit code.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use doors_spa::{
+    receipt::{Answer, Receipt},
+    request::Operation,
+};
+
+use crate::{
+    home::{Home, Said},
+    house::{House, public_key, receipt},
+};
+
+fn add(home: &Home, house: &House) {
+    let host = house.address.ip().to_string();
+    let said = home.doorknock(&["add", "home", &host, &house.card, "--port", &house.port()]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+/// A home with the usual key, and a gateway that answers so.
+fn scene(
+    answer: impl FnMut(usize, &doors_spa::request::Request) -> Option<Receipt> + Send + 'static,
+) -> (Home, House) {
+    let home = Home::new();
+    let key = home.key(".ssh/id_ed25519", "ed25519", "");
+    let house = House::new("127.0.0.1", public_key(&key), answer);
+    add(&home, &house);
+    (home, house)
+}
+
+#[test]
+fn a_door_opens_with_the_usual_key_and_closes_again() {
+    let home = Home::new();
+    let key = home.key(".ssh/id_ed25519", "ed25519", "");
+    let house = House::friendly(public_key(&key));
+    add(&home, &house);
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert!(
+        said.out.starts_with("ssh open for 127.0.0.1 until ") && said.out.ends_with(" (30 s)"),
+        "{said:?}"
+    );
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let said = home.doorknock(&["open", "home", "ssh", "--for", "1h30m", "--address", "203.0.113.7"]);
+    assert!(
+        said.out.starts_with("ssh open for 203.0.113.7 until ") && said.out.ends_with(" (1 h 30 min)"),
+        "{said:?}"
+    );
+    let said = home.doorknock(&["close", "home", "ssh"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "ssh closed for 127.0.0.1"));
+    let said = home.doorknock(&["open", "home", "ssh", "--quiet"]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""));
+    let named: Vec<_> = house.heard.try_iter().map(|request| request.address).collect();
+    assert_eq!(named, [None, Some("203.0.113.7".parse().unwrap()), None, None]);
+}
+
+#[test]
+fn the_agent_signs_without_a_key_file_and_with_the_one_that_is_chosen() {
+    let mut home = Home::new();
+    home.start_agent();
+    let (first, second) = (home.key("first", "ed25519", ""), home.key("second", "ed25519", ""));
+    let rsa = home.key("rsa", "rsa", "");
+    for key in [&rsa, &first, &second] {
+        home.add_to_agent(key);
+    }
+    for key in [&first, &second] {
+        fs::remove_file(key).unwrap();
+    }
+    let house = House::friendly(public_key(&first));
+    add(&home, &house);
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+
+    // A server that knows the second key alone is silent to the first.
+    let house = House::friendly(public_key(&second));
+    let host = house.address.ip().to_string();
+    home.doorknock(&["add", "other", &host, &house.card, "--port", &house.port()]);
+    let chosen = home.path("second").display().to_string();
+    let start = Instant::now();
+    let said = home.doorknock(&["open", "other", "ssh", "-i", &chosen]);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    assert!(start.elapsed() < Duration::from_secs(4), "the chosen key is the first");
+    let said = home.doorknock(&["open", "other", "ssh"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.err.contains("no answer with the key SHA256:"), "{said:?}");
+
+    home.empty_agent();
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("doorknock keygen"), "{said:?}");
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    let (home, _house) = scene(|_, _| Some(receipt(Answer::Granted)));
+    let key = home.path(".ssh/id_ed25519");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("mode 640") && said.err.contains("chmod 600"), "{said:?}");
+}
+
+#[test]
+fn lost_receipts_are_made_up_for() {
+    let (home, house) = scene(|number, _| (number == 2).then(|| receipt(Answer::Granted)));
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let heard: Vec<_> = house.heard.try_iter().collect();
+    assert_eq!(heard.len(), 3);
+    assert_ne!(heard[0].nonce, heard[1].nonce);
+}
+
+#[test]
+fn a_wrong_clock_opens_the_door_by_a_challenge() {
+    let (home, house) = scene(|_, request| {
+        let time = request.time + 240_500;
+        let challenged = request.challenge == *b"a riddle";
+        let stale = Receipt { challenge: *b"a riddle", time, ..receipt(Answer::Stale) };
+        Some(if challenged { receipt(Answer::Granted) } else { stale })
+    });
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(said.err, "doorknock: your clock is 4 min behind; the server answered a challenge");
+    assert_eq!(house.heard.try_iter().count(), 2);
+}
+
+#[test]
+fn each_outcome_has_its_exit_code() {
+    for (answer, code) in [
+        (Answer::NotAllowed, 4),
+        (Answer::TooMany, 5),
+        (Answer::Address, 5),
+        (Answer::NotRecorded, 5),
+        (Answer::Firewall, 5),
+        (Answer::Stale, 5),
+    ] {
+        let (home, _house) = scene(move |_, _| Some(receipt(answer)));
+        let said = home.doorknock(&["open", "home", "admin", "--quiet"]);
+        assert_eq!((said.code, said.out.as_str()), (Some(code), ""), "{said:?}");
+        assert!(said.err.starts_with("doorknock: ") && said.err.lines().count() == 1, "{said:?}");
+    }
+    let home = Home::new();
+    assert_eq!(home.doorknock(&["open", "home"]).code, Some(2));
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert_eq!((said.code, said.err.contains("there is no server \"home\"")), (Some(1), true), "{said:?}");
+}
+
+#[test]
+fn nobody_who_answers_is_told_after_five_seconds() {
+    let (home, house) = scene(|_, _| None);
+    let start = Instant::now();
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert_eq!(said.code, Some(3));
+    assert!(
+        said.err.contains("no answer: wrong card, wrong key, or the datagrams do not arrive"),
+        "{said:?}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(7));
+    assert_eq!(house.heard.try_iter().count(), 5);
+}
+
+#[test]
+fn asking_goes_through_all_pages() {
+    let home = Home::new();
+    let key = home.key(".ssh/id_ed25519", "ed25519", "");
+    let house = House::friendly(public_key(&key));
+    add(&home, &house);
+    let said = home.doorknock(&["ask", "home"]);
+    let lines: Vec<String> = (0..20).map(|number| format!("door-{number:02}  at most 1 h")).collect();
+    assert_eq!((said.code, said.out), (Some(0), lines.join("\n")));
+    let pages = house.heard.try_iter().filter(|request| matches!(request.operation, Operation::Ask { .. }));
+    assert!(pages.count() > 1);
+}
+
+#[test]
+fn programs_read_one_object_in_a_line() {
+    let (home, _house) = scene(|_, _| Some(Receipt { seconds: 30, ..receipt(Answer::Granted) }));
+    let said = home.doorknock(&["open", "home", "ssh", "--json"]);
+    assert!(said.out.starts_with("{\"server\":\"home\",\"address\":\"127.0.0.1:"), "{said:?}");
+    assert!(said.out.contains("\"outcome\":\"open\",\"admitted\":\"127.0.0.1\",\"seconds\":30,"), "{said:?}");
+    assert_eq!(said.out.lines().count(), 1);
+}
+
+#[test]
+fn ipv6_opens_as_well() {
+    let home = Home::new();
+    let key = home.key(".ssh/id_ed25519", "ed25519", "");
+    let house = House::new("::1", public_key(&key), |_, _| Some(receipt(Answer::Granted)));
+    add(&home, &house);
+    let said = home.doorknock(&["open", "home", "ssh"]);
+    assert!(said.out.starts_with("ssh open for ::1 until "), "{said:?}");
+    let said = home.doorknock(&["open", "home", "ssh", "-4"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+}
+
+#[test]
+fn servers_are_kept_for_their_user_alone() {
+    let (home, house) = scene(|_, _| None);
+    let file = home.path(".config/doorknock/servers/home.toml");
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+
+    let said = home.doorknock(&["list"]);
+    assert_eq!(said.out, format!("home  127.0.0.1  {}", house.port()));
+    let said = home.doorknock(&["list", "--json"]);
+    assert_eq!(said.out, format!("{{\"name\":\"home\",\"host\":\"127.0.0.1\",\"port\":{}}}", house.port()));
+
+    let said = home.doorknock(&["add", "home", "192.0.2.1", &house.card]);
+    assert_eq!((said.code, said.err.contains("--replace")), (Some(1), true), "{said:?}");
+    let mut add = home.command(&["add", "home", "door.example.org", "-", "--replace"]);
+    let mut child = add.stdin(Stdio::piped()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}", house.card).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(home.doorknock(&["list"]).out, "home  door.example.org  62201");
+    let expected = "Host home\n    HostName door.example.org\n    \
+                    ProxyCommand doorknock proxy %h %p --server home --door ssh";
+    assert_eq!(home.doorknock(&["ssh-config", "home", "ssh"]).out, expected);
+    assert_eq!(home.doorknock(&["ssh-config", "home", "ssh; id"]).code, Some(1));
+
+    assert_eq!(home.doorknock(&["remove", "home"]).code, Some(0));
+    assert_eq!(home.doorknock(&["remove", "home"]).code, Some(1));
+    assert_eq!(home.doorknock(&["list"]).out, "");
+    assert_eq!(home.doorknock(&["add", "../x", "192.0.2.1", &house.card]).code, Some(2));
+}
+
+#[test]
+fn the_proxy_joins_after_the_door_has_opened_and_says_why_if_not() {
+    let (home, house) = scene(|_, _| Some(receipt(Answer::Granted)));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let server = thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut heard = String::new();
+        peer.read_to_string(&mut heard).unwrap();
+        write!(peer, "heard {heard}").unwrap();
+    });
+    let mut proxy = home.command(&["proxy", "127.0.0.1", &port, "--server", "home", "--door", "ssh"]);
+    let mut child = proxy.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    write!(child.stdin.take().unwrap(), "hello").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"heard hello"[..]));
+    server.join().unwrap();
+    assert_eq!(house.heard.try_iter().count(), 1);
+
+    let (home, _house) = scene(|_, _| Some(receipt(Answer::NotAllowed)));
+    let said =
+        Said::of(&mut home.command(&["proxy", "127.0.0.1", &port, "--server", "home", "--door", "admin"]));
+    assert_eq!((said.code, said.err.as_str()), (Some(4), "doorknock: not allowed to open: admin"));
+
+    let both = ["proxy", "127.0.0.1", "22", "--server", "home", "--door", "ssh", "--sequence", "1,2"];
+    for arguments in [&both[..], &both[..3], &both[..5]] {
+        assert_eq!(home.doorknock(arguments).code, Some(2), "{arguments:?}");
+    }
+}
