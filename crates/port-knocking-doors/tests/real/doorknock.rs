@@ -11,7 +11,7 @@ fn sequence() -> String {
 }
 
 /// Runs the client until it ends: the same code as the program `doorknock`.
-fn doorknock(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn doorknock(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
     command.arg("demo-client").args(arguments).stdin(Stdio::null());
     let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();

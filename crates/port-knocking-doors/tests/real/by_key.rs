@@ -1,0 +1,145 @@
+//! The client, as a program, with a key in a real `ssh-agent`, against the real daemon.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use port_knocking_doors::lab::Process;
+
+use crate::house::{CLIENT, House, PATIENCE, PORT, SERVER, STRANGER};
+
+/// A user with a key in an agent, at the client's machine.
+struct User {
+    house: House,
+    home: PathBuf,
+    _agent: Process,
+}
+
+const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
+                     [[doors]]\nname = \"admin\"\nports = [\"8443/tcp\"]\n";
+
+impl User {
+    /// Does what the README says: a key, an agent, a gateway, a client, a server.
+    fn new() -> Self {
+        let house = House::new();
+        let home = house.directory.path().join("home");
+        fs::create_dir_all(home.join(".ssh")).unwrap();
+        let key = home.join(".ssh/some_key");
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
+        let socket = home.join("agent");
+        let mut command = Command::new("ssh-agent");
+        command.arg("-D").arg("-a").arg(&socket);
+        let mut agent = Process::start(&house.client, command).unwrap();
+        agent.wait_for("SSH_AUTH_SOCK", PATIENCE).expect("the agent starts");
+        house.until("the agent listens", |_| socket.exists());
+        run(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket));
+        // From here on only the agent has the key.
+        fs::remove_file(&key).unwrap();
+
+        let mut user = Self { house, home, _agent: agent };
+        let text = user.house.gateway(DOORS);
+        let conf = user.house.write(&text).to_str().unwrap().to_owned();
+        let line = user.home.join(".ssh/some_key.pub");
+        let server = |user: &Self, arguments: &[&str]| {
+            let (status, said) = user.house.run(&[arguments, &["--conf", &conf]].concat());
+            assert!(status.success(), "{arguments:?}: {said}");
+            said
+        };
+        server(&user, &["gateway", "init"]);
+        server(&user, &["client", "add", "laptop", "--key-file", line.to_str().unwrap(), "--door", "ssh"]);
+        let card = server(&user, &["gateway", "card"]);
+        let text = fs::read_to_string(&conf).unwrap();
+        user.house.start(&text);
+        for (name, host) in [("home4", SERVER[0]), ("home6", SERVER[1])] {
+            let (code, said) = user.doorknock(&["add", name, host, card.trim()]);
+            assert_eq!(code, Some(0), "{said}");
+        }
+        user
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
+        command.env_clear().env("HOME", &self.home).env("SSH_AUTH_SOCK", self.home.join("agent"));
+        command.arg("demo-client").args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the client until it ends.
+    fn doorknock(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut process = Process::start(&self.house.client, self.command(arguments)).unwrap();
+        let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
+        (status.code(), said)
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_key_in_an_agent_opens_a_door_and_the_user_is_told_the_truth() {
+    let mut user = User::new();
+    for (server, source) in ["home4", "home6"].into_iter().zip(CLIENT) {
+        let (code, said) = user.doorknock(&["open", server, "ssh"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.starts_with(&format!("ssh open for {source} until ")), "{said}");
+        assert!(said.ends_with("(30 s)"), "{said}");
+        assert!(user.house.is_open(source));
+        assert!(user.house.hear("opened: door ssh").contains("by laptop (SHA256:"));
+        let (code, said) = user.doorknock(&["open", server, "ssh", "--for", "10m"]);
+        assert!(code == Some(0) && said.ends_with("(10 min)"), "{said}");
+        let (code, said) = user.doorknock(&["close", server, "ssh"]);
+        assert_eq!((code, said), (Some(0), format!("ssh closed for {source}")));
+        assert!(!user.house.is_open(source), "the receipt comes after the door has closed");
+    }
+    let (code, said) = user.doorknock(&["ask", "home4"]);
+    assert_eq!((code, said.as_str()), (Some(0), "ssh  at most 1 h"));
+}
+
+#[test]
+fn whoever_may_not_or_is_not_heard_is_told_so_with_an_exit_code() {
+    let user = User::new();
+    let (code, said) = user.doorknock(&["open", "home4", "admin"]);
+    assert_eq!((code, said.as_str()), (Some(4), "doorknock: not allowed to open: admin"));
+    // The card of another gateway.
+    let other = House::new();
+    let card = other.card().to_text();
+    let (code, said) = user.doorknock(&["add", "other", SERVER[0], &card]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = user.doorknock(&["open", "other", "ssh", "-4"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("no answer: wrong card, wrong key, or the datagrams do not arrive"), "{said}");
+    assert!(user.house.grants("ssh").is_empty());
+}
+
+#[test]
+fn a_named_address_is_let_in_instead_of_the_sender() {
+    let user = User::new();
+    let (code, said) = user.doorknock(&["open", "home4", "ssh", "--address", STRANGER[0]]);
+    assert!(code == Some(0) && said.starts_with(&format!("ssh open for {} ", STRANGER[0])), "{said}");
+    assert!(user.house.is_open(STRANGER[0]));
+    assert!(!user.house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn as_a_proxy_command_it_opens_and_joins() {
+    let user = User::new();
+    let arguments = ["proxy", SERVER[0], &PORT.to_string(), "--server", "home4", "--door", "ssh"];
+    let mut command = user.command(&arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = user.house.client.spawn(command).unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    input.write_all(b"through the door").unwrap();
+    drop(input);
+    let mut echoed = String::new();
+    output.read_to_string(&mut echoed).unwrap();
+    assert_eq!(echoed, "through the door");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let (code, said) = user.doorknock(&["ssh-config", "home4", "ssh"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("proxy %h %p --server home4 --door ssh"), "{said}");
+}
