@@ -85,7 +85,7 @@ struct Settings {
 #[derive(Args, Clone, Debug, Default)]
 struct Conf {
     /// Set configuration file path
-    #[arg(short, long = "conf", global = true, value_name = "CONF")]
+    #[arg(short = 'c', long = "conf", global = true, value_name = "CONF")]
     after: Option<PathBuf>,
 }
 
