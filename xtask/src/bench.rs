@@ -5,10 +5,11 @@
 
 mod network;
 mod peers;
+mod spa;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -28,12 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What to measure; nothing named means everything.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these: nftables, firewalld, repair, idle, flood
+    /// Only these: spa, cost, hostile, nftables, firewalld, repair, idle, flood
     only: Vec<String>,
 }
 
 /// Measures with the program at this path, and prints.
-type Measure = fn(&PathBuf) -> Result<(), Failure>;
+type Measure = fn(&Path) -> Result<(), Failure>;
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
@@ -42,12 +43,28 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         ("firewalld", "firewalld"),
         ("dbus-daemon", "dbus"),
         ("knockd", "knockd"),
+        ("fwknop", "fwknop-client"),
+        ("fwknopd", "fwknop-server"),
+        ("iptables", "iptables"),
+        ("ssh-agent", "openssh-client"),
     ])?;
     port_knocking_doors::lab::become_root()?;
-    test::succeed(test::cargo(&["build", "--release", "--locked", "--quiet"]))?;
+    test::succeed(test::cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--quiet",
+        "-p",
+        "port-knocking-doors",
+        "-p",
+        "doorknock",
+    ]))?;
     let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/port-knocking-doors");
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    let all: [(&str, Measure); 5] = [
+    let all: [(&str, Measure); 8] = [
+        ("spa", spa::opening),
+        ("cost", spa::cost_per_datagram),
+        ("hostile", spa::hostile),
         ("nftables", opening),
         ("firewalld", opening_with_firewalld),
         ("repair", repair),
@@ -64,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// 200 addresses knock, each without pauses, and connect as soon as they can.
-fn opening(program: &PathBuf) -> Result<(), Failure> {
+fn opening(program: &Path) -> Result<(), Failure> {
     println!("\nFrom the last datagram to the first accepted connection, 200 addresses, no pauses");
     println!("(closed doors answer with a TCP reset, so that the client can try again at once)");
     let mut network = Network::new()?;
@@ -82,7 +99,7 @@ fn opening(program: &PathBuf) -> Result<(), Failure> {
 }
 
 /// The same with firewalld, beside the bare call.
-fn opening_with_firewalld(program: &PathBuf) -> Result<(), Failure> {
+fn opening_with_firewalld(program: &Path) -> Result<(), Failure> {
     println!("\nFrom the last datagram to the first accepted connection, 50 addresses, firewalld");
     let mut network = Network::new()?;
     let firewall = Firewall::start(&network)?;
@@ -111,7 +128,7 @@ fn opening_with_firewalld(program: &PathBuf) -> Result<(), Failure> {
 }
 
 /// Who gets in while forged knocks rain.
-fn flood(program: &PathBuf) -> Result<(), Failure> {
+fn flood(program: &Path) -> Result<(), Failure> {
     println!("\nTen clients knock during a flood of forged first and wrong knocks, for six seconds");
     let mut network = Network::new()?;
     let daemon = network.start_ours(program, "firewall = \"nftables\"\nrefuse = \"reject\"")?;
@@ -126,7 +143,7 @@ fn flood(program: &PathBuf) -> Result<(), Failure> {
 }
 
 /// What is left when we are dead, and how fast the gate is back.
-fn repair(program: &PathBuf) -> Result<(), Failure> {
+fn repair(program: &Path) -> Result<(), Failure> {
     println!("\nkill -9 with ten doors open, each for 3 s");
     let mut network = Network::new()?;
     let text = "firewall = \"nftables\"\nrefuse = \"reject\"\nmax_opened_door_duration = 3";
@@ -175,7 +192,7 @@ fn repair(program: &PathBuf) -> Result<(), Failure> {
 }
 
 /// What it costs when nothing happens.
-fn idle(program: &PathBuf) -> Result<(), Failure> {
+fn idle(program: &Path) -> Result<(), Failure> {
     println!("\nIdle, for 20 s");
     for (name, more) in [
         ("default periods of 10 s", ""),
@@ -223,11 +240,23 @@ fn switches(process: &Process) -> Result<u64, Failure> {
 
 /// What a process has cost so far.
 fn cost(process: &Process) -> Result<String, Failure> {
+    let (resident, own) = memory(process)?;
+    let seconds = processor_time(process)?;
+    Ok(format!("{:.1} MB resident ({:.1} MB its own), {seconds:.2} s of CPU", resident / 1e3, own / 1e3))
+}
+
+/// The memory of a process in kilobytes: all that is resident, and what of it is its own.
+fn memory(process: &Process) -> Result<(f64, f64), Failure> {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
     };
+    Ok((field("VmRSS").unwrap_or(0.0), field("RssAnon").unwrap_or(0.0)))
+}
+
+/// The seconds of CPU that a process has used.
+fn processor_time(process: &Process) -> Result<f64, Failure> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.id()))?;
     let ticks: Vec<f64> = stat
         .rsplit(')')
@@ -237,9 +266,7 @@ fn cost(process: &Process) -> Result<String, Failure> {
         .filter_map(|word| word.parse().ok())
         .collect();
     // utime and stime are fields 14 and 15 of proc(5); the state, which is no number, is field 3.
-    let seconds = (ticks.get(10).unwrap_or(&0.0) + ticks.get(11).unwrap_or(&0.0)) / 100.0;
-    let (resident, own) = (field("VmRSS").unwrap_or(0.0), field("RssAnon").unwrap_or(0.0));
-    Ok(format!("{:.1} MB resident ({:.1} MB its own), {seconds:.2} s of CPU", resident / 1e3, own / 1e3))
+    Ok((ticks.get(10).unwrap_or(&0.0) + ticks.get(11).unwrap_or(&0.0)) / 100.0)
 }
 
 fn print_times(what: &str, times: &[Duration]) {
@@ -262,7 +289,7 @@ fn sequence() -> String {
 }
 
 /// A program with nothing of our surroundings.
-fn bare(program: &PathBuf) -> Command {
+fn bare(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command

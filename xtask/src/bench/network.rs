@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     ops::RangeInclusive,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -58,22 +58,20 @@ impl Network {
     }
 
     /// Starts our daemon with these lines in its configuration.
-    pub(super) fn start_ours(&mut self, program: &PathBuf, more: &str) -> Result<Process, Failure> {
+    pub(super) fn start_ours(&mut self, program: &Path, more: &str) -> Result<Process, Failure> {
         self.start_ours_on(program, more, None)
     }
 
     pub(super) fn start_ours_on(
         &mut self,
-        program: &PathBuf,
+        program: &Path,
         more: &str,
         bus: Option<String>,
     ) -> Result<Process, Failure> {
         let open_for = if more.contains("max_opened") { "" } else { "max_opened_door_duration = 300\n" };
         let text =
             format!("ports_to_controls = [{PORT}]\nopening_sequence = [{}]\n{open_for}{more}\n", sequence());
-        let path = self.directory.path().join("doors.toml");
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let path = self.write(&text)?;
         let mut command = bare(program);
         command.arg("--conf").arg(path);
         command.env("DBUS_SYSTEM_BUS_ADDRESS", bus.unwrap_or("unix:path=/nonexistent/bus".to_owned()));
@@ -82,6 +80,14 @@ impl Network {
             Some(_) => Ok(daemon),
             None => Err(format!("the daemon is not ready: {}", daemon.lines().join("; ")).into()),
         }
+    }
+
+    /// Writes the configuration file.
+    pub(super) fn write(&self, text: &str) -> Result<PathBuf, Failure> {
+        let path = self.directory.path().join("doors.toml");
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(path)
     }
 
     /// Knocks from each address of the crowd and connects as soon as the door lets it. Gives the time
@@ -160,7 +166,7 @@ fn knock(socket: &UdpSocket, ports: &[u16]) -> io::Result<()> {
     Ok(())
 }
 
-fn connect(source: IpAddr, patience: Duration) -> io::Result<TcpStream> {
+pub(super) fn connect(source: IpAddr, patience: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
     socket.connect_timeout(&SocketAddr::new(SERVER, PORT).into(), patience)?;

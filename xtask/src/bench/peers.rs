@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     process::Command,
     time::{Duration, Instant},
 };
@@ -100,5 +101,54 @@ impl Firewall {
             tokio::time::sleep(Duration::from_secs(5)).await;
             Ok(times)
         })
+    }
+}
+
+/// fwknopd, which runs iptables for each door.
+pub(super) struct Fwknopd {
+    _process: Process,
+    keys: [String; 2],
+}
+
+impl Fwknopd {
+    /// Starts it with keys of its own, and a firewall of the same meaning.
+    pub(super) fn start(network: &Network) -> Result<Self, Failure> {
+        let reject =
+            ["-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "REJECT", "--reject-with", "tcp-reset"];
+        network.on_server("iptables", &reject)?;
+        let made = network.on_server("fwknop", &["--key-gen"])?;
+        let key = |name: &str| {
+            let line = made.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|key| key.trim().to_owned()).ok_or("fwknop makes no keys")
+        };
+        let keys = [key("KEY_BASE64:")?, key("HMAC_KEY_BASE64:")?];
+        let directory = network.directory.path();
+        let access = format!(
+            "SOURCE ANY\nKEY_BASE64 {}\nHMAC_KEY_BASE64 {}\nFW_ACCESS_TIMEOUT 300\n",
+            keys[0], keys[1]
+        );
+        fs::write(directory.join("access.conf"), access)?;
+        let config = format!(
+            "PCAP_INTF server;\nENABLE_DIGEST_PERSISTENCE N;\nFWKNOP_RUN_DIR {0};\nFWKNOP_PID_FILE {0}/fwknopd.pid;\n",
+            directory.display()
+        );
+        fs::write(directory.join("fwknopd.conf"), config)?;
+        let mut command = Command::new("fwknopd");
+        command.arg("--foreground").arg("-c").arg(directory.join("fwknopd.conf"));
+        command.arg("-a").arg(directory.join("access.conf"));
+        let mut process = Process::start(&network.server, command)?;
+        match process.wait(Duration::from_secs(2))? {
+            None => Ok(Self { _process: process, keys }),
+            Some(status) => Err(format!("fwknopd ends: {status}: {}", process.lines().join("; ")).into()),
+        }
+    }
+
+    /// The client's command line to let an address in.
+    pub(super) fn client(&self, source: IpAddr) -> Command {
+        let mut command = Command::new("fwknop");
+        command.args(["-A", "tcp/22", "-D", &super::network::SERVER.to_string(), "-a", &source.to_string()]);
+        command.args(["--use-hmac", "--no-save-args", "--no-rc-file"]);
+        command.args(["--key-base64-rijndael", &self.keys[0], "--key-base64-hmac", &self.keys[1]]);
+        command
     }
 }

@@ -1,0 +1,346 @@
+//! Clients with keys: how fast a door opens, and what a datagram costs us.
+
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use doors_spa::{
+    KNOCK, PORT,
+    card::Card,
+    identity::{ClientKey, DoorId},
+    letter::Letter,
+    request::{Operation, Request},
+};
+use ed25519_dalek::{Signer as _, SigningKey};
+use port_knocking_doors::lab::Process;
+use rand_core::{Rng as _, UnwrapErr};
+
+use super::{
+    PATIENCE, bare, memory,
+    network::{Network, SERVER, connect, crowd},
+    peers::Fwknopd,
+    print_times, processor_time,
+};
+use crate::Failure;
+
+/// How often each is done.
+const RUNS: u8 = 200;
+
+/// `doorknock open` as a whole process until its receipt, beside fwknop.
+pub(super) fn opening(program: &Path) -> Result<(), Failure> {
+    println!("\nA client with a key, as a whole process, a new address each time, {RUNS} runs");
+    let network = Network::new()?;
+    let (mut agent, key) = agent(&network)?;
+    let place = Place::new(&network, program, &fs::read_to_string(key.with_extension("pub"))?)?;
+    let daemon = place.start(&network)?;
+    let home = network.directory.path();
+    let doorknock = program.with_file_name("doorknock");
+    let client = |arguments: &[&str]| {
+        let mut command = bare(&doorknock);
+        command.args(arguments).env("HOME", home).env("SSH_AUTH_SOCK", home.join("agent"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    run_once(&network, client(&["add", "here", &SERVER.to_string(), place.card.to_text().as_str()]))?;
+    let key_file = key.display().to_string();
+    for (what, more) in
+        [("doorknock open, key in an ssh-agent", None), ("doorknock open, key in a file", Some(&key_file))]
+    {
+        let mut times = Vec::new();
+        for number in 1..=RUNS {
+            let source = crowd(number).to_string();
+            let mut arguments = vec!["open", "here", "ssh", "--address", &source];
+            arguments.extend(more.iter().flat_map(|file| ["-i", file.as_str()]));
+            let mut command = client(&arguments);
+            if more.is_some() {
+                command.env_remove("SSH_AUTH_SOCK");
+            }
+            times.push(run_once(&network, command)?);
+        }
+        print_times(what, &times);
+        let open = (1..=RUNS).filter(|number| network.is_open(&crowd(*number))).count();
+        println!("  doors open at the end: {open}");
+        network.on_server("nft", &["flush", "set", "inet", "port_knocking_doors", "ssh4"])?;
+        thread::sleep(Duration::from_millis(200));
+    }
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        times.push(run_once(&network, client(&["--version"]))?);
+    }
+    print_times("of that, a process that does nothing", &times);
+    drop(daemon);
+    agent.wait(Duration::ZERO)?;
+
+    let network = Network::new()?;
+    let fwknopd = Fwknopd::start(&network)?;
+    let mut times = Vec::new();
+    for number in 1..=RUNS {
+        let source = crowd(number);
+        let mut command = fwknopd.client(source);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let begun = Instant::now();
+        run_once(&network, command)?;
+        while network.client.enter(|| connect(source, Duration::from_millis(3))).is_err() {
+            if begun.elapsed() > PATIENCE {
+                return Err("fwknopd does not open".into());
+            }
+        }
+        times.push(begun.elapsed());
+    }
+    print_times("fwknop and fwknopd, until the door is open", &times);
+    Ok(())
+}
+
+/// What each kind of datagram costs the daemon.
+pub(super) fn cost_per_datagram(program: &Path) -> Result<(), Failure> {
+    println!("\nCPU of the daemon for each datagram to its port of clients with keys");
+    let network = Network::new()?;
+    let device = Device::new(1);
+    let place = Place::new(&network, program, &device.line())?;
+    let daemon = place.start(&network)?;
+    let stranger = Device::new(2);
+    let untagged: Vec<[u8; KNOCK]> = (0..100).map(|_| random()).collect();
+    let unsigned: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, &device)).collect();
+    for (what, datagrams, count) in
+        [("without the tag", &untagged, 400_000), ("with the tag, unsigned", &unsigned, 20_000)]
+    {
+        let before = processor_time(&daemon)?;
+        network.client.enter(|| send_paced(datagrams, count))?;
+        // Whatever still waits is worked on.
+        thread::sleep(Duration::from_millis(500));
+        print_cost(what, processor_time(&daemon)? - before, count);
+    }
+    let valid: Vec<[u8; KNOCK]> = (0..2000).map(|_| device.knock(&place.card, &device)).collect();
+    let before = processor_time(&daemon)?;
+    let answered = network.client.enter(|| send_and_hear(&valid))?;
+    print_cost("valid, with disk, firewall and receipt", processor_time(&daemon)? - before, answered);
+    println!("  receipts: {answered} of {}", valid.len());
+    Ok(())
+}
+
+/// Nothing opens, nothing answers, and nothing grows.
+pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
+    println!("\nTwelve thousand hostile datagrams");
+    let network = Network::new()?;
+    let (device, stranger) = (Device::new(1), Device::new(2));
+    let place = Place::new(&network, program, &device.line())?;
+    let other = Network::new()?;
+    let other_card = Place::new(&other, program, &device.line())?.card;
+    let daemon = place.start(&network)?;
+    let good = device.knock(&place.card, &device);
+    network.client.enter(|| send_and_hear(&[good]))?;
+    network.on_server("nft", &["flush", "set", "inet", "port_knocking_doors", "ssh4"])?;
+    thread::sleep(Duration::from_secs(1));
+    let before = network.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "ssh4"])?;
+    let mut hostile: Vec<Vec<u8>> = Vec::new();
+    hostile.extend((0..KNOCK * 8).map(|bit| {
+        let mut changed = device.knock(&place.card, &device);
+        if let Some(byte) = changed.get_mut(bit / 8) {
+            *byte ^= 1 << (bit % 8);
+        }
+        changed.to_vec()
+    }));
+    hostile.extend((0..KNOCK).map(|length| good.iter().copied().take(length).collect()));
+    hostile.extend((1..=200).map(|more| [&good[..], &vec![0; more]].concat()));
+    hostile.extend((0..1000).map(|_| good.to_vec()));
+    hostile.extend((0..1000).map(|_| device.knock(&other_card, &device).to_vec()));
+    hostile.extend((0..1000).map(|_| stranger.knock(&place.card, &stranger).to_vec()));
+    hostile.extend((0..1000).map(|_| stranger.knock(&place.card, &device).to_vec()));
+    while hostile.len() < 12_000 {
+        hostile.push(random::<KNOCK>().to_vec());
+    }
+    let (resident, own) = memory(&daemon)?;
+    let mut answers: usize = 0;
+    for _ in 0..2 {
+        answers = answers.saturating_add(network.client.enter(|| send_hostile(&hostile))?);
+    }
+    thread::sleep(Duration::from_millis(500));
+    let after = network.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "ssh4"])?;
+    let (resident_after, own_after) = memory(&daemon)?;
+    println!("  sent, twice: {}; answers: {answers}", hostile.len());
+    println!(
+        "  doors open before: {}, after: {}",
+        before.matches("expires").count(),
+        after.matches("expires").count()
+    );
+    println!(
+        "  memory before: {resident:.0} kB resident, {own:.0} kB its own; after: {resident_after:.0} kB, {own_after:.0} kB"
+    );
+    Ok(())
+}
+
+/// A gateway's files in a network's directory.
+struct Place {
+    program: PathBuf,
+    conf: PathBuf,
+    card: Card,
+}
+
+impl Place {
+    fn new(network: &Network, program: &Path, key: &str) -> Result<Self, Failure> {
+        let directory = network.directory.path().display();
+        let conf = network.write(&format!(
+            "firewall = \"nftables\"\nrefuse = \"reject\"\ngateway_key = \"{directory}/key\"\nstate_dir = \
+             \"{directory}/state\"\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 300\n[[clients]]\nname = \
+             \"bench\"\nkey = \"{}\"\ndoors = [\"ssh\"]\n",
+            key.trim()
+        ))?;
+        let gateway = |command: &str| -> Result<String, Failure> {
+            let output = bare(program).args(["gateway", command, "--conf"]).arg(&conf).output()?;
+            match output.status.success() {
+                true => Ok(String::from_utf8(output.stdout)?),
+                false => Err(String::from_utf8(output.stderr)?.into()),
+            }
+        };
+        gateway("init")?;
+        let card = gateway("card")?.trim().parse::<Card>()?;
+        Ok(Self { program: program.to_owned(), conf, card })
+    }
+
+    fn start(&self, network: &Network) -> Result<Process, Failure> {
+        let mut command = bare(&self.program);
+        command.arg("--conf").arg(&self.conf).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+        let mut daemon = Process::start(&network.server, command)?;
+        match daemon.wait_for("ready", PATIENCE) {
+            Some(_) => Ok(daemon),
+            None => Err(format!("the daemon is not ready: {}", daemon.lines().join("; ")).into()),
+        }
+    }
+}
+
+/// An agent with a key; gives the file that has it, too.
+fn agent(network: &Network) -> Result<(Process, PathBuf), Failure> {
+    let home = network.directory.path();
+    let key = home.join("some_key");
+    succeed(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key))?;
+    let mut command = Command::new("ssh-agent");
+    command.arg("-D").arg("-a").arg(home.join("agent"));
+    let mut agent = Process::start(&network.client, command)?;
+    agent.wait_for("SSH_AUTH_SOCK", PATIENCE).ok_or("ssh-agent does not start")?;
+    succeed(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", home.join("agent")))?;
+    Ok((agent, key))
+}
+
+fn succeed(command: &mut Command) -> Result<(), Failure> {
+    let output = command.output()?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr)?.into()) }
+}
+
+/// Runs a process in the client's network, and says how long it took from its start to its end.
+fn run_once(network: &Network, command: Command) -> Result<Duration, Failure> {
+    let begun = Instant::now();
+    let status = network.client.spawn(command)?.wait()?;
+    let took = begun.elapsed();
+    if status.success() { Ok(took) } else { Err(format!("a client ends: {status}").into()) }
+}
+
+/// A client with a key.
+struct Device(SigningKey);
+
+impl Device {
+    fn new(number: u8) -> Self {
+        Self(SigningKey::from_bytes(&[number; 32]))
+    }
+
+    fn client(&self) -> Option<ClientKey> {
+        ClientKey::new(self.0.verifying_key().as_bytes()).ok()
+    }
+
+    fn line(&self) -> String {
+        self.client().map(|key| key.to_openssh()).unwrap_or_default()
+    }
+
+    /// A knock that this device has signed in the name of another.
+    fn knock(&self, card: &Card, claimed: &Self) -> [u8; KNOCK] {
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let request = Request {
+            operation: Operation::Open { door: DoorId::of("ssh"), wanted: 0 },
+            time: u64::try_from(time.as_millis()).unwrap_or(0),
+            nonce: random(),
+            client: claimed.client().map(|key| key.id()).unwrap_or(doors_spa::identity::ClientId([0; 8])),
+            address: None,
+            challenge: [0; 8],
+        };
+        let sealed = Letter::new(card, &request, &mut UnwrapErr(getrandom::SysRng)).and_then(|letter| {
+            let signature = self.0.sign(letter.to_sign()).to_bytes();
+            letter.seal(&signature)
+        });
+        sealed.map_or([0; KNOCK], |(knock, _)| knock)
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    UnwrapErr(getrandom::SysRng).fill_bytes(&mut bytes);
+    bytes
+}
+
+fn socket() -> Result<UdpSocket, Failure> {
+    Ok(UdpSocket::bind(("192.0.2.7", 0))?)
+}
+
+/// Sends so many, and not faster than they can be taken, so that none is lost on the way.
+fn send_paced(datagrams: &[[u8; KNOCK]], count: usize) -> Result<(), Failure> {
+    let socket = socket()?;
+    for (number, datagram) in datagrams.iter().cycle().take(count).enumerate() {
+        // The kernel tells once that nobody listens there.
+        let sent = || socket.send_to(datagram, (SERVER, PORT));
+        sent().or_else(|_| sent())?;
+        if number % 500 == 499 {
+            thread::sleep(Duration::from_millis(if count > 100_000 { 5 } else { 60 }));
+        }
+    }
+    Ok(())
+}
+
+/// Sends one after the other, each when the one before was answered. Gives how many were.
+fn send_and_hear(datagrams: &[[u8; KNOCK]]) -> Result<usize, Failure> {
+    let socket = socket()?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut heard: usize = 0;
+    for datagram in datagrams {
+        let sent = || socket.send_to(datagram, (SERVER, PORT));
+        sent().or_else(|_| sent())?;
+        let mut buffer = [0; 512];
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            if socket.recv(&mut buffer).is_ok() {
+                heard = heard.saturating_add(1);
+                break;
+            }
+        }
+    }
+    Ok(heard)
+}
+
+/// Sends what nobody should answer. Gives how many answers came.
+fn send_hostile(datagrams: &[Vec<u8>]) -> Result<usize, Failure> {
+    let socket = socket()?;
+    socket.set_read_timeout(Some(Duration::from_millis(1)))?;
+    let mut answers: usize = 0;
+    let mut buffer = [0; 512];
+    for (number, datagram) in datagrams.iter().enumerate() {
+        let sent = || socket.send_to(datagram, (SERVER, PORT));
+        sent().or_else(|_| sent())?;
+        if number % 50 == 49 {
+            thread::sleep(Duration::from_millis(6));
+            while socket.recv(&mut buffer).is_ok() {
+                answers = answers.saturating_add(1);
+            }
+        }
+    }
+    thread::sleep(Duration::from_millis(200));
+    while socket.recv(&mut buffer).is_ok() {
+        answers = answers.saturating_add(1);
+    }
+    Ok(answers)
+}
+
+fn print_cost(what: &str, seconds: f64, count: usize) {
+    println!("  {what:<40} {:>7.2} µs each, of {count}", seconds * 1e6 / count as f64);
+}
