@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What to measure; nothing named means everything.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these: spa, cost, hostile, nftables, firewalld, repair, idle, flood
+    /// Only these: spa, cost, card, hostile, nftables, firewalld, repair, idle, flood
     only: Vec<String>,
 }
 
@@ -61,9 +61,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     ]))?;
     let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/port-knocking-doors");
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    let all: [(&str, Measure); 8] = [
+    let all: [(&str, Measure); 9] = [
         ("spa", spa::opening),
         ("cost", spa::cost_per_datagram),
+        ("card", spa::crowd_of_card_holders),
         ("hostile", spa::hostile),
         ("nftables", opening),
         ("firewalld", opening_with_firewalld),

@@ -405,7 +405,7 @@ impl Doorkeeper {
         let event = match heard {
             Heard::Fresh => return,
             // Costs whoever sends it nothing, so it is told as a detail only.
-            Heard::Stranger(why @ Stranger::NoCard, who) => {
+            Heard::Stranger(why @ Stranger::Unknown, who) => {
                 return self.trace(Event::Stranger { source, why, who }, now);
             }
             Heard::Stranger(why, who) => Event::Stranger { source, why, who },

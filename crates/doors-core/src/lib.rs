@@ -20,6 +20,7 @@
 //! | [`freshness`]  | a signed request   | a [`Fresh`](freshness::Fresh) one, once            |
 //! | [`access`]     | a knock            | a [`Grant`](access::Grant); strangers cannot make one |
 //! | [`doors`]      | a grant            | who is in, and until when                          |
+//! | [`doorbell`]   | a datagram         | in whose name it was made, before keys are used    |
 //! | [`reception`]  | datagrams of clients | what they ask, what the disk must hold, receipts |
 //! | [`throttle`]   | an event           | whether it is told at once or only counted         |
 //! | [`doorkeeper`] | packets, time      | all of it, as one state machine                    |
@@ -34,6 +35,7 @@ pub mod access;
 pub mod challenge;
 pub mod client;
 pub mod door;
+pub mod doorbell;
 pub mod doorkeeper;
 pub mod doors;
 pub mod freshness;

@@ -50,3 +50,10 @@ pub const GRANTS_PER_CLIENT: usize = 256;
 
 /// A client waits this long for its receipt if the firewall does not say that the door is open.
 pub const PATIENCE_WITH_FIREWALL: Duration = Duration::from_secs(3);
+
+/// Datagrams in the name of one client that are opened with keys in one go. Whoever knows the card and a
+/// client's public key can make them, and each costs a tenth of a millisecond.
+pub const OPENINGS_AT_ONCE: u32 = 256;
+
+/// After this long, one more: so this costs at most a twentieth of a processor for each client.
+pub const OPENING_EVERY: Duration = Duration::from_millis(2);

@@ -1,8 +1,8 @@
 //! Talks with clients that have a key: what was asked, and what is answered, and when.
 //!
 //! ```text
-//!   datagram ─► tag ─► HPKE ─► client ─► signature ─► expired? network? ─► fresh? ─► Record ─► disk
-//!               └──────── silence for everybody else ────────────────┘       │          │
+//!   datagram ─► hint, tag ─► budget ─► HPKE ─► signature ─► expired? network? ─► fresh? ─► Record ─► disk
+//!               └──────── silence for everybody else ──────────────────┘         │          │
 //!                                                                            └ Stale    ▼
 //!   receipt ◄── Reply ◄──────────────────────── firewall ◄── grant ◄── policy ◄── recorded
 //! ```
@@ -19,7 +19,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use doors_spa::{
     KNOCK,
-    gateway::{Gateway, Proven},
+    gateway::Proven,
     identity::ClientId,
     receipt::{Answer, Receipt, ReceiptKey, ToldDoor},
 };
@@ -28,6 +28,7 @@ use crate::{
     challenge::RunKey,
     client::{Client, Clients, Who},
     door::Admission,
+    doorbell::{Doorbell, Lasting},
     freshness::{Fresh, Freshness, Record, Unfresh},
     limits::{PATIENCE_WITH_FIREWALL, WAITING_PER_CLIENT},
     packet::{Packet, WayBack},
@@ -42,7 +43,7 @@ pub struct Audience {
     /// Who has a key.
     pub clients: Clients,
     /// The gateway's keys, each with the date of its end, if it has one.
-    pub gateways: Vec<(Arc<Gateway>, Option<Wall>)>,
+    pub gateways: Vec<Lasting>,
     /// How far a client's clock may be from ours.
     pub window: Duration,
 }
@@ -50,10 +51,12 @@ pub struct Audience {
 /// Why a datagram is nobody's. A value, never an error, and never answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stranger {
-    /// Made without the card, or for another gateway, or changed on its way.
-    NoCard,
-    /// Made with the card, and whoever it claims to be from has no key here, or has not signed it.
-    NoKey,
+    /// Made without the card, or in the name of nobody who has a key here, or changed on its way.
+    Unknown,
+    /// Made with the card in the name of a client that has not signed it.
+    Forged,
+    /// More is made in the name of this client than it could send.
+    Flood,
     /// It was accepted before.
     Replayed,
     /// The client's time is over.
@@ -116,6 +119,7 @@ struct Promise {
 #[derive(Debug)]
 pub struct Reception {
     audience: Audience,
+    doorbell: Doorbell,
     freshness: Freshness,
     key: RunKey,
     salts: u64,
@@ -131,6 +135,7 @@ impl Reception {
     pub fn new(key: RunKey, freshness: Freshness) -> Self {
         Self {
             audience: Audience::default(),
+            doorbell: Doorbell::default(),
             freshness,
             key,
             salts: 0,
@@ -144,6 +149,7 @@ impl Reception {
     /// Listens to these from here on.
     pub fn listen_to(&mut self, audience: Audience) {
         self.freshness.set_window(audience.window);
+        self.doorbell = Doorbell::new(&audience.gateways, &audience.clients);
         self.audience = audience;
     }
 
@@ -167,18 +173,20 @@ impl Reception {
         if packet.port != self.audience.port || packet.payload.len() != KNOCK || !packet.is_answerable() {
             return None;
         }
-        let Some(unproven) = self.open(packet.payload, wall) else {
-            return Some(Heard::Stranger(Stranger::NoCard, None));
+        let Ok(datagram) = packet.payload.try_into() else { return None };
+        let Some((gateway, id, tagged)) = self.doorbell.recognise(datagram, wall) else {
+            return Some(Heard::Stranger(Stranger::Unknown, None));
         };
-        let Ok(unproven) = unproven else {
-            return Some(Heard::Stranger(Stranger::NoKey, None));
-        };
-        let id = unproven.claimed();
+        let gateway = Arc::clone(gateway);
         let Some(client) = self.audience.clients.get(id) else {
-            return Some(Heard::Stranger(Stranger::NoKey, None));
+            return Some(Heard::Stranger(Stranger::Unknown, None));
         };
-        let Some(proven) = unproven.prove(&client.key) else {
-            return Some(Heard::Stranger(Stranger::NoKey, None));
+        if !self.doorbell.spend(id, now) {
+            return Some(Heard::Stranger(Stranger::Flood, Some(client.who.clone())));
+        }
+        let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
+        let Some(proven) = proven else {
+            return Some(Heard::Stranger(Stranger::Forged, Some(client.who.clone())));
         };
         let who = client.who.clone();
         let restricted = match client {
@@ -270,14 +278,6 @@ impl Reception {
         self.salts = self.salts.wrapping_add(1);
         let bytes = reply.key.seal(&reply.receipt, self.key.salt(self.salts));
         Some(Outgoing { way: reply.way, bytes })
-    }
-
-    /// Opens a datagram with the key that fits. `None` if it was made without any of our cards.
-    fn open(&self, datagram: &[u8], wall: Wall) -> Option<Result<doors_spa::gateway::Unproven, ()>> {
-        let alive = |until: &Option<Wall>| until.is_none_or(|until| wall < until);
-        let keys = self.audience.gateways.iter().filter(|(_, until)| alive(until));
-        let fitting = keys.map(|(gateway, _)| gateway).find(|gateway| gateway.check_tag(datagram).is_ok())?;
-        Some(fitting.open(datagram).map_err(drop))
     }
 
     fn admit(

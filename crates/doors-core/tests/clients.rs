@@ -468,7 +468,8 @@ fn a_client_fills_its_own_share_and_nobody_elses() {
         request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap())));
         let answer = scene.ask(SOURCE, &request, PHONE).unwrap().answer;
         refused += usize::from(answer == Answer::TooMany);
-        scene.wall += 1;
+        scene.now = scene.now.after(Duration::from_millis(2));
+        scene.wall += 2;
     }
     assert_eq!(refused, 5);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);

@@ -11,7 +11,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "time",
     "limits",
     "packet",
@@ -24,6 +24,7 @@ const ORDER: [&str; 15] = [
     "freshness",
     "access",
     "doors",
+    "doorbell",
     "reception",
     "throttle",
     "doorkeeper",

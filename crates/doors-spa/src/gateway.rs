@@ -11,11 +11,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::{
     KNOCK,
     card::{BadCard, Card, from_text, to_text},
-    identity::ClientKey,
+    identity::{ClientId, ClientKey},
     receipt::ReceiptKey,
     request::Request,
     signature,
-    suite::{self, Aead, Kdf, Kem, TAG},
+    suite::{self, Aead, FRONT, HINT, Kdf, Kem, TAG},
 };
 
 /// The secret that a gateway is known by: an X25519 private key and the site secret.
@@ -76,21 +76,56 @@ impl fmt::Debug for GatewayKey {
 /// Why a datagram is no knock. A value, never an error: strangers make these.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoKnock {
-    /// Not [`KNOCK`] bytes.
-    Length,
-    /// The tag was made without the site secret.
-    Tag,
     /// Not sealed for this gateway, or changed on its way.
     Sealed,
     /// The request holds what has no meaning here.
     Request,
 }
 
+/// The first two bytes of the client that a knock claims to be from: good for finding its [`TagKey`].
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Hint([u8; HINT]);
+
+impl Hint {
+    /// The hint at a client.
+    #[must_use]
+    pub fn at(client: ClientId) -> Self {
+        let [c0, c1, ..] = client.0;
+        Self([c0, c1])
+    }
+}
+
+/// Recognises the datagrams of one client, or of somebody who knows the card and this client's public key.
+#[derive(Clone)]
+pub struct TagKey(Zeroizing<[u8; 32]>);
+
+impl TagKey {
+    /// Whether a datagram was made in the name of this client.
+    #[must_use]
+    pub fn fits<'a>(&self, datagram: &'a [u8; KNOCK]) -> Option<Tagged<'a>> {
+        let (hint, rest) = datagram.split_first_chunk::<HINT>()?;
+        let (told, rest) = rest.split_first_chunk::<TAG>()?;
+        let tag = suite::tag(&self.0, *hint, rest);
+        bool::from(told.ct_eq(&tag)).then_some(Tagged(rest))
+    }
+}
+
+impl fmt::Debug for TagKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TagKey(…)")
+    }
+}
+
+/// What is behind the tag of a datagram whose tag is right. Only [`TagKey::fits`] makes one, so nothing is
+/// spent on others.
+#[derive(Clone, Copy, Debug)]
+pub struct Tagged<'a>(&'a [u8]);
+
 /// A gateway key, ready to open knocks.
 pub struct Gateway {
     private: <Kem as hpke::Kem>::PrivateKey,
     site: Zeroizing<[u8; 32]>,
-    tag_key: Zeroizing<[u8; 32]>,
+    hint_key: Zeroizing<[u8; 32]>,
     info: Vec<u8>,
 }
 
@@ -101,34 +136,34 @@ impl Gateway {
         Some(Self {
             private: key.private()?,
             site: Zeroizing::new(key.site),
-            tag_key: suite::tag_key(&key.site),
+            hint_key: suite::hint_key(&key.site),
             info: suite::info(&key.public()),
         })
     }
 
-    /// Whether a datagram was made by somebody who has the card. A stranger's costs nothing more than
-    /// this.
-    ///
-    /// # Errors
-    /// [`NoKnock::Length`] or [`NoKnock::Tag`].
-    pub fn check_tag<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8; KNOCK], NoKnock> {
-        let knock: &[u8; KNOCK] = datagram.try_into().map_err(|_| NoKnock::Length)?;
-        let (told, rest) = knock.split_first_chunk::<TAG>().ok_or(NoKnock::Length)?;
-        match bool::from(told.ct_eq(&suite::tag(&self.tag_key, rest))) {
-            true => Ok(knock),
-            false => Err(NoKnock::Tag),
-        }
+    /// What recognises the datagrams of a client.
+    #[must_use]
+    pub fn tag_key(&self, client: ClientId) -> TagKey {
+        TagKey(suite::tag_key(&self.site, client))
+    }
+
+    /// At whom a datagram hints. A stranger's costs nothing more than this, and one [`TagKey::fits`] for each
+    /// client at whom it happens to hint.
+    #[must_use]
+    pub fn hint(&self, datagram: &[u8; KNOCK]) -> Option<Hint> {
+        let (hint, _) = datagram.split_first_chunk::<HINT>()?;
+        let (_, rest) = datagram.split_first_chunk::<FRONT>()?;
+        let (enc, _) = rest.split_first_chunk::<32>()?;
+        Some(Hint(suite::hint(&self.hint_key, enc, *hint)))
     }
 
     /// Opens a datagram. Whose it is has yet to be proven.
     ///
     /// # Errors
     /// [`NoKnock`] for everything that is not a knock at this gateway.
-    pub fn open(&self, datagram: &[u8]) -> Result<Unproven, NoKnock> {
-        let knock = self.check_tag(datagram)?;
-        let (_, rest) = knock.split_first_chunk::<TAG>().ok_or(NoKnock::Length)?;
-        let (enc, rest) = rest.split_first_chunk::<32>().ok_or(NoKnock::Length)?;
-        let (inner, sealed) = rest.split_first_chunk::<128>().ok_or(NoKnock::Length)?;
+    pub fn open(&self, tagged: Tagged<'_>) -> Result<Unproven, NoKnock> {
+        let (enc, rest) = tagged.0.split_first_chunk::<32>().ok_or(NoKnock::Sealed)?;
+        let (inner, sealed) = rest.split_first_chunk::<128>().ok_or(NoKnock::Sealed)?;
         let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(enc).map_err(|_| NoKnock::Sealed)?;
         let sealed = hpke::aead::AeadTag::<Aead>::from_bytes(sealed).map_err(|_| NoKnock::Sealed)?;
         let psk = hpke::PskBundle::new(&*self.site, suite::PSK_ID).map_err(|_| NoKnock::Sealed)?;
@@ -140,8 +175,8 @@ impl Gateway {
         context
             .open_inout_detached(InOutBuf::from(&mut inner[..]), &[], &sealed)
             .map_err(|_| NoKnock::Sealed)?;
-        let (request, signature) = inner.split_first_chunk::<64>().ok_or(NoKnock::Length)?;
-        let signature: [u8; 64] = signature.try_into().map_err(|_| NoKnock::Length)?;
+        let (request, signature) = inner.split_first_chunk::<64>().ok_or(NoKnock::Sealed)?;
+        let signature: [u8; 64] = signature.try_into().map_err(|_| NoKnock::Sealed)?;
         Ok(Unproven {
             request: Request::decode(request).ok_or(NoKnock::Request)?,
             signed: signature::signed_bytes(&[&self.info, enc, request]),
@@ -167,12 +202,6 @@ pub struct Unproven {
 }
 
 impl Unproven {
-    /// Who it claims to be: only good for finding the key that proves it.
-    #[must_use]
-    pub fn claimed(&self) -> crate::identity::ClientId {
-        self.request.client
-    }
-
     /// Proves that this client has signed; `None` if it has not.
     #[must_use]
     pub fn prove(self, key: &ClientKey) -> Option<Proven> {

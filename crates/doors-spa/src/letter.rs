@@ -1,7 +1,8 @@
 //! How a client seals a knock.
 //!
 //! ```text
-//!   0  16  tag     keyed, over everything behind it
+//!   0   2  hint    at who knocks, masked
+//!   2  14  tag     keyed for the client, over the hint and everything behind
 //!  16  32  enc     the encapsulated key
 //!  48 144  sealed  request (64) and signature (64), with a tag of 16
 //! ```
@@ -10,6 +11,7 @@ use alloc::vec::Vec;
 
 use hpke::{Serializable as _, aead::AeadCtxS, inout::InOutBuf};
 use rand_core::CryptoRng;
+use zeroize::Zeroizing;
 
 use crate::{
     KNOCK,
@@ -17,7 +19,7 @@ use crate::{
     receipt::ReceiptKey,
     request::Request,
     signature,
-    suite::{self, AEAD_TAG, Aead, Kdf, Kem},
+    suite::{self, AEAD_TAG, Aead, HINT, Kdf, Kem},
 };
 
 /// A request on its way into a knock: it lacks the signature.
@@ -26,7 +28,8 @@ pub struct Letter {
     enc: [u8; 32],
     request: [u8; Request::LEN],
     to_sign: Vec<u8>,
-    tag_key: zeroize::Zeroizing<[u8; 32]>,
+    hint: [u8; HINT],
+    tag_key: Zeroizing<[u8; 32]>,
 }
 
 /// A letter could not be sealed.
@@ -51,9 +54,12 @@ impl Letter {
             hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&mode, &recipient, &info, random)
                 .map_err(|_| Unsealed::Card)?;
         let enc: [u8; 32] = encapsulated.to_bytes().into();
+        let client = request.client;
+        let [c0, c1, ..] = client.0;
+        let hint = suite::hint(&suite::hint_key(&card.site), &enc, [c0, c1]);
         let request = request.encode();
         let to_sign = signature::signed_bytes(&[&info, &enc, &request]);
-        Ok(Self { context, enc, request, to_sign, tag_key: suite::tag_key(&card.site) })
+        Ok(Self { context, enc, request, to_sign, hint, tag_key: suite::tag_key(&card.site, client) })
     }
 
     /// What the client's key has to sign, with plain Ed25519 (RFC 8032).
@@ -74,9 +80,9 @@ impl Letter {
         let sealed = self.context.seal_inout_detached(InOutBuf::from(&mut inner[..]), &[]);
         let sealed: [u8; AEAD_TAG] = sealed.map_err(|_| Unsealed::Card)?.to_bytes().into();
         let rest = [&self.enc[..], &inner, &sealed].concat();
-        let tag = suite::tag(&self.tag_key, &rest);
+        let tag = suite::tag(&self.tag_key, self.hint, &rest);
         let mut knock = [0; KNOCK];
-        for (to, from) in knock.iter_mut().zip(tag.iter().chain(&rest)) {
+        for (to, from) in knock.iter_mut().zip(self.hint.iter().chain(&tag).chain(&rest)) {
             *to = *from;
         }
         Ok((knock, ReceiptKey::of_sender(self.context)))

@@ -3,12 +3,13 @@
 //! ```text
 //!   client                                                                gateway
 //!   ──────                                                                ───────
-//!   Request ──► Letter::new ──► to_sign ──► signature                Gateway::open
-//!                   └──────────── seal ◄──────┘                          │  length · tag · HPKE
-//!                                  │      knock, 192 bytes               ▼
-//!                                  └───────────────────────────────► Unproven::prove (the client's key)
-//!                                                                        │  signature
-//!   ReceiptKey::open ◄─────────── receipt, 192 bytes ─────────── Proven::seal_receipt
+//!   Request ──► Letter::new ──► to_sign ──► signature                Gateway::hint, TagKey::fits
+//!                   └──────────── seal ◄──────┘                          ▼ cheap
+//!                                  │      knock, 192 bytes           Gateway::open
+//!                                  └──────────────────────────────►      ▼ HPKE
+//!                                                                    Unproven::prove (the client's key)
+//!                                                                        ▼ signature
+//!   ReceiptKey::open ◄─────────── receipt, 192 bytes ──────────────── ReceiptKey::seal
 //! ```
 //!
 //! This crate is `no_std`: it has no clock, no socket, no file and no randomness of its own. It never

@@ -5,16 +5,24 @@ use alloc::vec::Vec;
 
 use blake2::{
     Blake2sMac,
-    digest::{KeyInit as _, Mac as _, consts::U16, consts::U32},
+    digest::{
+        KeyInit as _, Mac as _,
+        consts::{U2, U14, U32},
+    },
 };
 use zeroize::Zeroizing;
+
+use crate::identity::ClientId;
 
 pub(crate) type Kem = hpke::kem::X25519HkdfSha256;
 pub(crate) type Kdf = hpke::kdf::HkdfSha256;
 pub(crate) type Aead = hpke::aead::ChaCha20Poly1305;
 
-/// Where the knock's fields end: its tag, and the encapsulated key behind it.
-pub(crate) const TAG: usize = 16;
+/// The lengths of the two fields in front: the hint at who knocks, and the tag.
+pub(crate) const HINT: usize = 2;
+pub(crate) const TAG: usize = 14;
+/// Both together.
+pub(crate) const FRONT: usize = HINT + TAG;
 /// The sealed part's own tag.
 pub(crate) const AEAD_TAG: usize = 16;
 
@@ -22,7 +30,8 @@ pub(crate) const AEAD_TAG: usize = 16;
 const PURPOSE: &[u8] = b"port-knocking-doors spa/1";
 /// The pre-shared key's identity, which HPKE wants to have.
 pub(crate) const PSK_ID: &[u8] = b"port-knocking-doors spa/1 site";
-/// What the key of the tag is derived with.
+/// What the keys of hint and tag are derived with.
+const HINT_KEY: &[u8] = b"port-knocking-doors spa/1 hint";
 const TAG_KEY: &[u8] = b"port-knocking-doors spa/1 tag";
 
 /// `info` of the HPKE context: the purpose, and the gateway's public key.
@@ -30,28 +39,40 @@ pub(crate) fn info(gateway: &[u8; 32]) -> Vec<u8> {
     [PURPOSE, gateway].concat()
 }
 
-/// The key of the tag, from the site secret.
-pub(crate) fn tag_key(site: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(mac::<U32>(site, TAG_KEY).into())
+/// The key of the hints, from the site secret.
+pub(crate) fn hint_key(site: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(mac::<U32>(site, &[HINT_KEY]).into())
 }
 
-/// The tag over everything behind it.
-pub(crate) fn tag(key: &[u8; 32], rest: &[u8]) -> [u8; TAG] {
-    mac::<U16>(key, rest).into()
+/// The key of one client's tags, from the site secret.
+pub(crate) fn tag_key(site: &[u8; 32], client: ClientId) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(mac::<U32>(site, &[TAG_KEY, &client.0]).into())
+}
+
+/// The hint at a client in a knock with this encapsulated key; or the other way round, the first bytes of
+/// the client that a hint is at.
+pub(crate) fn hint(key: &[u8; 32], enc: &[u8; 32], [c0, c1]: [u8; HINT]) -> [u8; HINT] {
+    let [m0, m1]: [u8; HINT] = mac::<U2>(key, &[enc]).into();
+    [c0 ^ m0, c1 ^ m1]
+}
+
+/// The tag over hint and everything behind it.
+pub(crate) fn tag(key: &[u8; 32], hint: [u8; HINT], rest: &[u8]) -> [u8; TAG] {
+    mac::<U14>(key, &[&hint, rest]).into()
 }
 
 /// The key of one receipt, from what the HPKE context exports.
 pub(crate) fn receipt_key(exported: &[u8; 32], salt: &[u8; 16]) -> [u8; 32] {
-    mac::<U32>(exported, salt).into()
+    mac::<U32>(exported, &[salt]).into()
 }
 
-fn mac<N>(key: &[u8; 32], bytes: &[u8]) -> blake2::digest::array::Array<u8, N>
+fn mac<N>(key: &[u8; 32], parts: &[&[u8]]) -> blake2::digest::array::Array<u8, N>
 where
     N: blake2::digest::array::ArraySize
         + blake2::digest::typenum::IsLessOrEqual<U32, Output = blake2::digest::typenum::True>,
 {
     let mut mac = Blake2sMac::<N>::new(key.into());
-    mac.update(bytes);
+    parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes()
 }
 
@@ -130,14 +151,15 @@ mod tests {
         assert_eq!(export[..], exported);
     }
 
-    /// RFC 7693 has no keyed vector for BLAKE2s; this one is of Python's `hashlib.blake2s(b"abc",
-    /// key=bytes(range(32)), digest_size=16)`.
+    /// RFC 7693 has no keyed vector for BLAKE2s; these are of Python's `hashlib.blake2s`, with `key =
+    /// bytes(range(32))`.
     #[test]
-    fn the_tag_is_blake2s_with_a_key() {
+    fn hint_and_tag_are_blake2s_with_a_key() {
         let key: Vec<u8> = (0..32).collect();
-        assert_eq!(
-            tag(key[..].try_into().unwrap(), b"abc").to_vec(),
-            hex("61ba5f165c194692e09d12520cc4c74a")
-        );
+        let key: &[u8; 32] = key[..].try_into().unwrap();
+        assert_eq!(tag(key, [1, 2], b"abc").to_vec(), hex("45fdc443933ed40cfdef02d9870f"));
+        let there = hint(key, &[0; 32], [0xaa, 0xbb]);
+        assert_eq!(there.to_vec(), hex("96b2"));
+        assert_eq!(hint(key, &[0; 32], there), [0xaa, 0xbb]);
     }
 }

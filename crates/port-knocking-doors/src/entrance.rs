@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use doors_core::{
     challenge::RunKey,
+    doorbell::Lasting,
     doorkeeper::Doorkeeper,
     freshness::Freshness,
     reception::{Audience, Reception},
@@ -113,9 +114,6 @@ impl Entrance {
         }
     }
 }
-
-/// A key, and the date of its end, if it has one.
-type Lasting = (Arc<Gateway>, Option<Wall>);
 
 /// The gateway's keys, ready to open knocks.
 fn gateways(access: &KeyAccess) -> Result<Vec<Lasting>, EntranceError> {

@@ -125,7 +125,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
         Event::Refused { who, source, why } => {
             warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
         }
-        Event::Stranger { source, why: why @ Stranger::NoCard, .. } => {
+        Event::Stranger { source, why: why @ Stranger::Unknown, .. } => {
             debug!(%source, "not answered: {source}: {}", stranger(*why));
         }
         Event::Stranger { source, why, who } => {
@@ -167,8 +167,11 @@ fn refusal(why: Answer) -> &'static str {
 
 fn stranger(why: Stranger) -> &'static str {
     match why {
-        Stranger::NoCard => "a datagram that was not made with this gateway's card",
-        Stranger::NoKey => "a knock with the right card, and no client here has signed it",
+        Stranger::Unknown => {
+            "a datagram of the right length, with another card or in the name of no client here"
+        }
+        Stranger::Forged => "a knock in the name of a client that has not signed it",
+        Stranger::Flood => "more knocks in the name of a client than it can send; the rest are not looked at",
         Stranger::Replayed => "a knock that was seen before",
         Stranger::Expired => "the client's time is over",
         Stranger::Network => "the client may not come from there",

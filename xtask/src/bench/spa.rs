@@ -5,6 +5,7 @@ use std::{
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -105,21 +106,70 @@ pub(super) fn cost_per_datagram(program: &Path) -> Result<(), Failure> {
     let daemon = place.start(&network)?;
     let stranger = Device::new(2);
     let untagged: Vec<[u8; KNOCK]> = (0..100).map(|_| random()).collect();
+    let nobodys: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, &stranger)).collect();
     let unsigned: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, &device)).collect();
-    for (what, datagrams, count) in
-        [("without the tag", &untagged, 400_000), ("with the tag, unsigned", &unsigned, 20_000)]
-    {
+    for (what, datagrams, count, pause) in [
+        ("without the tag (made at random)", &untagged, 400_000, 5),
+        ("with the card, and nobody's public key", &nobodys, 400_000, 5),
+        ("tagged for a client, and unsigned", &unsigned, 1_500, 1_000),
+        ("the same, faster than a client may", &unsigned, 400_000, 5),
+    ] {
         let before = processor_time(&daemon)?;
-        network.client.enter(|| send_paced(datagrams, count))?;
-        // Whatever still waits is worked on.
-        thread::sleep(Duration::from_millis(500));
+        network.client.enter(|| send_paced(datagrams, count, Duration::from_millis(pause)))?;
+        // Whatever still waits is worked on, and the client may knock again.
+        thread::sleep(Duration::from_secs(1));
         print_cost(what, processor_time(&daemon)? - before, count);
     }
-    let valid: Vec<[u8; KNOCK]> = (0..2000).map(|_| device.knock(&place.card, &device)).collect();
+    let valid: Vec<[u8; KNOCK]> = (0..1000).map(|_| device.knock(&place.card, &device)).collect();
     let before = processor_time(&daemon)?;
     let answered = network.client.enter(|| send_and_hear(&valid))?;
     print_cost("valid, with disk, firewall and receipt", processor_time(&daemon)? - before, answered);
     println!("  receipts: {answered} of {}", valid.len());
+    Ok(())
+}
+
+/// Ten clients knock while somebody with the card sends as fast as this machine can.
+pub(super) fn crowd_of_card_holders(program: &Path) -> Result<(), Failure> {
+    println!(
+        "\nTen knocks of a client, one try each, while somebody with the card floods, for six seconds each"
+    );
+    for (what, own_name) in [("in the name of nobody here", true), ("in the name of another client", false)] {
+        let network = Network::new()?;
+        let (device, other, stranger) = (Device::new(1), Device::new(2), Device::new(3));
+        let place = Place::with_clients(&network, program, &[&device.line(), &other.line()])?;
+        let daemon = place.start(&network)?;
+        let claimed = if own_name { &stranger } else { &other };
+        let datagrams: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, claimed)).collect();
+        let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+        let begun = Instant::now();
+        let answered = thread::scope(|scope| {
+            scope.spawn(|| {
+                network
+                    .client
+                    .enter(|| -> Result<(), Failure> {
+                        let socket = socket()?;
+                        for datagram in datagrams.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed))
+                        {
+                            if socket.send_to(datagram, (SERVER, PORT)).is_ok() {
+                                sent.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                        Ok(())
+                    })
+                    .ok()
+            });
+            let mut answered = 0;
+            for _ in 0..10 {
+                thread::sleep(Duration::from_millis(550));
+                let knock = device.knock(&place.card, &device);
+                answered += network.client.enter(|| send_and_hear(&[knock])).unwrap_or(0);
+            }
+            stop.store(true, Ordering::Relaxed);
+            answered
+        });
+        let rate = sent.load(Ordering::Relaxed).checked_div(begun.elapsed().as_secs()).unwrap_or(0);
+        println!("  {what}: {answered} of 10 answered, at {rate}/s; {}", super::cost(&daemon)?);
+    }
     Ok(())
 }
 
@@ -134,8 +184,8 @@ pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
     let daemon = place.start(&network)?;
     let good = device.knock(&place.card, &device);
     network.client.enter(|| send_and_hear(&[good]))?;
-    network.on_server("nft", &["flush", "set", "inet", "port_knocking_doors", "ssh4"])?;
-    thread::sleep(Duration::from_secs(1));
+    let close = device.close(&place.card);
+    network.client.enter(|| send_and_hear(&[close]))?;
     let before = network.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "ssh4"])?;
     let mut hostile: Vec<Vec<u8>> = Vec::new();
     hostile.extend((0..KNOCK * 8).map(|bit| {
@@ -183,12 +233,23 @@ struct Place {
 
 impl Place {
     fn new(network: &Network, program: &Path, key: &str) -> Result<Self, Failure> {
+        Self::with_clients(network, program, &[key])
+    }
+
+    fn with_clients(network: &Network, program: &Path, keys: &[&str]) -> Result<Self, Failure> {
+        let clients: String = (1..)
+            .zip(keys)
+            .map(|(number, key)| {
+                format!(
+                    "[[clients]]\nname = \"bench-{number}\"\nkey = \"{}\"\ndoors = [\"ssh\"]\n",
+                    key.trim()
+                )
+            })
+            .collect();
         let directory = network.directory.path().display();
         let conf = network.write(&format!(
             "firewall = \"nftables\"\nrefuse = \"reject\"\ngateway_key = \"{directory}/key\"\nstate_dir = \
-             \"{directory}/state\"\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 300\n[[clients]]\nname = \
-             \"bench\"\nkey = \"{}\"\ndoors = [\"ssh\"]\n",
-            key.trim()
+             \"{directory}/state\"\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 300\n{clients}"
         ))?;
         let gateway = |command: &str| -> Result<String, Failure> {
             let output = bare(program).args(["gateway", command, "--conf"]).arg(&conf).output()?;
@@ -257,9 +318,17 @@ impl Device {
 
     /// A knock that this device has signed in the name of another.
     fn knock(&self, card: &Card, claimed: &Self) -> [u8; KNOCK] {
+        self.ask(card, claimed, Operation::Open { door: DoorId::of("ssh"), wanted: 0 })
+    }
+
+    fn close(&self, card: &Card) -> [u8; KNOCK] {
+        self.ask(card, self, Operation::Close { door: DoorId::of("ssh") })
+    }
+
+    fn ask(&self, card: &Card, claimed: &Self, operation: Operation) -> [u8; KNOCK] {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let request = Request {
-            operation: Operation::Open { door: DoorId::of("ssh"), wanted: 0 },
+            operation,
             time: u64::try_from(time.as_millis()).unwrap_or(0),
             nonce: random(),
             client: claimed.client().map(|key| key.id()).unwrap_or(doors_spa::identity::ClientId([0; 8])),
@@ -285,14 +354,15 @@ fn socket() -> Result<UdpSocket, Failure> {
 }
 
 /// Sends so many, and not faster than they can be taken, so that none is lost on the way.
-fn send_paced(datagrams: &[[u8; KNOCK]], count: usize) -> Result<(), Failure> {
+fn send_paced(datagrams: &[[u8; KNOCK]], count: usize, pause: Duration) -> Result<(), Failure> {
     let socket = socket()?;
     for (number, datagram) in datagrams.iter().cycle().take(count).enumerate() {
         // The kernel tells once that nobody listens there.
         let sent = || socket.send_to(datagram, (SERVER, PORT));
         sent().or_else(|_| sent())?;
-        if number % 500 == 499 {
-            thread::sleep(Duration::from_millis(if count > 100_000 { 5 } else { 60 }));
+        // No more than fit into a client's budget, or into the ring.
+        if number % 250 == 249 {
+            thread::sleep(pause / 2);
         }
     }
     Ok(())
@@ -308,6 +378,8 @@ fn send_and_hear(datagrams: &[[u8; KNOCK]]) -> Result<usize, Failure> {
         sent().or_else(|_| sent())?;
         let mut buffer = [0; 512];
         let begun = Instant::now();
+        // Not faster than a client may.
+        thread::sleep(Duration::from_millis(2));
         while begun.elapsed() < Duration::from_secs(1) {
             if socket.recv(&mut buffer).is_ok() {
                 heard = heard.saturating_add(1);

@@ -52,13 +52,19 @@ impl Scene {
         }
     }
 
+    fn client(&self) -> ClientKey {
+        ClientKey::new(self.signer.verifying_key().as_bytes()).unwrap()
+    }
+
     fn request(&self, number: usize) -> Request {
         *self.unseal(number).0
     }
 
     fn unseal(&self, number: usize) -> (Box<Request>, ReceiptKey) {
-        let client = ClientKey::new(self.signer.verifying_key().as_bytes()).unwrap();
-        let unproven = Gateway::new(&self.key).unwrap().open(&self.sent[number].1).unwrap();
+        let client = self.client();
+        let gateway = Gateway::new(&self.key).unwrap();
+        let tagged = gateway.tag_key(client.id()).fits(&self.sent[number].1).unwrap();
+        let unproven = gateway.open(tagged).unwrap();
         let (request, key) = unproven.prove(&client).unwrap().into_parts();
         (Box::new(request), key)
     }
@@ -124,7 +130,7 @@ fn forged_datagrams_change_nothing() {
         assert_eq!(scene.exchange.heard(wrong, ms(20)), Heard::Nothing);
     }
     let other = Scene { sent: scene.sent.clone(), ..Scene::new() };
-    assert!(Gateway::new(&other.key).unwrap().open(&other.sent[0].1).is_err());
+    assert!(Gateway::new(&other.key).unwrap().tag_key(other.client().id()).fits(&other.sent[0].1).is_none());
     assert!(matches!(scene.run(ms(20), ms(20)), Next::Wait(wait) if wait == ms(280)));
     assert_eq!(scene.exchange.heard(&right, ms(21)), Heard::Answer);
 }

@@ -149,7 +149,7 @@ fn strangers_are_not_answered_and_open_nothing() {
         assert!(house.is_silent(CLIENT[0], &bytes), "{what}");
     }
     assert!(house.grants("ssh").is_empty());
-    house.hear("no client here has signed it");
+    house.hear("in the name of a client that has not signed it");
     // The knock itself was good.
     assert!(!house.is_silent(CLIENT[0], &good));
     assert!(house.is_open(CLIENT[0]));

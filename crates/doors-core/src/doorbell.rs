@@ -1,0 +1,107 @@
+//! Tells datagrams that may be a client's from all others, before anything is spent on them.
+//!
+//! A stranger without the card, and somebody with the card who does not know the public key of any client
+//! here, costs one short hash. Somebody who knows both costs an opening with keys; so each client has a
+//! budget for those, and only the client whose key is known can be crowded out.
+
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
+use core::time::Duration;
+
+use doors_spa::{
+    KNOCK,
+    gateway::{Gateway, Hint, TagKey, Tagged},
+    identity::ClientId,
+};
+
+use crate::{
+    client::Clients,
+    limits::{OPENING_EVERY, OPENINGS_AT_ONCE},
+    time::{Moment, Wall},
+};
+
+/// A gateway's key, and the date of its end, if it has one.
+pub type Lasting = (Arc<Gateway>, Option<Wall>);
+
+/// What recognises clients.
+#[derive(Debug, Default)]
+pub struct Doorbell {
+    gateways: Vec<Known>,
+    budgets: BTreeMap<ClientId, Budget>,
+}
+
+/// The clients at one gateway key, by what hints at them.
+#[derive(Debug)]
+struct Known {
+    gateway: Arc<Gateway>,
+    until: Option<Wall>,
+    clients: BTreeMap<Hint, Vec<(ClientId, TagKey)>>,
+}
+
+/// Openings that are paid for, as the moment at which the last of them is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Budget {
+    paid_until: Moment,
+}
+
+impl Doorbell {
+    /// Recognises these clients at these gateway keys.
+    #[must_use]
+    pub fn new(gateways: &[Lasting], clients: &Clients) -> Self {
+        let known = |(gateway, until): &Lasting| {
+            let mut by_hint: BTreeMap<Hint, Vec<(ClientId, TagKey)>> = BTreeMap::new();
+            for client in clients.iter().map(|client| client.key.id()) {
+                by_hint.entry(Hint::at(client)).or_default().push((client, gateway.tag_key(client)));
+            }
+            Known { gateway: Arc::clone(gateway), until: *until, clients: by_hint }
+        };
+        Self { gateways: gateways.iter().map(known).collect(), budgets: BTreeMap::new() }
+    }
+
+    /// In whose name a datagram was made, and at which key; `None` for nobody's.
+    #[must_use]
+    pub fn recognise<'a>(
+        &self,
+        datagram: &'a [u8; KNOCK],
+        wall: Wall,
+    ) -> Option<(&Arc<Gateway>, ClientId, Tagged<'a>)> {
+        self.gateways.iter().filter(|known| known.until.is_none_or(|until| wall < until)).find_map(|known| {
+            let candidates = known.clients.get(&known.gateway.hint(datagram)?)?;
+            let fits = |(client, key): &(ClientId, TagKey)| Some((*client, key.fits(datagram)?));
+            let (client, tagged) = candidates.iter().find_map(fits)?;
+            Some((&known.gateway, client, tagged))
+        })
+    }
+
+    /// Whether one more datagram in the name of this client may be opened.
+    pub fn spend(&mut self, client: ClientId, now: Moment) -> bool {
+        let budget = self.budgets.entry(client).or_default();
+        let from = budget.paid_until.max(now);
+        let all = OPENING_EVERY.saturating_mul(OPENINGS_AT_ONCE);
+        let affordable = from.remaining(now).saturating_add(OPENING_EVERY) <= all;
+        if affordable {
+            budget.paid_until = from.after(OPENING_EVERY);
+        }
+        affordable
+    }
+}
+
+const _: () =
+    assert!(OPENING_EVERY.as_nanos() > 0 && OPENING_EVERY.as_nanos() < Duration::from_secs(1).as_nanos());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_refilled_by_time_and_each_client_has_its_own() {
+        let mut bell = Doorbell::default();
+        let now = Moment::new(Duration::from_secs(100));
+        let (one, other) = (ClientId([1; 8]), ClientId([2; 8]));
+        let spent = (0..10_000).filter(|_| bell.spend(one, now)).count();
+        assert_eq!(spent, OPENINGS_AT_ONCE as usize);
+        assert!(bell.spend(other, now));
+        let later = now.after(OPENING_EVERY);
+        assert!(bell.spend(one, later));
+        assert!(!bell.spend(one, later));
+    }
+}
