@@ -15,7 +15,7 @@ use crate::{
     limits,
     packet::{Link, WayBack, is_a_clients},
     sequences::{Conflict, Place, Sequences, Step},
-    time::Moment,
+    time::{Moment, Wall},
 };
 
 /// Permission for one address to use one door for a while.
@@ -195,6 +195,7 @@ impl Access {
         door: DoorId,
         wanted: Duration,
         way: WayBack,
+        wall: Wall,
     ) -> Result<Grant, Refusal> {
         let door = self.door_of(client, door).ok_or(Refusal::NotAllowed)?;
         let source = match fresh.request.address {
@@ -209,7 +210,8 @@ impl Access {
         Ok(Grant {
             admission: Admission { door: door.name.clone(), source },
             link: way.link,
-            open_for: wanted.min(longest(door, client)),
+            // No grant outlives its client.
+            open_for: wanted.min(longest(door, client)).min(client.time_left(wall)),
             by: Some(client.who.clone()),
             once: door.once,
         })

@@ -55,6 +55,12 @@ impl Client {
         self.from.is_empty() || self.from.iter().any(|network| network.contains(&address))
     }
 
+    /// How long its key is still worth something.
+    #[must_use]
+    pub fn time_left(&self, wall: Wall) -> Duration {
+        self.until.map_or(Duration::MAX, |until| Duration::from_millis(until.0.saturating_sub(wall.0)))
+    }
+
     /// Whether its time is over.
     #[must_use]
     pub fn has_expired(&self, wall: Wall) -> bool {

@@ -4,7 +4,11 @@
 //! here, costs one short hash. Somebody who knows both costs an opening with keys; so each client has a
 //! budget for those, and only the client whose key is known can be crowded out.
 
-use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
 use core::time::Duration;
 
 use doors_spa::{
@@ -15,7 +19,7 @@ use doors_spa::{
 
 use crate::{
     client::Clients,
-    limits::{OPENING_EVERY, OPENINGS_AT_ONCE},
+    limits::{COPIES_KNOWN, OPENING_EVERY, OPENINGS_AT_ONCE},
     time::{Moment, Wall},
 };
 
@@ -27,7 +31,19 @@ pub type Lasting = (Arc<Gateway>, Option<Wall>);
 pub struct Doorbell {
     gateways: Vec<Known>,
     budgets: BTreeMap<ClientId, Budget>,
+    copied: Copied,
 }
+
+/// The beginnings of the latest datagrams in the name of a client. Nobody makes the same bytes twice but
+/// whoever copies them, and copying takes no card.
+#[derive(Debug, Default)]
+struct Copied {
+    known: BTreeSet<Front>,
+    in_order: VecDeque<Front>,
+}
+
+/// Hint and tag.
+type Front = [u8; 16];
 
 /// The clients at one gateway key, by what hints at them.
 #[derive(Debug)]
@@ -54,7 +70,29 @@ impl Doorbell {
             }
             Known { gateway: Arc::clone(gateway), until: *until, clients: by_hint }
         };
-        Self { gateways: gateways.iter().map(known).collect(), budgets: BTreeMap::new() }
+        Self { gateways: gateways.iter().map(known).collect(), ..Self::default() }
+    }
+
+    /// The same, for other gateway keys and clients; what was copied is still known.
+    #[must_use]
+    pub fn with(self, gateways: &[Lasting], clients: &Clients) -> Self {
+        Self { budgets: self.budgets, copied: self.copied, ..Self::new(gateways, clients) }
+    }
+
+    /// Whether these very bytes were not there before. To be asked of what was recognised only.
+    pub fn is_new(&mut self, datagram: &[u8; KNOCK]) -> bool {
+        let Some(front) = datagram.first_chunk::<16>().copied() else { return false };
+        let Copied { known, in_order } = &mut self.copied;
+        let new = known.insert(front);
+        if new {
+            in_order.push_back(front);
+        }
+        if in_order.len() > COPIES_KNOWN
+            && let Some(oldest) = in_order.pop_front()
+        {
+            known.remove(&oldest);
+        }
+        new
     }
 
     /// In whose name a datagram was made, and at which key; `None` for nobody's.
@@ -63,12 +101,12 @@ impl Doorbell {
         &self,
         datagram: &'a [u8; KNOCK],
         wall: Wall,
-    ) -> Option<(&Arc<Gateway>, ClientId, Tagged<'a>)> {
+    ) -> Option<(Arc<Gateway>, ClientId, Tagged<'a>)> {
         self.gateways.iter().filter(|known| known.until.is_none_or(|until| wall < until)).find_map(|known| {
             let candidates = known.clients.get(&known.gateway.hint(datagram)?)?;
             let fits = |(client, key): &(ClientId, TagKey)| Some((*client, key.fits(datagram)?));
             let (client, tagged) = candidates.iter().find_map(fits)?;
-            Some((&known.gateway, client, tagged))
+            Some((Arc::clone(&known.gateway), client, tagged))
         })
     }
 

@@ -54,8 +54,13 @@ impl Change {
 /// What the firewall has to say.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
-    /// The latest [`Change`] of this is true.
+    /// The latest [`Change::Open`] for this is true.
     Done {
+        /// Which door for whom.
+        admission: Admission,
+    },
+    /// The latest [`Change::Close`] for this is true.
+    Closed {
         /// Which door for whom.
         admission: Admission,
     },
@@ -249,11 +254,11 @@ impl Doorkeeper {
         match report {
             Report::Done { admission } => {
                 let (news, running) = (self.doors.confirm(&admission), self.doors.get(&admission).cloned());
-                let left = running.as_ref().map(|running| seconds(running.until.remaining(now)));
-                if let Some(reception) = &mut self.reception {
-                    reception.keep_promises(&admission, left);
-                }
                 let (Some(news), Some(Running { until, by, .. })) = (news, running) else { return };
+                if let Some(reception) = &mut self.reception {
+                    let left = seconds(until.remaining(now));
+                    reception.keep_promises(&admission, Answer::Granted, left);
+                }
                 self.events.push_back(match news {
                     true => Event::Opened { admission, until, by },
                     false => Event::Extended { admission, until, by },
@@ -265,6 +270,11 @@ impl Doorkeeper {
                     self.events.push_back(Event::Adopted { admission, until });
                 } else {
                     self.changes.push_back(Change::Close { admission });
+                }
+            }
+            Report::Closed { admission } => {
+                if let Some(reception) = &mut self.reception {
+                    reception.keep_promises(&admission, Answer::Closed, 0);
                 }
             }
             Report::Used { admission, until } => {
@@ -319,11 +329,11 @@ impl Doorkeeper {
     }
 
     /// The disk holds the oldest record that was polled; or could not take it, and then nothing happens.
-    pub fn handle_recorded(&mut self, held: bool, now: Moment) {
+    pub fn handle_recorded(&mut self, held: bool, now: Moment, wall: Wall) {
         let Some(reception) = &mut self.reception else { return };
         let Some(waiting) = reception.recorded() else { return };
         match held {
-            true => self.act(&waiting, now),
+            true => self.act(&waiting, now, wall),
             false => self.refuse(&waiting, Answer::NotRecorded, now),
         }
     }
@@ -405,7 +415,7 @@ impl Doorkeeper {
         let event = match heard {
             Heard::Fresh => return,
             // Costs whoever sends it nothing, so it is told as a detail only.
-            Heard::Stranger(why @ Stranger::Unknown, who) => {
+            Heard::Stranger(why @ (Stranger::Unknown | Stranger::Copied), who) => {
                 return self.trace(Event::Stranger { source, why, who }, now);
             }
             Heard::Stranger(why, who) => Event::Stranger { source, why, who },
@@ -416,7 +426,7 @@ impl Doorkeeper {
     }
 
     /// Does what a client asks, who is known, and whose request is fresh and on disk.
-    fn act(&mut self, waiting: &Waiting, now: Moment) {
+    fn act(&mut self, waiting: &Waiting, now: Moment, wall: Wall) {
         self.handle_timeout(now);
         let Some(client) = self.reception.as_ref().and_then(|reception| reception.client(waiting.client))
         else {
@@ -437,7 +447,7 @@ impl Doorkeeper {
             }
             Operation::Open { door, wanted } => {
                 let wanted = Duration::from_secs(wanted.into());
-                match self.access.judge_request(&waiting.fresh, client, door, wanted, waiting.way) {
+                match self.access.judge_request(&waiting.fresh, client, door, wanted, waiting.way, wall) {
                     Ok(grant) => self.open_for(waiting, grant, now),
                     Err(Refusal::Address) => self.refuse(waiting, Answer::Address, now),
                     Err(
@@ -478,10 +488,11 @@ impl Doorkeeper {
         }
     }
 
-    /// Closes a door that the client itself has opened.
+    /// Closes a door that nobody but the client itself has opened, or that was open before this program
+    /// started, so that nobody knows whose it is.
     fn close_for(&mut self, waiting: &Waiting, admission: Admission, who: &Who, now: Moment) {
-        let by = self.doors.get(&admission).map(|running| running.by.clone());
-        if by.as_ref().is_some_and(|by| by.as_ref() != Some(who)) {
+        let anothers = |running: &Running| running.shared || running.by.as_ref().is_some_and(|by| by != who);
+        if self.doors.get(&admission).is_some_and(anothers) {
             return self.refuse(waiting, Answer::NotAllowed, now);
         }
         if self.doors.close(&admission).is_some() {

@@ -1,6 +1,7 @@
 //! Who is in, and until when.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
 
 use crate::{
     access::{Grant, Redeemed},
@@ -20,8 +21,10 @@ pub struct Running {
     pub link: Link,
     /// Whether the firewall has said that it is so.
     pub confirmed: bool,
-    /// Whose key it was; `None` for a sequence, and for a grant from before this program started.
+    /// Whose key it was last; `None` for a sequence, and for a grant from before this program started.
     pub by: Option<Who>,
+    /// Whether others have asked for it, too: then it is nobody's to close.
+    pub shared: bool,
 }
 
 /// What a grant changes.
@@ -46,12 +49,17 @@ impl Doors {
     /// Opens a door, or keeps it open for longer; never for shorter.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let Redeemed { admission, link, open_for, by, once } = grant.redeem();
-        let mut running = Running { until: now.after(open_for), link, confirmed: false, by };
+        let mut running = Running { until: now.after(open_for), link, confirmed: false, by, shared: false };
+        if let Some(old) = self.running.get_mut(&admission) {
+            old.shared |= old.by != running.by;
+            running.shared = old.shared;
+        }
         match self.running.get(&admission) {
             // Whoever has a key may need a new grant at once: the one before may be used up.
             Some(old) if once && running.by.is_some() => {
                 running.confirmed = old.confirmed;
-                running.until = running.until.max(old.until);
+                // Later than the one before in any case, so that news of that one are not taken for this one's.
+                running.until = running.until.max(old.until.after(Duration::from_millis(1)));
             }
             Some(old) if running.until < old.until.after(limits::EXTEND_AFTER) => {
                 return Opening::JustNow(admission);
@@ -68,7 +76,7 @@ impl Doors {
     pub fn adopt(&mut self, admission: Admission, until: Moment) {
         if self.running.len() < limits::GRANTS {
             let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
-            self.insert(admission, Running { until, link, confirmed: true, by: None });
+            self.insert(admission, Running { until, link, confirmed: true, by: None, shared: false });
         }
     }
 

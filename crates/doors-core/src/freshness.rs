@@ -158,6 +158,19 @@ impl Freshness {
         self.window = window;
     }
 
+    /// Watches the date. Gives what has to be on disk if it was set forward after the memory of before was
+    /// lost: knocks from before the start must not come back with it.
+    pub fn watch_the_date(&mut self, now: Moment, wall: Wall) -> Option<Record> {
+        let ahead = ahead(now, wall);
+        if ahead <= self.lost_at?.saturating_add(1000) {
+            return None;
+        }
+        self.lost_at = Some(ahead);
+        let record = Record { client: EVERYBODY, time: self.end_of_window(wall) | FLOOR, nonce: [0; 8] };
+        self.remember(&record);
+        Some(record)
+    }
+
     /// Judges a request that its client has signed. Gives what has to be on disk before anything is done.
     ///
     /// # Errors
@@ -170,7 +183,6 @@ impl Freshness {
         now: Moment,
         wall: Wall,
     ) -> Result<(Fresh, Record), (Unfresh, ReceiptKey)> {
-        self.watch_the_date(now, wall);
         let (request, receipt_key) = proven.into_parts();
         let (client, time, nonce) = (request.client, request.time, request.nonce);
         let by_challenge = request.challenge != [0; 8];
@@ -251,6 +263,9 @@ impl Freshness {
         let is_floor = record.time & FLOOR != 0;
         if is_floor && record.client == EVERYBODY {
             self.floor = self.floor.max(bare(record.time));
+            for memory in self.memories.values_mut() {
+                memory.floor = memory.floor.max(self.floor);
+            }
             return;
         }
         let floor = self.floor;
@@ -260,19 +275,6 @@ impl Freshness {
             _ if is_floor => memory.floor = memory.floor.max(bare(record.time)),
             0 => memory.note_time(record.time, record.nonce),
             _ => memory.note_challenge(record.time, record.nonce),
-        }
-    }
-
-    fn watch_the_date(&mut self, now: Moment, wall: Wall) {
-        let ahead = ahead(now, wall);
-        if let Some(lost_at) = self.lost_at
-            && ahead > lost_at.saturating_add(1000)
-        {
-            self.lost_at = Some(ahead);
-            self.floor = self.floor.max(self.end_of_window(wall));
-            for memory in self.memories.values_mut() {
-                memory.floor = memory.floor.max(self.floor);
-            }
         }
     }
 

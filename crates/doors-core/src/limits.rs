@@ -57,3 +57,7 @@ pub const OPENINGS_AT_ONCE: u32 = 256;
 
 /// After this long, one more: so this costs at most a twentieth of a processor for each client.
 pub const OPENING_EVERY: Duration = Duration::from_millis(2);
+
+/// Datagrams in the name of clients that are known again by their first bytes: half a minute of all that one
+/// client may send. A copy costs a hash and no keys.
+pub const COPIES_KNOWN: usize = 16_384;

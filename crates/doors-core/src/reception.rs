@@ -12,7 +12,6 @@
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
     vec::Vec,
 };
 use core::{net::SocketAddr, time::Duration};
@@ -57,6 +56,8 @@ pub enum Stranger {
     Forged,
     /// More is made in the name of this client than it could send.
     Flood,
+    /// Somebody has sent the very same bytes before.
+    Copied,
     /// It was accepted before.
     Replayed,
     /// The client's time is over.
@@ -124,7 +125,8 @@ pub struct Reception {
     key: RunKey,
     salts: u64,
     to_record: VecDeque<Record>,
-    waiting: VecDeque<Waiting>,
+    /// One for each record that was handed out; `None` for a record that nobody waits for.
+    waiting: VecDeque<Option<Waiting>>,
     promises: BTreeMap<Admission, Vec<Promise>>,
     replies: VecDeque<Reply>,
 }
@@ -149,7 +151,8 @@ impl Reception {
     /// Listens to these from here on.
     pub fn listen_to(&mut self, audience: Audience) {
         self.freshness.set_window(audience.window);
-        self.doorbell = Doorbell::new(&audience.gateways, &audience.clients);
+        let doorbell = core::mem::take(&mut self.doorbell);
+        self.doorbell = doorbell.with(&audience.gateways, &audience.clients);
         self.audience = audience;
     }
 
@@ -177,7 +180,9 @@ impl Reception {
         let Some((gateway, id, tagged)) = self.doorbell.recognise(datagram, wall) else {
             return Some(Heard::Stranger(Stranger::Unknown, None));
         };
-        let gateway = Arc::clone(gateway);
+        if !self.doorbell.is_new(datagram) {
+            return Some(Heard::Stranger(Stranger::Copied, None));
+        }
         let Some(client) = self.audience.clients.get(id) else {
             return Some(Heard::Stranger(Stranger::Unknown, None));
         };
@@ -205,9 +210,9 @@ impl Reception {
         self.to_record.pop_front()
     }
 
-    /// The oldest request that waited for the disk.
+    /// The request that waited for the oldest record, if one did.
     pub fn recorded(&mut self) -> Option<Waiting> {
-        self.waiting.pop_front()
+        self.waiting.pop_front().flatten()
     }
 
     /// The client of a request, if it has not gone in the meantime.
@@ -238,11 +243,10 @@ impl Reception {
     }
 
     /// The firewall has made it true: the door is open for so many seconds more, or it is closed.
-    pub fn keep_promises(&mut self, admission: &Admission, seconds: Option<u32>) {
+    pub fn keep_promises(&mut self, admission: &Admission, kept: Answer, seconds: u32) {
         let Some(promises) = self.promises.get_mut(admission) else { return };
-        let kept = if seconds.is_some() { Answer::Granted } else { Answer::Closed };
         for mut promise in promises.extract_if(.., |promise| promise.reply.receipt.answer == kept) {
-            promise.reply.receipt.seconds = seconds.unwrap_or(0);
+            promise.reply.receipt.seconds = seconds;
             self.replies.push_back(promise.reply);
         }
         if promises.is_empty() {
@@ -292,10 +296,14 @@ impl Reception {
         if self.on_the_way(client) >= WAITING_PER_CLIENT {
             return Heard::Crowded(who);
         }
+        if let Some(record) = self.freshness.watch_the_date(now, wall) {
+            self.to_record.push_back(record);
+            self.waiting.push_back(None);
+        }
         match self.freshness.judge(proven, way.to.ip(), &self.key, now, wall) {
             Ok((fresh, record)) => {
                 self.to_record.push_back(record);
-                self.waiting.push_back(Waiting { client, fresh, way });
+                self.waiting.push_back(Some(Waiting { client, fresh, way }));
                 Heard::Fresh
             }
             Err((Unfresh::Replayed, _)) => Heard::Stranger(Stranger::Replayed, Some(who)),
@@ -311,7 +319,7 @@ impl Reception {
     }
 
     fn on_the_way(&self, client: ClientId) -> usize {
-        let waiting = self.waiting.iter().filter(|waiting| waiting.client == client).count();
+        let waiting = self.waiting.iter().flatten().filter(|waiting| waiting.client == client).count();
         let promised = self.promises.values().flatten().filter(|promise| promise.reply.client == client);
         waiting.saturating_add(promised.count())
     }

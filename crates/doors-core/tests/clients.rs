@@ -213,14 +213,17 @@ impl Scene {
                 if !self.disk_is_full {
                     self.disk.push(record);
                 }
-                self.keeper.handle_recorded(!self.disk_is_full, self.now);
+                self.keeper.handle_recorded(!self.disk_is_full, self.now, Wall(self.wall));
                 worked = true;
             }
             while let Some(change) = self.keeper.poll_change() {
-                let admission = change.admission().clone();
+                let report = match change.clone() {
+                    Change::Open { admission, .. } => Report::Done { admission },
+                    Change::Close { admission } => Report::Closed { admission },
+                };
                 self.changes.push(change);
                 if self.firewall_works {
-                    self.keeper.handle_report(Report::Done { admission }, self.now);
+                    self.keeper.handle_report(report, self.now);
                 }
                 worked = true;
             }
@@ -367,9 +370,11 @@ fn a_knock_counts_once_from_wherever_and_whenever_it_comes_again() {
     for source in [SOURCE, OTHER] {
         assert_eq!(scene.send(source, &sealed.bytes), None);
     }
-    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Replayed, .. })));
+    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
     let mut next = scene.restart();
     assert_eq!(next.send(SOURCE, &sealed.bytes), None);
+    assert!(matches!(next.events().last(), Some(Event::Stranger { why: Stranger::Replayed, .. })));
+    let mut next = next.restart();
     // Long after, when it is forgotten, it is stale; and its challenge is for whoever can read it.
     for _ in 0..limits::KNOCKS_REMEMBERED + 1 {
         next.wait(1);
@@ -527,6 +532,68 @@ fn a_grant_for_one_connection_that_is_used_up_can_be_had_again_at_once() {
     scene.events();
     scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
     assert!(matches!(&scene.events()[..], [Event::Used { by: Some(_), .. }]));
+}
+
+#[test]
+fn what_two_clients_have_opened_is_nobodys_to_close() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+    let mut request = scene.request(open("ssh", 600));
+    request.address = Some(SOURCE.parse().unwrap());
+    assert_eq!(scene.ask(OTHER, &request, PHONE).unwrap().answer, Answer::Granted);
+    for signer in [LAPTOP, PHONE] {
+        let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+        assert_eq!(scene.ask(SOURCE, &close, signer).unwrap().answer, Answer::NotAllowed);
+    }
+    assert!(scene.is_open("ssh", SOURCE));
+    // What was there before the start is closed by whoever may open it.
+    let mut scene = Scene::new();
+    let found =
+        Report::Found { admission: admission("ssh", SOURCE), until: scene.now.after(Duration::from_secs(9)) };
+    scene.keeper.handle_report(found, scene.now);
+    let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);
+}
+
+#[test]
+fn no_grant_outlives_its_client() {
+    let mut scene = Scene::new();
+    let mut audience = audience(&scene.gateway);
+    let mut short = client(LAPTOP);
+    short.until = Some(Wall(START + 7_000));
+    audience.clients = Clients::new([short]);
+    scene.keeper.change_audience(audience);
+    assert_eq!(scene.open("ssh", 0).unwrap().seconds, 7);
+}
+
+#[test]
+fn a_copy_is_silent_and_costs_no_keys_even_of_a_knock_that_was_stale() {
+    let mut scene = Scene::new();
+    let mut request = scene.request(open("ssh", 0));
+    request.time = 0;
+    let sealed = scene.seal(&request, LAPTOP);
+    assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+    for _ in 0..3 * limits::OPENINGS_AT_ONCE {
+        assert_eq!(scene.send(OTHER, &sealed.bytes), None);
+    }
+    // The client's own budget is untouched by copies.
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn a_floor_that_rises_with_the_date_is_on_disk_before_anything_is_done() {
+    let mut before = Scene::new();
+    let request = before.request(open("ssh", 0));
+    let sealed = before.seal(&request, LAPTOP);
+    assert!(before.send(SOURCE, &sealed.bytes).is_some());
+    // The memory is lost, and so is the date; then the date comes back, and somebody knocks.
+    let mut early = Scene::after(None, 0);
+    early.wall = START + 1000;
+    assert_eq!(early.opens("ssh", 0), Answer::Stale);
+    // And after another restart, nothing of before is fresh.
+    let mut next = early.restart();
+    let answer = next.send(OTHER, &sealed.bytes).unwrap();
+    assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
 }
 
 #[test]

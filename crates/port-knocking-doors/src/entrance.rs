@@ -100,10 +100,12 @@ impl Entrance {
     /// Takes what the recorder says.
     pub(crate) fn hear(&self, keeper: &mut Doorkeeper, recorded: Recorded, clock: Clock) {
         match recorded {
-            Recorded::Held(count) => (0..count).for_each(|_| keeper.handle_recorded(true, clock.now())),
+            Recorded::Held(count) => {
+                (0..count).for_each(|_| keeper.handle_recorded(true, clock.now(), clock.wall()))
+            }
             Recorded::Failed(count, why) => {
                 report::not_recorded(&why);
-                (0..count).for_each(|_| keeper.handle_recorded(false, clock.now()));
+                (0..count).for_each(|_| keeper.handle_recorded(false, clock.now(), clock.wall()));
             }
             Recorded::Long => {
                 let records = keeper.reception().map(|reception| reception.freshness().records().collect());

@@ -125,7 +125,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
         Event::Refused { who, source, why } => {
             warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
         }
-        Event::Stranger { source, why: why @ Stranger::Unknown, .. } => {
+        Event::Stranger { source, why: why @ (Stranger::Unknown | Stranger::Copied), .. } => {
             debug!(%source, "not answered: {source}: {}", stranger(*why));
         }
         Event::Stranger { source, why, who } => {
@@ -172,7 +172,7 @@ fn stranger(why: Stranger) -> &'static str {
         }
         Stranger::Forged => "a knock in the name of a client that has not signed it",
         Stranger::Flood => "more knocks in the name of a client than it can send; the rest are not looked at",
-        Stranger::Replayed => "a knock that was seen before",
+        Stranger::Copied | Stranger::Replayed => "a knock that was seen before",
         Stranger::Expired => "the client's time is over",
         Stranger::Network => "the client may not come from there",
     }
@@ -222,6 +222,7 @@ pub(crate) fn stopped(kind: Kind, plan: &Plan) {
 pub(crate) fn news(news: News) -> Option<Report> {
     match news {
         News::Done { admission } => return Some(Report::Done { admission }),
+        News::Closed { admission } => return Some(Report::Closed { admission }),
         News::Found { admission, until } => return Some(Report::Found { admission, until }),
         News::Used { admission, until } => return Some(Report::Used { admission, until }),
         News::Repaired { missing, took } => {

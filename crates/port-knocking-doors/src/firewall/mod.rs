@@ -45,8 +45,13 @@ pub(crate) enum Order {
 /// What the firewall has to say.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The latest order to open or close this door for this source is done.
+    /// The latest order to open this door for this source is done.
     Done {
+        /// Which door for whom.
+        admission: Admission,
+    },
+    /// The latest order to close this door for this source is done.
+    Closed {
         /// Which door for whom.
         admission: Admission,
     },

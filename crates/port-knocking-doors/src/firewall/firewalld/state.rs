@@ -259,7 +259,7 @@ impl State {
         match failure {
             None if closing => {
                 self.closing.remove(&admission);
-                self.tell(News::Done { admission });
+                self.tell(News::Closed { admission });
             }
             None => {
                 // The time of a rule was counted from when we asked, and may be over by now. Once is enough:

@@ -129,7 +129,8 @@ impl Gate {
 
     /// Follows another plan. Grants of doors that are in it go on.
     pub(crate) fn follow(&mut self, plan: Plan) -> Result<(), NetlinkError> {
-        let held = self.held()?;
+        // Without an answer, every grant for one connection counts as used up.
+        let held = self.held().unwrap_or_default();
         self.forget_used(&held, &[]);
         self.plan = plan;
         // If it fails, every check sees a difference, and tries again.
@@ -137,12 +138,14 @@ impl Gate {
         self.replace()
     }
 
-    /// Compares the kernel's table with what it must be, and repairs what is wrong.
-    pub(crate) fn check(&mut self) -> Result<Findings, NetlinkError> {
+    /// Compares the kernel's table with what it must be, and repairs what is wrong. What the kernel has
+    /// `refused` so far is missing, and not used up.
+    pub(crate) fn check(&mut self, refused: &[Admission]) -> Result<Findings, NetlinkError> {
         let table = Snapshot::take(&mut self.socket)?;
         let held = self.held()?;
         let found = self.adopt_unknown(&held)?;
-        let used = self.forget_used(&held, &[]);
+        let refused: Vec<&Admission> = refused.iter().collect();
+        let used = self.forget_used(&held, &refused);
         let mut repaired = self.intact.difference(&table);
         match repaired {
             Some(_) => self.replace()?,

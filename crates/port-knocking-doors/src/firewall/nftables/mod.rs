@@ -176,7 +176,7 @@ impl Worker {
 
     fn check(&mut self) {
         let began = self.clock.now();
-        match self.gate.check() {
+        match self.gate.check(&self.refused) {
             Ok(findings) => {
                 if let Some(missing) = &findings.repaired {
                     let took = self.clock.now().remaining(began);
