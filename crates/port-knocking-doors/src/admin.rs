@@ -37,6 +37,9 @@ pub(crate) enum Gateway {
         /// For how many days the old card still works
         #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=3650))]
         keep: u64,
+        /// Give up the card from before the last rotation, though it still works
+        #[arg(long)]
+        drop_older: bool,
     },
 }
 
@@ -89,6 +92,11 @@ pub(crate) enum AdminError {
     #[error("the card is too long for a QR code")]
     Qr,
     #[error(
+        "the card from before the last rotation still works, and a new rotation would end that: clients that have \
+         not got the newest card would be locked out; to do it all the same: --drop-older"
+    )]
+    OlderCard,
+    #[error(
         "there is no configuration file to put clients into; write one with \
          --set-configuration-file-in-home, or name one with --conf"
     )]
@@ -121,7 +129,7 @@ pub(crate) fn gateway(command: &Gateway, config: &Config) -> Result<String, Admi
             let mut text = format!("written: {}\n", path.display());
             // No knock was ever made for a new key, so a memory without knocks is a whole one. Without any, the
             // daemon would have to doubt the first knocks.
-            if let Err(error) = Journal::open(&config.state_dir) {
+            if let Err(error) = Journal::open(&config.state_dir, &[]) {
                 let _ =
                     writeln!(text, "the daemon will have to make its state itself: {}", in_one_line(&error));
             }
@@ -137,8 +145,12 @@ pub(crate) fn gateway(command: &Gateway, config: &Config) -> Result<String, Admi
             };
             Ok(format!("{drawn}{}\n", *card))
         }
-        Gateway::Rotate { keep } => {
+        Gateway::Rotate { keep, drop_older } => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let older = gateway_key::load(path)?.previous;
+            if !drop_older && older.is_some_and(|(_, until)| until > now.as_secs()) {
+                return Err(AdminError::OlderCard);
+            }
             let keep_for = Duration::from_secs(keep.saturating_mul(24 * 60 * 60));
             gateway_key::rotate(path, &mut random, now.as_secs(), keep_for)?;
             let mut text =

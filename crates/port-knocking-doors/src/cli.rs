@@ -11,6 +11,7 @@ use std::{
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use doorknock::errors::in_one_line;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::{
     admin::{self, AdminError},
@@ -196,6 +197,8 @@ fn run_daemon(settings: &Settings) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(WRONG, &error),
     };
+    // A dump of this process would hold the gateway's key.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     finish(runtime().and_then(|runtime| runtime.block_on(daemon::run(config, || settings.load()))))
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
-    entrance::{Entrance, EntranceError},
+    entrance::Entrance,
     firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report,
@@ -37,9 +37,6 @@ pub enum RunError {
     /// Two doors that cannot be told apart.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// Clients with keys cannot be heard.
-    #[error(transparent)]
-    Entrance(#[from] EntranceError),
     /// The thread that writes down which knocks were seen is gone.
     #[error("the thread that writes down which knocks were seen has ended")]
     RecorderEnded,
@@ -59,13 +56,14 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let clock = Clock::start();
     let mut signals = Signals::new().map_err(RunError::Start)?;
     let mut keeper = Doorkeeper::new(config.rules.clone())?;
-    let mut entrance = Entrance::default();
-    entrance.listen(&mut keeper, config.key_access.as_ref(), clock)?;
     let mut inbox = open_inbox(&config)?;
     let choice = choose(&config).await?;
     report::starting(&config, &choice);
     let mut plan = config.plan.clone();
     let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;
+    // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
+    let mut entrance = Entrance::default();
+    entrance.try_to_listen(&mut keeper, config.key_access.as_ref(), clock);
     let mut kind = choice.kind;
     let mut firewalld_comes = Box::pin(firewalld_comes(choice.clone(), Duration::ZERO));
     let mut may_come = true;
@@ -84,6 +82,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
             report::event(&event, clock.now());
         }
 
+        let retry_at = entrance.retry_at();
         let deadline = keeper.next_deadline().map(|moment| clock.instant(moment));
         tokio::select! {
             biased;
@@ -108,6 +107,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Some(recorded) => entrance.hear(&mut keeper, recorded, clock),
                 None => return Err(RunError::RecorderEnded),
             },
+            () = sleep_until(retry_at) => entrance.retry(&mut keeper, clock),
             new = &mut firewalld_comes, if may_come => {
                 match change_firewall(&mut keeper, &mut firewall, &new, plan.clone(), clock).await {
                     Ok(()) => (kind, may_come) = (new.kind, false),
@@ -191,13 +191,14 @@ impl Taken<'_> {
         let config = reload().inspect_err(|error| report::not_reloaded(error)).ok()?;
         let possible = firewall.can_follow(&config.plan);
         possible.inspect_err(|error| report::not_reloaded(error)).ok()?;
+        let prepared = self.entrance.prepare(config.key_access.as_ref(), clock);
+        let prepared = prepared.inspect_err(|error| report::not_reloaded(error)).ok()?;
         // Nothing is in force that cannot be heard: the ports come before the rules.
         let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
         followed.inspect_err(|error| report::not_reloaded(error)).ok()?;
-        let listening = self.entrance.listen(self.keeper, config.key_access.as_ref(), clock);
-        listening.inspect_err(|error| report::not_reloaded(error)).ok()?;
         let changed = self.keeper.change_rules(config.rules.clone());
         changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
+        self.entrance.apply(self.keeper, prepared);
         for setting in running.needs_restart(&config) {
             report::needs_restart(setting);
         }

@@ -1,18 +1,19 @@
 //! The entrance for clients with keys: the gateway's key, the memory of what was accepted, and the core's
 //! reception, put together from the configuration.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use doors_core::{
     challenge::RunKey,
     doorbell::Lasting,
     doorkeeper::Doorkeeper,
-    freshness::Freshness,
+    freshness::{Freshness, Record},
     reception::{Audience, Reception},
     time::Wall,
 };
 use doors_spa::gateway::{Gateway, GatewayKey};
 use rand_core::TryRng as _;
+use tokio::time::Instant;
 
 use crate::{
     clock::Clock,
@@ -39,24 +40,34 @@ pub enum EntranceError {
     Random(#[source] getrandom::Error),
 }
 
+/// After a failure, the next try comes this much later.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// What runs for clients with keys.
 #[derive(Debug, Default)]
 pub(crate) struct Entrance {
     /// Runs from the first client on, until the end.
     recorder: Option<Recorder>,
+    /// What could not be had so far, and when it is tried again.
+    missing: Option<(KeyAccess, Instant)>,
+}
+
+/// All that can fail has not.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    audience: Audience,
+    first: Option<(Recorder, Reception)>,
 }
 
 impl Entrance {
-    /// Listens to the clients of this configuration from here on. If that cannot be, nothing changes.
-    pub(crate) fn listen(
-        &mut self,
-        keeper: &mut Doorkeeper,
+    /// Gets everything ready that the clients of a configuration need. Nothing changes yet.
+    pub(crate) fn prepare(
+        &self,
         access: Option<&KeyAccess>,
         clock: Clock,
-    ) -> Result<(), EntranceError> {
+    ) -> Result<Prepared, EntranceError> {
         let Some(access) = access else {
-            keeper.change_audience(Audience::default());
-            return Ok(());
+            return Ok(Prepared { audience: Audience::default(), first: None });
         };
         let audience = Audience {
             port: access.port,
@@ -64,21 +75,55 @@ impl Entrance {
             gateways: gateways(access)?,
             window: access.window,
         };
-        if self.recorder.is_none() {
-            let key = run_key()?;
-            let (recorder, found) = Recorder::start(&access.state_dir)?;
-            let (now, wall) = (clock.now(), clock.wall());
-            let freshness = Freshness::new(access.window, found.as_deref(), now, wall);
-            if found.is_none() {
-                report::memory_lost(&access.state_dir);
-                // From here on the time of this start is the floor, over every later restart.
-                recorder.keep(freshness.records().collect());
-            }
-            keeper.receive_clients(Reception::new(key, freshness));
+        let first = match self.recorder {
+            Some(_) => None,
+            None => Some(begin(access, clock)?),
+        };
+        Ok(Prepared { audience, first })
+    }
+
+    /// Listens to these clients from here on.
+    pub(crate) fn apply(&mut self, keeper: &mut Doorkeeper, prepared: Prepared) {
+        if let Some((recorder, reception)) = prepared.first {
+            keeper.receive_clients(reception);
             self.recorder = Some(recorder);
         }
-        keeper.change_audience(audience);
-        Ok(())
+        keeper.change_audience(prepared.audience);
+        if self.missing.take().is_some() {
+            report::clients_heard();
+        }
+    }
+
+    /// Listens to these clients if that can be; else says why not, and tries again later. Whoever knocks a
+    /// sequence is heard in any case, and the doors are guarded.
+    pub(crate) fn try_to_listen(
+        &mut self,
+        keeper: &mut Doorkeeper,
+        access: Option<&KeyAccess>,
+        clock: Clock,
+    ) {
+        match self.prepare(access, clock) {
+            Ok(prepared) => self.apply(keeper, prepared),
+            Err(error) => {
+                if self.missing.is_none() {
+                    report::clients_not_heard(&error);
+                }
+                let again = Instant::now().checked_add(AGAIN);
+                self.missing = access.cloned().zip(again);
+            }
+        }
+    }
+
+    /// When it is time to try again; `None` if nothing is missing.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.missing.as_ref().map(|(_, at)| *at)
+    }
+
+    /// Tries again.
+    pub(crate) fn retry(&mut self, keeper: &mut Doorkeeper, clock: Clock) {
+        if let Some((access, _)) = self.missing.clone() {
+            self.try_to_listen(keeper, Some(&access), clock);
+        }
     }
 
     /// Hands over what has to be on disk.
@@ -115,6 +160,24 @@ impl Entrance {
             }
         }
     }
+}
+
+/// Begins to remember.
+fn begin(access: &KeyAccess, clock: Clock) -> Result<(Recorder, Reception), EntranceError> {
+    let key = run_key()?;
+    let (now, wall) = (clock.now(), clock.wall());
+    // If nothing is remembered, the time of this start is the floor, over every later start.
+    let lost = Freshness::new(access.window, None, now, wall);
+    let first: Vec<Record> = lost.records().collect();
+    let (recorder, found) = Recorder::start(&access.state_dir, &first)?;
+    let freshness = match found {
+        Some(records) => Freshness::new(access.window, Some(&records), now, wall),
+        None => {
+            report::memory_lost(&access.state_dir);
+            lost
+        }
+    };
+    Ok((recorder, Reception::new(key, freshness)))
 }
 
 /// The gateway's keys, ready to open knocks.

@@ -66,21 +66,22 @@ pub struct Loaded {
 }
 
 impl Journal {
-    /// Opens the journal in this directory, and makes both if they are missing.
+    /// Opens the journal in this directory, and makes both if they are missing. A new journal holds `first`
+    /// from its beginning: at no instant is there one that says less.
     ///
     /// # Errors
     /// [`JournalError`] if there is no journal to go on with. Nothing was changed then.
-    pub fn open(directory: &Path) -> Result<(Self, Loaded), JournalError> {
+    pub fn open(directory: &Path, first: &[Record]) -> Result<(Self, Loaded), JournalError> {
         let place = Place::open(directory)?;
         let Some((file, bytes)) = place.read()? else {
-            return Ok((Self::make(place)?, Loaded::default()));
+            return Ok((Self::make(place, first)?, Loaded::default()));
         };
         let path = || place.path(KNOCKS);
         let contents = match record::read(&bytes) {
             Ok(contents) => contents,
             Err(Unreadable::Empty) => {
                 let loaded = Loaded { torn: true, ..Loaded::default() };
-                return Ok((Self::make(place)?, loaded));
+                return Ok((Self::make(place, first)?, loaded));
             }
             Err(Unreadable::NotOurs) => return Err(JournalError::NotOurs { path: path() }),
             Err(Unreadable::Version(version)) => {
@@ -126,8 +127,8 @@ impl Journal {
         self.added > MANY
     }
 
-    fn make(place: Place) -> Result<Self, JournalError> {
-        let log = write(&place, 1, &[])?;
+    fn make(place: Place, first: &[Record]) -> Result<Self, JournalError> {
+        let log = write(&place, 1, first)?;
         let mut journal = Self { place, log, added: 0, renamed: true };
         journal
             .sync_name()

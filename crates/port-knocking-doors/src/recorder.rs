@@ -57,10 +57,13 @@ pub enum RecorderError {
 }
 
 impl Recorder {
-    /// Opens the journal in this directory. Gives what it holds; `None` if it is not there, so that nobody
-    /// knows what was accepted before.
-    pub(crate) fn start(directory: &Path) -> Result<(Self, Option<Vec<Record>>), RecorderError> {
-        let (journal, loaded) = Journal::open(directory)?;
+    /// Opens the journal in this directory. Gives what it holds; `None` if it was not there, so that nobody
+    /// knows what was accepted before. Then it holds `first` from here on.
+    pub(crate) fn start(
+        directory: &Path,
+        first: &[Record],
+    ) -> Result<(Self, Option<Vec<Record>>), RecorderError> {
+        let (journal, loaded) = Journal::open(directory, first)?;
         if loaded.torn {
             tracing::warn!("the last record of {} was torn, and is dropped", directory.display());
         }

@@ -178,6 +178,19 @@ fn stranger(why: Stranger) -> &'static str {
     }
 }
 
+/// Clients with keys cannot be heard for now.
+pub(crate) fn clients_not_heard(why: &dyn Error) {
+    error!(
+        "clients with keys are not heard until this is mended, which is looked at every ten seconds: {}",
+        in_one_line(why)
+    );
+}
+
+/// What was missing is there.
+pub(crate) fn clients_heard() {
+    info!("clients with keys are heard again");
+}
+
 /// It is unknown which knocks were accepted before.
 pub(crate) fn memory_lost(directory: &Path) {
     info!(

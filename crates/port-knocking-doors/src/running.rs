@@ -10,7 +10,7 @@ use std::{
     fs::File,
     io,
     mem::zeroed,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::Path,
     time::{Duration, Instant},
 };
@@ -57,7 +57,13 @@ fn holder(path: &Path, place: Place) -> io::Result<Option<Pid>> {
     // Whether somebody would be in the way of a lock for writing; nothing is locked.
     let lock = ask(&File::open(path)?, libc::F_GETLK, libc::F_WRLCK, place)?;
     let held = i32::from(lock.l_type) != libc::F_UNLCK;
-    Ok(Pid::from_raw(lock.l_pid).filter(|_| held))
+    Ok(Pid::from_raw(lock.l_pid).filter(|pid| held && is_trusted(*pid)))
+}
+
+/// Whether a process is root's, or our own user's: anybody who may read the file can lock it.
+fn is_trusted(pid: Pid) -> bool {
+    let owner = std::fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
+    owner.is_ok_and(|owner| owner == 0 || owner == rustix::process::geteuid().as_raw())
 }
 
 /// One question or order about a lock on one byte.

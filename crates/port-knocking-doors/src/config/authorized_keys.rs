@@ -133,6 +133,9 @@ impl<'a> Line<'a> {
                 let seconds = value.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
                 client.max_open_for = Some(seconds.ok_or_else(|| self.not_this(name, value))?);
             }
+            "from" if !client.from.is_empty() => {
+                return Err(self.wrong("from is there twice; write it once, with commas between".to_owned()));
+            }
             "from" => {
                 let network = |text: &str| {
                     let text = text.trim();
@@ -146,7 +149,8 @@ impl<'a> Line<'a> {
                 })?;
             }
             "expiry-time" => {
-                client.until = Some(expiry(value).ok_or_else(|| self.not_this(name, value))?);
+                let until = expiry(value).ok_or_else(|| self.not_this(name, value))?;
+                client.until = Some(client.until.map_or(until, |other| other.min(until)));
             }
             "name" => return Err(self.not_this(name, value)),
             other if FOR_SSHD.contains(&other) => {}
@@ -198,8 +202,8 @@ fn split_outside_quotes(text: &str, at: char) -> impl Iterator<Item = &str> {
     text.split(split).filter(|part| !part.is_empty())
 }
 
-/// `YYYYMMDD[HHMM[SS]][Z]`. sshd reads it in the machine's time zone if there is no Z; here it is always
-/// UTC, and at its end if it is a day.
+/// `YYYYMMDD[HHMM[SS]][Z]`. A day ends the key at its beginning, as with sshd; without a Z, sshd reads it in
+/// the machine's time zone, and here it is always UTC.
 fn expiry(value: &str) -> Option<Wall> {
     let digits = value.strip_suffix('Z').unwrap_or(value);
     let part = |range: std::ops::Range<usize>| {
@@ -207,7 +211,7 @@ fn expiry(value: &str) -> Option<Wall> {
     };
     let day = format!("{}-{}-{}", part(0..4)?, part(4..6)?, part(6..8)?);
     let text = match digits.len() {
-        8 => day,
+        8 => format!("{day}T00:00:00Z"),
         12 => format!("{day}T{}:{}:00Z", part(8..10)?, part(10..12)?),
         14 => format!("{day}T{}:{}:{}Z", part(8..10)?, part(10..12)?, part(12..14)?),
         _ => return None,
@@ -266,7 +270,7 @@ mod tests {
         assert_eq!(client.max_open_for, Some(Duration::from_secs(600)));
         let networks: Vec<String> = client.from.iter().map(ToString::to_string).collect();
         assert_eq!(networks, ["192.0.2.0/24", "2001:db8::7/128"]);
-        assert_eq!(client.until, Some(Wall(1_798_761_600_000)));
+        assert_eq!(client.until, Some(Wall(1_798_675_200_000)));
     }
 
     #[test]

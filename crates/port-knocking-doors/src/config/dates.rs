@@ -32,7 +32,11 @@ pub(super) fn last_day(until: Wall) -> String {
             let first = days(Date { year, month, day: 1 })?;
             let day = day_of.checked_sub(first).filter(|day| (0..31).contains(day))?;
             let day = u8::try_from(day).ok()?.checked_add(1)?;
-            (days(Date { year, month, day })? == day_of).then_some(Date { year, month, day })
+            (day <= *months(year).get(usize::from(month).checked_sub(1)?)?).then_some(Date {
+                year,
+                month,
+                day,
+            })
         })
     });
     date.map_or_else(String::new, |date| date.to_string())
@@ -45,18 +49,22 @@ fn of_day(time: Time) -> Option<i64> {
 
 /// Days from 1970-01-01 to a day of the Gregorian calendar.
 fn days(date: Date) -> Option<i64> {
-    let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    let year = i64::from(date.year);
-    if year < 1970 {
+    if date.year < 1970 {
         return None;
     }
-    let mut days: i64 = (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum();
-    let february = if is_leap(year) { 29 } else { 28 };
-    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    for length in months.iter().take(usize::from(date.month).checked_sub(1)?) {
-        days = days.checked_add(*length)?;
-    }
+    let whole: i64 = (1970..date.year).map(|year| if is_leap(year) { 366 } else { 365 }).sum();
+    let before = months(date.year).into_iter().take(usize::from(date.month).checked_sub(1)?);
+    let days = before.map(i64::from).fold(whole, i64::saturating_add);
     days.checked_add(i64::from(date.day))?.checked_sub(1)
+}
+
+fn is_leap(year: u16) -> bool {
+    (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
+}
+
+fn months(year: u16) -> [u8; 12] {
+    let february = if is_leap(year) { 29 } else { 28 };
+    [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 }
 
 #[cfg(test)]

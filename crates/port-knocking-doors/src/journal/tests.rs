@@ -76,24 +76,24 @@ fn in_memory(works: usize, leaves: usize) -> Log<Memory> {
 fn what_was_acknowledged_is_loaded_again() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state");
-    let (mut journal, loaded) = Journal::open(&state).unwrap();
+    let (mut journal, loaded) = Journal::open(&state, &[]).unwrap();
     assert_eq!(loaded, Loaded { records: vec![], found: false, torn: false });
     journal.append(&knocks(0..1)).unwrap();
     journal.append(&knocks(1..3000)).unwrap();
     drop(journal);
 
-    let (mut journal, loaded) = Journal::open(&state).unwrap();
+    let (mut journal, loaded) = Journal::open(&state, &[]).unwrap();
     assert_eq!(loaded, Loaded { records: knocks(0..3000), found: true, torn: false });
     journal.append(&knocks(3000..3001)).unwrap();
     drop(journal);
-    assert_eq!(Journal::open(&state).unwrap().1.records, knocks(0..3001));
+    assert_eq!(Journal::open(&state, &[]).unwrap().1.records, knocks(0..3001));
 }
 
 #[test]
 fn only_the_owner_may_read_the_journal() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state");
-    let _journal = Journal::open(&state).unwrap();
+    let _journal = Journal::open(&state, &[]).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&state), 0o700);
     assert_eq!(mode(&state.join(KNOCKS)), 0o600);
@@ -133,7 +133,7 @@ fn a_process_that_is_killed_at_any_instant_leaves_exactly_the_whole_records() {
 fn a_torn_end_is_cut_off_and_written_over() {
     for length in 1..RECORD {
         let place = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(place.path()).unwrap();
+        let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
         journal.append(&knocks(0..3)).unwrap();
         drop(journal);
         let file = place.path().join(KNOCKS);
@@ -141,11 +141,11 @@ fn a_torn_end_is_cut_off_and_written_over() {
         bytes.truncate(record::offset(2) + length);
         fs::write(&file, bytes).unwrap();
 
-        let (mut journal, loaded) = Journal::open(place.path()).unwrap();
+        let (mut journal, loaded) = Journal::open(place.path(), &[]).unwrap();
         assert_eq!(loaded, Loaded { records: knocks(0..2), found: true, torn: true });
         journal.append(&knocks(2..4)).unwrap();
         drop(journal);
-        let (_, loaded) = Journal::open(place.path()).unwrap();
+        let (_, loaded) = Journal::open(place.path(), &[]).unwrap();
         assert_eq!(loaded, Loaded { records: knocks(0..4), found: true, torn: false });
     }
 }
@@ -153,7 +153,7 @@ fn a_torn_end_is_cut_off_and_written_over() {
 #[test]
 fn damage_before_a_later_record_is_never_passed_over() {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path()).unwrap();
+    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
     for number in 0..4 {
         journal.append(&[knock(number)]).unwrap();
     }
@@ -164,7 +164,7 @@ fn damage_before_a_later_record_is_never_passed_over() {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
         fs::write(&file, bytes).unwrap();
-        let error = Journal::open(place.path()).unwrap_err();
+        let error = Journal::open(place.path(), &[]).unwrap_err();
         let expected = match at {
             0..6 => format!("{} is no journal of knocks; move it away", file.display()),
             6..HEADER => format!("{} is damaged at byte 0; move it away", file.display()),
@@ -179,12 +179,12 @@ fn damage_before_a_later_record_is_never_passed_over() {
     let mut bytes = good.clone();
     bytes[record::offset(1)..record::offset(2)].fill(0);
     fs::write(&file, &bytes).unwrap();
-    assert!(matches!(Journal::open(place.path()), Err(JournalError::Damaged { offset: 48, .. })));
+    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Damaged { offset: 48, .. })));
     bytes.copy_from_slice(&good);
     bytes[..HEADER].copy_from_slice(&record::header(2));
     bytes[HEADER..record::offset(AT_ONCE + 1)].fill(1);
     fs::write(&file, &bytes).unwrap();
-    assert!(matches!(Journal::open(place.path()), Err(JournalError::Damaged { offset: 16, .. })));
+    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Damaged { offset: 16, .. })));
 }
 
 #[test]
@@ -199,45 +199,45 @@ fn a_file_of_another_version_is_told_from_damage() {
 #[test]
 fn only_one_process_has_the_journal() {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path()).unwrap();
-    assert!(matches!(Journal::open(place.path()), Err(JournalError::InUse { .. })));
+    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
+    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::InUse { .. })));
     // A new file changes nothing about that.
     journal.compact(&[]).unwrap();
-    assert!(matches!(Journal::open(place.path()), Err(JournalError::InUse { .. })));
+    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::InUse { .. })));
     drop(journal);
-    Journal::open(place.path()).unwrap();
+    Journal::open(place.path(), &[]).unwrap();
 }
 
 #[test]
 fn what_others_could_have_made_is_refused() {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = Journal::open(place.path()).unwrap_err();
+    let error = Journal::open(place.path(), &[]).unwrap_err();
     assert!(error.to_string().contains("(mode 777); try: chmod go-w "), "{error}");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
 
     let elsewhere = place.path().join("elsewhere");
     fs::write(&elsewhere, "mine").unwrap();
     symlink(&elsewhere, place.path().join(KNOCKS)).unwrap();
-    assert!(matches!(Journal::open(place.path()), Err(JournalError::Read { .. })));
+    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Read { .. })));
     fs::remove_file(place.path().join(KNOCKS)).unwrap();
     // What the link would have led to if it had been the file that is made.
     symlink(&elsewhere, place.path().join(NEXT)).unwrap();
-    Journal::open(place.path()).unwrap();
+    Journal::open(place.path(), &[]).unwrap();
     assert_eq!(fs::read(&elsewhere).unwrap(), b"mine");
 
     fs::set_permissions(place.path().join(KNOCKS), fs::Permissions::from_mode(0o660)).unwrap();
-    assert!(matches!(Journal::open(place.path()), Err(JournalError::Writable { mode: 0o660, .. })));
+    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Writable { mode: 0o660, .. })));
     fs::set_permissions(place.path().join(KNOCKS), fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(place.path().join(KNOCKS), Some(4242), None).unwrap();
-    let error = Journal::open(place.path()).unwrap_err();
+    let error = Journal::open(place.path(), &[]).unwrap_err();
     assert!(error.to_string().contains("belongs to another user (4242); try: chown 0 "), "{error}");
 }
 
 #[test]
 fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path()).unwrap();
+    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
     journal.append(&knocks(0..4096)).unwrap();
     assert!(!journal.wants_compaction());
     journal.append(&knocks(4096..4097)).unwrap();
@@ -246,7 +246,7 @@ fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
     assert!(!journal.wants_compaction());
     journal.append(&knocks(4097..4099)).unwrap();
     drop(journal);
-    let (_, loaded) = Journal::open(place.path()).unwrap();
+    let (_, loaded) = Journal::open(place.path(), &[]).unwrap();
     assert_eq!(loaded, Loaded { records: knocks(4000..4099), found: true, torn: false });
     assert!(!place.path().join(NEXT).exists());
 }
@@ -254,13 +254,13 @@ fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
 #[test]
 fn a_compaction_that_is_killed_leaves_the_old_journal() {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path()).unwrap();
+    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
     journal.append(&knocks(0..3)).unwrap();
     drop(journal);
     let next = Log::<Memory>::whole(2, &knocks(2..3));
     for length in [0, 1, HEADER, HEADER + 1, HEADER + RECORD, next.len()] {
         fs::write(place.path().join(NEXT), &next[..length]).unwrap();
-        let (mut journal, loaded) = Journal::open(place.path()).unwrap();
+        let (mut journal, loaded) = Journal::open(place.path(), &[]).unwrap();
         assert_eq!(loaded.records, knocks(0..3));
         assert!(!place.path().join(NEXT).exists());
         journal.compact(&loaded.records).unwrap();
@@ -274,7 +274,7 @@ fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
         let place = crate::lab::private_place().unwrap();
         let (flags, size) = (rustix::mount::MountFlags::NOSUID, c"size=256k,mode=700");
         rustix::mount::mount("tmpfs", &place, "tmpfs", flags, size).unwrap();
-        let (mut journal, _) = Journal::open(&place).unwrap();
+        let (mut journal, _) = Journal::open(&place, &[]).unwrap();
         let ballast = place.join("ballast");
         fs::write(&ballast, vec![1; 128 * 1024]).unwrap();
 
@@ -295,7 +295,7 @@ fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
         fs::remove_file(&ballast).unwrap();
         journal.append(&knocks(count..count + 1)).unwrap();
         drop(journal);
-        let (_, loaded) = Journal::open(&place).unwrap();
+        let (_, loaded) = Journal::open(&place, &[]).unwrap();
         // Of the five thousand, what was written in whole parts stays: refusing more knocks than
         // necessary does no harm.
         assert_eq!(loaded.records[..count as usize], knocks(0..count));
@@ -315,10 +315,10 @@ proptest! {
         prop_assert!(record::read(&bytes).unwrap().records.is_empty());
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join(KNOCKS), &bytes).unwrap();
-        Journal::open(place.path()).unwrap();
+        Journal::open(place.path(), &[]).unwrap();
         bytes[0] = 0;
         fs::write(place.path().join(KNOCKS), &bytes).unwrap();
-        Journal::open(place.path()).unwrap_err();
+        Journal::open(place.path(), &[]).unwrap_err();
     }
 
     #[test]
@@ -371,7 +371,7 @@ proptest! {
 #[ignore = "measures, and proves nothing"]
 fn how_long_an_append_takes() {
     let place = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let (mut journal, _) = Journal::open(place.path()).unwrap();
+    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
     let mut times: Vec<_> = (0..2000)
         .map(|number| {
             let start = std::time::Instant::now();
@@ -386,6 +386,6 @@ fn how_long_an_append_takes() {
     println!("compaction to 4096 records {:?}", start.elapsed());
     drop(journal);
     let start = std::time::Instant::now();
-    Journal::open(place.path()).unwrap();
+    Journal::open(place.path(), &[]).unwrap();
     println!("opening with 4096 records {:?}", start.elapsed());
 }

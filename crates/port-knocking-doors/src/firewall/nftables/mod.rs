@@ -116,7 +116,7 @@ impl Worker {
                     opening.push((admission, Standing { until, link }));
                 }
                 Order::Change(Change::Close { admission }) => match self.gate.close(&admission) {
-                    Ok(()) => self.tell_done([admission]),
+                    Ok(()) => self.tell(News::Closed { admission }),
                     Err(error) => {
                         let what = format!("close the door {} for {}", admission.door, admission.source);
                         self.failed(what, &error);
