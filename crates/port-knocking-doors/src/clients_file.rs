@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The text is parsed only to find the places; what is cut or pasted are whole lines of it. Whether the
-//! result is a good configuration is judged elsewhere, before [`replace`] puts it in the place of the file.
+//! result is a good configuration is judged elsewhere, before [`replace()`] puts it in the place of the file.
 
 mod replace;
 #[cfg(test)]
