@@ -19,6 +19,8 @@ pub struct Question<'a> {
     pub server: &'a str,
     /// The door's name; none for "ask".
     pub door: Option<&'a str>,
+    /// Whether it was to be closed.
+    pub closing: bool,
 }
 
 /// With which code the program ends.
@@ -92,7 +94,7 @@ pub fn line(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
                 }
                 Answer::Closed => format!("{door} closed for {admitted}"),
                 Answer::Told => format!("{} answers", question.server),
-                refused => refusal(refused, receipt, door, now),
+                refused => refusal(refused, receipt, question, now),
             }
         }
         Err(Unanswered::Silence) => format!("{}: {}", outcome.server, Unanswered::Silence),
@@ -107,35 +109,55 @@ pub fn clock_note(outcome: &Outcome) -> Option<String> {
     Some(format!("{}; the server answered a challenge", clock(difference)))
 }
 
-fn refusal(answer: Answer, receipt: &Receipt, door: &str, now: Timestamp) -> String {
+/// A note about an address that was named without being asked for, and that the server does not see.
+#[must_use]
+pub fn address_note(outcome: &Outcome) -> Option<String> {
+    let seen = outcome.result.as_ref().ok()?.receipt.seen.ip();
+    let named = outcome.named.filter(|named| *named != seen)?;
+    Some(format!(
+        "the server sees you as {seen}, and the door is for {named}, from which this machine sends; if you do not \
+         get in: --address {seen}"
+    ))
+}
+
+fn refusal(answer: Answer, receipt: &Receipt, question: Question<'_>, now: Timestamp) -> String {
+    let what = match (question.door, question.closing) {
+        (Some(door), false) => format!("{door} not open"),
+        (Some(door), true) => format!("{door} not closed"),
+        (None, _) => format!("{} does not tell", question.server),
+    };
     match answer {
-        Answer::NotAllowed => format!("not allowed to open: {door}"),
+        Answer::NotAllowed if question.closing => format!(
+            "{what}: it is not for you to close; another client may have opened it, too, and it closes by itself"
+        ),
+        Answer::NotAllowed => format!("not allowed to open: {}", question.door.unwrap_or_default()),
         Answer::Stale => {
             let theirs = i64::try_from(receipt.time).unwrap_or(i64::MAX);
             let difference = theirs.saturating_sub(now.as_millisecond());
             format!(
-                "{}, and the server does not take its answer to the challenge; set the clock",
+                "{what}: {}, and the server does not take the answer to its challenge; set the clock, or try again",
                 clock(difference)
             )
         }
-        Answer::TooMany => {
-            format!("{door} not open: too much is open or on its way at the server; try again later")
-        }
-        Answer::Address => format!("{door} not open: the door wants the address to be named: use --address"),
+        Answer::TooMany => format!("{what}: too much is open or on its way at the server; try again later"),
+        Answer::Address => format!(
+            "{what}: the door wants the address to be named, or this is not one that you may let in: see --address"
+        ),
         Answer::NotRecorded => {
-            format!(
-                "{door} not open: the server cannot write its state; its administrator has to look at the disk"
-            )
+            format!("{what}: the server cannot write its state; its administrator has to look at the disk")
         }
-        Answer::Firewall => format!("{door} not open: the server's firewall did not open the door"),
+        Answer::Firewall => format!("{what}: the server's firewall has not done it; its log says why"),
         Answer::Granted | Answer::Closed | Answer::Told => String::new(),
     }
 }
 
 fn clock(difference: i64) -> String {
     let (amount, way) = (difference.unsigned_abs(), if difference > 0 { "behind" } else { "ahead" });
-    let seconds = amount.checked_div(1000).unwrap_or_default();
-    format!("your clock is {} {way}", span::text(seconds))
+    match amount.checked_div(1000).unwrap_or_default() {
+        // The server has a reason of its own: it was started anew, or does not remember.
+        0 => "the server wanted to be sure that your knock is new".to_owned(),
+        seconds => format!("your clock is {} {way}", span::text(seconds)),
+    }
 }
 
 fn until(now: Timestamp, seconds: u32) -> Timestamp {
@@ -249,7 +271,7 @@ mod tests {
         }
     }
 
-    const QUESTION: Question<'_> = Question { server: "home", door: Some("ssh") };
+    const QUESTION: Question<'_> = Question { server: "home", door: Some("ssh"), closing: false };
 
     #[test]
     fn each_answer_is_told_in_one_line_with_what_to_do() {
@@ -257,11 +279,11 @@ mod tests {
             (Answer::Granted, "ssh open for 203.0.113.7 until "),
             (Answer::Closed, "ssh closed for 203.0.113.7"),
             (Answer::NotAllowed, "not allowed to open: ssh"),
-            (Answer::Stale, "your clock is 4 min behind, "),
+            (Answer::Stale, "ssh not open: your clock is 4 min behind, "),
             (Answer::TooMany, "ssh not open: too much is open"),
-            (Answer::Address, "ssh not open: the door wants the address to be named: use --address"),
+            (Answer::Address, "ssh not open: the door wants the address to be named, or"),
             (Answer::NotRecorded, "ssh not open: the server cannot write its state"),
-            (Answer::Firewall, "ssh not open: the server's firewall did not open the door"),
+            (Answer::Firewall, "ssh not open: the server's firewall has not done it"),
         ] {
             let line = line(&outcome(answer, None), QUESTION, Timestamp::UNIX_EPOCH);
             assert!(line.starts_with(expected) && !line.contains('\n'), "{line}");

@@ -54,7 +54,8 @@ pub(super) fn close(at: &Place, address: Option<IpAddr>, how: &How) -> Result<En
 fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) -> Result<Ending, Failure> {
     let family = family(how.ipv4, how.ipv6);
     let visit = Visit::prepare(&at.server, family, address, how.identity.as_deref(), how.quiet)?;
-    let question = Question { server: visit.name.as_str(), door: Some(&at.door) };
+    let closing = matches!(operation, Operation::Close { .. });
+    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing };
     let mut ending = None;
     let mut printed = Ok(());
     visit.knock(operation, address, |outcome, _| {
@@ -63,6 +64,9 @@ fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) 
         let matters = !matches!(outcome.result, Err(Unanswered::Send(_))) || ending != Some(Ending::Done);
         if matters || how.json {
             printed = tell(outcome, question, how);
+            if this == Ending::Done && address.is_none() && !how.json {
+                telling::address_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
+            }
         }
         ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
         match printed {
@@ -77,7 +81,7 @@ fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) 
 pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
     let family = family(how.ipv4, how.ipv6);
     let visit = Visit::prepare(server, family, None, how.identity.as_deref(), how.quiet)?;
-    let question = Question { server: visit.name.as_str(), door: None };
+    let question = Question { server: visit.name.as_str(), door: None, closing: false };
     let mut first = None;
     let mut ending = None;
     let mut refused = Vec::new();
@@ -137,7 +141,7 @@ fn print_doors(
     if how.json {
         let answered = crate::knocking::Answered { receipt: receipt.clone(), challenged: None };
         let outcome = Outcome { server: address, named: None, result: Ok(answered) };
-        let question = Question { server: server.as_str(), door: None };
+        let question = Question { server: server.as_str(), door: None, closing: false };
         return print(&telling::json(&outcome, question, Timestamp::now()));
     }
     if how.quiet {
@@ -162,7 +166,7 @@ pub(super) fn proxy(
     manner: Manner,
 ) -> Result<Ending, Failure> {
     let visit = Visit::prepare(&at.server, manner.family(), address, identity.as_deref(), false)?;
-    let question = Question { server: visit.name.as_str(), door: Some(&at.door) };
+    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing: false };
     let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
     let mut opened = None;
     let mut ending = None;
@@ -172,6 +176,9 @@ pub(super) fn proxy(
         ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
         if this == Ending::Done {
             telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, false));
+            if address.is_none() {
+                telling::address_note(outcome).into_iter().for_each(|note| remark(&note, false));
+            }
             opened = Some(outcome.server.ip());
             return ControlFlow::Break(());
         }
