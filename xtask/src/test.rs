@@ -9,8 +9,14 @@ use std::{
 use crate::Failure;
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 4] =
-    [("nft", "nftables"), ("firewalld", "firewalld"), ("dbus-daemon", "dbus"), ("setpriv", "util-linux")];
+const NEEDED: [(&str, &str); 6] = [
+    ("nft", "nftables"),
+    ("firewalld", "firewalld"),
+    ("dbus-daemon", "dbus"),
+    ("setpriv", "util-linux"),
+    ("ssh-agent", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+];
 
 /// Runs every check, in the order in which they fail fastest.
 pub(crate) fn run() -> Result<(), Failure> {
