@@ -3,10 +3,12 @@
 //! ```text
 //! cargo xtask test       everything that must be true: format, lints, documents, tests
 //! cargo xtask bench      the figures, beside those of the peers that Debian packages
+//! cargo xtask fuzz       bytes that nobody thought of, for as long as is asked for
 //! cargo xtask generate   writes the files that are made from the sources
 //! ```
 
 mod bench;
+mod fuzz;
 mod generate;
 mod test;
 
@@ -30,6 +32,12 @@ enum Command {
     Test,
     /// Measure, side by side with the peers that Debian packages
     Bench(bench::Options),
+    /// Try bytes that nobody thought of on everything that reads them, also behind the signature
+    Fuzz {
+        /// For so many seconds
+        #[arg(default_value_t = 60)]
+        seconds: u32,
+    },
     /// Write the files that are made from the sources
     Generate {
         /// Write nothing; fail if a file is not current
@@ -42,6 +50,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Test => test::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Generate { check } => generate::run(check),
     };
     match done {

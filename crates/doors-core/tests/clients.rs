@@ -649,6 +649,48 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
 }
 
 proptest! {
+    /// Behind the signature, too: whatever 64 bytes a client signs, it opens its own doors only, for no longer
+    /// than it may, and nothing panics.
+    #[test]
+    fn whatever_a_client_signs_opens_no_more_than_it_may(
+        mut bytes in any::<[u8; 64]>(),
+        shaped in any::<bool>(),
+        operation in 0_u8..5,
+        door in prop_oneof![Just("ssh"), Just("once"), Just("named"), Just("admin"), Just("none")],
+    ) {
+        let mut scene = Scene::new();
+        let laptop = client(LAPTOP);
+        if shaped {
+            [bytes[0], bytes[1], bytes[2], bytes[3]] = [operation, 0, 0, 0];
+            bytes[8..16].copy_from_slice(&scene.wall.to_be_bytes());
+            bytes[24..32].copy_from_slice(&laptop.key.id().0);
+            bytes[32..40].copy_from_slice(&DoorId::of(door).0);
+            bytes[56..].fill(0);
+        }
+        let card = scene.gateway.card();
+        let letter = Letter::of_bytes(&card, laptop.key.id(), bytes, &mut scene.random).unwrap();
+        let signature = SigningKey::from_bytes(&[LAPTOP; 32]).sign(letter.to_sign()).to_bytes();
+        let (knock, key) = letter.seal(&signature).unwrap();
+        if let Some(answer) = scene.send(SOURCE, &knock) {
+            prop_assert!(key.open(&answer).is_some());
+        }
+        for (admission, running) in scene.keeper.doors().iter() {
+            prop_assert!(laptop.doors.contains(&admission.door));
+            prop_assert!(running.until <= scene.now.after(Duration::from_secs(600)));
+        }
+    }
+
+    #[test]
+    fn no_bytes_from_anybody_are_answered_or_change_anything(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400)
+    ) {
+        let mut scene = Scene::new();
+        prop_assert_eq!(scene.send(SOURCE, &bytes), None);
+        prop_assert!(scene.disk.is_empty() && scene.changes.is_empty());
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// Whatever happens to clocks, disk and daemon: no knock ever opens a door twice, and whoever answers a

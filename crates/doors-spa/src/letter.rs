@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     KNOCK,
     card::Card,
+    identity::ClientId,
     receipt::ReceiptKey,
     request::Request,
     signature,
@@ -46,6 +47,19 @@ impl Letter {
     /// # Errors
     /// [`Unsealed`] if the card is no use.
     pub fn new(card: &Card, request: &Request, random: &mut impl CryptoRng) -> Result<Self, Unsealed> {
+        Self::of_bytes(card, request.client, request.encode(), random)
+    }
+
+    /// The same for any 64 bytes in a client's name: what a client with a key could do that means ill.
+    ///
+    /// # Errors
+    /// [`Unsealed`] if the card is no use.
+    pub fn of_bytes(
+        card: &Card,
+        client: ClientId,
+        request: [u8; Request::LEN],
+        random: &mut impl CryptoRng,
+    ) -> Result<Self, Unsealed> {
         let info = suite::info(&card.gateway);
         let recipient = hpke::Deserializable::from_bytes(&card.gateway).map_err(|_| Unsealed::Card)?;
         let psk = hpke::PskBundle::new(&card.site, suite::PSK_ID).map_err(|_| Unsealed::Card)?;
@@ -54,10 +68,8 @@ impl Letter {
             hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&mode, &recipient, &info, random)
                 .map_err(|_| Unsealed::Card)?;
         let enc: [u8; 32] = encapsulated.to_bytes().into();
-        let client = request.client;
         let [c0, c1, ..] = client.0;
         let hint = suite::hint(&suite::hint_key(&card.site), &enc, [c0, c1]);
-        let request = request.encode();
         let to_sign = signature::signed_bytes(&[&info, &enc, &request]);
         Ok(Self { context, enc, request, to_sign, hint, tag_key: suite::tag_key(&card.site, client) })
     }

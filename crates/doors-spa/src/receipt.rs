@@ -148,7 +148,10 @@ impl Receipt {
         bytes
     }
 
-    fn decode(bytes: &[u8; PLAIN]) -> Option<Self> {
+    /// Reads an opened receipt; `None` if it says what is not known here. Only a gateway makes one, and a
+    /// client need not trust it with its memory.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let ([answer, count], rest) = bytes.split_first_chunk()?;
         let (in_all, rest) = rest.split_first_chunk()?;
         let (seconds, rest) = rest.split_first_chunk()?;

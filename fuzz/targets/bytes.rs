@@ -1,0 +1,145 @@
+//! Everything that reads bytes of somebody else. The first byte says which.
+//!
+//! ```text
+//!   0  a datagram, as it comes from the network
+//!   1  64 bytes that a client has signed
+//!   2  what a client takes for a receipt, sealed and not
+//!   3  a card, a public key, a configuration
+//! ```
+#![no_main]
+
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use doors_core::{
+    access::Rules,
+    challenge::RunKey,
+    client::{Client, Clients},
+    door::{Door, DoorName},
+    doorkeeper::Doorkeeper,
+    freshness::Freshness,
+    packet::{Link, Packet},
+    reception::{Audience, Reception},
+    time::{Moment, Wall},
+};
+use doors_spa::{
+    card::Card,
+    gateway::{Gateway, GatewayKey},
+    identity::ClientKey,
+    letter::Letter,
+};
+use ed25519_dalek::{Signer as _, SigningKey};
+use libfuzzer_sys::fuzz_target;
+use port_knocking_doors::config::Config;
+use rand_core::{TryCryptoRng, TryRng};
+
+struct Counting(u8);
+
+impl TryRng for Counting {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(7)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        Ok(7)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        for byte in bytes {
+            self.0 = self.0.wrapping_mul(5).wrapping_add(3);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Counting {}
+
+const WALL: Wall = Wall(1_800_000_000_000);
+
+fn keeper(gateway: &GatewayKey, client: Client) -> Doorkeeper {
+    let door = |name: &str| Door {
+        name: DoorName::new(name).unwrap(),
+        sequence: None,
+        open_for: Duration::from_secs(30),
+        max_open_for: Duration::from_secs(600),
+        once: name == "once",
+        require_address: false,
+    };
+    let rules = Rules {
+        doors: vec![door("ssh"), door("once"), door("admin")],
+        quiet_after_wrong: Duration::from_secs(5),
+        forget_after: Duration::from_secs(30),
+    };
+    let mut keeper = Doorkeeper::new(rules).unwrap();
+    let window = Duration::from_secs(60);
+    let mut reception =
+        Reception::new(RunKey([9; 32]), Freshness::new(window, Some(&[]), Moment::default(), WALL));
+    reception.listen_to(Audience {
+        port: doors_spa::PORT,
+        clients: Clients::new([client]),
+        gateways: vec![(Arc::new(Gateway::new(gateway).unwrap()), None)],
+        window,
+    });
+    keeper.receive_clients(reception);
+    keeper
+}
+
+fn send(keeper: &mut Doorkeeper, payload: &[u8]) -> bool {
+    let address = IpAddr::from([192, 0, 2, 7]);
+    let packet = Packet {
+        source: address,
+        source_port: 40000,
+        destination: IpAddr::from([192, 0, 2, 1]),
+        port: doors_spa::PORT,
+        link: Link(1),
+        payload,
+    };
+    let now = Moment::new(Duration::from_secs(1));
+    keeper.handle_packet(&packet, now, WALL);
+    while keeper.poll_record().is_some() {
+        keeper.handle_recorded(true, now, WALL);
+    }
+    while keeper.poll_event().is_some() {}
+    keeper.poll_receipt(now, WALL).is_some()
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((which, bytes)) = data.split_first() else { return };
+    let gateway = GatewayKey::generate(&mut Counting(1));
+    let signer = SigningKey::from_bytes(&[3; 32]);
+    let key = ClientKey::new(signer.verifying_key().as_bytes()).unwrap();
+    let id = key.id();
+    let doors = ["ssh", "once"].map(|name| DoorName::new(name).unwrap());
+    let mut keeper = keeper(&gateway, Client::new("laptop", key, doors.into()));
+    let letter = |bytes| Letter::of_bytes(&gateway.card(), id, bytes, &mut Counting(2)).unwrap();
+    match which % 4 {
+        0 => {
+            assert!(!send(&mut keeper, bytes), "nobody without a key is answered");
+            assert_eq!(keeper.poll_change(), None);
+        }
+        1 => {
+            let Ok(request) = bytes.try_into() else { return };
+            let letter = letter(request);
+            let signature = signer.sign(letter.to_sign()).to_bytes();
+            let (knock, _) = letter.seal(&signature).unwrap();
+            send(&mut keeper, &knock);
+            while let Some(change) = keeper.poll_change() {
+                assert_ne!(change.admission().door.as_str(), "admin");
+            }
+        }
+        2 => {
+            let (_, receipt_key) = letter([0; 64]).seal(&[0; 64]).unwrap();
+            assert_eq!(receipt_key.open(bytes), None);
+            let _ = doors_spa::receipt::Receipt::decode(bytes);
+        }
+        _ => {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            let _ = text.parse::<Card>();
+            let _ = text.parse::<GatewayKey>();
+            let _ = ClientKey::from_openssh(text);
+            let _ = Config::parse(Path::new("fuzz"), text);
+        }
+    }
+});
