@@ -17,6 +17,22 @@ pub struct Who {
     pub fingerprint: Arc<str>,
 }
 
+impl Who {
+    /// As a remark beside a grant in the firewall.
+    #[must_use]
+    pub fn remark(&self) -> String {
+        [&*self.name, " ", &*self.fingerprint].concat()
+    }
+
+    /// Out of such a remark; `None` if it is another.
+    #[must_use]
+    pub fn from_remark(remark: &str) -> Option<Self> {
+        let (name, fingerprint) = remark.split_once(' ')?;
+        let ours = !name.is_empty() && fingerprint.starts_with("SHA256:") && fingerprint.is_ascii();
+        ours.then(|| Self { name: Arc::from(name), fingerprint: Arc::from(fingerprint) })
+    }
+}
+
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.fingerprint)

@@ -33,6 +33,8 @@ pub enum Change {
         link: Link,
         /// When it closes.
         until: Moment,
+        /// Whose key it was; `None` if it was a sequence.
+        by: Option<Who>,
     },
     /// Close the door now.
     Close {
@@ -70,6 +72,8 @@ pub enum Report {
         admission: Admission,
         /// When the firewall closes it.
         until: Moment,
+        /// Whose key it was, if the firewall knows.
+        by: Option<Who>,
     },
     /// A grant for one connection is used up.
     Used {
@@ -109,6 +113,8 @@ pub enum Event {
         admission: Admission,
         /// When it closes.
         until: Moment,
+        /// Whose key it was, if the firewall knows.
+        by: Option<Who>,
     },
     /// The door has closed.
     Closed {
@@ -264,10 +270,10 @@ impl Doorkeeper {
                     false => Event::Extended { admission, until, by },
                 });
             }
-            Report::Found { admission, until } => {
+            Report::Found { admission, until, by } => {
                 if self.door_exists(&admission) {
-                    self.doors.adopt(admission.clone(), until);
-                    self.events.push_back(Event::Adopted { admission, until });
+                    self.doors.adopt(admission.clone(), until, by.clone());
+                    self.events.push_back(Event::Adopted { admission, until, by });
                 } else {
                     self.changes.push_back(Change::Close { admission });
                 }
@@ -346,6 +352,7 @@ impl Doorkeeper {
                 admission: admission.clone(),
                 link: running.link,
                 until: running.until,
+                by: running.by.clone(),
             });
         }
     }
@@ -514,7 +521,8 @@ impl Doorkeeper {
 
     fn changed(&mut self, admission: Admission, running: &Running) {
         self.events.push_back(Event::Granted(admission.clone()));
-        self.changes.push_back(Change::Open { admission, link: running.link, until: running.until });
+        let Running { until, link, by, .. } = running.clone();
+        self.changes.push_back(Change::Open { admission, link, until, by });
     }
 
     /// Tells something that somebody else can cause as often as they like.

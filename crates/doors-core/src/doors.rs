@@ -21,7 +21,8 @@ pub struct Running {
     pub link: Link,
     /// Whether the firewall has said that it is so.
     pub confirmed: bool,
-    /// Whose key it was last; `None` for a sequence, and for a grant from before this program started.
+    /// Whose key it was last; `None` for a sequence, and for one from before this program started of which
+    /// nobody knows.
     pub by: Option<Who>,
     /// Whether others have asked for it, too: then it is nobody's to close.
     pub shared: bool,
@@ -73,10 +74,10 @@ impl Doors {
     }
 
     /// Takes over a grant that the firewall already holds, from before this program started.
-    pub fn adopt(&mut self, admission: Admission, until: Moment) {
+    pub fn adopt(&mut self, admission: Admission, until: Moment, by: Option<Who>) {
         if self.running.len() < limits::GRANTS {
             let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
-            self.insert(admission, Running { until, link, confirmed: true, by: None, shared: false });
+            self.insert(admission, Running { until, link, confirmed: true, by, shared: false });
         }
     }
 

@@ -276,9 +276,9 @@ fn a_request_opens_its_door_and_says_for_how_long() {
     let receipt = scene.open("ssh", 0).unwrap();
     assert_eq!((receipt.answer, receipt.seconds, receipt.time), (Answer::Granted, 30, START));
     let until = scene.now.after(Duration::from_secs(30));
-    let opened = Change::Open { admission: admission("ssh", SOURCE), link: Link(3), until };
-    assert_eq!(scene.changes, [opened]);
     let by = Some(client(LAPTOP).who);
+    let opened = Change::Open { admission: admission("ssh", SOURCE), link: Link(3), until, by: by.clone() };
+    assert_eq!(scene.changes, [opened]);
     let admission = admission("ssh", SOURCE);
     assert_eq!(
         scene.events(),
@@ -548,8 +548,11 @@ fn what_two_clients_have_opened_is_nobodys_to_close() {
     assert!(scene.is_open("ssh", SOURCE));
     // What was there before the start is closed by whoever may open it.
     let mut scene = Scene::new();
-    let found =
-        Report::Found { admission: admission("ssh", SOURCE), until: scene.now.after(Duration::from_secs(9)) };
+    let found = Report::Found {
+        admission: admission("ssh", SOURCE),
+        until: scene.now.after(Duration::from_secs(9)),
+        by: None,
+    };
     scene.keeper.handle_report(found, scene.now);
     let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
     assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);

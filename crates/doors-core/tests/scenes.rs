@@ -110,7 +110,7 @@ fn admission(door: &str, source: &str) -> Admission {
 }
 
 fn open(door: &str, source: &str, until: u64) -> Change {
-    Change::Open { admission: admission(door, source), link: Link(3), until: at(until) }
+    Change::Open { admission: admission(door, source), link: Link(3), until: at(until), by: None }
 }
 
 #[test]
@@ -274,8 +274,8 @@ fn a_door_that_the_firewall_never_opened_is_never_called_open() {
 fn a_door_found_open_is_taken_over_with_its_time() {
     let mut scene = Scene::new();
     let found = admission("ssh", CLIENT);
-    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7) }, at(0));
-    assert_eq!(scene.events(), [Event::Adopted { admission: found.clone(), until: at(7) }]);
+    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
+    assert_eq!(scene.events(), [Event::Adopted { admission: found.clone(), until: at(7), by: None }]);
     assert_eq!(scene.changes(), []);
     scene.at(7);
     assert_eq!(scene.events(), [Event::Closed { admission: found, by: None }]);
@@ -285,7 +285,7 @@ fn a_door_found_open_is_taken_over_with_its_time() {
 fn what_is_found_open_and_is_no_door_is_closed() {
     let mut scene = Scene::new();
     let found = admission("gone", CLIENT);
-    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7) }, at(0));
+    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
     assert_eq!(scene.changes(), [Change::Close { admission: found }]);
     assert_eq!(scene.keeper.doors().iter().count(), 0);
 }

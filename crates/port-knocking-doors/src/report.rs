@@ -89,9 +89,12 @@ pub(crate) fn event(event: &Event, now: Moment) {
                 "extended: door {door} for {source}, for {left} from now{by}"
             );
         }
-        Event::Adopted { admission: Admission { door, source }, until } => {
-            let left = seconds(until.remaining(now));
-            info!(%door, %source, "found open: door {door} for {source}, for {left} more");
+        Event::Adopted { admission: Admission { door, source }, until, by } => {
+            let (left, by) = (seconds(until.remaining(now)), By(by));
+            info!(
+                %door, %source, client = by.name(),
+                "found open: door {door} for {source}, for {left} more{by}"
+            );
         }
         Event::Closed { admission: Admission { door, source }, by } => {
             let by = By(by);
@@ -236,7 +239,7 @@ pub(crate) fn news(news: News) -> Option<Report> {
     match news {
         News::Done { admission } => return Some(Report::Done { admission }),
         News::Closed { admission } => return Some(Report::Closed { admission }),
-        News::Found { admission, until } => return Some(Report::Found { admission, until }),
+        News::Found { admission, until, by } => return Some(Report::Found { admission, until, by }),
         News::Used { admission, until } => return Some(Report::Used { admission, until }),
         News::Repaired { missing, took } => {
             let millis = took.as_secs_f64() * 1000.0;

@@ -3,18 +3,21 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use doors_core::{
+    client::Who,
     door::{Admission, DoorName},
     packet::Link,
     time::Moment,
 };
 
 /// One grant that runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Standing {
     /// When the door closes.
     pub(crate) until: Moment,
     /// The interface on which the knocks came.
     pub(crate) link: Link,
+    /// Whose key it was; `None` for a sequence, or if nobody knows.
+    pub(crate) by: Option<Who>,
 }
 
 /// The grants that the firewall was told of and that still run. The core bounds their number.
@@ -46,14 +49,14 @@ impl Ledger {
 
     /// The grant for this door and source, if it runs at `now`.
     pub(crate) fn get(&self, admission: &Admission, now: Moment) -> Option<Standing> {
-        self.standing.get(admission).copied().filter(|standing| standing.until > now)
+        self.standing.get(admission).cloned().filter(|standing| standing.until > now)
     }
 
     /// The grants that run at `now`, with the time that is left.
-    pub(crate) fn running(&self, now: Moment) -> impl Iterator<Item = (&Admission, Standing, Duration)> {
+    pub(crate) fn running(&self, now: Moment) -> impl Iterator<Item = (&Admission, &Standing, Duration)> {
         self.standing
             .iter()
-            .map(move |(admission, standing)| (admission, *standing, standing.until.remaining(now)))
+            .map(move |(admission, standing)| (admission, standing, standing.until.remaining(now)))
             .filter(|(_, _, left)| !left.is_zero())
     }
 }

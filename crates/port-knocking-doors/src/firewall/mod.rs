@@ -17,6 +17,7 @@ pub mod plan;
 use std::{io, thread, time::Duration};
 
 use doors_core::{
+    client::Who,
     door::{Admission, DoorName},
     doorkeeper::Change,
     limits,
@@ -61,6 +62,8 @@ pub(crate) enum News {
         admission: Admission,
         /// When the door closes.
         until: Moment,
+        /// Whose key it was, if the firewall knows.
+        by: Option<Who>,
     },
     /// A grant for one connection is used up.
     Used {

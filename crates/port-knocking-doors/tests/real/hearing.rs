@@ -268,8 +268,10 @@ fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
                 }
             });
             house.knock(&crowd(u8::try_from(round).unwrap() + 1), &SEQUENCE);
+            // What waits is bounded, and a busy machine may be slow to take it: one client after the other.
+            let so_far = usize::try_from(round).unwrap() + 1;
+            house.until("the client is in", |house| house.grants("default").len() == so_far);
         }
-        house.until("all clients are in", |house| house.grants("default").len() == 20);
         assert!(resident(&mut house) < before + 2048, "the table took memory without bound");
         let wrong = house.daemon().lines().iter().filter(|line| line.contains("wrong")).count();
         assert!((1..=25).contains(&wrong), "{wrong} lines");

@@ -170,6 +170,10 @@ fn a_replay_is_not_answered_and_opens_nothing() {
         for source in [CLIENT[0], STRANGER[0]] {
             assert!(house.is_silent(source, &sealed.bytes), "replayed from {source} after a restart");
         }
+        // Whose it is stands beside the grant in the kernel.
+        let who = format!("laptop ({})", device.client().fingerprint());
+        assert!(house.hear("found open: door ssh").ends_with(&format!("by {who}")));
+        assert!(house.table().contains(&format!("comment \"laptop {}\"", device.client().fingerprint())));
     }
     assert_eq!(house.grants("ssh").len(), 1);
     // Another gateway of the same clients, with another card.

@@ -74,9 +74,9 @@ impl State {
     /// Takes an order.
     pub(super) fn note(&mut self, order: Order) {
         match order {
-            Order::Change(Change::Open { admission, link, until }) => {
+            Order::Change(Change::Open { admission, link, until, by }) => {
                 self.closing.remove(&admission);
-                self.ledger.note(admission.clone(), Standing { until, link });
+                self.ledger.note(admission.clone(), Standing { until, link, by });
                 self.jobs.add_fresh(admission);
             }
             Order::Change(Change::Close { admission }) => {
@@ -237,7 +237,7 @@ impl State {
             source: admission.source,
             wanted: if standing.is_some() { self.rules(admission) } else { Vec::new() },
             zone: self.plan.zone.clone(),
-            link: standing.map(|standing| standing.link).unwrap_or_default(),
+            link: standing.as_ref().map(|standing| standing.link).unwrap_or_default(),
             until: standing.map_or(now, |standing| standing.until),
             closing: self.closing.get(admission).cloned(),
             slowest: Duration::ZERO,

@@ -121,6 +121,9 @@ pub(super) mod element {
     pub(in super::super) const FLAGS: u16 = 3;
     pub(in super::super) const TIMEOUT: u16 = 4;
     pub(in super::super) const EXPIRATION: u16 = 5;
+    /// What `nft` shows as `comment`: of libnftnl's own shape, a type (0), a length, and the text with a zero
+    /// behind it.
+    pub(in super::super) const USER_DATA: u16 = 6;
     pub(in super::super) const KEY_END: u16 = 10;
     /// `NFT_SET_ELEM_INTERVAL_END`.
     pub(in super::super) const FLAG_INTERVAL_END: u32 = 1;

@@ -7,8 +7,12 @@ use doors_core::limits;
 use super::abi::{self, chain, data, element, expression, message, register, rule, set, table};
 use crate::netlink::message::{APPEND, CREATE, EXCLUSIVE, Writer};
 
-/// Elements in one message: an attribute holds at most 64 KiB, an element takes under 64 bytes.
-const ELEMENTS_IN_A_MESSAGE: usize = 500;
+/// Elements in one message: an attribute holds at most 64 KiB, an element with its remark takes under 200
+/// bytes.
+const ELEMENTS_IN_A_MESSAGE: usize = 300;
+
+/// The longest remark that `nft` takes back, without the zero behind it (`NFTNL_UDATA_COMMENT_MAXLEN`).
+const LONGEST_REMARK: usize = 127;
 
 /// A transaction that is being written. All of it is about one table.
 #[derive(Debug)]
@@ -45,8 +49,8 @@ pub(super) enum Use {
 /// One element of a set.
 #[derive(Clone, Debug)]
 pub(super) enum Element {
-    /// An address, and how long it stays.
-    Grant(Vec<u8>, Duration),
+    /// An address, how long it stays, and a remark for whoever lists the set.
+    Grant(Vec<u8>, Duration, Option<String>),
     /// An address, to delete it.
     Key(Vec<u8>),
     /// Where a range begins.
@@ -228,9 +232,14 @@ impl Element {
             writer.nest(kind, |nest| nest.put(data::VALUE, key));
         };
         match self {
-            Self::Grant(key, time) => {
+            Self::Grant(key, time, remark) => {
                 value(writer, element::KEY, key);
                 writer.put(element::TIMEOUT, &millis(*time).to_be_bytes());
+                let fits = remark.as_ref().filter(|remark| remark.len() <= LONGEST_REMARK);
+                if let Some(remark) = fits {
+                    let length = u8::try_from(remark.len().saturating_add(1)).unwrap_or(0);
+                    writer.put(element::USER_DATA, &[&[0, length], remark.as_bytes(), &[0]].concat());
+                }
             }
             Self::Key(key) | Self::RangeStart(key) => value(writer, element::KEY, key),
             Self::RangeEnd(key) => {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use doorknock::errors::in_one_line;
-use doors_core::{door::Admission, packet::Link, time::Moment};
+use doors_core::{client::Who, door::Admission, packet::Link, time::Moment};
 
 use super::{
     batch::Batch,
@@ -69,7 +69,7 @@ pub(crate) struct Findings {
     /// What was found missing or changed, and is repaired.
     pub(crate) repaired: Option<String>,
     /// Grants that we did not know of.
-    pub(crate) found: Vec<(Admission, Moment)>,
+    pub(crate) found: Vec<(Admission, Standing)>,
     /// Grants for one connection that are used up, and until when they would have lasted.
     pub(crate) used: Vec<(Admission, Moment)>,
 }
@@ -110,10 +110,11 @@ impl Gate {
     pub(crate) fn open(&mut self, grants: Vec<(Admission, Standing)>) -> Result<(), NetlinkError> {
         let now = self.clock.now();
         for (admission, standing) in &grants {
-            self.ledger.note(admission.clone(), *standing);
+            self.ledger.note(admission.clone(), standing.clone());
         }
-        let running = grants.iter().map(|(admission, standing)| (admission, standing.until.remaining(now)));
-        let batch = ruleset::change(running.filter(|(_, left)| !left.is_zero()), []);
+        let running =
+            grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
+        let batch = ruleset::change(running.filter(|(_, _, left)| !left.is_zero()), []);
         let fresh: Vec<&Admission> = grants.iter().map(|(admission, _)| admission).collect();
         self.write(&batch, &fresh)
     }
@@ -202,8 +203,7 @@ impl Gate {
         // What has no set would make the whole transaction fail.
         let doors = &self.plan.doors;
         self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
-        let grants = self.ledger.running(now).map(|(admission, _, left)| (admission, left));
-        self.socket.request(&ruleset::replace(&self.plan, grants))?;
+        self.socket.request(&ruleset::replace(&self.plan, self.ledger.running(now)))?;
         self.intact = Snapshot::take(&mut self.socket)?;
         Ok(())
     }
@@ -213,8 +213,8 @@ impl Gate {
         let mut held = Held::new();
         for door in &self.plan.doors {
             for set in ruleset::sets(&door.name) {
-                for Entry { source, left } in snapshot::grants(&mut self.socket, &set)? {
-                    held.insert(Admission { door: door.name.clone(), source }, left);
+                for Entry { source, left, by } in snapshot::grants(&mut self.socket, &set)? {
+                    held.insert(Admission { door: door.name.clone(), source }, (left, by));
                 }
             }
         }
@@ -223,26 +223,28 @@ impl Gate {
 
     /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
     /// ever is given the time of its door: no door stays open.
-    fn adopt_unknown(&mut self, held: &Held) -> Result<Vec<(Admission, Moment)>, NetlinkError> {
+    fn adopt_unknown(&mut self, held: &Held) -> Result<Vec<(Admission, Standing)>, NetlinkError> {
         let now = self.clock.now();
         let mut adopted = Vec::new();
         let mut for_ever = Vec::new();
-        for (admission, left) in held {
+        for (admission, (left, by)) in held {
             let known = self.ledger.get(admission, now).map(|standing| standing.until);
             let open_for = self.plan.door(&admission.door).map_or(Duration::ZERO, |door| door.open_for);
             let until = match left {
                 Some(left) => now.after(*left),
                 None => known.unwrap_or(now.after(open_for)),
             };
+            let standing = Standing { until, link: Link::default(), by: by.clone() };
             if left.is_none() {
-                for_ever.push((admission, until.remaining(now)));
+                for_ever.push((admission, standing.clone(), until.remaining(now)));
             }
             if known.is_none_or(|known| until > known.after(NOT_MISSED)) && until > now {
-                self.ledger.note(admission.clone(), Standing { until, link: Link::default() });
-                adopted.push((admission.clone(), until));
+                self.ledger.note(admission.clone(), standing.clone());
+                adopted.push((admission.clone(), standing));
             }
         }
         if !for_ever.is_empty() {
+            let for_ever = for_ever.iter().map(|(admission, standing, left)| (*admission, standing, *left));
             self.socket.request(&ruleset::change(for_ever, []))?;
         }
         Ok(adopted)
@@ -250,11 +252,10 @@ impl Gate {
 
     /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
     fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
-        let missing: Vec<(&Admission, Duration)> = self
+        let missing: Vec<(&Admission, &Standing, Duration)> = self
             .ledger
             .running(self.clock.now())
             .filter(|(admission, _, left)| *left > NOT_MISSED && !held.contains_key(admission))
-            .map(|(admission, _, left)| (admission, left))
             .collect();
         let Some(what) = ledger::missing(missing.len()) else { return Ok(None) };
         self.socket.request(&ruleset::change(missing, []))?;
@@ -262,8 +263,8 @@ impl Gate {
     }
 }
 
-/// Grants in the kernel, and how much longer each lasts; `None` for ever.
-type Held = BTreeMap<Admission, Option<Duration>>;
+/// Grants in the kernel, how much longer each lasts (`None` for ever), and whose key it was, if it says so.
+type Held = BTreeMap<Admission, (Option<Duration>, Option<Who>)>;
 
 /// Nobody is cut off because the gate comes. A kernel that cannot do that still guards.
 fn make_sessions_known(plan: &Plan) {

@@ -112,8 +112,8 @@ impl Worker {
                 self.open(std::mem::take(&mut opening));
             }
             match order {
-                Order::Change(Change::Open { admission, link, until }) => {
-                    opening.push((admission, Standing { until, link }));
+                Order::Change(Change::Open { admission, link, until, by }) => {
+                    opening.push((admission, Standing { until, link, by }));
                 }
                 Order::Change(Change::Close { admission }) => match self.gate.close(&admission) {
                     Ok(()) => self.tell(News::Closed { admission }),
@@ -197,8 +197,8 @@ impl Worker {
     }
 
     fn tell_findings(&mut self, findings: gate::Findings) {
-        for (admission, until) in findings.found {
-            self.tell(News::Found { admission, until });
+        for (admission, Standing { until, by, .. }) in findings.found {
+            self.tell(News::Found { admission, until, by });
         }
         for (admission, until) in findings.used {
             self.tell(News::Used { admission, until });

@@ -32,10 +32,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use doors_core::door::{Admission, DoorName};
+use doors_core::{
+    client::Who,
+    door::{Admission, DoorName},
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::batch::{Batch, Element, SetKind, Use};
+use crate::firewall::ledger::Standing;
 use crate::firewall::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
 
 /// The name of our table, in the family `inet`.
@@ -52,7 +56,7 @@ const LOOPBACK: u32 = 1;
 /// The transaction that makes the table anew, whether or not there is one, with these grants in it.
 pub(super) fn replace<'a>(
     plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a Admission, Duration)>,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
 ) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
     // Deleting what is not there fails; adding it first makes it certain.
@@ -80,9 +84,8 @@ pub(super) fn replace<'a>(
     add_gate(&mut batch, &plan.trusted);
 
     let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
-    for (admission, left) in grants {
-        let key = Element::Grant(octets(admission.source), left);
-        elements.entry(set_of(admission)).or_default().push(key);
+    for (admission, standing, left) in grants {
+        elements.entry(set_of(admission)).or_default().push(grant(admission, standing, left));
     }
     for (set, elements) in elements {
         batch.add_elements(&set, &elements);
@@ -99,13 +102,13 @@ pub(super) fn remove() -> Vec<u8> {
 
 /// The transaction that makes `grants` true and `closed` false. It needs no knowledge of what is true.
 pub(super) fn change<'a>(
-    grants: impl IntoIterator<Item = (&'a Admission, Duration)>,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
     closed: impl IntoIterator<Item = &'a Admission>,
 ) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
-    for (admission, left) in grants {
+    for (admission, standing, left) in grants {
         let set = set_of(admission);
-        let element = [Element::Grant(octets(admission.source), left)];
+        let element = [grant(admission, standing, left)];
         // Whether adding an element again changes its time differs between kernels, and deleting
         // what is not there fails: add, delete, add is the same everywhere. No packet sees a gap,
         // because the transaction becomes true at one moment.
@@ -115,10 +118,15 @@ pub(super) fn change<'a>(
     }
     for admission in closed {
         let set = set_of(admission);
-        batch.add_elements(&set, &[Element::Grant(octets(admission.source), Duration::from_secs(1))]);
+        batch.add_elements(&set, &[Element::Grant(octets(admission.source), Duration::from_secs(1), None)]);
         batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
     }
     batch.finish()
+}
+
+/// The element of a grant. Whose key it was stands beside it, for `nft list set` and for our own next run.
+fn grant(admission: &Admission, standing: &Standing, left: Duration) -> Element {
+    Element::Grant(octets(admission.source), left, standing.by.as_ref().map(Who::remark))
 }
 
 /// The names of a door's sets, for IPv4 and for IPv6.

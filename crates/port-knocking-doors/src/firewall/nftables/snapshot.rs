@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
+use doors_core::client::Who;
+
 use super::{
     abi::{self, chain, data, element, message, rule, set, table},
     ruleset::{GUARDED, TABLE, TRUSTED},
@@ -105,12 +107,14 @@ impl Snapshot {
 }
 
 /// One element of a set of grants.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Entry {
     /// Who is let in.
     pub(crate) source: IpAddr,
     /// For how much longer; `None` if it stays for ever.
     pub(crate) left: Option<Duration>,
+    /// Whose key it was, if it says so.
+    pub(crate) by: Option<Who>,
 }
 
 /// The grants in a set; none if there is no such set.
@@ -125,7 +129,15 @@ fn entry(attributes: Attributes<'_>) -> Option<Entry> {
     // An element that is about to go may show no time that is left; one for ever has no timeout, or one
     // of zero.
     let left = left.or(timeout.filter(|timeout| *timeout > 0).map(|_| Duration::ZERO));
-    Some(Entry { source, left })
+    Some(Entry { source, left, by: attributes.find(element::USER_DATA).and_then(remark) })
+}
+
+/// Reads our own remark; `None` if it is another's.
+fn remark(user_data: &[u8]) -> Option<Who> {
+    let (kind, rest) = user_data.split_first()?;
+    let (length, text) = rest.split_first()?;
+    let text = text.get(..usize::from(*length).checked_sub(1)?)?;
+    Who::from_remark(std::str::from_utf8(text).ok().filter(|_| *kind == 0)?)
 }
 
 /// A request for everything of a kind.
