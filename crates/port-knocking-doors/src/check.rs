@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     config::{Config, Hearing, origin::Origin},
-    firewall,
+    firewall, gateway_key,
     report::{knocks, seconds},
     wrap::wrap,
 };
@@ -48,8 +48,9 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         Hearing::Sockets => "sockets: the knock ports must be open in the firewall",
     };
     paragraph(&mut text, &format!("knocks are heard with {hearing}"));
+    let keys_work = key_access(&mut text, config);
     let chosen = firewall::choose(config).await;
-    let would_work = chosen.is_ok();
+    let would_work = chosen.is_ok() && keys_work;
     match chosen {
         Ok(choice) => {
             paragraph(&mut text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
@@ -71,6 +72,23 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         paragraph(&mut text, &format!("warning: {warning}"));
     }
     Checked { text, would_work }
+}
+
+/// What clients with keys need. Says whether it is there, as far as can be seen.
+fn key_access(text: &mut String, config: &Config) -> bool {
+    let Some(access) = &config.key_access else { return true };
+    paragraph(text, &format!("clients with a key are heard on UDP port {}", access.port));
+    match gateway_key::load(&access.gateway_key) {
+        Ok(_) => true,
+        Err(error) if rustix::process::geteuid().is_root() => {
+            paragraph(text, &format!("no client with a key can be heard: {}", in_one_line(&error)));
+            false
+        }
+        Err(_) => {
+            paragraph(text, "not looked at: the gateway's key, and the state; root can see that");
+            true
+        }
+    }
 }
 
 /// A sentence, on lines that fit on a terminal.

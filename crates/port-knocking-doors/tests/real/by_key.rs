@@ -60,6 +60,10 @@ impl User {
         user
     }
 
+    fn conf(&self) -> PathBuf {
+        self.house.directory.path().join("doors.toml")
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
         command.env_clear().env("HOME", &self.home).env("SSH_AUTH_SOCK", self.home.join("agent"));
@@ -123,6 +127,29 @@ fn a_named_address_is_let_in_instead_of_the_sender() {
     assert!(code == Some(0) && said.starts_with(&format!("ssh open for {} ", STRANGER[0])), "{said}");
     assert!(user.house.is_open(STRANGER[0]));
     assert!(!user.house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_name_with_two_families_opens_for_both_and_says_for_which() {
+    let user = User::new();
+    let hosts = user.home.join("hosts");
+    fs::write(&hosts, format!("{} both.example\n{} both.example\n", SERVER[0], SERVER[1])).unwrap();
+    let card = user.house.run(&["gateway", "card", "--conf", user.conf().to_str().unwrap()]).1;
+    let (code, said) = user.doorknock(&["add", "both", "both.example", card.trim()]);
+    assert_eq!(code, Some(0), "{said}");
+    // A table of names for this one process.
+    let inner = user.command(&["open", "both", "ssh"]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.env("HOME", &user.home).env("SSH_AUTH_SOCK", user.home.join("agent")).stdin(Stdio::null());
+    let mut process = Process::start(&user.house.client, command).unwrap();
+    let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
+    assert!(status.success(), "{said}");
+    for source in CLIENT {
+        assert!(said.contains(&format!("ssh open for {source} until ")), "{said}");
+        assert!(user.house.is_open(source));
+    }
 }
 
 #[test]

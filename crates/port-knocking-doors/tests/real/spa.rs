@@ -314,6 +314,21 @@ fn clients_come_and_go_while_the_daemon_runs() {
 }
 
 #[test]
+fn check_names_the_clients_and_what_they_lack() {
+    let (house, device) = house_with("", "");
+    let path = house.directory.path().join("doors.toml");
+    let path = path.to_str().unwrap();
+    let (status, said) = house.run(&["check", "--conf", path]);
+    assert!(status.success(), "{said}");
+    assert!(said.contains(&format!("to the client laptop ({})", device.client().fingerprint())), "{said}");
+    assert!(said.contains("heard on UDP port 62201"), "{said}");
+    std::fs::remove_file(house.directory.path().join("gateway.key")).unwrap();
+    let (status, said) = house.run(&["check", "--conf", path]);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("port-knocking-doors gateway init"), "{said}");
+}
+
+#[test]
 fn after_a_rotation_both_cards_work_and_the_old_one_for_its_time() {
     let (mut house, old) = house_with("", "");
     let path = house.directory.path().join("doors.toml");
