@@ -50,7 +50,11 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     paragraph(&mut text, &format!("knocks are heard with {hearing}"));
     let keys_work = key_access(&mut text, config);
     let chosen = firewall::choose(config).await;
-    let would_work = chosen.is_ok() && keys_work;
+    let possible = chosen.as_ref().map_or(Ok(()), |choice| firewall::can_follow(choice.kind, &config.plan));
+    let would_work = chosen.is_ok() && possible.is_ok() && keys_work;
+    if let Err(error) = &possible {
+        paragraph(&mut text, &format!("the daemon would not start: {}", in_one_line(error)));
+    }
     match chosen {
         Ok(choice) => {
             paragraph(&mut text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));

@@ -185,7 +185,8 @@ impl Firewall {
     }
 }
 
-fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
+/// Whether a firewall of this kind can do what a plan asks for.
+pub(crate) fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
     match plan.doors.iter().find(|door| door.once) {
         Some(door) if kind == Kind::Firewalld => Err(FirewallError::Once(door.name.clone())),
         _ => Ok(()),

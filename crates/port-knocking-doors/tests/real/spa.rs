@@ -314,6 +314,28 @@ fn clients_come_and_go_while_the_daemon_runs() {
 }
 
 #[test]
+fn with_firewalld_a_key_opens_and_closes_and_once_is_refused() {
+    let mut house = House::with_firewalld();
+    let device = Device::new(1, &house.card());
+    let text = house.gateway(&format!("{DOORS}\n{}", client("laptop", &device, &["ssh"], "")));
+    let text = text.replace("firewall = \"nftables\"", "firewall = \"auto\"");
+    house.start(&text);
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    assert!(house.is_open(CLIENT[0]));
+    let close = device.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(device.ask(&house, CLIENT[0], &close).answer, Told::Closed);
+    assert!(!house.is_open(CLIENT[0]), "the receipt comes after the door has closed");
+    house.end(Signal::TERM);
+    let path = house.write(&text.replacen("open_for = 30", "grant = \"once\"", 1));
+    let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        said.contains("grant = \"once\", which firewalld cannot do") && said.contains("nftables"),
+        "{said}"
+    );
+}
+
+#[test]
 fn check_names_the_clients_and_what_they_lack() {
     let (house, device) = house_with("", "");
     let path = house.directory.path().join("doors.toml");
