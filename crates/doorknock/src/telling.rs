@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use doors_spa::receipt::{Answer, Receipt};
+use doors_spa::{
+    receipt::{Answer, Receipt},
+    request::Operation,
+};
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use serde::Serialize;
 
@@ -107,6 +110,16 @@ pub fn line(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
 pub fn clock_note(outcome: &Outcome) -> Option<String> {
     let difference = outcome.result.as_ref().ok()?.challenged?;
     Some(format!("{}; the server answered a challenge", clock(difference)))
+}
+
+/// A note about a time that is shorter than what was asked for.
+#[must_use]
+pub fn shorter_note(outcome: &Outcome, operation: Operation) -> Option<String> {
+    let Operation::Open { wanted, .. } = operation else { return None };
+    let granted = outcome.result.as_ref().ok()?.receipt.seconds;
+    // A second may pass until the receipt is made.
+    let shorter = granted.saturating_add(2) < wanted;
+    shorter.then(|| format!("the server gives no more than {}", span::text(granted.into())))
 }
 
 /// A note about an address that was named without being asked for, and that the server does not see.

@@ -375,12 +375,12 @@ fn a_knock_counts_once_from_wherever_and_whenever_it_comes_again() {
     assert_eq!(next.send(SOURCE, &sealed.bytes), None);
     assert!(matches!(next.events().last(), Some(Event::Stranger { why: Stranger::Replayed, .. })));
     let mut next = next.restart();
-    // Long after, when it is forgotten, it is stale; and its challenge is for whoever can read it.
+    // When it is forgotten, though its time is still within the window, it is stale; and its challenge is for
+    // whoever can read it.
     for _ in 0..limits::KNOCKS_REMEMBERED + 1 {
         next.wait(1);
         assert_eq!(next.opens("ssh", 0), Answer::Granted);
     }
-    next.wait(600);
     let stale = next.send(OTHER, &sealed.bytes).unwrap();
     assert_eq!(sealed.key.open(&stale).unwrap().answer, Answer::Stale);
     assert!(!next.is_open("ssh", OTHER));
@@ -410,6 +410,26 @@ fn a_wrong_clock_costs_one_challenge_and_the_challenge_is_for_one_place() {
         let request = again(&mut scene);
         assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Stale, "too late");
     }
+}
+
+#[test]
+fn no_challenge_is_answered_so_often_that_one_could_be_forgotten() {
+    let mut scene = Scene::new();
+    let mut request = scene.request(open("ssh", 0));
+    request.time = 0;
+    let challenge = scene.ask(SOURCE, &request, LAPTOP).unwrap().challenge;
+    for number in 0..limits::CHALLENGES_USED + 3 {
+        let request = Request { challenge, time: 0, ..scene.request(open("ssh", 0)) };
+        let answer = scene.ask(SOURCE, &request, LAPTOP).unwrap().answer;
+        let expected = if number < limits::CHALLENGES_USED { Answer::Granted } else { Answer::TooMany };
+        assert_eq!(answer, expected, "{number}");
+    }
+    // The other client has its own.
+    let mut request = scene.request(open("ssh", 0));
+    request.time = 0;
+    let challenge = scene.ask(SOURCE, &request, PHONE).unwrap().challenge;
+    let request = Request { challenge, time: 0, ..scene.request(open("ssh", 0)) };
+    assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, Answer::Granted);
 }
 
 #[test]
@@ -529,6 +549,11 @@ fn a_grant_for_one_connection_that_is_used_up_can_be_had_again_at_once() {
     scene.keeper.handle_report(used, scene.now);
     assert!(scene.is_open("once", SOURCE), "the later grant is not meant");
     let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
+    // Asked for again, for a shorter time, it is another grant all the same.
+    assert_eq!(scene.opens("once", 1), Answer::Granted);
+    scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
+    assert!(scene.is_open("once", SOURCE));
+    let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
     scene.events();
     scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
     assert!(matches!(&scene.events()[..], [Event::Used { by: Some(_), .. }]));
@@ -597,6 +622,20 @@ fn a_floor_that_rises_with_the_date_is_on_disk_before_anything_is_done() {
     let mut next = early.restart();
     let answer = next.send(OTHER, &sealed.bytes).unwrap();
     assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
+}
+
+#[test]
+fn a_client_lets_in_no_address_from_which_it_may_not_come() {
+    let mut scene = Scene::new();
+    let mut audience = audience(&scene.gateway);
+    let mut restricted = client(LAPTOP);
+    restricted.from = vec!["192.0.2.0/24".parse().unwrap()];
+    audience.clients = Clients::new([restricted]);
+    scene.keeper.change_audience(audience);
+    let mut request = scene.request(open("ssh", 0));
+    request.address = Some(OTHER.parse().unwrap());
+    assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Address);
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
 }
 
 #[test]

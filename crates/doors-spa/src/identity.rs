@@ -104,7 +104,7 @@ pub enum BadKey {
     #[error("the key has been cut off, or changed; copy the whole line again")]
     Encoding,
     /// No point of the curve, or one with which anybody could sign.
-    #[error("the key is no usable Ed25519 public key")]
+    #[error("the key is no usable Ed25519 public key; perhaps it was cut off: copy the whole line again")]
     Point,
 }
 

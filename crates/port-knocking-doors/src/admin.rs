@@ -10,6 +10,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use doorknock::errors::in_one_line;
+use doors_core::time::Wall;
 use doors_spa::identity::{BadKey, ClientKey};
 use rand_core::UnwrapErr;
 
@@ -97,14 +98,20 @@ pub(crate) enum AdminError {
     )]
     OlderCard,
     #[error(
-        "there is no configuration file to put clients into; write one with \
-         --set-configuration-file-in-home, or name one with --conf"
+        "there is no configuration file to put clients into; write /etc/port_knocker.toml, or one in the home \
+         directory with --set-configuration-file-in-home, or name one with --conf"
     )]
     NoFile,
     #[error("cannot read the public key from {from}")]
     PublicKey { from: String, source: io::Error },
-    #[error("--key: {0}")]
-    BadKey(#[from] BadKey),
+    #[error("the public key cannot be used: {0}")]
+    BadKey(BadKey),
+    #[error("there is no public key on standard input; give one with --key or --key-file")]
+    NoKey,
+    #[error(
+        "this is a private key, which stays with the client; give its public line, in the file that ends in .pub"
+    )]
+    PrivateKey,
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -117,6 +124,22 @@ pub(crate) enum AdminError {
     InAuthorizedKeys(String),
     #[error("cannot ask the running daemon to read its configuration again")]
     Daemon(#[source] io::Error),
+}
+
+impl AdminError {
+    /// Whether something that was given to us is wrong, so that nothing was touched.
+    pub(crate) fn is_wrong_input(&self) -> bool {
+        matches!(
+            self,
+            Self::BadKey(_)
+                | Self::NoKey
+                | Self::PrivateKey
+                | Self::Edit(_)
+                | Self::Replace(ReplaceError::Check(_))
+                | Self::InAuthorizedKeys(_)
+                | Self::OlderCard
+        )
+    }
 }
 
 /// Runs a command about the gateway key. Gives what there is to print.
@@ -177,7 +200,7 @@ pub(crate) fn client(
         Client::List => Ok(list(config)),
         Client::Add(new) => {
             let key = public_key(new)?;
-            let (parsed, _) = ClientKey::from_openssh(&key)?;
+            let (parsed, _) = ClientKey::from_openssh(&key).map_err(AdminError::BadKey)?;
             let client = NewClient {
                 name: new.name.clone(),
                 key,
@@ -245,11 +268,17 @@ fn public_key(new: &NewArguments) -> Result<String, AdminError> {
             text
         }
     };
-    Ok(text.trim().to_owned())
+    if text.contains("PRIVATE KEY-----") {
+        return Err(AdminError::PrivateKey);
+    }
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().map(str::to_owned).ok_or(AdminError::NoKey)
 }
 
 fn list(config: &Config) -> String {
     let mut text = String::new();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
         let doors: Vec<&str> = client.doors.iter().map(|door| door.as_str()).collect();
         let _ = write!(text, "{}  {}  {}", client.who.name, client.who.fingerprint, doors.join(","));
@@ -261,7 +290,8 @@ fn list(config: &Config) -> String {
             let _ = write!(text, "  from {}", networks.join(","));
         }
         if let Some(until) = client.until {
-            let _ = write!(text, "  until {}", crate::config::day(until));
+            let over = if client.has_expired(Wall(now)) { ", which is over" } else { "" };
+            let _ = write!(text, "  until {}{over}", crate::config::day(until));
         }
         text.push('\n');
     }

@@ -224,7 +224,7 @@ fn with_config(settings: &Settings, run: impl FnOnce(&Config) -> Result<String, 
     };
     match run(&config) {
         Ok(text) => print(&text),
-        Err(error) => fail(FAILED, &error),
+        Err(error) => fail(if error.is_wrong_input() { WRONG } else { FAILED }, &error),
     }
 }
 

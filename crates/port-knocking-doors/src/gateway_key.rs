@@ -231,7 +231,11 @@ pub enum KeyError {
         what: &'static str,
     },
     /// A line of the file is wrong.
-    #[error("{}:{line}: {what}", path.display())]
+    #[error(
+        "{0}:{line}: {what}; put a copy of the key back, or move {0} away and make another with gateway init: then \
+         every client needs the new card",
+        path.display()
+    )]
     InFile {
         /// The file.
         path: PathBuf,

@@ -160,7 +160,10 @@ fn refusal(why: Answer) -> &'static str {
     match why {
         Answer::Granted | Answer::Closed | Answer::Told => "nothing",
         Answer::NotAllowed => "there is no such door, or it is not for this client",
-        Answer::Stale => "its clock and ours differ too much, or its clock went back; it got a challenge",
+        Answer::Stale => {
+            "its knock is not known to be new: its clock or ours is off, or earlier knocks are not remembered; it \
+             got a challenge, and opens with that"
+        }
         Answer::TooMany => "it has too much open, or on its way",
         Answer::Address => "the address to let in is missing, or not one that this client may let in",
         Answer::NotRecorded => "the state cannot be written, so nothing opens; see the error before",

@@ -64,6 +64,11 @@ fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) 
         let matters = !matches!(outcome.result, Err(Unanswered::Send(_))) || ending != Some(Ending::Done);
         if matters || how.json {
             printed = tell(outcome, question, how);
+            if this == Ending::Done && !how.json {
+                telling::shorter_note(outcome, operation)
+                    .into_iter()
+                    .for_each(|note| remark(&note, how.quiet));
+            }
             if this == Ending::Done && address.is_none() && !how.json {
                 telling::address_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
             }
@@ -266,6 +271,10 @@ impl Visit {
                 }
             }
             if answered || signers.peek().is_none() {
+                if !answered {
+                    let fingerprint = signer.public().fingerprint();
+                    remark(&format!("knocked with the key {fingerprint}; -i chooses another"), self.quiet);
+                }
                 let _ = unanswered.iter().try_for_each(|outcome| hear(outcome, signer));
                 return;
             }

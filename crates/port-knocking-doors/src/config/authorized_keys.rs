@@ -89,8 +89,8 @@ impl<'a> Line<'a> {
         };
         let (key, comment) = match ClientKey::from_openssh(key) {
             Ok(read) => read,
-            Err(BadKey::Type) if is_key_type(key) => return Ok(None),
-            Err(bad) => return Err(self.wrong(bad.to_string())),
+            // sshd passes over what it cannot use, too; one bad line must not keep everybody else out.
+            Err(_) => return Ok(None),
         };
         let mut client = FileClient {
             name: Given::new(name_from(comment, &key), self.origin.clone()),
@@ -276,17 +276,20 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_meant_is_named() {
         for (line, told) in [
-            (format!("{KEY} anna"), "keys:1:1: the key has been cut off"),
             (format!("from=\"*.example.com\" {} anna", key(1)), "only addresses and networks"),
             (format!("door=\"ssh\" {} anna", key(1)), "\"door\" is no option"),
             (format!("expiry-time=\"soon\" {} anna", key(1)), "expiry-time: \"soon\" is not"),
             (format!("doors=\"\" {} anna", key(1)), "doors: \"\" must begin with a letter"),
-            ("hello".to_owned(), "a public key looks like"),
         ] {
             let error = parsed(&line).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
         let none = parse(Path::new("keys"), &key(1), &[]).unwrap_err().to_string();
         assert!(none.contains("this client may open nothing"), "{none}");
+        // What is no key at all is passed over, with a warning.
+        for line in [format!("{KEY} anna"), "hello".to_owned()] {
+            let (clients, warnings) = parsed(&line).unwrap();
+            assert_eq!((clients.len(), warnings.len()), (0, 1), "{line}");
+        }
     }
 }

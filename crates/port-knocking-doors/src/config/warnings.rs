@@ -20,7 +20,7 @@ pub enum Warning {
     /// The sequence stands in the documentation.
     #[error(
         "the door `{0}` opens to a sequence that the documentation publishes, so everybody knows it; choose \
-         your own with opening_sequence, KNOCKER_SEQ or --magic-seq"
+         your own with opening_sequence, KNOCKER_SEQ or --magic-seq, or take the sequence out if clients have keys"
     )]
     Published(DoorName),
     /// The ports are neighbours.
@@ -42,7 +42,7 @@ pub enum Warning {
     Shadowed(PathBuf),
     /// A key of a type that no client of ours can have.
     #[error(
-        "{}:{line}: this key is left out; only keys of the type ssh-ed25519 work, and no authorities",
+        "{}:{line}: this line is left out; only whole keys of the type ssh-ed25519 work, and no authorities",
         path.display()
     )]
     OtherKey {
