@@ -5,7 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -59,6 +59,7 @@ pub(super) struct Story {
     client: Namespace,
     firewalld: Option<Firewalld>,
     daemon: Process,
+    place: PathBuf,
 }
 
 impl Story {
@@ -80,7 +81,7 @@ impl Story {
         screen.remark("stranger 192.0.2.8┘             both in private network namespaces");
         let firewalld = with_firewalld.then(|| start_firewalld(&server, &place)).transpose()?;
         let daemon = start_daemon(&server, firewalld.as_ref(), &place)?;
-        Ok(Self { screen, steps: 0, server, client, firewalld, daemon })
+        Ok(Self { screen, steps: 0, server, client, firewalld, daemon, place })
     }
 
     /// Tells the story. The first thing that is not as it must be ends it.
@@ -110,6 +111,14 @@ impl Story {
         self.show_grants()?;
         self.must_be_closed(CLIENT, "the client, anew,")?;
         self.must_echo(&mut session, "the connection made before lives on")?;
+
+        self.step("A client with a key asks for the door, and is told the truth");
+        self.open_by_key()?;
+        self.hear("opened:")?;
+        self.show_grants()?;
+        self.must_be_closed(STRANGER, "the stranger")?;
+        self.hear("closed:")?;
+        self.wait_until_closed()?;
 
         self.step(match self.firewalld {
             Some(_) => "Even with the daemon killed, firewalld closes the door on time",
@@ -201,18 +210,35 @@ impl Story {
         let arguments = format!("{SEQUENCE} --wait {PORT} --delay 0");
         self.screen.command("client", &format!("doorknock sequence {SERVER} \\"));
         self.screen.remark(&format!("            {arguments}"));
-        let mut command = this_program();
-        command.args(["demo-client", "sequence", &SERVER.to_string()]).args(arguments.split(' '));
-        let mut client = Process::start(&self.client, command).map_err(io_error("start the client"))?;
-        let ended = client.finish(PATIENCE).map_err(io_error("wait for the client"))?;
-        match ended {
-            Some((status, said)) if status.success() => {
-                self.screen.right(&said);
-                Ok(())
-            }
-            Some((_, said)) => Err(DemoError::NotAsItMustBe(format!("the client failed: {said}"))),
-            None => Err(DemoError::NotAsItMustBe("the client does not end".to_owned())),
-        }
+        let server = SERVER.to_string();
+        let all: Vec<&str> =
+            ["demo-client", "sequence", &server].into_iter().chain(arguments.split(' ')).collect();
+        self.screen.right(&run(&self.client, &self.place, &all)?);
+        Ok(())
+    }
+
+    /// A key, a card, a client, and a door: what an administrator and a user do.
+    fn open_by_key(&self) -> Result<(), DemoError> {
+        let path = |name: &str| self.place.join(name).display().to_string();
+        let (key, conf) = (path("laptop"), path("doors.toml"));
+        let on_server = |arguments: &[&str]| {
+            self.screen.command("server", &format!("port-knocking-doors {}", shown(arguments)));
+            run(&self.server, &self.place, &[arguments, &["--conf", &conf]].concat())
+        };
+        let on_client = |arguments: &[&str]| {
+            self.screen.command("client", &format!("doorknock {}", shown(arguments)));
+            run(&self.client, &self.place, &[&["demo-client"], arguments].concat())
+        };
+        on_client(&["keygen", &key, "--no-passphrase"])?;
+        on_server(&["gateway", "init"])?;
+        let public = format!("{key}.pub");
+        let added = on_server(&["client", "add", "laptop", "--door", "default", "--key-file", &public])?;
+        added.lines().for_each(|line| self.screen.right(line));
+        let card = on_server(&["gateway", "card"])?;
+        on_client(&["add", "home", &SERVER.to_string(), card.trim(), "-i", &key])?;
+        let opened = on_client(&["open", "home", "default"])?;
+        opened.lines().for_each(|line| self.screen.right(line));
+        Ok(())
     }
 
     fn must_be_closed(&self, source: IpAddr, who: &str) -> Result<(), DemoError> {
@@ -283,7 +309,9 @@ fn start_daemon(
     let kind = if firewalld.is_some() { "firewalld" } else { "nftables" };
     let config = format!(
         "ports_to_controls = [{PORT}]\nopening_sequence = [{SEQUENCE}]\n\
-         max_opened_door_duration = {OPEN_FOR}\nfirewall = \"{kind}\"\n"
+         max_opened_door_duration = {OPEN_FOR}\nfirewall = \"{kind}\"\n\
+         gateway_key = \"{0}/gateway.key\"\nstate_dir = \"{0}/state\"\n",
+        place.display()
     );
     let path = place.join("doors.toml");
     let write = || {
@@ -300,6 +328,28 @@ fn start_daemon(
     let nowhere = || format!("unix:path={}", place.join("no-bus").display());
     command.env("DBUS_SYSTEM_BUS_ADDRESS", firewalld.map_or_else(nowhere, Firewalld::address));
     Process::start(server, command).map_err(io_error("start the daemon"))
+}
+
+/// Runs this program until it ends well, and gives what it says.
+fn run(namespace: &Namespace, home: &Path, arguments: &[&str]) -> Result<String, DemoError> {
+    let mut command = this_program();
+    command.args(arguments).env("HOME", home).env_remove("SSH_AUTH_SOCK").env_remove("XDG_CONFIG_HOME");
+    command.env_remove("DOORKNOCK_CONFIG");
+    let mut process = Process::start(namespace, command).map_err(io_error("start a program"))?;
+    match process.finish(PATIENCE).map_err(io_error("wait for a program"))? {
+        Some((status, said)) if status.success() => Ok(said),
+        Some((_, said)) => Err(DemoError::NotAsItMustBe(format!("{} failed: {said}", arguments.join(" ")))),
+        None => Err(DemoError::NotAsItMustBe(format!("{} does not end", arguments.join(" ")))),
+    }
+}
+
+/// Arguments for the screen: of paths the name, of a card the beginning.
+fn shown(arguments: &[&str]) -> String {
+    let short = |argument: &&str| match argument.strip_prefix("doors1-") {
+        Some(_) => "doors1-…".to_owned(),
+        None => argument.rsplit('/').next().unwrap_or(argument).to_owned(),
+    };
+    arguments.iter().map(short).collect::<Vec<_>>().join(" ")
 }
 
 /// This very program, wherever its file lies.
