@@ -22,6 +22,7 @@
 //! | [`doors`]      | a grant            | who is in, and until when                          |
 //! | [`doorbell`]   | a datagram         | in whose name it was made, before keys are used    |
 //! | [`reception`]  | datagrams of clients | what they ask, what the disk must hold, receipts |
+//! | [`events`]     |                    | what is said to the firewall and to the log, and back |
 //! | [`throttle`]   | an event           | whether it is told at once or only counted         |
 //! | [`doorkeeper`] | packets, time      | all of it, as one state machine                    |
 #![no_std]
@@ -38,6 +39,7 @@ pub mod door;
 pub mod doorbell;
 pub mod doorkeeper;
 pub mod doors;
+pub mod events;
 pub mod freshness;
 pub mod knock;
 pub mod knockers;

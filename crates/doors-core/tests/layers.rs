@@ -11,7 +11,7 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "time",
     "limits",
     "packet",
@@ -26,6 +26,7 @@ const ORDER: [&str; 16] = [
     "doors",
     "doorbell",
     "reception",
+    "events",
     "throttle",
     "doorkeeper",
 ];

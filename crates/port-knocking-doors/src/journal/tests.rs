@@ -365,27 +365,3 @@ proptest! {
         prop_assert!(knocks(0..309).starts_with(&contents.records));
     }
 }
-
-/// Prints how long an acknowledgement takes: `cargo test --lib journal -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures, and proves nothing"]
-fn how_long_an_append_takes() {
-    let place = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
-    let mut times: Vec<_> = (0..2000)
-        .map(|number| {
-            let start = std::time::Instant::now();
-            journal.append(&[knock(number)]).unwrap();
-            start.elapsed()
-        })
-        .collect();
-    times.sort();
-    println!("median {:?}, p99 {:?}, longest {:?}", times[1000], times[1980], times[1999]);
-    let start = std::time::Instant::now();
-    journal.compact(&knocks(0..4096)).unwrap();
-    println!("compaction to 4096 records {:?}", start.elapsed());
-    drop(journal);
-    let start = std::time::Instant::now();
-    Journal::open(place.path(), &[]).unwrap();
-    println!("opening with 4096 records {:?}", start.elapsed());
-}

@@ -1,0 +1,164 @@
+//! What goes between the doorkeeper, the firewall and the log, as values.
+
+use core::{net::IpAddr, time::Duration};
+
+use doors_spa::receipt::Answer;
+
+use crate::{client::Who, door::Admission, packet::Link, reception::Stranger, time::Moment};
+
+/// What the firewall has to make true.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// Let this source in until then; the firewall closes the door by itself.
+    Open {
+        /// Which door for whom.
+        admission: Admission,
+        /// The interface on which the knocks came.
+        link: Link,
+        /// When it closes.
+        until: Moment,
+        /// Whose key it was; `None` if it was a sequence.
+        by: Option<Who>,
+    },
+    /// Close the door now.
+    Close {
+        /// Which door for whom.
+        admission: Admission,
+    },
+}
+
+impl Change {
+    /// Which door for whom.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        match self {
+            Self::Open { admission, .. } | Self::Close { admission } => admission,
+        }
+    }
+}
+
+/// What the firewall has to say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Report {
+    /// The latest [`Change::Open`] for this is true.
+    Done {
+        /// Which door for whom.
+        admission: Admission,
+    },
+    /// The latest [`Change::Close`] for this is true.
+    Closed {
+        /// Which door for whom.
+        admission: Admission,
+    },
+    /// The firewall already lets this source in.
+    Found {
+        /// Which door for whom.
+        admission: Admission,
+        /// When the firewall closes it.
+        until: Moment,
+        /// Whose key it was, if the firewall knows.
+        by: Option<Who>,
+    },
+    /// A grant for one connection is used up.
+    Used {
+        /// Which door for whom.
+        admission: Admission,
+        /// Until when it would have lasted: a later grant for the same is not meant.
+        until: Moment,
+    },
+}
+
+/// What happened, for the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// A sequence is complete, or a client's request is right, and the firewall has been asked.
+    Granted(Admission),
+    /// The firewall has opened the door.
+    Opened {
+        /// Which door for whom.
+        admission: Admission,
+        /// When it closes.
+        until: Moment,
+        /// Whose key it was; `None` if it was a sequence.
+        by: Option<Who>,
+    },
+    /// The firewall keeps an open door open for longer.
+    Extended {
+        /// Which door for whom.
+        admission: Admission,
+        /// When it closes.
+        until: Moment,
+        /// Whose key it was; `None` if it was a sequence.
+        by: Option<Who>,
+    },
+    /// The door was open before this program started, and is taken over.
+    Adopted {
+        /// Which door for whom.
+        admission: Admission,
+        /// When it closes.
+        until: Moment,
+        /// Whose key it was, if the firewall knows.
+        by: Option<Who>,
+    },
+    /// The door has closed.
+    Closed {
+        /// Which door for whom.
+        admission: Admission,
+        /// Whose key had opened it; `None` if it was a sequence, or is not known.
+        by: Option<Who>,
+    },
+    /// The one connection that a grant was for has been made.
+    Used {
+        /// Which door for whom.
+        admission: Admission,
+        /// Whose key had opened it; `None` if it was a sequence.
+        by: Option<Who>,
+    },
+    /// The time of a grant is over, and the firewall never made it true.
+    NeverOpened(Admission),
+    /// A source is one knock further.
+    Further {
+        /// The source, which may be forged.
+        source: IpAddr,
+        /// How many knocks were right.
+        right: u8,
+    },
+    /// A source knocked while it had to be quiet; its time begins anew.
+    Waiting {
+        /// The source, which may be forged.
+        source: IpAddr,
+    },
+    /// A source knocked wrong and has to be quiet.
+    Wrong {
+        /// The source, which may be forged.
+        source: IpAddr,
+        /// The port on which it knocked.
+        port: u16,
+        /// How many knocks had been right.
+        after: u8,
+        /// How long it has to be quiet.
+        quiet: Duration,
+    },
+    /// So many other sources knocked wrong since the last such line.
+    MoreWrong(u64),
+    /// A sequence was complete, but too many grants run.
+    NoRoom(Admission),
+    /// A client's request was refused, and the client has been told.
+    Refused {
+        /// Whose key it was.
+        who: Who,
+        /// Where it came from.
+        source: IpAddr,
+        /// What the client was told.
+        why: Answer,
+    },
+    /// A datagram that was sealed with our card is nobody's, and nothing was answered.
+    Stranger {
+        /// Where it came from, which may be forged.
+        source: IpAddr,
+        /// Why it is nobody's.
+        why: Stranger,
+        /// Whose key it was, if that is known.
+        who: Option<Who>,
+    },
+}
