@@ -34,7 +34,7 @@ pub struct Doorbell {
     copied: Copied,
 }
 
-/// The beginnings of the latest datagrams in the name of a client. Nobody makes the same bytes twice but
+/// The beginnings of the latest datagrams that were opened. Nobody makes the same bytes twice but
 /// whoever copies them, and copying takes no card.
 #[derive(Debug, Default)]
 struct Copied {
@@ -79,12 +79,17 @@ impl Doorbell {
         Self { budgets: self.budgets, copied: self.copied, ..Self::new(gateways, clients) }
     }
 
-    /// Whether these very bytes were not there before. To be asked of what was recognised only.
-    pub fn is_new(&mut self, datagram: &[u8; KNOCK]) -> bool {
-        let Some(front) = datagram.first_chunk::<16>().copied() else { return false };
+    /// Whether these very bytes were opened before.
+    #[must_use]
+    pub fn is_copied(&self, datagram: &[u8; KNOCK]) -> bool {
+        datagram.first_chunk::<16>().is_some_and(|front| self.copied.known.contains(front))
+    }
+
+    /// Remembers bytes that are opened. Not those that no budget pays for: they would push out the others.
+    pub fn remember(&mut self, datagram: &[u8; KNOCK]) {
+        let Some(front) = datagram.first_chunk::<16>().copied() else { return };
         let Copied { known, in_order } = &mut self.copied;
-        let new = known.insert(front);
-        if new {
+        if known.insert(front) {
             in_order.push_back(front);
         }
         if in_order.len() > COPIES_KNOWN
@@ -92,7 +97,6 @@ impl Doorbell {
         {
             known.remove(&oldest);
         }
-        new
     }
 
     /// In whose name a datagram was made, and at which key; `None` for nobody's.

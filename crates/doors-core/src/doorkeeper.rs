@@ -311,6 +311,9 @@ impl Doorkeeper {
                     return self.refuse(waiting, Answer::NotAllowed, now);
                 };
                 let source = waiting.fresh.address().unwrap_or(waiting.way.to.ip());
+                if !client.may_come_from(source) {
+                    return self.refuse(waiting, Answer::Address, now);
+                }
                 let admission = Admission { door: door.name.clone(), source };
                 let who = client.who.clone();
                 self.close_for(waiting, admission, &who, now);
@@ -342,7 +345,9 @@ impl Doorkeeper {
     /// Closes a door that nobody but the client itself has opened, or that was open before this program
     /// started, so that nobody knows whose it is.
     fn close_for(&mut self, waiting: &Waiting, admission: Admission, who: &Who, now: Moment) {
-        let anothers = |running: &Running| running.shared || running.by.as_ref().is_some_and(|by| by != who);
+        let anothers = |running: &Running| {
+            running.shared || running.by.as_ref().map_or(!running.adopted, |by| by != who)
+        };
         if self.doors.get(&admission).is_some_and(anothers) {
             return self.refuse(waiting, Answer::NotAllowed, now);
         }

@@ -26,6 +26,8 @@ pub struct Running {
     pub by: Option<Who>,
     /// Whether others have asked for it, too: then it is nobody's to close.
     pub shared: bool,
+    /// Whether it was there before this program started.
+    pub adopted: bool,
 }
 
 /// What a grant changes.
@@ -50,7 +52,8 @@ impl Doors {
     /// Opens a door, or keeps it open for longer; never for shorter.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let Redeemed { admission, link, open_for, by, once } = grant.redeem();
-        let mut running = Running { until: now.after(open_for), link, confirmed: false, by, shared: false };
+        let mut running =
+            Running { until: now.after(open_for), link, confirmed: false, by, shared: false, adopted: false };
         if let Some(old) = self.running.get_mut(&admission) {
             old.shared |= old.by != running.by;
             running.shared = old.shared;
@@ -59,11 +62,17 @@ impl Doors {
             // Whoever has a key may need a new grant at once: the one before may be used up.
             Some(old) if once && running.by.is_some() => {
                 running.confirmed = old.confirmed;
-                // Later than the one before in any case, so that news of that one are not taken for this one's.
-                running.until = running.until.max(old.until.after(Duration::from_millis(1)));
+                // Never the same as the one before, so that news of that one are not taken for this one's.
+                if running.until == old.until {
+                    running.until = old.until.after(Duration::from_millis(1));
+                }
             }
             Some(old) if running.until < old.until.after(limits::EXTEND_AFTER) => {
                 return Opening::JustNow(admission);
+            }
+            // Whoever takes over another's grant takes it into its own share.
+            Some(old) if old.by != running.by && self.is_full_for(running.by.as_ref()) => {
+                return Opening::Full(admission);
             }
             Some(old) => running.confirmed = old.confirmed,
             None if self.is_full_for(running.by.as_ref()) => return Opening::Full(admission),
@@ -77,7 +86,10 @@ impl Doors {
     pub fn adopt(&mut self, admission: Admission, until: Moment, by: Option<Who>) {
         if self.running.len() < limits::GRANTS {
             let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
-            self.insert(admission, Running { until, link, confirmed: true, by, shared: false });
+            self.insert(
+                admission,
+                Running { until, link, confirmed: true, by, shared: false, adopted: true },
+            );
         }
     }
 

@@ -144,7 +144,11 @@ impl Freshness {
     pub fn new(window: Duration, records: Option<&[Record]>, now: Moment, wall: Wall) -> Self {
         let mut freshness = Self { window, memories: BTreeMap::new(), floor: 0, lost_at: None };
         match records {
-            Some(records) => records.iter().for_each(|record| freshness.remember(record)),
+            Some(records) => {
+                records.iter().for_each(|record| freshness.remember(record));
+                // An earlier run has lost its memory, and its date may have been as wrong as this one's.
+                freshness.lost_at = (freshness.floor > 0).then(|| ahead(now, wall));
+            }
             None => {
                 freshness.lost_at = Some(ahead(now, wall));
                 freshness.floor = freshness.end_of_window(wall);

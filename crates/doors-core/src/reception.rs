@@ -1,7 +1,7 @@
 //! Talks with clients that have a key: what was asked, and what is answered, and when.
 //!
 //! ```text
-//!   datagram ─► hint, tag ─► budget ─► HPKE ─► signature ─► expired? network? ─► fresh? ─► Record ─► disk
+//!   datagram ─► hint, tag ─► expired? network? ─► copied? budget? ─► HPKE ─► signature ─► fresh? ─► Record ─► disk
 //!               └──────── silence for everybody else ──────────────────┘         │          │
 //!                                                                            └ Stale    ▼
 //!   receipt ◄── Reply ◄──────────────────────── firewall ◄── grant ◄── policy ◄── recorded
@@ -180,20 +180,11 @@ impl Reception {
         let Some((gateway, id, tagged)) = self.doorbell.recognise(datagram, wall) else {
             return Some(Heard::Stranger(Stranger::Unknown, None));
         };
-        if !self.doorbell.is_new(datagram) {
-            return Some(Heard::Stranger(Stranger::Copied, None));
-        }
         let Some(client) = self.audience.clients.get(id) else {
             return Some(Heard::Stranger(Stranger::Unknown, None));
         };
-        if !self.doorbell.spend(id, now) {
-            return Some(Heard::Stranger(Stranger::Flood, Some(client.who.clone())));
-        }
-        let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
-        let Some(proven) = proven else {
-            return Some(Heard::Stranger(Stranger::Forged, Some(client.who.clone())));
-        };
         let who = client.who.clone();
+        // Before copies are looked at: a copy that comes from elsewhere must not take the original's place.
         let restricted = match client {
             client if client.has_expired(wall) => Some(Stranger::Expired),
             client if !client.may_come_from(packet.source) => Some(Stranger::Network),
@@ -202,6 +193,17 @@ impl Reception {
         if let Some(why) = restricted {
             return Some(Heard::Stranger(why, Some(who)));
         }
+        if self.doorbell.is_copied(datagram) {
+            return Some(Heard::Stranger(Stranger::Copied, None));
+        }
+        if !self.doorbell.spend(id, now) {
+            return Some(Heard::Stranger(Stranger::Flood, Some(who)));
+        }
+        self.doorbell.remember(datagram);
+        let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
+        let Some(proven) = proven else {
+            return Some(Heard::Stranger(Stranger::Forged, Some(who)));
+        };
         Some(self.admit(proven, id, who, packet.way_back(), now, wall))
     }
 

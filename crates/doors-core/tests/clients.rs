@@ -19,7 +19,7 @@ use doors_core::{
     access::Rules,
     challenge::RunKey,
     client::{Client, Clients},
-    door::{Admission, Door, DoorName},
+    door::{Admission, Door, DoorName, Sequence},
     doorkeeper::{Change, Doorkeeper, Event, Report},
     freshness::{Freshness, Record},
     limits,
@@ -581,6 +581,77 @@ fn what_two_clients_have_opened_is_nobodys_to_close() {
     scene.keeper.handle_report(found, scene.now);
     let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
     assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);
+}
+
+#[test]
+fn what_a_sequence_has_opened_is_no_clients_to_close() {
+    let mut scene = Scene::new();
+    let mut with_sequence = rules();
+    with_sequence.doors[0].sequence = Some(Sequence::new(&[1, 2, 3, 4, 6]).unwrap());
+    scene.keeper.change_rules(with_sequence).unwrap();
+    for port in [1, 2, 3, 4, 6] {
+        let packet = Packet {
+            source: SOURCE.parse().unwrap(),
+            source_port: 40000,
+            destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            port,
+            link: Link(3),
+            payload: b"knock\n",
+        };
+        scene.keeper.handle_packet(&packet, scene.now, Wall(scene.wall));
+    }
+    scene.work();
+    assert!(scene.is_open("ssh", SOURCE));
+    let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::NotAllowed);
+    assert!(scene.is_open("ssh", SOURCE));
+}
+
+#[test]
+fn a_copy_from_where_the_client_may_not_be_does_not_take_the_originals_place() {
+    let mut scene = Scene::new();
+    let mut audience = audience(&scene.gateway);
+    let mut restricted = client(LAPTOP);
+    restricted.from = vec!["192.0.2.0/24".parse().unwrap()];
+    audience.clients = Clients::new([restricted]);
+    scene.keeper.change_audience(audience);
+    let request = scene.request(open("ssh", 0));
+    let sealed = scene.seal(&request, LAPTOP);
+    assert_eq!(scene.send(OTHER, &sealed.bytes), None);
+    assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+}
+
+#[test]
+fn a_flood_in_one_clients_name_pushes_no_other_clients_copies_out() {
+    let mut scene = Scene::new();
+    let request = scene.request(open("ssh", 0));
+    let sealed = scene.seal(&request, LAPTOP);
+    assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+    // Whoever knows the card and the phone's public key makes these by the thousand.
+    let tagged = scene.seal(&request, PHONE).bytes;
+    for _ in 0..4 * limits::OPENINGS_AT_ONCE {
+        let forged = scene.seal(&request, PHONE);
+        scene.send(OTHER, &forged.bytes);
+    }
+    assert_eq!(scene.send(OTHER, &tagged), None);
+    assert_eq!(scene.send(OTHER, &sealed.bytes), None);
+    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn two_clients_together_fill_no_more_than_their_shares() {
+    let mut scene = Scene::new();
+    for number in 0..2 * limits::GRANTS_PER_CLIENT + 20 {
+        for (signer, wanted) in [(LAPTOP, 500), (PHONE, 600)] {
+            let mut request = scene.request(open("ssh", wanted));
+            request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap())));
+            scene.ask(SOURCE, &request, signer);
+            scene.now = scene.now.after(Duration::from_millis(4));
+            scene.wall += 4;
+        }
+    }
+    assert!(scene.keeper.doors().iter().count() <= 2 * limits::GRANTS_PER_CLIENT);
 }
 
 #[test]

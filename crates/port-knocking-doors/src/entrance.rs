@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use doorknock::errors::in_one_line;
 use doors_core::{
     challenge::RunKey,
     doorbell::Lasting,
@@ -48,8 +49,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Entrance {
     /// Runs from the first client on, until the end.
     recorder: Option<Recorder>,
-    /// What could not be had so far, and when it is tried again.
-    missing: Option<(KeyAccess, Instant)>,
+    /// What could not be had so far, when it is tried again, and what was said of it.
+    missing: Option<(KeyAccess, Instant, String)>,
 }
 
 /// All that can fail has not.
@@ -88,8 +89,9 @@ impl Entrance {
             keeper.receive_clients(reception);
             self.recorder = Some(recorder);
         }
+        let some = !prepared.audience.gateways.is_empty();
         keeper.change_audience(prepared.audience);
-        if self.missing.take().is_some() {
+        if self.missing.take().is_some() && some {
             report::clients_heard();
         }
     }
@@ -105,23 +107,24 @@ impl Entrance {
         match self.prepare(access, clock) {
             Ok(prepared) => self.apply(keeper, prepared),
             Err(error) => {
-                if self.missing.is_none() {
-                    report::clients_not_heard(&error);
+                let why = in_one_line(&error);
+                if self.missing.as_ref().is_none_or(|(_, _, told)| *told != why) {
+                    report::clients_not_heard(&why);
                 }
                 let again = Instant::now().checked_add(AGAIN);
-                self.missing = access.cloned().zip(again);
+                self.missing = access.cloned().zip(again).map(|(access, again)| (access, again, why));
             }
         }
     }
 
     /// When it is time to try again; `None` if nothing is missing.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.missing.as_ref().map(|(_, at)| *at)
+        self.missing.as_ref().map(|(_, at, _)| *at)
     }
 
     /// Tries again.
     pub(crate) fn retry(&mut self, keeper: &mut Doorkeeper, clock: Clock) {
-        if let Some((access, _)) = self.missing.clone() {
+        if let Some((access, ..)) = self.missing.clone() {
             self.try_to_listen(keeper, Some(&access), clock);
         }
     }

@@ -185,10 +185,9 @@ fn stranger(why: Stranger) -> &'static str {
 }
 
 /// Clients with keys cannot be heard for now.
-pub(crate) fn clients_not_heard(why: &dyn Error) {
+pub(crate) fn clients_not_heard(why: &str) {
     error!(
-        "clients with keys are not heard until this is mended, which is looked at every ten seconds: {}",
-        in_one_line(why)
+        "clients with keys are not heard until this is mended, which is looked at every ten seconds: {why}"
     );
 }
 

@@ -57,7 +57,14 @@ fn holder(path: &Path, place: Place) -> io::Result<Option<Pid>> {
     // Whether somebody would be in the way of a lock for writing; nothing is locked.
     let lock = ask(&File::open(path)?, libc::F_GETLK, libc::F_WRLCK, place)?;
     let held = i32::from(lock.l_type) != libc::F_UNLCK;
-    Ok(Pid::from_raw(lock.l_pid).filter(|pid| held && is_trusted(*pid)))
+    match Pid::from_raw(lock.l_pid).filter(|_| held) {
+        Some(pid) if !is_trusted(pid) => {
+            let what =
+                format!("process {pid} of another user holds a lock on the configuration file; end it first");
+            Err(io::Error::other(what))
+        }
+        holder => Ok(holder),
+    }
 }
 
 /// Whether a process is root's, or our own user's: anybody who may read the file can lock it.

@@ -194,10 +194,12 @@ fn name_from(comment: &str, key: &ClientKey) -> String {
 }
 
 fn split_outside_quotes(text: &str, at: char) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
+    let (mut quoted, mut escaped) = (false, false);
     let split = move |c: char| {
-        quoted ^= c == '"';
-        c == at && !quoted
+        quoted ^= c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        let tab = at == ' ' && c == '\t';
+        (c == at || tab) && !quoted
     };
     text.split(split).filter(|part| !part.is_empty())
 }
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn a_file_that_sshd_has_serves() {
         let text = format!(
-            "# mine\n\n{} anna@laptop\nno-pty,command=\"/bin/true, or so\" {} anna@laptop\n\
+            "# mine\n\n{} anna@laptop\nno-pty,command=\"/bin/true, \\\"or so\\\"\" {} anna@laptop\n\
              ssh-rsa AAAAB3NzaC1yc2E= old\ncert-authority {} authority\n{}\n",
             key(1),
             key(2),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,6 +54,7 @@ pub(super) struct Given {
 /// Reads the file of public keys that a configuration names, and adds its clients. Gives what was left out.
 pub(super) fn read_authorized_keys(config: &mut File) -> Result<Vec<Warning>, ConfigError> {
     let Some(path) = &config.authorized_keys else { return Ok(Vec::new()) };
+    trusted(path)?;
     let text = file::read(&path.value)?.ok_or_else(|| {
         let what = format!("`authorized_keys`: there is no file {}", path.value.display());
         ConfigError::at(&path.origin, what)
@@ -60,6 +62,22 @@ pub(super) fn read_authorized_keys(config: &mut File) -> Result<Vec<Warning>, Co
     let (clients, warnings) = authorized_keys::parse(&path.value, &text, &config.authorized_keys_doors)?;
     config.clients.extend(clients);
     Ok(warnings)
+}
+
+/// Whoever can write the file says who may open which door.
+fn trusted(path: &origin::Given<PathBuf>) -> Result<(), ConfigError> {
+    let Ok(file) = std::fs::metadata(&path.value) else { return Ok(()) };
+    let (owner, mode) = (file.uid(), file.mode() & 0o7777);
+    let ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    if ours && mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let what = format!(
+        "`authorized_keys`: others than root can change {0} (owner {owner}, mode {mode:03o}); try: chown root {0}; \
+         chmod go-w {0}",
+        path.value.display()
+    );
+    Err(ConfigError::at(&path.origin, what))
 }
 
 /// Where the gateway's key is, or will be.

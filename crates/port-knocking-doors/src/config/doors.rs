@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use doors_core::{
     access::Rules,
+    client::Clients,
     door::{Door, DoorName, Sequence},
     limits,
     sequences::Sequences,
@@ -56,11 +57,15 @@ impl Resolved {
         }
     }
 
-    pub(super) fn for_firewall(&self) -> PlannedDoor {
+    /// With clients who may have it open for longer, or without.
+    pub(super) fn for_firewall(&self, clients: Option<&Clients>) -> PlannedDoor {
+        let mut of_clients = clients.into_iter().flat_map(Clients::iter);
+        let by_key = of_clients.any(|client| client.doors.contains(&self.name.value));
         PlannedDoor {
             name: self.name.value.clone(),
             ports: self.ports.value.clone(),
             open_for: self.open_for.value,
+            max_open_for: if by_key { self.max_open_for.value } else { self.open_for.value },
             once: self.once.value,
         }
     }

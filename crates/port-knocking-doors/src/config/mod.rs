@@ -300,8 +300,9 @@ impl Resolver {
         )?;
         let spa_port = key_access.as_ref().map(|access| access.port);
         doors::fit_together(&rules, &doors, listen.value, firewall.value, spa_port)?;
+        let known = key_access.as_ref().map(|access| &access.clients);
         let plan = Plan {
-            doors: doors.iter().map(Resolved::for_firewall).collect(),
+            doors: doors.iter().map(|door| door.for_firewall(known)).collect(),
             trusted: trusted.value,
             refuse: refuse.value,
             zone: zone.value,
@@ -310,7 +311,6 @@ impl Resolver {
             remove_on_exit: on_exit.value,
         };
         let mut warnings = warnings::of(&rules, &plan, listen.value, firewall.value);
-        let known = key_access.as_ref().map(|access| &access.clients);
         warnings.extend(warnings::useless(&rules, known));
         Ok(Config {
             rules,

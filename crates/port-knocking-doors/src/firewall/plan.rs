@@ -89,6 +89,8 @@ pub struct PlannedDoor {
     pub ports: Vec<Ports>,
     /// How long it stays open.
     pub open_for: Duration,
+    /// The longest time for which anybody may have it open.
+    pub max_open_for: Duration,
     /// Whether the first new connection uses a grant up.
     pub once: bool,
 }

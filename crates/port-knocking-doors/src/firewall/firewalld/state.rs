@@ -190,7 +190,7 @@ impl State {
         for orphan in found {
             self.orphans.entry(orphan).or_insert(now);
         }
-        let longest = self.plan.doors.iter().map(|door| door.open_for).max().unwrap_or_default();
+        let longest = self.plan.doors.iter().map(|door| door.max_open_for).max().unwrap_or_default();
         let too_old = |since: &Moment| since.after(longest).after(GRACE) <= now;
         self.orphans.iter().filter(|(_, since)| too_old(since)).map(|(orphan, _)| orphan.clone()).collect()
     }

@@ -121,6 +121,7 @@ pub(super) mod element {
     pub(in super::super) const FLAGS: u16 = 3;
     pub(in super::super) const TIMEOUT: u16 = 4;
     pub(in super::super) const EXPIRATION: u16 = 5;
+    pub(in super::super) const EXPRESSION: u16 = 7;
     /// What `nft` shows as `comment`: of libnftnl's own shape, a type (0), a length, and the text with a zero
     /// behind it.
     pub(in super::super) const USER_DATA: u16 = 6;
@@ -202,6 +203,12 @@ pub(super) mod expression {
     pub(in super::super) const DYNSET_OPERATION: u16 = 3;
     pub(in super::super) const DYNSET_KEY_REGISTER: u16 = 4;
     pub(in super::super) const DYNSET_DELETE: u32 = 2;
+
+    /// `enum nft_limit_attributes`; the type of packets is 0.
+    pub(in super::super) const LIMIT_RATE: u16 = 1;
+    pub(in super::super) const LIMIT_UNIT: u16 = 2;
+    pub(in super::super) const LIMIT_BURST: u16 = 3;
+    pub(in super::super) const LIMIT_TYPE: u16 = 4;
 
     pub(in super::super) const FIB_REGISTER: u16 = 1;
     pub(in super::super) const FIB_RESULT: u16 = 2;

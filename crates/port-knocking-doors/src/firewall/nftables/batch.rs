@@ -49,8 +49,8 @@ pub(super) enum Use {
 /// One element of a set.
 #[derive(Clone, Debug)]
 pub(super) enum Element {
-    /// An address, how long it stays, and a remark for whoever lists the set.
-    Grant(Vec<u8>, Duration, Option<String>),
+    /// An address, how long it stays, what a packet does to it, and a remark for whoever lists the set.
+    Grant(Vec<u8>, Duration, Use, Option<String>),
     /// An address, to delete it.
     Key(Vec<u8>),
     /// Where a range begins.
@@ -232,9 +232,12 @@ impl Element {
             writer.nest(kind, |nest| nest.put(data::VALUE, key));
         };
         match self {
-            Self::Grant(key, time, remark) => {
+            Self::Grant(key, time, each, remark) => {
                 value(writer, element::KEY, key);
                 writer.put(element::TIMEOUT, &millis(*time).to_be_bytes());
+                if *each == Use::Once {
+                    writer.nest(element::EXPRESSION, once);
+                }
                 let fits = remark.as_ref().filter(|remark| remark.len() <= LONGEST_REMARK);
                 if let Some(remark) = fits {
                     let length = u8::try_from(remark.len().saturating_add(1)).unwrap_or(0);
@@ -415,6 +418,20 @@ fn verdict(writer: &mut Writer, code: i32, chain: Option<&str>) {
         if let Some(chain) = chain {
             verdict.put_text(data::VERDICT_CHAIN, chain);
         }
+    });
+}
+
+/// `limit rate 1/week burst 1 packets`, in the element itself: finding the grant spends it, under a lock of
+/// its own, so that of two packets on two processors one finds nothing. No grant lasts a week longer than
+/// its next.
+fn once(expression: &mut Writer) {
+    const A_WEEK: u64 = 7 * 24 * 3600;
+    expression.put_text(rule::EXPRESSION_NAME, "limit");
+    expression.nest(rule::EXPRESSION_DATA, |limit| {
+        limit.put(expression::LIMIT_RATE, &1_u64.to_be_bytes());
+        limit.put(expression::LIMIT_UNIT, &A_WEEK.to_be_bytes());
+        limit.put_u32_be(expression::LIMIT_BURST, 1);
+        limit.put_u32_be(expression::LIMIT_TYPE, 0);
     });
 }
 

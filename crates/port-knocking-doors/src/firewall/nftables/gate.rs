@@ -61,6 +61,8 @@ pub(crate) struct Gate {
     plan: Plan,
     ledger: Ledger,
     intact: Snapshot,
+    /// Grants for one connection that were found used up, and that nobody has heard of yet.
+    used: Vec<(Admission, Moment)>,
 }
 
 /// What a look at the kernel's table brought.
@@ -80,7 +82,7 @@ impl Gate {
         let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         lock(&mut socket)?;
         let intact = Snapshot::default();
-        let mut gate = Self { socket, clock, plan, ledger: Ledger::default(), intact };
+        let mut gate = Self { socket, clock, plan, ledger: Ledger::default(), intact, used: Vec::new() };
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
         gate.replace().map_err(GateError::Table)?;
@@ -114,7 +116,7 @@ impl Gate {
         }
         let running =
             grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
-        let batch = ruleset::change(running.filter(|(_, _, left)| !left.is_zero()), []);
+        let batch = ruleset::change(&self.plan, running.filter(|(_, _, left)| !left.is_zero()), []);
         let fresh: Vec<&Admission> = grants.iter().map(|(admission, _)| admission).collect();
         self.write(&batch, &fresh)
     }
@@ -123,7 +125,7 @@ impl Gate {
     pub(crate) fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
         self.ledger.strike(admission);
         match self.plan.door(&admission.door) {
-            Some(_) => self.write(&ruleset::change([], [admission]), &[]),
+            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission]), &[]),
             None => Ok(()),
         }
     }
@@ -132,7 +134,8 @@ impl Gate {
     pub(crate) fn follow(&mut self, plan: Plan) -> Result<(), NetlinkError> {
         // Without an answer, every grant for one connection counts as used up.
         let held = self.held().unwrap_or_default();
-        self.forget_used(&held, &[]);
+        let used = self.forget_used(&held, &[]);
+        self.used.extend(used);
         self.plan = plan;
         // If it fails, every check sees a difference, and tries again.
         self.intact = Snapshot::default();
@@ -146,7 +149,8 @@ impl Gate {
         let held = self.held()?;
         let found = self.adopt_unknown(&held)?;
         let refused: Vec<&Admission> = refused.iter().collect();
-        let used = self.forget_used(&held, &refused);
+        let mut used = std::mem::take(&mut self.used);
+        used.extend(self.forget_used(&held, &refused));
         let mut repaired = self.intact.difference(&table);
         match repaired {
             Some(_) => self.replace()?,
@@ -171,7 +175,8 @@ impl Gate {
         match self.socket.request(batch) {
             Err(error) if error.number() == Some(libc::ENOENT) => {
                 let held = self.held()?;
-                self.forget_used(&held, fresh);
+                let used = self.forget_used(&held, fresh);
+                self.used.extend(used);
                 self.replace()
             }
             other => other,
@@ -245,7 +250,7 @@ impl Gate {
         }
         if !for_ever.is_empty() {
             let for_ever = for_ever.iter().map(|(admission, standing, left)| (*admission, standing, *left));
-            self.socket.request(&ruleset::change(for_ever, []))?;
+            self.socket.request(&ruleset::change(&self.plan, for_ever, []))?;
         }
         Ok(adopted)
     }
@@ -258,7 +263,7 @@ impl Gate {
             .filter(|(admission, _, left)| *left > NOT_MISSED && !held.contains_key(admission))
             .collect();
         let Some(what) = ledger::missing(missing.len()) else { return Ok(None) };
-        self.socket.request(&ruleset::change(missing, []))?;
+        self.socket.request(&ruleset::change(&self.plan, missing, []))?;
         Ok(Some(what))
     }
 }

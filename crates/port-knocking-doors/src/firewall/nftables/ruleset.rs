@@ -19,9 +19,9 @@
 //! }
 //! ```
 //!
-//! A door for one connection only has `flags dynamic` and a size at its sets, and its chain says
-//! `ip saddr @ssh4 delete @ssh4 { ip saddr } accept`: the first packet of the first connection uses the
-//! grant up.
+//! A door for one connection only has `flags dynamic` and a size at its sets, its elements say `limit rate
+//! 1/week burst 1 packets`, and its chain `ip saddr @ssh4 delete @ssh4 { ip saddr } accept`. Finding the
+//! element spends it, at once for all processors, and the packet that has found it takes it away.
 //!
 //! What is to be passed on to another machine has a unicast destination. Broadcast, multicast and
 //! anycast are guarded like our own addresses: the answer to such a datagram would make everything that
@@ -65,7 +65,7 @@ pub(super) fn replace<'a>(
     batch.add_table();
     for door in &plan.doors {
         let [set4, set6] = sets(&door.name);
-        let each = if door.once { Use::Once } else { Use::Stays };
+        let each = used_by(door);
         batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for, each));
         batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for, each));
     }
@@ -85,7 +85,7 @@ pub(super) fn replace<'a>(
 
     let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
     for (admission, standing, left) in grants {
-        elements.entry(set_of(admission)).or_default().push(grant(admission, standing, left));
+        elements.entry(set_of(admission)).or_default().push(grant(plan, admission, standing, left));
     }
     for (set, elements) in elements {
         batch.add_elements(&set, &elements);
@@ -102,13 +102,14 @@ pub(super) fn remove() -> Vec<u8> {
 
 /// The transaction that makes `grants` true and `closed` false. It needs no knowledge of what is true.
 pub(super) fn change<'a>(
+    plan: &Plan,
     grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
     closed: impl IntoIterator<Item = &'a Admission>,
 ) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
     for (admission, standing, left) in grants {
         let set = set_of(admission);
-        let element = [grant(admission, standing, left)];
+        let element = [grant(plan, admission, standing, left)];
         // Whether adding an element again changes its time differs between kernels, and deleting
         // what is not there fails: add, delete, add is the same everywhere. No packet sees a gap,
         // because the transaction becomes true at one moment.
@@ -118,15 +119,24 @@ pub(super) fn change<'a>(
     }
     for admission in closed {
         let set = set_of(admission);
-        batch.add_elements(&set, &[Element::Grant(octets(admission.source), Duration::from_secs(1), None)]);
+        batch.add_elements(
+            &set,
+            &[Element::Grant(octets(admission.source), Duration::from_secs(1), Use::Stays, None)],
+        );
         batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
     }
     batch.finish()
 }
 
 /// The element of a grant. Whose key it was stands beside it, for `nft list set` and for our own next run.
-fn grant(admission: &Admission, standing: &Standing, left: Duration) -> Element {
-    Element::Grant(octets(admission.source), left, standing.by.as_ref().map(Who::remark))
+fn grant(plan: &Plan, admission: &Admission, standing: &Standing, left: Duration) -> Element {
+    let each = plan.door(&admission.door).map_or(Use::Stays, used_by);
+    Element::Grant(octets(admission.source), left, each, standing.by.as_ref().map(Who::remark))
+}
+
+/// What a packet does to the grants of a door.
+fn used_by(door: &PlannedDoor) -> Use {
+    if door.once { Use::Once } else { Use::Stays }
 }
 
 /// The names of a door's sets, for IPv4 and for IPv6.
@@ -330,6 +340,7 @@ mod tests {
                     name: DoorName::new(name).unwrap(),
                     ports: ports.to_vec(),
                     open_for: Duration::from_secs(10),
+                    max_open_for: Duration::from_secs(10),
                     once: false,
                 })
                 .collect(),
