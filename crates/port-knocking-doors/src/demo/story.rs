@@ -19,6 +19,7 @@ use crate::{
     firewall::nftables::picture,
     lab::{self, Firewalld, LabError, Namespace, Process},
     netlink::NetlinkError,
+    wrap::wrap,
 };
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -27,6 +28,8 @@ const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8));
 /// The port behind the door.
 const PORT: u16 = 22;
 const SEQUENCE: &str = "40871,12903,55012,7741,31337";
+/// What fits on a line beside what stands before it.
+const WIDTH: usize = 62;
 /// How long the door stays open in the demo.
 const OPEN_FOR: u64 = 3;
 /// A port that does not answer this long is closed. Both ends are on this machine.
@@ -222,23 +225,48 @@ impl Story {
         let path = |name: &str| self.place.join(name).display().to_string();
         let (key, conf) = (path("laptop"), path("doors.toml"));
         let on_server = |arguments: &[&str]| {
-            self.screen.command("server", &format!("port-knocking-doors {}", shown(arguments)));
+            self.command("server", &format!("port-knocking-doors {}", shown(arguments)));
             run(&self.server, &self.place, &[arguments, &["--conf", &conf]].concat())
         };
         let on_client = |arguments: &[&str]| {
-            self.screen.command("client", &format!("doorknock {}", shown(arguments)));
+            self.command("client", &format!("doorknock {}", shown(arguments)));
             run(&self.client, &self.place, &[&["demo-client"], arguments].concat())
         };
         on_client(&["keygen", &key, "--no-passphrase"])?;
         on_server(&["gateway", "init"])?;
         let public = format!("{key}.pub");
         let added = on_server(&["client", "add", "laptop", "--door", "default", "--key-file", &public])?;
-        added.lines().for_each(|line| self.screen.right(line));
+        self.right(&added);
         let card = on_server(&["gateway", "card"])?;
         on_client(&["add", "home", &SERVER.to_string(), card.trim(), "-i", &key])?;
         let opened = on_client(&["open", "home", "default"])?;
-        opened.lines().for_each(|line| self.screen.right(line));
+        self.right(&opened);
         Ok(())
+    }
+
+    /// A command, on lines that fit on a terminal.
+    fn command(&self, host: &str, text: &str) {
+        let lines = wrap(text, WIDTH);
+        let last = lines.len().saturating_sub(1);
+        for (number, line) in lines.iter().enumerate() {
+            let more = if number < last { " \\" } else { "" };
+            match number {
+                0 => self.screen.command(host, &format!("{line}{more}")),
+                _ => self.screen.remark(&format!("            {line}{more}")),
+            }
+        }
+    }
+
+    /// What is as it must be, on lines that fit on a terminal.
+    fn right(&self, text: &str) {
+        for line in text.lines() {
+            for (number, part) in wrap(line, WIDTH).iter().enumerate() {
+                match number {
+                    0 => self.screen.right(part),
+                    _ => self.screen.remark(&format!("  {part}")),
+                }
+            }
+        }
     }
 
     fn must_be_closed(&self, source: IpAddr, who: &str) -> Result<(), DemoError> {
