@@ -248,7 +248,9 @@ fn nobody_speaks_for_an_ipv4_client_over_ipv6() {
 fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
     for listen in [CAPTURE, SOCKETS] {
         let mut house = House::new();
-        house.start(&gate(&format!("max_opened_door_duration = 60\n{listen}")));
+        // Nobody has to be quiet here, so that whoever has lost a datagram may knock again at once.
+        let patient = "max_opened_door_duration = 60\nignoring_period_after_knock_error = 0";
+        house.start(&gate(&format!("{patient}\n{listen}")));
         let resident = |house: &mut House| {
             let status = std::fs::read_to_string(format!("/proc/{}/status", house.daemon().id())).unwrap();
             let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
@@ -267,10 +269,16 @@ fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
                     }
                 }
             });
-            house.knock(&crowd(u8::try_from(round).unwrap() + 1), &SEQUENCE);
-            // What waits is bounded, and a busy machine may be slow to take it: one client after the other.
-            let so_far = usize::try_from(round).unwrap() + 1;
-            house.until("the client is in", |house| house.grants("default").len() == so_far);
+            // A kernel that is busy with other tests may lose a datagram: three tries are enough for anybody.
+            let client = crowd(u8::try_from(round).unwrap() + 1);
+            let is_in = (0..3).any(|_| {
+                house.knock(&client, &SEQUENCE);
+                let knocked = std::time::Instant::now();
+                std::iter::repeat_with(|| house.grants("default").contains_key(&client))
+                    .take_while(|_| knocked.elapsed() < std::time::Duration::from_secs(3))
+                    .any(|is_in| is_in)
+            });
+            assert!(is_in, "{client} is kept out: {:#?}", house.daemon().lines());
         }
         assert!(resident(&mut house) < before + 2048, "the table took memory without bound");
         let wrong = house.daemon().lines().iter().filter(|line| line.contains("wrong")).count();

@@ -18,7 +18,10 @@ use std::{
 };
 
 use port_knocking_doors::lab::{Firewalld, Namespace, Process};
-use rustix::process::Signal;
+use rustix::{
+    process::Signal,
+    thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity},
+};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
@@ -175,6 +178,12 @@ impl House {
     /// Sends one datagram after the other, without any pause.
     pub(crate) fn send(&self, source: &str, ports: &[u16], payload: &[u8]) {
         let (source, target) = (source.parse::<IpAddr>().unwrap(), server_for(source));
+        // Each processor has a queue of its own for packets between namespaces: whoever is moved to another in
+        // the middle may have its datagrams overtaken by later ones.
+        let anywhere = sched_getaffinity(None).unwrap();
+        let mut here = CpuSet::new();
+        here.set(sched_getcpu());
+        sched_setaffinity(None, &here).unwrap();
         self.client.enter(|| {
             let socket = UdpSocket::bind((source, 0)).unwrap();
             for port in ports {
@@ -183,6 +192,7 @@ impl House {
                 sent().or_else(|_| sent()).unwrap();
             }
         });
+        sched_setaffinity(None, &anywhere).unwrap();
     }
 
     /// Knocks.
