@@ -239,10 +239,7 @@ pub(crate) fn stopped(kind: Kind, plan: &Plan) {
 /// What the firewall says. Gives back what the core has to hear of it.
 pub(crate) fn news(news: News) -> Option<Report> {
     match news {
-        News::Done { admission } => return Some(Report::Done { admission }),
-        News::Closed { admission } => return Some(Report::Closed { admission }),
-        News::Found { admission, until, by } => return Some(Report::Found { admission, until, by }),
-        News::Used { admission, until } => return Some(Report::Used { admission, until }),
+        News::Report(report) => return Some(report),
         News::Repaired { missing, took } => {
             let millis = took.as_secs_f64() * 1000.0;
             warn!(missing, "somebody has changed the firewall: {missing}; put back in {millis:.1} ms");

@@ -17,11 +17,9 @@ pub mod plan;
 use std::{io, thread, time::Duration};
 
 use doors_core::{
-    client::Who,
-    door::{Admission, DoorName},
-    doorkeeper::Change,
+    door::DoorName,
+    doorkeeper::{Change, Report},
     limits,
-    time::Moment,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -46,32 +44,8 @@ pub(crate) enum Order {
 /// What the firewall has to say.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The latest order to open this door for this source is done.
-    Done {
-        /// Which door for whom.
-        admission: Admission,
-    },
-    /// The latest order to close this door for this source is done.
-    Closed {
-        /// Which door for whom.
-        admission: Admission,
-    },
-    /// Somebody is let in of whom we did not know.
-    Found {
-        /// Which door for whom.
-        admission: Admission,
-        /// When the door closes.
-        until: Moment,
-        /// Whose key it was, if the firewall knows.
-        by: Option<Who>,
-    },
-    /// A grant for one connection is used up.
-    Used {
-        /// Which door for whom.
-        admission: Admission,
-        /// Until when it would have lasted.
-        until: Moment,
-    },
+    /// What the core has to hear.
+    Report(Report),
     /// Something of ours had been taken away, and is back.
     Repaired {
         /// What was missing.

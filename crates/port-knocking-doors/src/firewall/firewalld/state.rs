@@ -6,7 +6,11 @@ use std::{
 };
 
 use doorknock::errors::in_one_line;
-use doors_core::{door::Admission, doorkeeper::Change, time::Moment};
+use doors_core::{
+    door::Admission,
+    doorkeeper::{Change, Report},
+    time::Moment,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -259,7 +263,7 @@ impl State {
         match failure {
             None if closing => {
                 self.closing.remove(&admission);
-                self.tell(News::Closed { admission });
+                self.tell(News::Report(Report::Closed { admission }));
             }
             None => {
                 // The time of a rule was counted from when we asked, and may be over by now. Once is enough:
@@ -268,7 +272,7 @@ impl State {
                     self.jobs.correct(admission.clone());
                 }
                 if waiting.fresh {
-                    self.tell(News::Done { admission });
+                    self.tell(News::Report(Report::Done { admission }));
                 }
             }
             Some(error) => {

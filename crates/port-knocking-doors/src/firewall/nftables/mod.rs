@@ -13,7 +13,10 @@ mod snapshot;
 use std::time::Duration;
 
 use doorknock::errors::in_one_line;
-use doors_core::{door::Admission, doorkeeper::Change};
+use doors_core::{
+    door::Admission,
+    doorkeeper::{Change, Report},
+};
 use tokio::{sync::mpsc, time::Instant};
 
 pub(crate) use self::gate::Gate;
@@ -116,7 +119,7 @@ impl Worker {
                     opening.push((admission, Standing { until, link, by }));
                 }
                 Order::Change(Change::Close { admission }) => match self.gate.close(&admission) {
-                    Ok(()) => self.tell(News::Closed { admission }),
+                    Ok(()) => self.tell(News::Report(Report::Closed { admission })),
                     Err(error) => {
                         let what = format!("close the door {} for {}", admission.door, admission.source);
                         self.failed(what, &error);
@@ -170,7 +173,7 @@ impl Worker {
 
     fn tell_done(&self, admissions: impl IntoIterator<Item = Admission>) {
         for admission in admissions {
-            self.tell(News::Done { admission });
+            self.tell(News::Report(Report::Done { admission }));
         }
     }
 
@@ -198,10 +201,10 @@ impl Worker {
 
     fn tell_findings(&mut self, findings: gate::Findings) {
         for (admission, Standing { until, by, .. }) in findings.found {
-            self.tell(News::Found { admission, until, by });
+            self.tell(News::Report(Report::Found { admission, until, by }));
         }
         for (admission, until) in findings.used {
-            self.tell(News::Used { admission, until });
+            self.tell(News::Report(Report::Used { admission, until }));
         }
     }
 
