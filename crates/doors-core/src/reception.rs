@@ -170,8 +170,8 @@ impl Reception {
 
     /// Takes one datagram; `None` if it is not even addressed to this.
     ///
-    /// Everything up to the client's own restrictions is silent: neither a stranger nor somebody with a
-    /// stolen key in the wrong place learns that anything is there.
+    /// Everything up to the signature is silent: neither a stranger nor somebody with a stolen key in the
+    /// wrong place learns that anything is there.
     pub fn hear(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall) -> Option<Heard> {
         if packet.port != self.audience.port || packet.payload.len() != KNOCK || !packet.is_answerable() {
             return None;
@@ -296,6 +296,8 @@ impl Reception {
         wall: Wall,
     ) -> Heard {
         if self.on_the_way(client) >= WAITING_PER_CLIENT {
+            let (_, key) = proven.into_parts();
+            self.replies.push_back(reply(&key, way, client, Answer::TooMany, 0));
             return Heard::Crowded(who);
         }
         if let Some(record) = self.freshness.watch_the_date(now, wall) {

@@ -480,7 +480,9 @@ fn a_client_fills_its_own_share_and_nobody_elses() {
     for number in 0..limits::WAITING_PER_CLIENT + 5 {
         let mut request = scene.request(open("ssh", 0));
         request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + u32::try_from(number).unwrap())));
-        scene.ask(SOURCE, &request, PHONE);
+        let told = scene.ask(SOURCE, &request, PHONE).map(|receipt| receipt.answer);
+        // Whoever is refused is told so; the others wait for the firewall.
+        assert_eq!(told, (number >= limits::WAITING_PER_CLIENT).then_some(Answer::TooMany), "{number}");
     }
     assert_eq!(scene.changes.len(), limits::WAITING_PER_CLIENT);
     scene.firewall_works = true;
