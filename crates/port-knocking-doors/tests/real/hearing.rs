@@ -4,7 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, server_for};
+use crate::house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for};
 
 const CAPTURE: &str = "listen = \"capture\"";
 const SOCKETS: &str = "listen = \"sockets\"";
@@ -32,17 +32,18 @@ fn many_clients_at_once_are_told_apart() {
         let mut house = House::new();
         house.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
         let target = server_for(CLIENT[0]);
-        house.client.enter(|| {
+        house.as_client(|| {
             let sockets: Vec<UdpSocket> =
                 (1..=100).map(|number| UdpSocket::bind((crowd(number), 0)).unwrap()).collect();
             for port in SEQUENCE {
                 for socket in &sockets {
-                    let sent = || socket.send_to(b"knock\n", (target, port));
-                    sent().or_else(|_| sent()).unwrap();
+                    send_from(socket, (target, port), b"knock\n");
                 }
             }
         });
-        house.until("all are open", |house| house.grants("default").len() == 100);
+        (1..=100)
+            .for_each(|number| drop(house.hear(&format!("opened: door default for {}, ", crowd(number)))));
+        assert_eq!(house.grants("default").len(), 100);
     }
 }
 
@@ -116,13 +117,7 @@ fn interfaces_and_addresses_may_come_and_go() {
     house.client.cable("late", &house.server, "later").unwrap();
     house.server.address("later", "203.0.113.1/24".parse().unwrap()).unwrap();
     house.client.address("late", "203.0.113.7/24".parse().unwrap()).unwrap();
-    house.client.enter(|| {
-        let socket = UdpSocket::bind("203.0.113.7:0").unwrap();
-        for port in SEQUENCE {
-            let sent = || socket.send_to(b"knock\n", ("203.0.113.1", port));
-            sent().or_else(|_| sent()).unwrap();
-        }
-    });
+    house.send_at("203.0.113.7", "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
     house.hear("opened: door default for 203.0.113.7");
 }
 
@@ -137,13 +132,7 @@ fn what_the_kernel_takes_as_its_own_counts_as_soon_as_it_does() {
     house.server.own("2001:db8:2::/64".parse().unwrap()).unwrap();
     house.client.route("2001:db8:2::/64".parse().unwrap(), server_for(CLIENT[1])).unwrap();
     for (client, target) in CLIENT.iter().zip(["203.0.113.9", "2001:db8:2::9"]) {
-        house.client.enter(|| {
-            let socket = UdpSocket::bind((*client, 0)).unwrap();
-            for port in SEQUENCE {
-                let sent = || socket.send_to(b"knock\n", (target, port));
-                sent().or_else(|_| sent()).unwrap();
-            }
-        });
+        house.send_at(client, target.parse().unwrap(), &SEQUENCE, b"knock\n");
         house.hear(&format!("opened: door default for {client}"));
     }
 }
@@ -153,19 +142,10 @@ fn knocks_for_others_that_pass_through_are_not_for_us() {
     let mut house = House::new();
     let _inside = house.machine_behind();
     house.start(&gate(""));
-    let knock_at = |target: &str, ports: &[u16]| {
-        house.client.enter(|| {
-            let socket = UdpSocket::bind((CLIENT[0], 0)).unwrap();
-            for port in ports.iter().copied() {
-                let sent = || socket.send_to(b"knock\n", (target, port));
-                sent().or_else(|_| sent()).unwrap();
-            }
-        });
-    };
     // Heard, these would be wrong, and the right ones after them ignored.
-    knock_at("203.0.113.2", &[9, 10, 11]);
+    house.send_at(CLIENT[0], "203.0.113.2".parse().unwrap(), &[9, 10, 11], b"knock\n");
     // The server's own address on its other side is its own.
-    knock_at("203.0.113.1", &SEQUENCE);
+    house.send_at(CLIENT[0], "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
     house.hear("opened:");
     assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")), "the first were not heard");
 }
@@ -264,8 +244,7 @@ fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
                     let forged = format!("2001:db8:1::{round:x}:{number:x}");
                     let socket = UdpSocket::bind((forged, 0)).unwrap();
                     for port in [SEQUENCE[0], SEQUENCE[0], SEQUENCE[3]] {
-                        let sent = || socket.send_to(b"knock\n", (server, port));
-                        sent().or_else(|_| sent()).unwrap();
+                        send_from(&socket, (server, port), b"knock\n");
                     }
                 }
             });

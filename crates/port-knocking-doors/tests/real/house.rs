@@ -20,7 +20,7 @@ use std::{
 use port_knocking_doors::lab::{Firewalld, Namespace, Process};
 use rustix::{
     process::Signal,
-    thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity},
+    thread::{CpuSet, sched_getcpu, sched_setaffinity},
 };
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
@@ -175,24 +175,33 @@ impl House {
         ended
     }
 
-    /// Sends one datagram after the other, without any pause.
-    pub(crate) fn send(&self, source: &str, ports: &[u16], payload: &[u8]) {
-        let (source, target) = (source.parse::<IpAddr>().unwrap(), server_for(source));
-        // Each processor has a queue of its own for packets between namespaces: whoever is moved to another in
-        // the middle may have its datagrams overtaken by later ones.
-        let anywhere = sched_getaffinity(None).unwrap();
-        let mut here = CpuSet::new();
-        here.set(sched_getcpu());
-        sched_setaffinity(None, &here).unwrap();
+    /// Does something in the client's network, on one processor.
+    ///
+    /// Each processor has a queue of its own for packets between namespaces: whoever is moved to another in
+    /// the middle may have its datagrams overtaken by later ones.
+    pub(crate) fn as_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.client.enter(|| {
+            let mut here = CpuSet::new();
+            here.set(sched_getcpu());
+            sched_setaffinity(None, &here).unwrap();
+            work()
+        })
+    }
+
+    /// Sends one datagram after the other to ports of the server, without any pause.
+    pub(crate) fn send(&self, source: &str, ports: &[u16], payload: &[u8]) {
+        self.send_at(source, server_for(source), ports, payload);
+    }
+
+    /// Sends one datagram after the other to ports of an address, without any pause.
+    pub(crate) fn send_at(&self, source: &str, target: IpAddr, ports: &[u16], payload: &[u8]) {
+        let source: IpAddr = source.parse().unwrap();
+        self.as_client(|| {
             let socket = UdpSocket::bind((source, 0)).unwrap();
             for port in ports {
-                // A closed port has answered, which the next call reports once.
-                let sent = || socket.send_to(payload, (target, *port));
-                sent().or_else(|_| sent()).unwrap();
+                send_from(&socket, (target, *port), payload);
             }
         });
-        sched_setaffinity(None, &anywhere).unwrap();
     }
 
     /// Knocks.
@@ -296,6 +305,12 @@ impl House {
         }
         grants
     }
+}
+
+/// Sends a datagram, also if another was answered that its port is closed: the next call reports that, once.
+pub(crate) fn send_from(socket: &UdpSocket, target: (IpAddr, u16), payload: &[u8]) {
+    let sent = || socket.send_to(payload, target);
+    sent().or_else(|_| sent()).unwrap();
 }
 
 /// The server's address of the family of a client's.
