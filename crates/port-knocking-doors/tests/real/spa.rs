@@ -1,11 +1,17 @@
 //! Clients with keys, before a real kernel.
 
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use doors_spa::{identity::DoorId, receipt::Answer as Told, request::Operation};
 use rustix::process::Signal;
 
 use crate::{
     device::{Device, client, now, open},
-    house::{Answer, CLIENT, House, PORT, STRANGER},
+    house::{Answer, CLIENT, House, PORT, SILENCE, STRANGER, server_for},
 };
 
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
@@ -81,6 +87,41 @@ fn once_lets_in_the_first_connection_and_no_other() {
         assert_eq!(house.ask(source, PORT), Answer::Accepted);
         assert_eq!(house.ask(source, PORT), Answer::Silence);
     }
+}
+
+#[test]
+fn once_lets_in_one_packet_for_each_grant_however_many_are_under_way() {
+    const GRANTS: usize = 250;
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    let door = "[[doors]]\nname = \"web\"\nports = [\"6000/udp\"]\ngrant = \"once\"\n";
+    house.start(&house.gateway(&format!("{door}{}", client("phone", &device, &["web"], ""))));
+    let target = SocketAddr::new(server_for(CLIENT[0]), 6000);
+    // It never answers, so each datagram looks like the first of its connection.
+    let listener = house.server.enter(|| UdpSocket::bind(target)).unwrap();
+    listener.set_read_timeout(Some(SILENCE)).unwrap();
+    let is_over = AtomicBool::new(false);
+    let let_in = thread::scope(|scope| {
+        for _ in 0..2 {
+            let sender = house.client.enter(|| UdpSocket::bind((CLIENT[0], 0))).unwrap();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    // A full queue is no reason to stop.
+                    let _ = sender.send_to(b"me, too", target);
+                }
+            });
+        }
+        let mut let_in = 0;
+        for _ in 0..GRANTS {
+            assert_eq!(device.open(&house, CLIENT[0], "web", 0).answer, Told::Granted);
+            // Whoever comes next is behind the one that has used it up.
+            let_in += usize::from(listener.recv(&mut [0; 16]).is_ok());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let_in + std::iter::from_fn(|| listener.recv(&mut [0; 16]).ok()).count()
+    });
+    assert_eq!(let_in, GRANTS);
 }
 
 #[test]

@@ -204,11 +204,13 @@ pub(super) mod expression {
     pub(in super::super) const DYNSET_KEY_REGISTER: u16 = 4;
     pub(in super::super) const DYNSET_DELETE: u32 = 2;
 
-    /// `enum nft_limit_attributes`; the type of packets is 0.
+    /// `enum nft_limit_attributes`, `enum nft_limit_flags`; the type of packets is 0.
     pub(in super::super) const LIMIT_RATE: u16 = 1;
     pub(in super::super) const LIMIT_UNIT: u16 = 2;
     pub(in super::super) const LIMIT_BURST: u16 = 3;
     pub(in super::super) const LIMIT_TYPE: u16 = 4;
+    pub(in super::super) const LIMIT_FLAGS: u16 = 5;
+    pub(in super::super) const LIMIT_OVER: u32 = 1;
 
     pub(in super::super) const FIB_REGISTER: u16 = 1;
     pub(in super::super) const FIB_RESULT: u16 = 2;

@@ -44,6 +44,8 @@ pub(super) enum Use {
     Stays,
     /// It uses the grant up.
     Once,
+    /// It does not find it: the element stands there only to be deleted by the same transaction.
+    Never,
 }
 
 /// One element of a set.
@@ -103,7 +105,7 @@ impl Batch {
         let (of, id) = (self.table, self.sequence);
         let flags = |each| match each {
             Use::Stays => set::FLAG_TIMEOUT,
-            Use::Once => set::FLAG_TIMEOUT | set::FLAG_DYNAMIC,
+            Use::Once | Use::Never => set::FLAG_TIMEOUT | set::FLAG_DYNAMIC,
         };
         self.message(message::NEW_SET, CREATE, |writer| {
             writer.put_text(set::TABLE, of);
@@ -126,7 +128,7 @@ impl Batch {
                 // What an administrator adds by hand without a time closes by itself, too.
                 SetKind::Ipv4Grants(time, each) | SetKind::Ipv6Grants(time, each) => {
                     writer.put(set::TIMEOUT, &millis(time).to_be_bytes());
-                    if each == Use::Once {
+                    if each != Use::Stays {
                         // A set that packets may change has to be bounded.
                         writer.nest(set::DESCRIPTION, |description| {
                             let size = u32::try_from(limits::GRANTS).unwrap_or(u32::MAX);
@@ -235,8 +237,10 @@ impl Element {
             Self::Grant(key, time, each, remark) => {
                 value(writer, element::KEY, key);
                 writer.put(element::TIMEOUT, &millis(*time).to_be_bytes());
-                if *each == Use::Once {
-                    writer.nest(element::EXPRESSION, once);
+                match each {
+                    Use::Stays => {}
+                    Use::Once => writer.nest(element::EXPRESSION, once),
+                    Use::Never => writer.nest(element::EXPRESSION, never),
                 }
                 let fits = remark.as_ref().filter(|remark| remark.len() <= LONGEST_REMARK);
                 if let Some(remark) = fits {
@@ -426,12 +430,23 @@ fn verdict(writer: &mut Writer, code: i32, chain: Option<&str>) {
 /// its next.
 fn once(expression: &mut Writer) {
     const A_WEEK: u64 = 7 * 24 * 3600;
+    limit(expression, 1, A_WEEK, 1, 0);
+}
+
+/// `limit rate over 1000000/second burst 1000000 packets`, in the element itself: the first million packets
+/// that look for it do not find it.
+fn never(expression: &mut Writer) {
+    limit(expression, 1_000_000, 1, 1_000_000, expression::LIMIT_OVER);
+}
+
+fn limit(expression: &mut Writer, packets: u64, seconds: u64, burst: u32, flags: u32) {
     expression.put_text(rule::EXPRESSION_NAME, "limit");
     expression.nest(rule::EXPRESSION_DATA, |limit| {
-        limit.put(expression::LIMIT_RATE, &1_u64.to_be_bytes());
-        limit.put(expression::LIMIT_UNIT, &A_WEEK.to_be_bytes());
-        limit.put_u32_be(expression::LIMIT_BURST, 1);
+        limit.put(expression::LIMIT_RATE, &packets.to_be_bytes());
+        limit.put(expression::LIMIT_UNIT, &seconds.to_be_bytes());
+        limit.put_u32_be(expression::LIMIT_BURST, burst);
         limit.put_u32_be(expression::LIMIT_TYPE, 0);
+        limit.put_u32_be(expression::LIMIT_FLAGS, flags);
     });
 }
 

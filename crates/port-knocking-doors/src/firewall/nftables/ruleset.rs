@@ -109,20 +109,16 @@ pub(super) fn change<'a>(
     let mut batch = Batch::new(TABLE);
     for (admission, standing, left) in grants {
         let set = set_of(admission);
-        let element = [grant(plan, admission, standing, left)];
         // Whether adding an element again changes its time differs between kernels, and deleting
         // what is not there fails: add, delete, add is the same everywhere. No packet sees a gap,
         // because the transaction becomes true at one moment.
-        batch.add_elements(&set, &element);
+        batch.add_elements(&set, &[stand_in(plan, admission)]);
         batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
-        batch.add_elements(&set, &element);
+        batch.add_elements(&set, &[grant(plan, admission, standing, left)]);
     }
     for admission in closed {
         let set = set_of(admission);
-        batch.add_elements(
-            &set,
-            &[Element::Grant(octets(admission.source), Duration::from_secs(1), Use::Stays, None)],
-        );
+        batch.add_elements(&set, &[stand_in(plan, admission)]);
         batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
     }
     batch.finish()
@@ -132,6 +128,18 @@ pub(super) fn change<'a>(
 fn grant(plan: &Plan, admission: &Admission, standing: &Standing, left: Duration) -> Element {
     let each = plan.door(&admission.door).map_or(Use::Stays, used_by);
     Element::Grant(octets(admission.source), left, each, standing.by.as_ref().map(Who::remark))
+}
+
+/// What is added so that deleting cannot fail.
+///
+/// A processor that has begun to look by the table of before finds it for some nanoseconds all the same,
+/// while the transaction becomes true. So in a door for one connection it is none that lets in another.
+fn stand_in(plan: &Plan, admission: &Admission) -> Element {
+    let each = match plan.door(&admission.door) {
+        Some(door) if door.once => Use::Never,
+        _ => Use::Stays,
+    };
+    Element::Grant(octets(admission.source), Duration::from_secs(1), each, None)
 }
 
 /// What a packet does to the grants of a door.
