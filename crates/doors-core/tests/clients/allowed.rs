@@ -1,0 +1,231 @@
+//! What a client may, and what it may not.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use doors_core::{
+    client::{Client, Clients},
+    door::Sequence,
+    doorkeeper::{Change, Event, Report},
+    limits,
+    packet::{Link, Packet},
+    time::Wall,
+};
+use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
+
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience, client, open, rules};
+
+#[test]
+fn a_request_opens_its_door_and_says_for_how_long() {
+    let mut scene = Scene::new();
+    let receipt = scene.open("ssh", 0).unwrap();
+    assert_eq!((receipt.answer, receipt.seconds, receipt.time), (Answer::Granted, 30, START));
+    let until = scene.now.after(Duration::from_secs(30));
+    let by = Some(client(LAPTOP).who);
+    let opened = Change::Open { admission: admission("ssh", SOURCE), link: Link(3), until, by: by.clone() };
+    assert_eq!(scene.changes, [opened]);
+    let admission = admission("ssh", SOURCE);
+    assert_eq!(
+        scene.events(),
+        [
+            Event::Granted(admission.clone()),
+            Event::Opened { admission: admission.clone(), until, by: by.clone() }
+        ]
+    );
+    scene.wait(30);
+    assert_eq!(scene.events(), [Event::Closed { admission, by }]);
+}
+
+#[test]
+fn nobody_gets_more_time_than_door_and_client_allow() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.open("ssh", 100).unwrap().seconds, 100);
+    assert_eq!(scene.open("ssh", u32::MAX).unwrap().seconds, 600);
+    // Less than what runs is no shortening.
+    assert_eq!(scene.open("ssh", 5).unwrap().seconds, 600);
+    let mut audience = audience(&scene.gateway);
+    let mut short = client(LAPTOP);
+    short.max_open_for = Some(Duration::from_secs(20));
+    audience.clients = Clients::new([short]);
+    let mut scene = Scene::new();
+    scene.keeper.change_audience(audience);
+    assert_eq!(scene.open("ssh", 0).unwrap().seconds, 20);
+    assert_eq!(scene.open("ssh", 100).unwrap().seconds, 20);
+}
+
+#[test]
+fn a_door_that_is_not_for_this_client_looks_like_none() {
+    let mut scene = Scene::new();
+    for door in ["admin", "none"] {
+        assert_eq!(scene.opens(door, 0), Answer::NotAllowed);
+    }
+    assert!(scene.changes.is_empty());
+    let request = scene.request(Operation::Ask { skip: 1 });
+    let told = scene.ask(SOURCE, &request, LAPTOP).unwrap();
+    let doors: Vec<&str> = told.doors.iter().map(|door| door.name.as_str()).collect();
+    assert_eq!((told.answer, told.doors_in_all, doors), (Answer::Told, 3, vec!["once", "named"]));
+}
+
+#[test]
+fn granted_is_said_only_when_the_firewall_has_said_so() {
+    let mut scene = Scene::new();
+    scene.firewall_works = false;
+    let request = scene.request(open("ssh", 0));
+    let sealed = scene.seal(&request, LAPTOP);
+    assert_eq!(scene.send(SOURCE, &sealed.bytes), None);
+    // Whoever asks again waits with it.
+    assert_eq!(scene.open("ssh", 0), None);
+    scene.now = scene.now.after(limits::PATIENCE_WITH_FIREWALL);
+    scene.keeper.handle_timeout(scene.now);
+    scene.work();
+    assert_eq!(scene.receipts.len(), 2);
+    let (_, answer) = scene.receipts[0];
+    assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Firewall);
+}
+
+#[test]
+fn a_client_closes_what_it_has_opened_and_nothing_else() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+    let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(scene.ask(SOURCE, &close, PHONE).unwrap().answer, Answer::NotAllowed);
+    assert!(scene.is_open("ssh", SOURCE));
+    let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);
+    assert!(!scene.is_open("ssh", SOURCE));
+    assert_eq!(scene.changes.last(), Some(&Change::Close { admission: admission("ssh", SOURCE) }));
+}
+
+#[test]
+fn the_address_is_the_named_one_and_one_that_a_client_can_have() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("named", 0), Answer::Address);
+    for none in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "ff02::1"] {
+        let mut request = scene.request(open("ssh", 0));
+        request.address = Some(none.parse().unwrap());
+        let answer = scene.ask(SOURCE, &request, LAPTOP).unwrap().answer;
+        // All zeroes are no address at all.
+        assert_eq!(answer, Answer::Address, "{none}");
+    }
+    let mut request = scene.request(open("named", 0));
+    request.address = Some(OTHER.parse().unwrap());
+    assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Granted);
+    assert!(scene.is_open("named", OTHER) && !scene.is_open("named", SOURCE));
+}
+
+#[test]
+fn expired_and_misplaced_clients_are_strangers() {
+    let restrictions: [fn(&mut Client); 2] = [
+        |client| client.until = Some(Wall(START)),
+        |client| client.from = vec!["198.51.100.0/24".parse().unwrap()],
+    ];
+    for restrict in restrictions {
+        let mut scene = Scene::new();
+        let mut audience = audience(&scene.gateway);
+        let mut restricted = client(LAPTOP);
+        restrict(&mut restricted);
+        audience.clients = Clients::new([restricted]);
+        scene.keeper.change_audience(audience);
+        assert_eq!(scene.open("ssh", 0), None);
+        assert!(scene.disk.is_empty() && scene.changes.is_empty());
+        assert!(matches!(&scene.events()[..], [Event::Stranger { who: Some(_), .. }]));
+    }
+}
+
+#[test]
+fn a_grant_for_one_connection_that_is_used_up_can_be_had_again_at_once() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 0), Answer::Granted);
+    let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
+    let used = Report::Used { admission: admission("once", SOURCE), until };
+    // It is asked for again before the firewall says that it is used up.
+    scene.wait(1);
+    assert_eq!(scene.opens("once", 0), Answer::Granted);
+    assert_eq!(scene.changes.len(), 2);
+    scene.keeper.handle_report(used, scene.now);
+    assert!(scene.is_open("once", SOURCE), "the later grant is not meant");
+    let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
+    // Asked for again, for a shorter time, it is another grant all the same.
+    assert_eq!(scene.opens("once", 1), Answer::Granted);
+    scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
+    assert!(scene.is_open("once", SOURCE));
+    let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
+    scene.events();
+    scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
+    assert!(matches!(&scene.events()[..], [Event::Used { by: Some(_), .. }]));
+}
+
+#[test]
+fn what_two_clients_have_opened_is_nobodys_to_close() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+    let mut request = scene.request(open("ssh", 600));
+    request.address = Some(SOURCE.parse().unwrap());
+    assert_eq!(scene.ask(OTHER, &request, PHONE).unwrap().answer, Answer::Granted);
+    for signer in [LAPTOP, PHONE] {
+        let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+        assert_eq!(scene.ask(SOURCE, &close, signer).unwrap().answer, Answer::NotAllowed);
+    }
+    assert!(scene.is_open("ssh", SOURCE));
+    // What was there before the start is closed by whoever may open it.
+    let mut scene = Scene::new();
+    let found = Report::Found {
+        admission: admission("ssh", SOURCE),
+        until: scene.now.after(Duration::from_secs(9)),
+        by: None,
+    };
+    scene.keeper.handle_report(found, scene.now);
+    let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);
+}
+
+#[test]
+fn what_a_sequence_has_opened_is_no_clients_to_close() {
+    let mut scene = Scene::new();
+    let mut with_sequence = rules();
+    with_sequence.doors[0].sequence = Some(Sequence::new(&[1, 2, 3, 4, 6]).unwrap());
+    scene.keeper.change_rules(with_sequence).unwrap();
+    for port in [1, 2, 3, 4, 6] {
+        let packet = Packet {
+            source: SOURCE.parse().unwrap(),
+            source_port: 40000,
+            destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            port,
+            link: Link(3),
+            payload: b"knock\n",
+        };
+        scene.keeper.handle_packet(&packet, scene.now, Wall(scene.wall));
+    }
+    scene.work();
+    assert!(scene.is_open("ssh", SOURCE));
+    let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::NotAllowed);
+    assert!(scene.is_open("ssh", SOURCE));
+}
+
+#[test]
+fn no_grant_outlives_its_client() {
+    let mut scene = Scene::new();
+    let mut audience = audience(&scene.gateway);
+    let mut short = client(LAPTOP);
+    short.until = Some(Wall(START + 7_000));
+    audience.clients = Clients::new([short]);
+    scene.keeper.change_audience(audience);
+    assert_eq!(scene.open("ssh", 0).unwrap().seconds, 7);
+}
+
+#[test]
+fn a_client_lets_in_no_address_from_which_it_may_not_come() {
+    let mut scene = Scene::new();
+    let mut audience = audience(&scene.gateway);
+    let mut restricted = client(LAPTOP);
+    restricted.from = vec!["192.0.2.0/24".parse().unwrap()];
+    audience.clients = Clients::new([restricted]);
+    scene.keeper.change_audience(audience);
+    let mut request = scene.request(open("ssh", 0));
+    request.address = Some(OTHER.parse().unwrap());
+    assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Address);
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}

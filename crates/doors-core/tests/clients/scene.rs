@@ -1,0 +1,260 @@
+//! A doorkeeper with clients, and all that it touches.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use doors_core::{
+    access::Rules,
+    challenge::RunKey,
+    client::{Client, Clients},
+    door::{Admission, Door, DoorName},
+    doorkeeper::{Change, Doorkeeper, Event, Report},
+    freshness::{Freshness, Record},
+    packet::{Link, Packet},
+    reception::{Audience, Reception},
+    time::{Moment, Wall},
+};
+use doors_spa::{
+    PORT,
+    gateway::{Gateway, GatewayKey},
+    identity::{ClientKey, DoorId},
+    letter::Letter,
+    receipt::{Answer, Receipt, ReceiptKey},
+    request::{Operation, Request},
+};
+use ed25519_dalek::{Signer as _, SigningKey};
+use rand_core::{TryCryptoRng, TryRng};
+
+/// Other bytes every time, the same in every run.
+pub(crate) struct Counting(pub(crate) u64);
+
+impl TryRng for Counting {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(u32::try_from(self.try_next_u64()? & 0xffff_ffff).unwrap())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        self.0 += 1;
+        Ok(self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.try_next_u64()?.to_be_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Counting {}
+
+/// The date at the start of every scene.
+pub(crate) const START: u64 = 1_800_000_000_000;
+pub(crate) const SOURCE: &str = "192.0.2.7";
+pub(crate) const OTHER: &str = "198.51.100.9";
+/// The clients' keys.
+pub(crate) const LAPTOP: u8 = 1;
+pub(crate) const PHONE: u8 = 2;
+
+/// A knock on its way, and what opens its receipt.
+pub(crate) struct Sealed {
+    pub(crate) bytes: [u8; 192],
+    pub(crate) key: ReceiptKey,
+}
+
+/// A doorkeeper, a disk, a clock and a date. The firewall does at once what it is asked.
+pub(crate) struct Scene {
+    pub(crate) keeper: Doorkeeper,
+    pub(crate) gateway: GatewayKey,
+    pub(crate) random: Counting,
+    pub(crate) now: Moment,
+    pub(crate) wall: u64,
+    pub(crate) disk: Vec<Record>,
+    pub(crate) disk_is_full: bool,
+    pub(crate) firewall_works: bool,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) receipts: Vec<(IpAddr, [u8; 192])>,
+}
+
+pub(crate) fn door(name: &str) -> Door {
+    Door {
+        name: DoorName::new(name).unwrap(),
+        sequence: None,
+        open_for: Duration::from_secs(30),
+        max_open_for: Duration::from_secs(600),
+        once: name == "once",
+        require_address: name == "named",
+    }
+}
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        doors: ["ssh", "admin", "once", "named"].map(door).into(),
+        quiet_after_wrong: Duration::from_secs(5),
+        forget_after: Duration::from_secs(30),
+    }
+}
+
+pub(crate) fn client(number: u8) -> Client {
+    let key = ClientKey::new(SigningKey::from_bytes(&[number; 32]).verifying_key().as_bytes()).unwrap();
+    let doors = ["ssh", "once", "named"].map(|name| DoorName::new(name).unwrap());
+    Client::new(if number == LAPTOP { "laptop" } else { "phone" }, key, doors.into())
+}
+
+pub(crate) fn audience(gateway: &GatewayKey) -> Audience {
+    Audience {
+        port: PORT,
+        clients: Clients::new([client(LAPTOP), client(PHONE)]),
+        gateways: vec![(Arc::new(Gateway::new(gateway).unwrap()), None)],
+        window: Duration::from_secs(60),
+    }
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        Self::after(Some(&[]), START)
+    }
+
+    /// A run that finds this on the disk.
+    pub(crate) fn after(records: Option<&[Record]>, wall: u64) -> Self {
+        let gateway = GatewayKey::generate(&mut Counting(7));
+        let now = Moment::new(Duration::from_secs(5));
+        let freshness = Freshness::new(Duration::from_secs(60), records, now, Wall(wall));
+        let disk = freshness.records().collect();
+        let mut reception = Reception::new(RunKey([9; 32]), freshness);
+        reception.listen_to(audience(&gateway));
+        let mut keeper = Doorkeeper::new(rules()).unwrap();
+        keeper.receive_clients(reception);
+        Self {
+            keeper,
+            gateway,
+            random: Counting(100),
+            now,
+            wall,
+            disk,
+            disk_is_full: false,
+            firewall_works: true,
+            changes: Vec::new(),
+            receipts: Vec::new(),
+        }
+    }
+
+    /// The next run, on the same disk.
+    pub(crate) fn restart(&self) -> Self {
+        let mut next = Self::after(Some(&self.disk), self.wall);
+        next.random = Counting(self.random.0);
+        next
+    }
+
+    /// Lets time pass, by both clocks.
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+        self.wall += seconds * 1000;
+        self.keeper.handle_timeout(self.now);
+        self.work();
+    }
+
+    pub(crate) fn request(&mut self, operation: Operation) -> Request {
+        let mut nonce = [0; 8];
+        self.random.try_fill_bytes(&mut nonce).unwrap();
+        let client = client(LAPTOP).key.id();
+        Request { operation, time: self.wall, nonce, client, address: None, challenge: [0; 8] }
+    }
+
+    pub(crate) fn seal(&mut self, request: &Request, signer: u8) -> Sealed {
+        let mut request = *request;
+        request.client = client(signer).key.id();
+        let letter = Letter::new(&self.gateway.card(), &request, &mut self.random).unwrap();
+        let signature = SigningKey::from_bytes(&[signer; 32]).sign(letter.to_sign()).to_bytes();
+        let (bytes, key) = letter.seal(&signature).unwrap();
+        Sealed { bytes, key }
+    }
+
+    /// Sends bytes from an address, and gives what comes back.
+    pub(crate) fn send(&mut self, source: &str, bytes: &[u8]) -> Option<[u8; 192]> {
+        let source = source.parse().unwrap();
+        let packet = Packet {
+            source,
+            source_port: 40000,
+            destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            port: PORT,
+            link: Link(3),
+            payload: bytes,
+        };
+        self.keeper.handle_packet(&packet, self.now, Wall(self.wall));
+        self.work();
+        let answers: Vec<_> = self.receipts.drain(..).collect();
+        assert!(answers.len() <= 1 && answers.iter().all(|(to, _)| *to == source));
+        answers.first().map(|(_, bytes)| *bytes)
+    }
+
+    /// Disk, firewall and network do their work.
+    pub(crate) fn work(&mut self) {
+        loop {
+            let mut worked = false;
+            while let Some(record) = self.keeper.poll_record() {
+                assert_eq!(self.keeper.poll_change(), None, "nothing changes before the disk has it");
+                if !self.disk_is_full {
+                    self.disk.push(record);
+                }
+                self.keeper.handle_recorded(!self.disk_is_full, self.now, Wall(self.wall));
+                worked = true;
+            }
+            while let Some(change) = self.keeper.poll_change() {
+                let report = match change.clone() {
+                    Change::Open { admission, .. } => Report::Done { admission },
+                    Change::Close { admission } => Report::Closed { admission },
+                };
+                self.changes.push(change);
+                if self.firewall_works {
+                    self.keeper.handle_report(report, self.now);
+                }
+                worked = true;
+            }
+            while let Some(outgoing) = self.keeper.poll_receipt(self.now, Wall(self.wall)) {
+                self.receipts.push((outgoing.way.to.ip(), outgoing.bytes));
+                assert_eq!(outgoing.way.from.port(), PORT);
+                worked = true;
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn ask(&mut self, source: &str, request: &Request, signer: u8) -> Option<Receipt> {
+        let sealed = self.seal(request, signer);
+        let answer = self.send(source, &sealed.bytes)?;
+        Some(sealed.key.open(&answer).expect("a receipt for this knock"))
+    }
+
+    pub(crate) fn open(&mut self, door: &str, wanted: u32) -> Option<Receipt> {
+        let request = self.request(open(door, wanted));
+        self.ask(SOURCE, &request, LAPTOP)
+    }
+
+    pub(crate) fn opens(&mut self, door: &str, wanted: u32) -> Answer {
+        self.open(door, wanted).expect("an answer").answer
+    }
+
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.keeper.poll_event()).collect()
+    }
+
+    pub(crate) fn is_open(&self, door: &str, source: &str) -> bool {
+        self.keeper.doors().get(&admission(door, source)).is_some()
+    }
+}
+
+pub(crate) fn open(door: &str, wanted: u32) -> Operation {
+    Operation::Open { door: DoorId::of(door), wanted }
+}
+
+pub(crate) fn admission(door: &str, source: &str) -> Admission {
+    Admission { door: DoorName::new(door).unwrap(), source: source.parse().unwrap() }
+}

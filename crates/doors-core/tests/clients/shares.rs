@@ -1,0 +1,73 @@
+//! What one client can take from the others.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use doors_core::{doorkeeper::Event, limits, reception::Stranger};
+use doors_spa::receipt::Answer;
+
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, open};
+
+#[test]
+fn a_client_fills_its_own_share_and_nobody_elses() {
+    let mut scene = Scene::new();
+    scene.firewall_works = false;
+    for number in 0..limits::WAITING_PER_CLIENT + 5 {
+        let mut request = scene.request(open("ssh", 0));
+        request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + u32::try_from(number).unwrap())));
+        let told = scene.ask(SOURCE, &request, PHONE).map(|receipt| receipt.answer);
+        // Whoever is refused is told so; the others wait for the firewall.
+        assert_eq!(told, (number >= limits::WAITING_PER_CLIENT).then_some(Answer::TooMany), "{number}");
+    }
+    assert_eq!(scene.changes.len(), limits::WAITING_PER_CLIENT);
+    scene.firewall_works = true;
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+
+    let mut scene = Scene::new();
+    let mut refused = 0;
+    for number in 0..limits::GRANTS_PER_CLIENT + 5 {
+        let mut request = scene.request(open("ssh", 0));
+        request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap())));
+        let answer = scene.ask(SOURCE, &request, PHONE).unwrap().answer;
+        refused += usize::from(answer == Answer::TooMany);
+        scene.now = scene.now.after(Duration::from_millis(2));
+        scene.wall += 2;
+    }
+    assert_eq!(refused, 5);
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn a_flood_in_one_clients_name_pushes_no_other_clients_copies_out() {
+    let mut scene = Scene::new();
+    let request = scene.request(open("ssh", 0));
+    let sealed = scene.seal(&request, LAPTOP);
+    assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+    // Whoever knows the card and the phone's public key makes these by the thousand.
+    let tagged = scene.seal(&request, PHONE).bytes;
+    for _ in 0..4 * limits::OPENINGS_AT_ONCE {
+        let forged = scene.seal(&request, PHONE);
+        scene.send(OTHER, &forged.bytes);
+    }
+    assert_eq!(scene.send(OTHER, &tagged), None);
+    assert_eq!(scene.send(OTHER, &sealed.bytes), None);
+    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn two_clients_together_fill_no_more_than_their_shares() {
+    let mut scene = Scene::new();
+    for number in 0..2 * limits::GRANTS_PER_CLIENT + 20 {
+        for (signer, wanted) in [(LAPTOP, 500), (PHONE, 600)] {
+            let mut request = scene.request(open("ssh", wanted));
+            request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap())));
+            scene.ask(SOURCE, &request, signer);
+            scene.now = scene.now.after(Duration::from_millis(4));
+            scene.wall += 4;
+        }
+    }
+    assert!(scene.keeper.doors().iter().count() <= 2 * limits::GRANTS_PER_CLIENT);
+}
