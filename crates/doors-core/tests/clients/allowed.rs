@@ -6,7 +6,7 @@ use std::{
 };
 
 use doors_core::{
-    client::{Client, Clients},
+    client::Client,
     door::Sequence,
     doorkeeper::{Change, Event, Report},
     limits,
@@ -15,7 +15,7 @@ use doors_core::{
 };
 use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
 
-use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience, client, open, rules};
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, client, open, rules};
 
 #[test]
 fn a_request_opens_its_door_and_says_for_how_long() {
@@ -45,12 +45,7 @@ fn nobody_gets_more_time_than_door_and_client_allow() {
     assert_eq!(scene.open("ssh", u32::MAX).unwrap().seconds, 600);
     // Less than what runs is no shortening.
     assert_eq!(scene.open("ssh", 5).unwrap().seconds, 600);
-    let mut audience = audience(&scene.gateway);
-    let mut short = client(LAPTOP);
-    short.max_open_for = Some(Duration::from_secs(20));
-    audience.clients = Clients::new([short]);
-    let mut scene = Scene::new();
-    scene.keeper.change_audience(audience);
+    let mut scene = Scene::with_laptop(|laptop| laptop.max_open_for = Some(Duration::from_secs(20)));
     assert_eq!(scene.open("ssh", 0).unwrap().seconds, 20);
     assert_eq!(scene.open("ssh", 100).unwrap().seconds, 20);
 }
@@ -122,12 +117,7 @@ fn expired_and_misplaced_clients_are_strangers() {
         |client| client.from = vec!["198.51.100.0/24".parse().unwrap()],
     ];
     for restrict in restrictions {
-        let mut scene = Scene::new();
-        let mut audience = audience(&scene.gateway);
-        let mut restricted = client(LAPTOP);
-        restrict(&mut restricted);
-        audience.clients = Clients::new([restricted]);
-        scene.keeper.change_audience(audience);
+        let mut scene = Scene::with_laptop(restrict);
         assert_eq!(scene.open("ssh", 0), None);
         assert!(scene.disk.is_empty() && scene.changes.is_empty());
         assert!(matches!(&scene.events()[..], [Event::Stranger { who: Some(_), .. }]));
@@ -207,23 +197,13 @@ fn what_a_sequence_has_opened_is_no_clients_to_close() {
 
 #[test]
 fn no_grant_outlives_its_client() {
-    let mut scene = Scene::new();
-    let mut audience = audience(&scene.gateway);
-    let mut short = client(LAPTOP);
-    short.until = Some(Wall(START + 7_000));
-    audience.clients = Clients::new([short]);
-    scene.keeper.change_audience(audience);
+    let mut scene = Scene::with_laptop(|laptop| laptop.until = Some(Wall(START + 7_000)));
     assert_eq!(scene.open("ssh", 0).unwrap().seconds, 7);
 }
 
 #[test]
 fn a_client_lets_in_no_address_from_which_it_may_not_come() {
-    let mut scene = Scene::new();
-    let mut audience = audience(&scene.gateway);
-    let mut restricted = client(LAPTOP);
-    restricted.from = vec!["192.0.2.0/24".parse().unwrap()];
-    audience.clients = Clients::new([restricted]);
-    scene.keeper.change_audience(audience);
+    let mut scene = Scene::with_laptop(|laptop| laptop.from = vec!["192.0.2.0/24".parse().unwrap()]);
     let mut request = scene.request(open("ssh", 0));
     request.address = Some(OTHER.parse().unwrap());
     assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Address);

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use doors_core::{client::Clients, doorkeeper::Event, limits, reception::Stranger, time::Wall};
+use doors_core::{doorkeeper::Event, limits, reception::Stranger, time::Wall};
 use doors_spa::{
     gateway::{Gateway, GatewayKey},
     receipt::Answer,
     request::Request,
 };
 
-use crate::scene::{Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, audience, client, open};
+use crate::scene::{Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, audience, open};
 
 #[test]
 fn nothing_happens_before_the_disk_has_it_and_nothing_if_it_cannot() {
@@ -135,12 +135,7 @@ fn without_the_memory_of_before_the_start_is_the_floor_over_every_later_restart(
 
 #[test]
 fn a_copy_from_where_the_client_may_not_be_does_not_take_the_originals_place() {
-    let mut scene = Scene::new();
-    let mut audience = audience(&scene.gateway);
-    let mut restricted = client(LAPTOP);
-    restricted.from = vec!["192.0.2.0/24".parse().unwrap()];
-    audience.clients = Clients::new([restricted]);
-    scene.keeper.change_audience(audience);
+    let mut scene = Scene::with_laptop(|laptop| laptop.from = vec!["192.0.2.0/24".parse().unwrap()]);
     let request = scene.request(open("ssh", 0));
     let sealed = scene.seal(&request, LAPTOP);
     assert_eq!(scene.send(OTHER, &sealed.bytes), None);

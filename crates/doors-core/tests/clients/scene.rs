@@ -144,6 +144,17 @@ impl Scene {
         }
     }
 
+    /// With one client only, that is not quite like [`client`].
+    pub(crate) fn with_laptop(change: impl FnOnce(&mut Client)) -> Self {
+        let mut scene = Self::new();
+        let mut audience = audience(&scene.gateway);
+        let mut laptop = client(LAPTOP);
+        change(&mut laptop);
+        audience.clients = Clients::new([laptop]);
+        scene.keeper.change_audience(audience);
+        scene
+    }
+
     /// The next run, on the same disk.
     pub(crate) fn restart(&self) -> Self {
         let mut next = Self::after(Some(&self.disk), self.wall);
