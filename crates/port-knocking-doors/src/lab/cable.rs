@@ -5,6 +5,8 @@
 use std::{
     net::IpAddr,
     os::fd::{AsRawFd, BorrowedFd},
+    thread,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -21,6 +23,7 @@ use crate::{
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 
@@ -32,8 +35,15 @@ const LINK_NAMESPACE: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
+/// `IFLA_OPERSTATE`, `IF_OPER_UP`.
+const LINK_STATE: u16 = 16;
+const WORKS: u8 = 6;
+/// The length of `struct ifinfomsg`.
+const LINK_HEADER: usize = 16;
 /// `IFF_UP`.
 const UP: u32 = 1;
+/// The kernel makes an interface work in a thread of its own, some time after it is switched on.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// `IFA_ADDRESS`, `IFA_LOCAL`; `IFA_F_NODAD`: an IPv6 address that can be used at once.
 const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
@@ -74,6 +84,33 @@ pub(super) fn up(link: &str) -> Result<(), LabError> {
     let what = format!("switch {link} on");
     let index = index(link, &what)?;
     request(what, NEW_LINK, 0, |writer| writer.raw(&link_header(index, UP)))
+}
+
+/// Waits until an interface works: until then it swallows every packet.
+pub(super) fn wait_until_it_works(link: &str) -> Result<(), LabError> {
+    let what = format!("see {link} work");
+    let index = index(link, &what)?;
+    let mut writer = Writer::default();
+    writer.message(GET_LINK, ACK, 1, |writer| writer.raw(&link_header(index, 0)));
+    let begun = Instant::now();
+    loop {
+        let state = Socket::open(Family::Route).and_then(|mut socket| {
+            socket.ask(writer.bytes(), |message| {
+                message
+                    .attributes(LINK_HEADER)
+                    .find(LINK_STATE)
+                    .filter(|_| message.kind == NEW_LINK)?
+                    .first()
+                    .copied()
+            })
+        });
+        match state {
+            Ok(Some(WORKS)) => return Ok(()),
+            Ok(_) if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
+            Ok(_) => return Err(LabError::Link { what, source: NetlinkError::Silent }),
+            Err(source) => return Err(LabError::Link { what, source }),
+        }
+    }
 }
 
 /// Takes an interface away.

@@ -125,14 +125,15 @@ impl Namespace {
             .expect("a namespace that we made lets us in");
     }
 
-    /// Lays a cable: a pair of interfaces, both up, `here` in this network and `there` in the other.
+    /// Lays a cable: a pair of interfaces that work, `here` in this network and `there` in the other.
     ///
     /// # Errors
     /// [`LabError::Link`].
     pub fn cable(&self, here: &str, other: &Self, there: &str) -> Result<(), LabError> {
         self.enter(|| cable::lay(here, other.as_fd(), there))?;
         self.enter(|| cable::up(here))?;
-        other.enter(|| cable::up(there))
+        other.enter(|| cable::up(there).and_then(|()| cable::wait_until_it_works(there)))?;
+        self.enter(|| cable::wait_until_it_works(here))
     }
 
     /// Gives an interface an address. It can be used at once.
