@@ -5,9 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use doors_core::{
     client::Who,
     door::{Admission, DoorName},
+    limits,
     packet::Link,
     time::Moment,
 };
+
+/// Twice what can run at once: so looking through all of them is worth the time whenever it is done.
+const ROOM: usize = limits::GRANTS.saturating_mul(2);
 
 /// One grant that runs.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,15 +24,19 @@ pub(crate) struct Standing {
     pub(crate) by: Option<Who>,
 }
 
-/// The grants that the firewall was told of and that still run. The core bounds their number.
+/// The grants that the firewall was told of and that still run. The core bounds their number, and what is
+/// over is forgotten before there is as much of it again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     standing: BTreeMap<Admission, Standing>,
 }
 
 impl Ledger {
-    /// Notes a grant.
-    pub(crate) fn note(&mut self, admission: Admission, standing: Standing) {
+    /// Notes a grant, at `now`.
+    pub(crate) fn note(&mut self, admission: Admission, standing: Standing, now: Moment) {
+        if self.standing.len() >= ROOM {
+            self.prune(now);
+        }
         self.standing.insert(admission, standing);
     }
 
@@ -67,5 +75,26 @@ pub(crate) fn missing(count: usize) -> Option<String> {
         0 => None,
         1 => Some("an open door was missing".to_owned()),
         _ => Some(format!("{count} open doors were missing")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    #[test]
+    fn what_is_over_takes_no_more_room_than_what_can_run() {
+        let mut ledger = Ledger::default();
+        for number in 0..400_000_u32 {
+            let now = Moment::new(Duration::from_millis(u64::from(number)));
+            let source = IpAddr::V4(Ipv4Addr::from_bits(number));
+            let admission = Admission { door: DoorName::new("ssh").unwrap(), source };
+            let until = now.after(Duration::from_secs(1));
+            ledger.note(admission, Standing { until, link: Link::default(), by: None }, now);
+            assert!(ledger.standing.len() <= ROOM);
+        }
+        assert!(ledger.standing.len() > 1000, "what runs is there");
     }
 }

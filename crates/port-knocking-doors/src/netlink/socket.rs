@@ -23,6 +23,9 @@ const EXT_ACK: libc::c_int = 11;
 /// `NETLINK_GET_STRICT_CHK`: a dump heeds the filter that the request holds.
 const STRICT_CHECK: libc::c_int = 12;
 
+/// So many times a dump may be disturbed by changes before it is given up. One takes some microseconds.
+const DISTURBED: usize = 64;
+
 /// The kernel's own bound for one datagram of a dump is 32 KiB.
 const BUFFER: usize = 64 * 1024;
 
@@ -120,11 +123,22 @@ impl Socket {
     /// The kernel works on them while we send, so every answer is there when that returns. Says the
     /// first error.
     pub(crate) fn request(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        self.ask(bytes, |_| None::<()>).map(drop)
+    }
+
+    /// Sends requests like [`Self::request`]. Gives the first thing that `read` finds in what the kernel says.
+    pub(crate) fn ask<T>(
+        &mut self,
+        bytes: &[u8],
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, NetlinkError> {
         net::send(&self.fd, bytes, SendFlags::empty())?;
         let mut answered = false;
         let mut refused = None;
+        let mut found = None;
         while let Some(received) = self.receive()? {
             for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
+                found = found.or_else(|| read(&message));
                 if message.kind == message::ERROR {
                     answered = true;
                     let (number, text) = message.error();
@@ -137,7 +151,7 @@ impl Socket {
         }
         match (refused, answered) {
             (Some(refused), _) => Err(refused),
-            (None, true) => Ok(()),
+            (None, true) => Ok(found),
             (None, false) => Err(NetlinkError::Silent),
         }
     }
@@ -148,7 +162,7 @@ impl Socket {
         request: &[u8],
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
-        for _ in 0..8 {
+        for _ in 0..DISTURBED {
             if let Some(all) = self.dump_once(request, &read)? {
                 return Ok(all);
             }

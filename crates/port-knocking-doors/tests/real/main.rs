@@ -23,3 +23,4 @@ mod hearing;
 mod house;
 mod life;
 mod spa;
+mod vandals;

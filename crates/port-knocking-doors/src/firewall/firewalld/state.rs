@@ -80,7 +80,8 @@ impl State {
         match order {
             Order::Change(Change::Open { admission, link, until, by }) => {
                 self.closing.remove(&admission);
-                self.ledger.note(admission.clone(), Standing { until, link, by });
+                let now = self.clock.now();
+                self.ledger.note(admission.clone(), Standing { until, link, by }, now);
                 self.jobs.add_fresh(admission);
             }
             Order::Change(Change::Close { admission }) => {

@@ -42,13 +42,16 @@ pub(super) mod message {
     pub(in super::super) const GET_ELEMENT: u16 = of(13);
     pub(in super::super) const DELETE_ELEMENT: u16 = of(14);
     pub(in super::super) const NEW_GENERATION: u16 = of(15);
+    pub(in super::super) const GET_GENERATION: u16 = of(16);
 }
+
+/// `NFTA_GEN_ID`: how many changes there have been to nftables.
+pub(super) const GENERATION_ID: u16 = 1;
 
 /// `enum nft_table_attributes`.
 pub(super) mod table {
     pub(in super::super) const NAME: u16 = 1;
     pub(in super::super) const FLAGS: u16 = 2;
-    pub(in super::super) const HANDLE: u16 = 4;
     /// `NFT_TABLE_F_OWNER`: it belongs to a socket and vanishes with it.
     pub(in super::super) const FLAG_OWNER: u32 = 0x2;
 }
@@ -56,7 +59,6 @@ pub(super) mod table {
 /// `enum nft_chain_attributes` and `enum nft_hook_attributes`.
 pub(super) mod chain {
     pub(in super::super) const TABLE: u16 = 1;
-    pub(in super::super) const HANDLE: u16 = 2;
     pub(in super::super) const NAME: u16 = 3;
     pub(in super::super) const HOOK: u16 = 4;
     pub(in super::super) const POLICY: u16 = 5;
@@ -75,7 +77,6 @@ pub(super) mod chain {
 pub(super) mod rule {
     pub(in super::super) const TABLE: u16 = 1;
     pub(in super::super) const CHAIN: u16 = 2;
-    pub(in super::super) const HANDLE: u16 = 3;
     pub(in super::super) const EXPRESSIONS: u16 = 4;
     pub(in super::super) const LIST_ELEMENT: u16 = 1;
     pub(in super::super) const EXPRESSION_NAME: u16 = 1;
@@ -94,7 +95,6 @@ pub(super) mod set {
     pub(in super::super) const DESCRIPTION: u16 = 9;
     pub(in super::super) const ID: u16 = 10;
     pub(in super::super) const TIMEOUT: u16 = 11;
-    pub(in super::super) const HANDLE: u16 = 16;
     pub(in super::super) const DESCRIPTION_SIZE: u16 = 1;
     pub(in super::super) const DESCRIPTION_CONCATENATION: u16 = 2;
     pub(in super::super) const FIELD_LENGTH: u16 = 1;

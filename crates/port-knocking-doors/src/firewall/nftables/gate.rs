@@ -30,6 +30,10 @@ const LOCK: &str = "port_knocking_doors_lock";
 /// A grant that ends this soon is not missed: the kernel may have closed the door a moment before us.
 const NOT_MISSED: Duration = Duration::from_millis(200);
 
+/// So many times the table is made anew at once, until it is known what the kernel shows of it. Nearly always
+/// once: only a program that changes nftables without a pause comes between.
+const TRIES: usize = 16;
+
 /// Why there is no gate.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
@@ -60,16 +64,27 @@ pub(crate) struct Gate {
     clock: Clock,
     plan: Plan,
     ledger: Ledger,
-    intact: Snapshot,
-    /// Grants for one connection that were found used up, and that nobody has heard of yet.
+    /// How the kernel shows the table of this plan when nobody has changed it; `None` as long as nobody
+    /// knows, and then every check makes it anew.
+    intact: Option<Snapshot>,
+    /// What nobody has heard of yet.
+    untold: Untold,
+}
+
+/// What was found on the way, and is told with the next findings.
+#[derive(Debug, Default)]
+struct Untold {
+    /// What was missing or changed, and how long the repair took.
+    repaired: Option<(String, Duration)>,
+    /// Grants for one connection that were found used up.
     used: Vec<(Admission, Moment)>,
 }
 
 /// What a look at the kernel's table brought.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// What was found missing or changed, and is repaired.
-    pub(crate) repaired: Option<String>,
+    /// What was found missing or changed, and how long its repair took.
+    pub(crate) repaired: Option<(String, Duration)>,
     /// Grants that we did not know of.
     pub(crate) found: Vec<(Admission, Standing)>,
     /// Grants for one connection that are used up, and until when they would have lasted.
@@ -81,11 +96,11 @@ impl Gate {
     pub(crate) fn set_up(plan: Plan, clock: Clock) -> Result<(Self, Findings), GateError> {
         let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         lock(&mut socket)?;
-        let intact = Snapshot::default();
-        let mut gate = Self { socket, clock, plan, ledger: Ledger::default(), intact, used: Vec::new() };
+        let (ledger, untold) = (Ledger::default(), Untold::default());
+        let mut gate = Self { socket, clock, plan, ledger, intact: None, untold };
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
-        gate.replace().map_err(GateError::Table)?;
+        gate.make_anew().map_err(GateError::Table)?;
         Ok((gate, Findings { found, ..Findings::default() }))
     }
 
@@ -112,7 +127,7 @@ impl Gate {
     pub(crate) fn open(&mut self, grants: Vec<(Admission, Standing)>) -> Result<(), NetlinkError> {
         let now = self.clock.now();
         for (admission, standing) in &grants {
-            self.ledger.note(admission.clone(), standing.clone());
+            self.ledger.note(admission.clone(), standing.clone(), now);
         }
         let running =
             grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
@@ -135,28 +150,41 @@ impl Gate {
         // Without an answer, every grant for one connection counts as used up.
         let held = self.held().unwrap_or_default();
         let used = self.forget_used(&held, &[]);
-        self.used.extend(used);
+        self.untold.used.extend(used);
         self.plan = plan;
-        // If it fails, every check sees a difference, and tries again.
-        self.intact = Snapshot::default();
-        self.replace()
+        self.intact = None;
+        self.make_anew()
     }
 
     /// Compares the kernel's table with what it must be, and repairs what is wrong. What the kernel has
     /// `refused` so far is missing, and not used up.
     pub(crate) fn check(&mut self, refused: &[Admission]) -> Result<Findings, NetlinkError> {
+        let began = self.clock.now();
+        self.ledger.prune(began);
         let table = Snapshot::take(&mut self.socket)?;
         let held = self.held()?;
         let found = self.adopt_unknown(&held)?;
         let refused: Vec<&Admission> = refused.iter().collect();
-        let mut used = std::mem::take(&mut self.used);
-        used.extend(self.forget_used(&held, &refused));
-        let mut repaired = self.intact.difference(&table);
-        match repaired {
-            Some(_) => self.replace()?,
-            None => repaired = self.put_back_missing(&held)?,
+        let used = self.forget_used(&held, &refused);
+        self.untold.used.extend(used);
+        match &self.intact {
+            None => self.make_anew()?,
+            Some(intact) => {
+                let changed = intact.difference(&table);
+                let missing = match &changed {
+                    Some(_) => self.repair().map(|()| changed)?,
+                    None => self.put_back_missing(&held)?,
+                };
+                self.note_repair(missing, began);
+            }
         }
+        let Untold { repaired, used } = std::mem::take(&mut self.untold);
         Ok(Findings { repaired, found, used })
+    }
+
+    /// Whether it is known how the kernel shows the table, so that a change by anybody is noticed.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.intact.is_some()
     }
 
     /// Takes the table away, for an orderly stop.
@@ -174,12 +202,25 @@ impl Gate {
     fn write(&mut self, batch: &[u8], fresh: &[&Admission]) -> Result<(), NetlinkError> {
         match self.socket.request(batch) {
             Err(error) if error.number() == Some(libc::ENOENT) => {
+                let began = self.clock.now();
+                let changed = match &self.intact {
+                    Some(intact) => intact.difference(&Snapshot::take(&mut self.socket)?),
+                    None => None,
+                };
                 let held = self.held()?;
                 let used = self.forget_used(&held, fresh);
-                self.used.extend(used);
-                self.replace()
+                self.untold.used.extend(used);
+                self.repair()?;
+                self.note_repair(changed, began);
+                Ok(())
             }
             other => other,
+        }
+    }
+
+    fn note_repair(&mut self, missing: Option<String>, began: Moment) {
+        if let Some(missing) = missing {
+            self.untold.repaired = Some((missing, self.clock.now().remaining(began)));
         }
     }
 
@@ -201,16 +242,42 @@ impl Gate {
         used
     }
 
-    fn replace(&mut self) -> Result<(), NetlinkError> {
+    /// Makes the table of a plan for the first time, and learns how the kernel shows it.
+    ///
+    /// What is read back is ours only if nobody has changed nftables between the making and the reading: then
+    /// the kernel has counted one change, this one. Without that, whatever somebody had done in between
+    /// would pass for what has to be.
+    fn make_anew(&mut self) -> Result<(), NetlinkError> {
+        // Before the gate comes, or the next packet of a session would look like the first of another.
         make_sessions_known(&self.plan);
+        for _ in 0..TRIES {
+            let before = snapshot::generation(&mut self.socket)?;
+            self.replace()?;
+            let table = Snapshot::take(&mut self.socket)?;
+            let after = snapshot::generation(&mut self.socket)?;
+            // The kernel leaves zero out.
+            if after == before.checked_add(1).unwrap_or(1) {
+                self.intact = Some(table);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the table back. First the gate, which is open as long as it is not there.
+    fn repair(&mut self) -> Result<(), NetlinkError> {
+        self.replace()?;
+        make_sessions_known(&self.plan);
+        Ok(())
+    }
+
+    fn replace(&mut self) -> Result<(), NetlinkError> {
         let now = self.clock.now();
         self.ledger.prune(now);
         // What has no set would make the whole transaction fail.
         let doors = &self.plan.doors;
         self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
-        self.socket.request(&ruleset::replace(&self.plan, self.ledger.running(now)))?;
-        self.intact = Snapshot::take(&mut self.socket)?;
-        Ok(())
+        self.socket.request(&ruleset::replace(&self.plan, self.ledger.running(now)))
     }
 
     /// The grants that the kernel holds, and for how much longer; none if there is no table.
@@ -244,7 +311,7 @@ impl Gate {
                 for_ever.push((admission, standing.clone(), until.remaining(now)));
             }
             if known.is_none_or(|known| until > known.after(NOT_MISSED)) && until > now {
-                self.ledger.note(admission.clone(), standing.clone());
+                self.ledger.note(admission.clone(), standing.clone(), now);
                 adopted.push((admission.clone(), standing));
             }
         }

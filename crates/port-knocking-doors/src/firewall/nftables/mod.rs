@@ -32,14 +32,18 @@ const AT_ONCE: usize = 256;
 /// not keep a processor busy.
 const REPAIR_EVERY: Duration = Duration::from_millis(50);
 
+/// A repair that fails is tried again this soon at the latest.
+const RETRY_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
 /// Works on orders, and watches over the gate.
 pub(super) struct Worker {
     gate: Gate,
     monitor: Monitor,
-    clock: Clock,
     news: mpsc::UnboundedSender<News>,
     /// Grants that the kernel refused so far. The gate's ledger has them, so every check tries again.
     refused: Vec<Admission>,
+    /// Checks that have failed, one after the other.
+    failures: u32,
 }
 
 impl Worker {
@@ -49,9 +53,11 @@ impl Worker {
         clock: Clock,
         news: mpsc::UnboundedSender<News>,
     ) -> Result<Self, GateError> {
+        // It listens before there is anything to change, so that no change is missed.
+        let mut monitor = Monitor::open().map_err(GateError::Denied)?;
         let (gate, findings) = Gate::set_up(plan, clock)?;
-        let monitor = Monitor::open(gate.port()).map_err(GateError::Denied)?;
-        let mut worker = Self { gate, monitor, clock, news, refused: Vec::new() };
+        monitor.pass_over(gate.port());
+        let mut worker = Self { gate, monitor, news, refused: Vec::new(), failures: 0 };
         worker.tell_findings(findings);
         Ok(worker)
     }
@@ -89,8 +95,7 @@ impl Worker {
                     if self.work(std::mem::take(&mut batch)) {
                         return;
                     }
-                    let soon = if self.refused.is_empty() { self.check_period() } else { REPAIR_EVERY };
-                    next_check = next_check.min(in_a_while(soon));
+                    next_check = next_check.min(in_a_while(self.next_check()));
                 }
                 touched = self.monitor.touched(), if next_check > not_before => match touched {
                     Ok(()) => next_check = not_before.max(Instant::now()),
@@ -99,7 +104,7 @@ impl Worker {
                 () = tokio::time::sleep_until(next_check) => {
                     self.check();
                     not_before = in_a_while(REPAIR_EVERY);
-                    next_check = in_a_while(self.check_period());
+                    next_check = in_a_while(self.next_check());
                 }
             }
         }
@@ -178,20 +183,31 @@ impl Worker {
     }
 
     fn check(&mut self) {
-        let began = self.clock.now();
         match self.gate.check(&self.refused) {
             Ok(findings) => {
-                if let Some(missing) = &findings.repaired {
-                    let took = self.clock.now().remaining(began);
-                    self.tell(News::Repaired { missing: missing.clone(), took });
-                }
+                self.failures = 0;
                 // All that the ledger has is true.
                 let now_true = std::mem::take(&mut self.refused);
                 self.tell_done(now_true);
                 self.tell_findings(findings);
             }
-            Err(error) => self.failed("check the gate".to_owned(), &error),
+            Err(error) => {
+                // What fails again and again is said once.
+                if self.failures == 0 {
+                    self.failed("check the gate, and go on trying".to_owned(), &error);
+                }
+                self.failures = self.failures.saturating_add(1);
+            }
         }
+    }
+
+    /// How long until the next check: soon, if something is left to do; less and less soon, if it fails.
+    fn next_check(&self) -> Duration {
+        let soon = match self.failures {
+            0 if self.refused.is_empty() && self.gate.is_certain() => return self.check_period(),
+            failures => REPAIR_EVERY.saturating_mul(failures.max(1)),
+        };
+        soon.min(RETRY_AT_LEAST_EVERY).min(self.check_period())
     }
 
     fn check_period(&self) -> Duration {
@@ -200,6 +216,9 @@ impl Worker {
     }
 
     fn tell_findings(&mut self, findings: gate::Findings) {
+        if let Some((missing, took)) = findings.repaired {
+            self.tell(News::Repaired { missing, took });
+        }
         for (admission, Standing { until, by, .. }) in findings.found {
             self.tell(News::Report(Report::Found { admission, until, by }));
         }

@@ -19,15 +19,20 @@ use crate::{
 pub(super) struct Monitor {
     socket: AsyncFd<Socket>,
     /// The port of our own socket, whose changes are no news.
-    ours: u32,
+    ours: Option<u32>,
 }
 
 impl Monitor {
     /// Listens. Must be called within a runtime.
-    pub(super) fn open(ours: u32) -> Result<Self, NetlinkError> {
+    pub(super) fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open_in_groups(Family::Netfilter, abi::GROUP)?;
         let socket = watch(socket).map_err(NetlinkError::Socket)?;
-        Ok(Self { socket, ours })
+        Ok(Self { socket, ours: None })
+    }
+
+    /// Passes over what is changed through the socket with this port: our own.
+    pub(super) fn pass_over(&mut self, ours: u32) {
+        self.ours = Some(ours);
     }
 
     /// Returns when somebody else has changed something of our table.
@@ -53,9 +58,9 @@ impl Monitor {
 
 /// Whether a notification is about our table, and not of our making. The name of the table is the
 /// first attribute of all of them.
-fn concerns_us(message: &Message<'_>, ours: u32) -> bool {
+fn concerns_us(message: &Message<'_>, ours: Option<u32>) -> bool {
     const TABLE_NAME: u16 = 1;
-    message.port != ours
+    Some(message.port) != ours
         && message.kind != message::NEW_GENERATION
         && message.body.first() == Some(&abi::FAMILY_INET)
         && message.attributes(4).text(TABLE_NAME).as_deref() == Some(TABLE)

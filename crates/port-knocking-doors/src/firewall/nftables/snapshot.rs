@@ -18,12 +18,13 @@ use crate::{
 
 /// Everything of our table but the grants, in a form that changes when anybody changes anything.
 ///
-/// The kernel gives every chain, rule and set a handle that it never gives again: as long as the
-/// handles are the same, so are the contents, since none of these can be edited in place but a
-/// chain's policy and a set's elements.
+/// It holds contents, not handles: a rule that is replaced keeps its handle. What counts by itself (packets,
+/// users of a set) is left out, so the same table looks the same whenever it is made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Snapshot {
     parts: BTreeSet<(Part, Vec<u8>)>,
+    /// The rules in their order, which is part of what they say.
+    rules: Vec<(Part, Vec<u8>)>,
 }
 
 /// What a part of the table is, for a person.
@@ -55,35 +56,33 @@ impl Snapshot {
         parts.extend(socket.dump(&list(message::GET_TABLE, abi::FAMILY_INET, |_| {}), |message| {
             let attributes = of_inet(message, message::NEW_TABLE)?;
             let name = attributes.text(table::NAME)?;
-            (name == TABLE).then(|| {
-                let both = [attributes.find(table::HANDLE), attributes.find(table::FLAGS)];
-                (Part::Table, both.map(Option::unwrap_or_default).concat())
-            })
+            (name == TABLE).then(|| (Part::Table, contents(attributes, &[table::FLAGS])))
         })?);
         parts.extend(socket.dump(&list(message::GET_CHAIN, abi::FAMILY_INET, |_| {}), |message| {
             let attributes = of_table(message, message::NEW_CHAIN, chain::TABLE)?;
             let name = attributes.text(chain::NAME)?;
-            let both = [attributes.find(chain::HANDLE), attributes.find(chain::POLICY)];
-            Some((Part::Chain(name), both.map(Option::unwrap_or_default).concat()))
+            Some((Part::Chain(name), contents(attributes, &[chain::TYPE, chain::HOOK, chain::POLICY])))
         })?);
         let request = list(message::GET_RULE, abi::FAMILY_INET, |writer| writer.put_text(rule::TABLE, TABLE));
-        parts.extend(socket.dump(&request, |message| {
+        let rules = socket.dump(&request, |message| {
             let attributes = of_table(message, message::NEW_RULE, rule::TABLE)?;
-            let chain = attributes.text(rule::CHAIN)?;
-            Some((Part::Rule(chain), attributes.find(rule::HANDLE)?.to_vec()))
-        })?);
+            Some((Part::Rule(attributes.text(rule::CHAIN)?), expressions(attributes)))
+        })?;
         let request = list(message::GET_SET, abi::FAMILY_INET, |writer| writer.put_text(set::TABLE, TABLE));
         parts.extend(socket.dump(&request, |message| {
             let attributes = of_table(message, message::NEW_SET, set::TABLE)?;
-            Some((Part::Set(attributes.text(set::NAME)?), attributes.find(set::HANDLE)?.to_vec()))
+            let shape = [set::FLAGS, set::KEY_TYPE, set::KEY_LENGTH, set::DATA_TYPE, set::DATA_LENGTH];
+            let kinds = [&shape[..], &[set::DESCRIPTION, set::TIMEOUT]].concat();
+            Some((Part::Set(attributes.text(set::NAME)?), contents(attributes, &kinds)))
         })?);
         for name in [GUARDED, TRUSTED[0], TRUSTED[1]] {
             if parts.iter().any(|(part, _)| *part == Part::Set(name.to_owned())) {
-                let elements = elements(socket, name, |attributes| Some(raw_element(attributes)))?;
+                let kinds = [element::KEY, element::KEY_END, element::DATA, element::FLAGS];
+                let elements = elements(socket, name, |attributes| Some(contents(attributes, &kinds)))?;
                 parts.extend(elements.into_iter().map(|raw| (Part::Element(name.to_owned()), raw)));
             }
         }
-        Ok(Self { parts })
+        Ok(Self { parts, rules })
     }
 
     /// Whether there is a table at all.
@@ -93,16 +92,22 @@ impl Snapshot {
 
     /// What is in `self` and not in `found`, or the other way round; nothing if they are the same.
     pub(super) fn difference(&self, found: &Self) -> Option<String> {
-        if found.is_empty() && !self.is_empty() {
+        if self == found {
+            return None;
+        }
+        if found.is_empty() {
             return Some("the table was gone".to_owned());
         }
-        let gone = self.parts.difference(&found.parts).next();
-        let foreign = found.parts.difference(&self.parts).next();
-        match (gone, foreign) {
-            (Some((part, _)), _) => Some(format!("{part} was missing or changed")),
-            (None, Some((part, _))) => Some(format!("{part} was not ours")),
-            (None, None) => None,
-        }
+        let (ours, theirs) = (self.all(), found.all());
+        Some(match (ours.difference(&theirs).next(), theirs.difference(&ours).next()) {
+            (Some((part, _)), _) => format!("{part} was missing or changed"),
+            (None, Some((part, _))) => format!("{part} was not ours"),
+            (None, None) => "the rules were doubled or in another order".to_owned(),
+        })
+    }
+
+    fn all(&self) -> BTreeSet<&(Part, Vec<u8>)> {
+        self.parts.iter().chain(&self.rules).collect()
     }
 }
 
@@ -168,9 +173,32 @@ pub(super) fn elements<T>(
     Ok(chunks.into_iter().flatten().collect())
 }
 
-fn raw_element(attributes: Attributes<'_>) -> Vec<u8> {
-    let kinds = [element::KEY, element::KEY_END, element::DATA, element::FLAGS];
-    kinds.map(|kind| attributes.find(kind).unwrap_or_default()).concat()
+/// Some attributes, one behind the other.
+fn contents(attributes: Attributes<'_>, kinds: &[u16]) -> Vec<u8> {
+    let values = kinds.iter().map(|kind| attributes.find(*kind).unwrap_or_default());
+    values.flat_map(|value| [&value.len().to_be_bytes()[..], value].concat()).collect()
+}
+
+/// What a rule does, without what its counter has counted.
+fn expressions(rule: Attributes<'_>) -> Vec<u8> {
+    let each = rule.nested(rule::EXPRESSIONS).map(|(_, expression)| {
+        let expression = Attributes(expression);
+        let counts = expression.text(rule::EXPRESSION_NAME).as_deref() == Some("counter");
+        let kinds = [rule::EXPRESSION_NAME, rule::EXPRESSION_DATA];
+        contents(expression, if counts { &kinds[..1] } else { &kinds })
+    });
+    each.flatten().collect()
+}
+
+/// How many changes anybody has made to nftables, modulo 2^32.
+pub(super) fn generation(socket: &mut Socket) -> Result<u32, NetlinkError> {
+    let mut writer = Writer::default();
+    writer.message(message::GET_GENERATION, 0, 0, |writer| writer.raw(&[abi::FAMILY_ANY, 0, 0, 0]));
+    writer.want_answer();
+    let told = socket.ask(writer.bytes(), |message| {
+        (message.kind == message::NEW_GENERATION).then(|| message.attributes(4).u32_be(abi::GENERATION_ID))
+    })?;
+    told.flatten().ok_or(NetlinkError::Silent)
 }
 
 /// The attributes of a message of this kind about the family `inet`.
