@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    alone::{Alone, NotAlone},
     clock::Clock,
     config::{Config, ConfigError, Hearing},
     entrance::Entrance,
@@ -28,6 +29,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Another daemon works here.
+    #[error(transparent)]
+    NotAlone(#[from] NotAlone),
     /// Knocks cannot be heard.
     #[error(transparent)]
     Inbox(#[from] InboxError),
@@ -56,6 +60,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let clock = Clock::start();
     let mut signals = Signals::new().map_err(RunError::Start)?;
     let mut keeper = Doorkeeper::new(config.rules.clone())?;
+    let _alone = Alone::claim()?;
     let mut inbox = open_inbox(&config)?;
     let choice = choose(&config).await?;
     report::starting(&config, &choice);

@@ -9,6 +9,7 @@
 //! | `running`        | finds the daemon that runs with a file                           |
 //! | `check`          | what a configuration would do, without doing it                  |
 //! | [`daemon`]       | the loop: wait, feed, drain                                      |
+//! | [`alone`]        | one daemon for each network                                      |
 //! | [`entrance`]     | what clients with keys need: the gateway's key, the memory       |
 //! | [`recorder`]     | writes down accepted knocks, in a thread of its own              |
 //! | `inbox`          | hears knocks                                                     |
@@ -23,6 +24,7 @@
 //! | `demo`           | shows it all                                                     |
 
 mod admin;
+pub mod alone;
 mod check;
 pub mod cli;
 pub mod clients_file;

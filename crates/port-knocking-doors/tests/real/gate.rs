@@ -1,12 +1,15 @@
 //! Our own gate in nftables.
 
 use std::{
+    io::Read as _,
     net::{SocketAddr, TcpListener},
     time::Duration,
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::house::{
-    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes, gate,
+    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes, gate,
 };
 
 #[test]
@@ -116,6 +119,43 @@ fn reject_answers_as_a_closed_port_does() {
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted);
+}
+
+#[test]
+fn reject_answers_nobody_who_speaks_to_everybody() {
+    let mut house = House::new();
+    house.start(&gate("refuse = \"reject\""));
+    let is_answered = |target: [u8; 4]| {
+        house.client.enter(|| {
+            // What comes in, also what the kernel would not believe.
+            let ip = i32::from(0x0800_u16.to_be());
+            let seen = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(ip))).unwrap();
+            seen.set_read_timeout(Some(SILENCE)).unwrap();
+            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).unwrap();
+            socket.set_broadcast(true).unwrap();
+            socket.bind(&SocketAddr::new(CLIENT[0].parse().unwrap(), 0).into()).unwrap();
+            socket.send_to(&first_segment(target), &SocketAddr::from((target, 0)).into()).unwrap();
+            let mut packet = [0; 64];
+            // The tenth byte of an IPv4 header says that it carries TCP.
+            (&seen).read(&mut packet).is_ok() && packet[9] == 6
+        })
+    };
+    assert!(is_answered([192, 0, 2, 1]), "a closed port answers whoever speaks to it");
+    assert!(!is_answered([192, 0, 2, 255]));
+}
+
+/// A TCP segment that asks [`PORT`] for a connection.
+fn first_segment(target: [u8; 4]) -> Vec<u8> {
+    let [ports, sequence] = [[40_000_u16, PORT], [1, 1]];
+    let words = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    let mut segment = [words(&ports), words(&sequence), words(&[0, 0, 0x5002, 1024, 0, 0])].concat();
+    let pseudo = [&[192, 0, 2, 7][..], &target, &[0, 6, 0, 20], &segment].concat();
+    let mut sum: u32 = pseudo.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    segment[16..18].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
+    segment
 }
 
 #[test]
@@ -273,10 +313,20 @@ fn an_administrator_can_read_and_reload_the_table_with_nft() {
     ] {
         assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
     }
-    // What nft prints, nft reads.
+}
+
+#[test]
+fn a_ruleset_can_be_saved_and_loaded_while_the_daemon_runs() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 60\ntrusted = [\"203.0.113.0/24\"]\nrefuse = \"reject\""));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let saved = format!("flush ruleset\n{}", house.on_server("nft", &["list", "ruleset"]));
     let path = house.directory.path().join("saved.nft");
-    std::fs::write(&path, &text).unwrap();
-    house.on_server("nft", &["--check", "--file", path.to_str().unwrap()]);
+    std::fs::write(&path, &saved).unwrap();
+    house.on_server("nft", &["--file", path.to_str().unwrap()]);
+    assert!(house.is_open(CLIENT[0]));
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Refused);
 }
 
 #[test]

@@ -7,7 +7,11 @@ use std::{
 };
 
 use port_knocking_doors::lab::Process;
-use rustix::process::Signal;
+use rustix::{
+    process::{Signal, Uid},
+    thread::set_thread_uid,
+};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, crowd, gate};
 
@@ -139,15 +143,34 @@ fn a_reload_hears_the_new_sequence_with_sockets_too() {
 
 #[test]
 fn a_second_daemon_is_told_that_there_is_one() {
+    for listen in ["listen = \"capture\"", "listen = \"sockets\""] {
+        let mut house = House::new();
+        house.start(&gate(listen));
+        let path = house.directory.path().join("doors.toml");
+        let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
+        assert_eq!(status.code(), Some(1));
+        assert!(said.contains("another port-knocking-doors runs in this network namespace"), "{said}");
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("opened:");
+        assert!(house.is_open(CLIENT[0]));
+    }
+}
+
+#[test]
+fn nobody_without_rights_keeps_a_daemon_from_starting() {
     let mut house = House::new();
+    let name = SockAddr::unix("\0port-knocking-doors").unwrap();
+    let _taken = house.server.enter(|| {
+        set_thread_uid(Uid::from_raw(65534)).unwrap();
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&name).unwrap();
+        socket.listen(1).unwrap();
+        socket
+    });
     house.start(&gate(""));
-    let path = house.directory.path().join("doors.toml");
-    let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
-    assert_eq!(status.code(), Some(1));
-    assert!(said.contains("another port-knocking-doors runs in this network namespace"), "{said}");
+    assert!(house.hear("holds the name by which").contains("the user 65534"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
 }
 
 #[test]

@@ -52,8 +52,6 @@ pub(super) const GENERATION_ID: u16 = 1;
 pub(super) mod table {
     pub(in super::super) const NAME: u16 = 1;
     pub(in super::super) const FLAGS: u16 = 2;
-    /// `NFT_TABLE_F_OWNER`: it belongs to a socket and vanishes with it.
-    pub(in super::super) const FLAG_OWNER: u32 = 0x2;
 }
 
 /// `enum nft_chain_attributes` and `enum nft_hook_attributes`.
@@ -159,10 +157,12 @@ pub(super) mod register {
 pub(super) mod expression {
     pub(in super::super) const META_REGISTER: u16 = 1;
     pub(in super::super) const META_KEY: u16 = 2;
-    /// `NFT_META_IIF`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
+    /// `NFT_META_IIF`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`, `NFT_META_PKTTYPE`; `PACKET_HOST`.
     pub(in super::super) const META_INTERFACE: u32 = 4;
     pub(in super::super) const META_FAMILY: u32 = 15;
     pub(in super::super) const META_PROTOCOL: u32 = 16;
+    pub(in super::super) const META_PACKET_TYPE: u32 = 19;
+    pub(in super::super) const PACKET_HOST: u8 = 0;
 
     pub(in super::super) const CT_REGISTER: u16 = 1;
     pub(in super::super) const CT_KEY: u16 = 2;
@@ -221,6 +221,7 @@ pub(super) mod expression {
     pub(in super::super) const FIB_OF_DESTINATION: u32 = 2;
     /// `RTN_UNICAST`, of `linux/rtnetlink.h`.
     pub(in super::super) const FIB_UNICAST: u32 = 1;
+    pub(in super::super) const FIB_LOCAL: u32 = 2;
 
     pub(in super::super) const IMMEDIATE_REGISTER: u16 = 1;
     pub(in super::super) const IMMEDIATE_DATA: u16 = 2;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use doors_core::limits;
 
 use super::abi::{self, chain, data, element, expression, message, register, rule, set, table};
-use crate::netlink::message::{APPEND, CREATE, EXCLUSIVE, Writer};
+use crate::netlink::message::{APPEND, CREATE, Writer};
 
 /// Elements in one message: an attribute holds at most 64 KiB, an element with its remark takes under 200
 /// bytes.
@@ -84,15 +84,6 @@ impl Batch {
     pub(super) fn add_table(&mut self) {
         let name = self.table;
         self.message(message::NEW_TABLE, CREATE, |writer| writer.put_text(table::NAME, name));
-    }
-
-    /// Makes a table that vanishes when the socket closes that makes it; fails if it is there.
-    pub(super) fn add_owned_table(&mut self) {
-        let name = self.table;
-        self.message(message::NEW_TABLE, CREATE | EXCLUSIVE, |writer| {
-            writer.put_text(table::NAME, name);
-            writer.put_u32_be(table::FLAGS, table::FLAG_OWNER);
-        });
     }
 
     /// Deletes the table with everything in it; fails if it is not there.
@@ -294,12 +285,14 @@ impl Expressions<'_> {
 
     /// `fib daddr type unicast`: to be passed on to another machine.
     pub(super) fn if_passed_on(&mut self) {
-        self.expression("fib", |data| {
-            data.put_u32_be(expression::FIB_REGISTER, register::FIRST);
-            data.put_u32_be(expression::FIB_RESULT, expression::FIB_ADDRESS_TYPE);
-            data.put_u32_be(expression::FIB_FLAGS, expression::FIB_OF_DESTINATION);
-        });
-        self.compare(expression::EQUAL, &expression::FIB_UNICAST.to_ne_bytes());
+        self.if_destination_is(expression::FIB_UNICAST);
+    }
+
+    /// `fib daddr type local meta pkttype host`: to an address of this machine, and on its way to nobody else.
+    pub(super) fn if_for_this_machine_alone(&mut self) {
+        self.if_destination_is(expression::FIB_LOCAL);
+        self.meta(expression::META_PACKET_TYPE, register::FIRST);
+        self.compare(expression::EQUAL, &[expression::PACKET_HOST]);
     }
 
     /// `ip saddr @set`
@@ -365,6 +358,16 @@ impl Expressions<'_> {
             data.put_u32_be(expression::REJECT_TYPE, expression::REJECT_ICMPX);
             data.put(expression::REJECT_CODE, &[expression::REJECT_PORT_UNREACHABLE]);
         });
+    }
+
+    /// `fib daddr type <kind>`
+    fn if_destination_is(&mut self, kind: u32) {
+        self.expression("fib", |data| {
+            data.put_u32_be(expression::FIB_REGISTER, register::FIRST);
+            data.put_u32_be(expression::FIB_RESULT, expression::FIB_ADDRESS_TYPE);
+            data.put_u32_be(expression::FIB_FLAGS, expression::FIB_OF_DESTINATION);
+        });
+        self.compare(expression::EQUAL, &kind.to_ne_bytes());
     }
 
     fn if_source_in(&mut self, family: u8, offset: u32, length: u32, set: &str) {

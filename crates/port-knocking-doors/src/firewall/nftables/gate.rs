@@ -9,12 +9,12 @@ use doorknock::errors::in_one_line;
 use doors_core::{client::Who, door::Admission, packet::Link, time::Moment};
 
 use super::{
-    batch::Batch,
     ruleset::{self, TABLE},
     sessions,
     snapshot::{self, Entry, Snapshot},
 };
 use crate::{
+    alone::{Alone, NotAlone},
     clock::Clock,
     firewall::{
         ledger::{self, Ledger, Standing},
@@ -22,10 +22,6 @@ use crate::{
     },
     netlink::socket::{Family, NetlinkError, Socket},
 };
-
-/// The table that says that a daemon runs. It belongs to the daemon's socket, so the kernel takes it
-/// away when the daemon ends, however it ends.
-const LOCK: &str = "port_knocking_doors_lock";
 
 /// A grant that ends this soon is not missed: the kernel may have closed the door a moment before us.
 const NOT_MISSED: Duration = Duration::from_millis(200);
@@ -43,18 +39,15 @@ pub enum GateError {
     /// The kernel has no nftables, or not enough of it.
     #[error("the kernel refuses our nftables table `inet {TABLE}`")]
     Table(#[source] NetlinkError),
-    /// Two daemons would work against each other.
-    #[error(
-        "another port-knocking-doors runs in this network namespace and holds the nftables table \
-         `inet {TABLE}`; stop it first"
-    )]
-    AlreadyRuns,
     /// Somebody asks to take away what a daemon would put back.
     #[error(
         "a port-knocking-doors runs and would put the gate back at once; stop it first, for example \
          with: systemctl stop port-knocking-doors"
     )]
     WouldComeBack,
+    /// Nobody can say whether a daemon runs.
+    #[error(transparent)]
+    NotAlone(NotAlone),
 }
 
 /// The gate, and the connection to the kernel that holds it.
@@ -94,8 +87,7 @@ pub(crate) struct Findings {
 impl Gate {
     /// Makes the table anew. Grants that run in the kernel go on, and are among the findings.
     pub(crate) fn set_up(plan: Plan, clock: Clock) -> Result<(Self, Findings), GateError> {
-        let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
-        lock(&mut socket)?;
+        let socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         let (ledger, untold) = (Ledger::default(), Untold::default());
         let mut gate = Self { socket, clock, plan, ledger, intact: None, untold };
         let held = gate.held().map_err(GateError::Table)?;
@@ -106,11 +98,11 @@ impl Gate {
 
     /// Takes the table away, when no daemon runs. Says whether there was one.
     pub(crate) fn remove_by_hand() -> Result<bool, GateError> {
-        let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
-        lock(&mut socket).map_err(|error| match error {
-            GateError::AlreadyRuns => GateError::WouldComeBack,
-            other => other,
+        let _alone = Alone::claim().map_err(|error| match error {
+            NotAlone::AlreadyRuns => GateError::WouldComeBack,
+            other @ NotAlone::Socket(_) => GateError::NotAlone(other),
         })?;
+        let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         match socket.request(&ruleset::remove()) {
             Ok(()) => Ok(true),
             Err(error) if error.number() == Some(libc::ENOENT) => Ok(false),
@@ -349,33 +341,4 @@ fn make_sessions_known(plan: &Plan) {
             in_one_line(&error)
         ),
     }
-}
-
-/// Says that a daemon runs, for as long as `socket` lives.
-fn lock(socket: &mut Socket) -> Result<(), GateError> {
-    let mut batch = Batch::new(LOCK);
-    batch.add_owned_table();
-    match socket.request(&batch.finish()) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(match error.number() {
-            Some(libc::EEXIST) => GateError::AlreadyRuns,
-            Some(libc::EPERM) if has_lock(socket) => GateError::AlreadyRuns,
-            Some(libc::EPERM | libc::EACCES) => GateError::Denied(error),
-            Some(libc::EOPNOTSUPP | libc::EINVAL) => {
-                tracing::warn!(
-                    "this kernel is older than 5.12: nothing keeps a second daemon from working against this one"
-                );
-                return Ok(());
-            }
-            _ => GateError::Table(error),
-        }),
-    }
-}
-
-/// Whether a daemon runs.
-fn has_lock(socket: &mut Socket) -> bool {
-    use super::abi::{self, message, table};
-    let request = snapshot::list(message::GET_TABLE, abi::FAMILY_INET, |_| {});
-    let tables = socket.dump(&request, |message| message.attributes(4).text(table::NAME));
-    tables.is_ok_and(|tables| tables.iter().any(|name| name == LOCK))
 }

@@ -261,14 +261,21 @@ fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], refuse
             rule.drop();
         }),
         Refuse::Reject => {
+            // As a closed port does: a datagram to everybody, or on an Ethernet frame to everybody, has no answer.
             batch.add_rule(chain, |rule| {
+                rule.if_for_this_machine_alone();
                 rule.if_protocol(Protocol::Tcp.number());
                 rule.counter();
                 rule.reject_with_reset();
             });
             batch.add_rule(chain, |rule| {
+                rule.if_for_this_machine_alone();
                 rule.counter();
                 rule.reject_with_port_unreachable();
+            });
+            batch.add_rule(chain, |rule| {
+                rule.counter();
+                rule.drop();
             });
         }
     }
