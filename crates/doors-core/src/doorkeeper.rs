@@ -43,6 +43,8 @@ pub struct Doorkeeper {
     throttle: Throttle,
     /// For what only somebody who looks for a fault wants to know.
     traces: Throttle,
+    /// What becomes of doors that sequences open.
+    lines: Throttle,
     changes: VecDeque<Change>,
     events: VecDeque<Event>,
 }
@@ -57,8 +59,9 @@ impl Doorkeeper {
             access: Access::new(rules)?,
             doors: Doors::default(),
             reception: None,
-            throttle: Throttle::default(),
-            traces: Throttle::default(),
+            throttle: Throttle::of_refusals(),
+            traces: Throttle::of_refusals(),
+            lines: Throttle::of_doors(),
             changes: VecDeque::new(),
             events: VecDeque::new(),
         })
@@ -109,15 +112,16 @@ impl Doorkeeper {
                     let left = seconds(until.remaining(now));
                     reception.keep_promises(&admission, Answer::Granted, left);
                 }
-                self.events.push_back(match news {
+                let event = match news {
                     true => Event::Opened { admission, until, by },
                     false => Event::Extended { admission, until, by },
-                });
+                };
+                self.tell_of_door(event, now);
             }
             Report::Found { admission, until, by } => {
                 if self.door_exists(&admission) {
                     self.doors.adopt(admission.clone(), until, by.clone());
-                    self.events.push_back(Event::Adopted { admission, until, by });
+                    self.tell_of_door(Event::Adopted { admission, until, by }, now);
                 } else {
                     self.changes.push_back(Change::Close { admission });
                 }
@@ -131,7 +135,7 @@ impl Doorkeeper {
                 if self.doors.get(&admission).is_some_and(|running| running.until == until)
                     && let Some(running) = self.doors.close(&admission)
                 {
-                    self.events.push_back(Event::Used { admission, by: running.by });
+                    self.tell_of_door(Event::Used { admission, by: running.by }, now);
                 }
             }
         }
@@ -140,16 +144,20 @@ impl Doorkeeper {
     /// Lets time pass.
     pub fn handle_timeout(&mut self, now: Moment) {
         while let Some((admission, running)) = self.doors.expire(now) {
-            self.events.push_back(match running.confirmed {
+            let event = match running.confirmed {
                 true => Event::Closed { admission, by: running.by },
                 false => Event::NeverOpened(admission),
-            });
+            };
+            self.tell_of_door(event, now);
         }
         if let Some(reception) = &mut self.reception {
             reception.handle_timeout(now);
         }
         if let Some(untold) = self.throttle.sum(now) {
             self.events.push_back(Event::MoreWrong(untold));
+        }
+        if let Some(untold) = self.lines.sum(now) {
+            self.events.push_back(Event::MoreDoors(untold));
         }
     }
 
@@ -225,7 +233,8 @@ impl Doorkeeper {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         let promised = self.reception.as_ref().and_then(Reception::next_deadline);
-        [self.doors.next_end(), self.throttle.next_sum(), promised].into_iter().flatten().min()
+        let sums = [self.throttle.next_sum(), self.lines.next_sum()];
+        [self.doors.next_end(), promised].into_iter().chain(sums).flatten().min()
     }
 
     /// The conversation with clients that have a key.
@@ -377,6 +386,13 @@ impl Doorkeeper {
     /// Tells something that somebody else can cause as often as they like.
     fn tell(&mut self, event: Event, now: Moment) {
         if self.throttle.admit(now) {
+            self.events.push_back(event);
+        }
+    }
+
+    /// Tells what became of a door: always if it was a client's, else if not too much was told of late.
+    fn tell_of_door(&mut self, event: Event, now: Moment) {
+        if event.client().is_some() || self.lines.admit(now) {
             self.events.push_back(event);
         }
     }

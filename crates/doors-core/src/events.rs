@@ -139,8 +139,10 @@ pub enum Event {
         /// How long it has to be quiet.
         quiet: Duration,
     },
-    /// So many other sources knocked wrong since the last such line.
+    /// So much more was refused, since the first that was not told.
     MoreWrong(u64),
+    /// So much more became of doors that sequences open, since the first that was not told.
+    MoreDoors(u64),
     /// A sequence was complete, but too many grants run.
     NoRoom(Admission),
     /// A client's request was refused, and the client has been told.
@@ -161,4 +163,28 @@ pub enum Event {
         /// Whose key it was, if that is known.
         who: Option<Who>,
     },
+}
+
+impl Event {
+    /// Whose key opened the door that this is about; `None` if it is about no door, or a sequence's.
+    #[must_use]
+    pub fn client(&self) -> Option<&Who> {
+        match self {
+            Self::Opened { by, .. }
+            | Self::Extended { by, .. }
+            | Self::Adopted { by, .. }
+            | Self::Closed { by, .. }
+            | Self::Used { by, .. } => by.as_ref(),
+            Self::Granted(_)
+            | Self::NeverOpened(_)
+            | Self::Further { .. }
+            | Self::Waiting { .. }
+            | Self::Wrong { .. }
+            | Self::MoreWrong(_)
+            | Self::MoreDoors(_)
+            | Self::NoRoom(_)
+            | Self::Refused { .. }
+            | Self::Stranger { .. } => None,
+        }
+    }
 }

@@ -30,8 +30,16 @@ pub const REFUSALS_AT_ONCE: u32 = 20;
 /// After this long, one more refused knock may be told.
 pub const REFUSAL_EVERY: Duration = Duration::from_secs(3);
 
+/// Lines about doors that sequences open and close, that may be told in one go: more than come and go at a
+/// busy gateway in a minute. Whoever overhears a sequence and replays it from forged addresses makes one for
+/// each. What a client with a key does is told in any case, and has bounds of its own.
+pub const DOOR_LINES_AT_ONCE: u32 = 600;
+
+/// After this long, one more line about a door may be told.
+pub const DOOR_LINE_EVERY: Duration = Duration::from_millis(100);
+
 /// What was left untold is told as one number this long after the first of it.
-pub const REFUSALS_SUMMED_AFTER: Duration = Duration::from_secs(60);
+pub const SUMMED_AFTER: Duration = Duration::from_secs(60);
 
 /// Requests that are remembered of each client, twice: those accepted by their time, and those accepted for
 /// a challenge. Whoever knocks more often in a minute than this has its oldest forgotten, and nothing that

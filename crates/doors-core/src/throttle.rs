@@ -1,7 +1,9 @@
 //! Keeps the log short, whatever strangers send.
 
+use core::time::Duration;
+
 use crate::{
-    limits::{REFUSAL_EVERY, REFUSALS_AT_ONCE, REFUSALS_SUMMED_AFTER},
+    limits::{DOOR_LINE_EVERY, DOOR_LINES_AT_ONCE, REFUSAL_EVERY, REFUSALS_AT_ONCE, SUMMED_AFTER},
     time::Moment,
 };
 
@@ -10,26 +12,39 @@ use crate::{
 /// It has a budget of lines, and only lines: what is judged and opened never depends on it.
 #[derive(Clone, Debug)]
 pub struct Throttle {
+    at_once: u32,
+    every: Duration,
     budget: u32,
     refilled: Moment,
     untold: u64,
     sum_at: Option<Moment>,
 }
 
-impl Default for Throttle {
-    fn default() -> Self {
-        Self { budget: REFUSALS_AT_ONCE, refilled: Moment::default(), untold: 0, sum_at: None }
-    }
-}
-
 impl Throttle {
+    /// For what is refused.
+    #[must_use]
+    pub const fn of_refusals() -> Self {
+        Self::new(REFUSALS_AT_ONCE, REFUSAL_EVERY)
+    }
+
+    /// For what becomes of doors.
+    #[must_use]
+    pub const fn of_doors() -> Self {
+        Self::new(DOOR_LINES_AT_ONCE, DOOR_LINE_EVERY)
+    }
+
+    const fn new(at_once: u32, every: Duration) -> Self {
+        let refilled = Moment::new(Duration::ZERO);
+        Self { at_once, every, budget: at_once, refilled, untold: 0, sum_at: None }
+    }
+
     /// Whether one more may be told at `now`; if not, it is counted.
     pub fn admit(&mut self, now: Moment) -> bool {
-        while self.budget < REFUSALS_AT_ONCE && self.refilled.after(REFUSAL_EVERY) <= now {
+        while self.budget < self.at_once && self.refilled.after(self.every) <= now {
             self.budget = self.budget.saturating_add(1);
-            self.refilled = self.refilled.after(REFUSAL_EVERY);
+            self.refilled = self.refilled.after(self.every);
         }
-        if self.budget == REFUSALS_AT_ONCE {
+        if self.budget == self.at_once {
             self.refilled = now;
         }
         if let Some(left) = self.budget.checked_sub(1) {
@@ -37,7 +52,7 @@ impl Throttle {
             return true;
         }
         self.untold = self.untold.saturating_add(1);
-        self.sum_at.get_or_insert(now.after(REFUSALS_SUMMED_AFTER));
+        self.sum_at.get_or_insert(now.after(SUMMED_AFTER));
         false
     }
 
@@ -56,13 +71,11 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_flood_makes_few_lines_and_one_sum() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::of_refusals();
         let mut told: u64 = 0;
         let mut summed: u64 = 0;
         for millis in 0..60_000 {
@@ -79,7 +92,7 @@ mod tests {
 
     #[test]
     fn after_a_quiet_time_everything_is_told_again() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::of_refusals();
         while throttle.admit(Moment::default()) {}
         let later = Moment::new(Duration::from_secs(3600));
         let told = (0..1000).filter(|_| throttle.admit(later)).count();

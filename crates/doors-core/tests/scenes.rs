@@ -19,6 +19,7 @@ use doors_core::{
     access::Rules,
     door::{Admission, Door, DoorName, Sequence},
     doorkeeper::{Change, Doorkeeper, Event, Report},
+    limits,
     packet::{Link, Packet},
     time::{Moment, Wall},
 };
@@ -386,4 +387,29 @@ fn a_flood_of_forged_knocks_keeps_nobody_out_who_is_half_way() {
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
     assert!(scene.keeper.access().knockers().len() <= doors_core::limits::KNOCKERS);
     assert!(scene.events().len() <= 21);
+}
+
+#[test]
+fn whoever_replays_a_sequence_from_many_addresses_makes_few_lines_and_one_sum() {
+    let mut scene = Scene::new();
+    for number in 0..10_000_u32 {
+        let source = Ipv4Addr::from_bits(0xc633_0000 + number).to_string();
+        scene.knock(&source, &SSH).done("ssh", &source);
+    }
+    let opened =
+        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Opened { .. })).count();
+    assert_eq!(opened(&scene.events()), limits::DOOR_LINES_AT_ONCE as usize);
+    assert_eq!(scene.changes().len(), 10_000, "what is judged and opened does not depend on lines");
+    let (mut told, mut untold) = (0, 0);
+    for seconds in 1..=120 {
+        for event in scene.at(seconds).events() {
+            match event {
+                Event::Closed { .. } => told += 1,
+                Event::MoreDoors(count) => untold += count,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(told + untold + u64::from(limits::DOOR_LINES_AT_ONCE), 20_000, "nothing is lost");
+    assert_eq!(scene.keeper.next_deadline(), None);
 }

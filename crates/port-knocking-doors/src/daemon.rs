@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
     entrance::Entrance,
-    firewall::{Choice, Firewall, FirewallError, News, Order, choose, plan::Plan},
+    firewall::{Choice, Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report,
     running::Mark,
@@ -47,6 +47,9 @@ pub enum RunError {
     /// The program's own machinery.
     #[error("cannot start")]
     Start(#[source] io::Error),
+    /// It has stopped, and what should have gone with it may still be there.
+    #[error("stopped, and the gate may still be there; to take it away: port-knocking-doors remove-gate")]
+    GateStays,
     /// The thread that works on the firewall is gone.
     #[error("the thread that works on the firewall has ended")]
     FirewallEnded,
@@ -134,8 +137,13 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
 
     drop(mark);
     supervisor.stopping();
-    for news in firewall.end(PATIENCE).await {
+    let told = firewall.end(PATIENCE).await;
+    let failed = told.iter().any(|news| matches!(news, News::Failed { .. }));
+    for news in told {
         report::news(news);
+    }
+    if failed && kind == Kind::Nftables && plan.remove_on_exit {
+        return Err(RunError::GateStays);
     }
     report::stopped(kind, &plan);
     Ok(())
