@@ -18,6 +18,7 @@ use crate::{
     report,
     running::Mark,
     supervisor::Supervisor,
+    teller::Teller,
 };
 
 /// How long an orderly stop waits for the firewall.
@@ -77,17 +78,21 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let mut may_come = true;
     let mut mark = mark(&config, true);
     let mut supervisor = Supervisor::ready();
-    report::ready();
+    let mut teller = Teller::start().map_err(RunError::Start)?;
+    teller.tell(report::ready);
 
     loop {
         keeper.handle_timeout(clock.now());
         entrance.forward(&mut keeper);
         let full = !forward(&mut keeper, &firewall.orders);
         while let Some(receipt) = keeper.poll_receipt(clock.now(), clock.wall()) {
-            let _ = inbox.send(&receipt).inspect_err(|error| report::not_sent(&receipt.way, error));
+            if let Err(error) = inbox.send(&receipt) {
+                teller.tell(move || report::not_sent(&receipt.way, &error));
+            }
         }
         while let Some(event) = keeper.poll_event() {
-            report::event(&event, clock.now());
+            let now = clock.now();
+            teller.tell(move || report::event(&event, now));
         }
 
         let retry_at = entrance.retry_at();
@@ -108,7 +113,8 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 }
             },
             news = firewall.news.recv() => match news {
-                Some(news) => hear_firewall(&mut keeper, news, clock),
+                Some(News::Report(report)) => keeper.handle_report(report, clock.now()),
+                Some(news) => teller.tell(move || report::news(&news)),
                 None => return Err(RunError::FirewallEnded),
             },
             recorded = entrance.next() => match recorded {
@@ -117,7 +123,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
             },
             () = sleep_until(retry_at) => entrance.retry(&mut keeper, clock),
             new = &mut firewalld_comes, if may_come => {
-                match change_firewall(&mut keeper, &mut firewall, &new, plan.clone(), clock).await {
+                match change_firewall(&mut keeper, &mut firewall, &mut teller, &new, plan.clone(), clock).await {
                     Ok(()) => (kind, may_come) = (new.kind, false),
                     Err(error) => {
                         report::no_other_firewall(&error);
@@ -140,12 +146,14 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let told = firewall.end(PATIENCE).await;
     let failed = told.iter().any(|news| matches!(news, News::Failed { .. }));
     for news in told {
-        report::news(news);
+        teller.tell(move || report::news(&news));
     }
     if failed && kind == Kind::Nftables && plan.remove_on_exit {
+        teller.end(PATIENCE);
         return Err(RunError::GateStays);
     }
-    report::stopped(kind, &plan);
+    teller.tell(move || report::stopped(kind, &plan));
+    teller.end(PATIENCE);
     Ok(())
 }
 
@@ -177,12 +185,6 @@ fn forward(keeper: &mut Doorkeeper, orders: &mpsc::Sender<Order>) -> bool {
 /// Returns when the queue has room. If nobody takes from it any more, the news say so.
 async fn has_room(orders: &mpsc::Sender<Order>) {
     let _ = orders.reserve().await;
-}
-
-fn hear_firewall(keeper: &mut Doorkeeper, news: News, clock: Clock) {
-    if let Some(report) = report::news(news) {
-        keeper.handle_report(report, clock.now());
-    }
 }
 
 /// What a new configuration is taken into.
@@ -233,6 +235,7 @@ async fn firewalld_comes(choice: Choice, not_before: Duration) -> Choice {
 async fn change_firewall(
     keeper: &mut Doorkeeper,
     firewall: &mut Firewall,
+    teller: &mut Teller,
     choice: &Choice,
     plan: Plan,
     clock: Clock,
@@ -241,7 +244,7 @@ async fn change_firewall(
     let new = started.unwrap_or(Err(FirewallError::Silent))?;
     report::other_firewall(choice);
     for news in std::mem::replace(firewall, new).retire(PATIENCE).await {
-        report::news(news);
+        teller.tell(move || report::news(&news));
     }
     keeper.restate();
     Ok(())

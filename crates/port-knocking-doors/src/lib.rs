@@ -15,7 +15,8 @@
 //! | `inbox`          | hears knocks                                                     |
 //! | [`firewall`]     | opens and closes doors, in a thread of its own                   |
 //! | `netlink`        | messages to and from the kernel                                  |
-//! | `report`         | the log                                                          |
+//! | `report`         | what the log says                                                |
+//! | `teller`         | writes it, in a thread of its own                                |
 //! | [`clients_file`] | adds clients to the configuration file, and removes them         |
 //! | [`gateway_key`]  | the gateway's key, on disk                                       |
 //! | `draft`          | a file that is replaced as a whole                               |
@@ -47,6 +48,7 @@ mod report;
 mod running;
 mod sockopt;
 mod supervisor;
+mod teller;
 mod wrap;
 
 pub use netlink::NetlinkError;

@@ -9,7 +9,7 @@ use doorknock::errors::in_one_line;
 use doors_core::{
     client::Who,
     door::{Admission, Sequence},
-    doorkeeper::{Event, Report},
+    doorkeeper::Event,
     packet::WayBack,
     reception::Stranger,
     time::Moment,
@@ -241,10 +241,10 @@ pub(crate) fn stopped(kind: Kind, plan: &Plan) {
     }
 }
 
-/// What the firewall says. Gives back what the core has to hear of it.
-pub(crate) fn news(news: News) -> Option<Report> {
+/// What the firewall says to whoever reads the log.
+pub(crate) fn news(news: &News) {
     match news {
-        News::Report(report) => return Some(report),
+        News::Report(_) => {}
         News::Repaired { missing, took } => {
             let millis = took.as_secs_f64() * 1000.0;
             warn!(missing, "somebody has changed the firewall: {missing}; put back in {millis:.1} ms");
@@ -253,7 +253,11 @@ pub(crate) fn news(news: News) -> Option<Report> {
         News::Warning(warning) => warn!("{warning}"),
         News::Info(text) => info!("{text}"),
     }
-    None
+}
+
+/// So many lines could not be written in time.
+pub(crate) fn lines_lost(count: u64) {
+    warn!(count, "{count} lines of the log are lost: it took none for a while");
 }
 
 /// A new configuration is in force.

@@ -27,6 +27,14 @@ impl Process {
     /// What the system says if it cannot be started.
     pub fn start(namespace: &Namespace, mut command: Command) -> io::Result<Self> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_as_it_is(namespace, command)
+    }
+
+    /// Starts a process whose output goes where the command says.
+    ///
+    /// # Errors
+    /// What the system says if it cannot be started.
+    pub fn start_as_it_is(namespace: &Namespace, command: Command) -> io::Result<Self> {
         let mut child = namespace.spawn(command)?;
         let (teller, lines) = mpsc::channel();
         let streams = [

@@ -311,3 +311,23 @@ fn a_quiet_daemon_sleeps() {
     });
     assert!(quiet, "in no three seconds of fifteen");
 }
+
+#[test]
+fn a_log_that_takes_nothing_holds_up_neither_knock_nor_stop() {
+    let house = House::new();
+    let path = house.write(&gate("max_opened_door_duration = 60"));
+    let (kept, log) = rustix::pipe::pipe().unwrap();
+    // Room for some dozens of lines; nobody reads any.
+    rustix::pipe::fcntl_setpipe_size(&log, 4096).unwrap();
+    let mut command = house.program();
+    command.arg("--conf").arg(path).stderr(log);
+    let mut daemon = Process::start_as_it_is(&house.server, command).unwrap();
+    house.until("it is ready", |house| house.table().contains("vmap @guarded"));
+    for number in 1..=100 {
+        house.knock(&crowd(number), &SEQUENCE);
+    }
+    house.until("all doors are open", |house| house.grants("default").len() == 100);
+    daemon.signal(Signal::TERM).unwrap();
+    assert!(daemon.wait(PATIENCE).unwrap().is_some_and(|status| status.success()));
+    drop(kept);
+}
