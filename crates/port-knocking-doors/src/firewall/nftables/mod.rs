@@ -2,6 +2,7 @@
 
 mod abi;
 mod batch;
+mod expressions;
 mod foreign;
 mod gate;
 mod monitor;
