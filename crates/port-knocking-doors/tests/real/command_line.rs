@@ -1,14 +1,22 @@
 //! Options, variables and files, as somebody types them.
+//!
+//! Each program runs in a network of its own and for a limited time: one that does not refuse what it must
+//! refuse is a daemon, and would guard the ports of the machine that runs the tests.
 
 use std::{
-    fs,
-    io::Write as _,
+    fs::{self, File},
+    io::{Read as _, Seek as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
+use port_knocking_doors::lab::Namespace;
 use tempfile::TempDir;
+
+use crate::house::PATIENCE;
 
 const GOOD: &str = "ports_to_controls = [2222]\nopening_sequence = [40871, 12903, 55012, 7741, 31337]\n";
 
@@ -19,20 +27,53 @@ fn program(home: &Path) -> Command {
     command
 }
 
+/// Runs a program in a network of its own until it ends.
+fn run(command: &mut Command) -> Output {
+    let network = Namespace::new().unwrap();
+    let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    let command = std::mem::replace(command, Command::new("false"));
+    let mut child = network.spawn(command).unwrap();
+    let ended = end(&mut child);
+    let read = |file: &mut File| {
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let (stdout, stderr) = (read(&mut stdout), read(&mut stderr));
+    let shown = || format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    // What still runs is killed when its network goes.
+    let status = ended.unwrap_or_else(|| panic!("it does not end, and says: {}", shown()));
+    Output { status, stdout, stderr }
+}
+
+/// Waits until it ends; `None` if it does not.
+fn end(child: &mut Child) -> Option<ExitStatus> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    None
+}
+
 fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
 }
 
 /// Runs `check`, which must fail with exit code 2; gives the message.
 fn wrong(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = run(command);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert_eq!(output.stdout, b"", "nothing but the message");
     said(&output)
 }
 
 fn check(command: &mut Command) -> String {
-    let output = command.arg("check").output().unwrap();
+    let output = run(command.arg("check"));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     said(&output)
 }
@@ -78,8 +119,8 @@ fn options_go_before_variables_before_the_file_before_defaults() {
 #[test]
 fn options_may_come_before_or_after_the_command() {
     let home = TempDir::new().unwrap();
-    let before = program(home.path()).args(["--ports", "80", "check"]).output().unwrap();
-    let after = program(home.path()).args(["check", "--ports", "80"]).output().unwrap();
+    let before = run(program(home.path()).args(["--ports", "80", "check"]));
+    let after = run(program(home.path()).args(["check", "--ports", "80"]));
     assert_eq!(said(&before), said(&after));
     assert!(said(&after).contains("opens 80/tcp"));
 }
@@ -161,7 +202,7 @@ fn a_file_that_cannot_be_used_is_never_passed_over() {
 #[test]
 fn the_default_file_is_written_once_and_for_its_owner_only() {
     let home = TempDir::new().unwrap();
-    let output = program(home.path()).arg("--set-configuration-file-in-home").output().unwrap();
+    let output = run(program(home.path()).arg("--set-configuration-file-in-home"));
     let path = home.path().join(".port_knocker.toml");
     assert_eq!(said(&output), format!("written: {}\n", path.display()));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -169,7 +210,7 @@ fn the_default_file_is_written_once_and_for_its_owner_only() {
     assert!(text.contains("file, line") && text.contains("everybody knows it"), "{text}");
 
     fs::write(&path, GOOD).unwrap();
-    let output = program(home.path()).arg("--set-configuration-file-in-home").output().unwrap();
+    let output = run(program(home.path()).arg("--set-configuration-file-in-home"));
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("exists and is left as it is"));
     assert_eq!(fs::read_to_string(&path).unwrap(), GOOD);
@@ -179,7 +220,7 @@ fn the_default_file_is_written_once_and_for_its_owner_only() {
 fn check_says_which_firewall_and_why_without_root_and_without_touching_anything() {
     let home = TempDir::new().unwrap();
     let path = file(&home, "doors.toml", &format!("{GOOD}firewall = \"firewalld\"\n"), 0o600);
-    let output = program(home.path()).args(["check", "--conf", &path]).output().unwrap();
+    let output = run(program(home.path()).args(["check", "--conf", &path]));
     assert_eq!(output.status.code(), Some(1), "firewalld is wanted and not there");
     assert!(said(&output).contains("no door can be opened"), "{}", said(&output));
 
@@ -187,7 +228,7 @@ fn check_says_which_firewall_and_why_without_root_and_without_touching_anything(
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(env!("CARGO_BIN_EXE_port-knocking-doors"));
     command.args(["check", "--conf", &path]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let output = command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus").output().unwrap();
+    let output = run(command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus"));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(said(&output).contains("doors are opened by nftables, because"), "{}", said(&output));
 }
@@ -203,7 +244,7 @@ fn help_and_version_are_there() {
         (&["--show-configuration-file-help"], "ignoring_period_after_knock_error"),
         (&["check", "--help"], "--magic-seq"),
     ] {
-        let output = program(home.path()).args(arguments).output().unwrap();
+        let output = run(program(home.path()).args(arguments));
         assert_eq!(output.status.code(), Some(0));
         assert!(said(&output).contains(expected), "{arguments:?}: {}", said(&output));
     }
@@ -213,8 +254,10 @@ fn help_and_version_are_there() {
 fn a_reader_that_goes_away_is_no_error() {
     let home = TempDir::new().unwrap();
     let mut command = program(home.path());
-    let mut child = command.arg("--show-configuration-file-help").stdout(Stdio::piped()).spawn().unwrap();
+    command.arg("--show-configuration-file-help").stdout(Stdio::piped());
+    let network = Namespace::new().unwrap();
+    let mut child = network.spawn(command).unwrap();
     drop(child.stdout.take());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(end(&mut child).expect("it ends").code(), Some(0));
     std::io::stderr().flush().unwrap();
 }

@@ -1,20 +1,29 @@
 //! The README's first command.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use port_knocking_doors::lab::{Namespace, Process};
+
+use crate::house::PATIENCE;
+
+/// Runs the program in a network of its own, whatever it takes its arguments for. Gives all that it prints.
 fn shown(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
-    let output = command.arg("demo").args(arguments).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    command.args(arguments).stdin(Stdio::null());
+    let network = Namespace::new().unwrap();
+    // The story with firewalld has several parts.
+    let ended = Process::start(&network, command).unwrap().finish(4 * PATIENCE).unwrap();
+    let (status, text) = ended.expect("it ends");
+    assert_eq!(status.code(), Some(0), "{text}");
     text
 }
 
 #[test]
 fn the_demo_shows_a_whole_story_on_eighty_columns() {
-    for (arguments, grant) in
-        [(&[][..], "set default4 { 192.0.2.7 expires"), (&["--firewalld"], "source address=\"192.0.2.7\"")]
-    {
+    for (arguments, grant) in [
+        (&["demo"][..], "set default4 { 192.0.2.7 expires"),
+        (&["demo", "--firewalld"], "source address=\"192.0.2.7\""),
+    ] {
         let text = shown(arguments);
         for expected in ["accepts connections", grant, "lives on", "everything was as it must be"] {
             assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
@@ -29,12 +38,7 @@ fn the_readme_names_commands_that_exist() {
     for command in ["cargo run --release -- demo", "cargo xtask test"] {
         assert!(readme.contains(command), "{command}");
     }
-    let help = |arguments: &[&str]| {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_port-knocking-doors")).args(arguments).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let (daemon, client) = (help(&["--help"]), help(&["demo-client", "--help"]));
+    let (daemon, client) = (shown(&["--help"]), shown(&["demo-client", "--help"]));
     for line in readme.lines() {
         for (program, help) in [("port-knocking-doors ", &daemon), ("doorknock ", &client)] {
             let rest = line.split_once(program).map(|(before, rest)| (before.trim(), rest));
