@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::Namespace;
+use port_knocking_doors::lab::{Namespace, Process};
 use rustix::process::Signal;
 
-use crate::house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, crowd, echoes, server_for};
+use crate::house::{
+    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes,
+};
 
 fn rules(house: &House) -> Vec<String> {
     house.firewall_cmd(&["--list-rich-rules"]).lines().map(str::to_owned).collect()
@@ -375,8 +377,17 @@ fn firewalld_wanted_without_a_bus_is_an_error() {
 fn a_lab_with_two_namespaces_keeps_their_firewalls_apart() {
     let house = House::with_firewalld();
     let other = Namespace::new().unwrap();
-    let there = other.enter(|| std::fs::read_to_string("/proc/net/nf_conntrack").map(|text| text.len()));
-    assert_eq!(there.unwrap_or(0), 0);
+    house.server.enter(|| std::net::TcpStream::connect((SERVER[0], PORT))).unwrap();
+    for (network, has_firewall) in [(&house.server, true), (&other, false)] {
+        let mut command = std::process::Command::new("nft");
+        command.args(["list", "ruleset"]);
+        let (_, rules) = Process::start(network, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+        assert_eq!(rules.contains("table inet firewalld"), has_firewall, "{rules}");
+        // `/proc/net` is the network of the process's first thread. Where nothing is tracked, there may be no file.
+        let tracked = || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap_or_default();
+        let tracked = network.enter(tracked);
+        assert!(has_firewall || tracked.is_empty(), "{tracked}");
+    }
     assert!(house.firewall_cmd(&["--state"]).contains("running"));
-    assert!(!house.is_open(CLIENT[0]), "{}", server_for(CLIENT[0]));
+    assert!(!house.is_open(CLIENT[0]));
 }
