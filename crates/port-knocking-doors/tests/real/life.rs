@@ -331,3 +331,19 @@ fn a_log_that_takes_nothing_holds_up_neither_knock_nor_stop() {
     assert!(daemon.wait(PATIENCE).unwrap().is_some_and(|status| status.success()));
     drop(kept);
 }
+
+#[test]
+fn a_restart_gives_no_grant_a_second_more() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut house = House::new();
+        let text = gate("max_opened_door_duration = 10");
+        house.start(&text);
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("opened:");
+        house.until("four seconds have passed", |house| house.grants("default")[CLIENT[0]] <= 6);
+        house.end(signal);
+        house.start(&text);
+        let grants = house.grants("default");
+        assert!((1..=6).contains(&grants[CLIENT[0]]), "{grants:?}");
+    }
+}
