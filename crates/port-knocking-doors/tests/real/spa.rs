@@ -458,3 +458,29 @@ impl Drop for FullDisk {
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
 }
+
+#[test]
+fn a_grant_for_one_connection_is_not_used_up_while_a_lasting_one_lets_in() {
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    // Both have the port; whichever is named first.
+    let once = "[[doors]]\nname = \"once\"\nports = [\"22/tcp\"]\ngrant = \"once\"\nopen_for = 60\n";
+    let lasting = "[[doors]]\nname = \"lasting\"\nports = [\"22/tcp\"]\nsequence = [7001, 7002, 7003, 7004, 7006]\n\
+                   open_for = 60\n";
+    house.start(&house.gateway(&format!("{once}{lasting}{}", client("phone", &device, &["once"], ""))));
+    for (source, stranger) in CLIENT.into_iter().zip(STRANGER) {
+        house.knock(source, &[7001, 7002, 7003, 7004, 7006]);
+        house.hear("opened: door lasting");
+        for address in [source, stranger] {
+            assert_eq!(device.open(&house, address, "once", 0).answer, Told::Granted);
+        }
+        for _ in 0..2 {
+            assert_eq!(house.ask(source, PORT), Answer::Accepted);
+        }
+        assert!(house.grants("once").contains_key(source), "it is there for later");
+        // Who has nothing but the one connection, has one.
+        assert_eq!(house.ask(stranger, PORT), Answer::Accepted);
+        assert!(!house.grants("once").contains_key(stranger), "it is used up");
+        assert_eq!(house.ask(stranger, PORT), Answer::Silence);
+    }
+}
