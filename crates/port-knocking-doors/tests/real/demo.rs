@@ -1,8 +1,14 @@
 //! The README's first command.
 
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use port_knocking_doors::lab::{Namespace, Process};
+use rustix::process::Signal;
 
 use crate::house::PATIENCE;
 
@@ -48,4 +54,48 @@ fn the_readme_names_commands_that_exist() {
             assert!(help.contains(word), "the README has `{program}{word}`, and the help does not");
         }
     }
+}
+
+#[test]
+fn a_demo_that_is_killed_leaves_no_process() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
+    command.arg("demo").stdin(Stdio::null());
+    let network = Namespace::new().unwrap();
+    let mut demo = Process::start(&network, command).unwrap();
+    let begun = Instant::now();
+    let wait = |what: &str| {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        thread::sleep(Duration::from_millis(5));
+    };
+    let is_daemon = |process: &u32| {
+        let line = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        line.contains("--conf") && line.contains("doors.toml")
+    };
+    while !children(demo.id()).iter().any(is_daemon) {
+        wait("the daemon of the demo runs");
+    }
+    let started = children(demo.id());
+    demo.signal(Signal::KILL).unwrap();
+    assert!(!demo.wait(PATIENCE).unwrap().expect("it ends").success());
+    for process in started {
+        // Whoever is dead may wait for somebody who asks how it ended.
+        while state(process).is_some_and(|(state, _)| state != 'Z') {
+            wait("what the demo has started ends");
+        }
+    }
+}
+
+/// The processes that this process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let all =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(|process| state(*process).is_some_and(|(_, its)| its == parent)).collect()
+}
+
+/// A process's state, and who has started it; `None` if there is no such process.
+fn state(process: u32) -> Option<(char, u32)> {
+    let status = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // 4711 (name) S 1 …
+    let mut fields = status.rsplit_once(") ")?.1.split(' ');
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
