@@ -245,4 +245,14 @@ mod tests {
         assert!(table.get(source(1), at(4)).is_some());
         assert_eq!(table.get(source(1), at(5)), None);
     }
+
+    #[test]
+    fn somebody_with_nineteen_right_knocks_can_be_forgotten() {
+        let mut table = Knockers::new(2);
+        table.put(source(1), knocker(30), 1, at(0));
+        table.put(source(2), knocker(5), 19, at(0));
+        table.put(source(3), knocker(36), 1, at(6));
+        assert_eq!(table.get(source(2), at(0)), None);
+        assert!(table.get(source(1), at(6)).is_some());
+    }
 }
