@@ -413,3 +413,112 @@ fn whoever_replays_a_sequence_from_many_addresses_makes_few_lines_and_one_sum() 
     assert_eq!(told + untold + u64::from(limits::DOOR_LINES_AT_ONCE), 20_000, "nothing is lost");
     assert_eq!(scene.keeper.next_deadline(), None);
 }
+
+#[test]
+fn other_sequences_in_new_rules_forget_what_was_knocked() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]);
+    // The one that was begun is the same, and the other is not.
+    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &[1, 2, 3, 4, 5])])).unwrap();
+    scene.knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn a_datagram_to_port_0_is_no_knock() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]).knock(CLIENT, &[0]).knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    assert_eq!(scene.events(), [Event::Granted(admission("ssh", CLIENT))]);
+}
+
+/// As many open doors as there may be.
+fn full() -> Scene {
+    let mut scene = Scene::new();
+    for number in 0..doors_core::limits::GRANTS {
+        let admission = admission("ssh", &format!("2001:db8::{number:x}"));
+        scene.keeper.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
+    }
+    scene.events();
+    scene
+}
+
+#[test]
+fn what_is_found_open_is_bounded() {
+    let mut scene = full();
+    let one_more = Report::Found { admission: admission("ssh", CLIENT), until: at(60), by: None };
+    scene.keeper.handle_report(one_more, at(0));
+    assert_eq!(scene.keeper.doors().iter().count(), doors_core::limits::GRANTS);
+}
+
+#[test]
+fn what_the_firewall_holds_for_longer_is_taken_over_with_its_interface() {
+    let mut scene = Scene::new();
+    let door = admission("ssh", CLIENT);
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
+    scene.keeper.handle_report(Report::Found { admission: door.clone(), until: at(60), by: None }, at(5));
+    scene.changes();
+    scene.events();
+    scene.at(59);
+    assert_eq!(scene.events(), [], "it is open until the firewall closes it");
+    scene.keeper.restate();
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 60)]);
+    scene.done("ssh", CLIENT).at(60);
+    let opened = Event::Opened { admission: door.clone(), until: at(60), by: None };
+    assert_eq!(scene.events(), [opened, Event::Closed { admission: door, by: None }]);
+}
+
+#[test]
+fn another_firewall_has_to_say_that_it_has_opened_the_door() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).knock(OTHER, &SSH).done("ssh", CLIENT).done("ssh", OTHER);
+    scene.events();
+    scene.keeper.restate();
+    scene.done("ssh", CLIENT).at(10);
+    let (door, other) = (admission("ssh", CLIENT), admission("ssh", OTHER));
+    let opened = Event::Opened { admission: door.clone(), until: at(10), by: None };
+    let closed = Event::Closed { admission: door, by: None };
+    assert_eq!(scene.events(), [opened, closed, Event::NeverOpened(other)]);
+}
+
+#[test]
+fn the_sum_of_what_was_left_untold_is_told_without_another_knock() {
+    let mut scene = Scene::new();
+    for number in 0..30 {
+        scene.knock(&format!("2001:db8::{number:x}"), &[1]);
+    }
+    assert_eq!(scene.events().len(), 20);
+    assert_eq!(scene.keeper.next_deadline(), Some(at(60)));
+    scene.at(60);
+    assert_eq!(scene.events(), [Event::MoreWrong(10)]);
+    assert_eq!(scene.keeper.next_deadline(), None);
+}
+
+#[test]
+fn a_door_that_never_opened_is_not_called_closed_by_new_rules() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &WEB);
+    scene.changes();
+    scene.keeper.change_rules(rules(&[("ssh", &SSH)])).unwrap();
+    assert_eq!(scene.changes(), [Change::Close { admission: admission("web", CLIENT) }]);
+    assert_eq!(scene.events(), [Event::Granted(admission("web", CLIENT))]);
+}
+
+#[test]
+fn lines_about_those_who_knock_while_they_wait_are_bounded() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[1; 1000]);
+    let told = scene.details().iter().filter(|event| matches!(event, Event::Waiting { .. })).count();
+    assert!((1..=20).contains(&told), "{told}");
+}
+
+#[test]
+fn lines_about_a_full_table_are_bounded() {
+    let mut scene = full();
+    for number in 0..1000 {
+        scene.knock(&format!("2001:db8:1::{number:x}"), &SSH);
+    }
+    assert_eq!(scene.changes(), []);
+    let told = scene.events().iter().filter(|event| matches!(event, Event::NoRoom(_))).count();
+    assert!((1..=20).contains(&told), "{told}");
+}
