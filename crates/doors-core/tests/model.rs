@@ -19,11 +19,13 @@ use std::{
 };
 
 use doors_core::{
-    access::{Access, Rules, Verdict},
+    access::Rules,
     door::{Door, DoorName, Sequence},
     doorkeeper::{Change, Doorkeeper},
     knock::Knock,
+    knockers::{Knocker, Knockers},
     packet::{Link, Packet},
+    sequences::Place,
     time::{Moment, Wall},
 };
 
@@ -171,24 +173,58 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_but_a_knock_ever_count(payload in prop::collection::vec(any::<u8>(), 0..32), port: u16) {
+    fn no_bytes_but_a_knock_ever_count(payload in payloads(), port in prop_oneof![Just(0_u16), any::<u16>()]) {
         let packet = Packet { source: address(1), port, link: Link(1), payload: &payload, ..NOWHERE };
         prop_assert_eq!(Knock::parse(&packet).is_some(), payload == b"knock\n" && port != 0);
     }
 
     #[test]
-    fn whatever_strangers_knock_the_table_keeps_its_bound(
-        knocks in prop::collection::vec((any::<u32>(), 1..8_u16), 1..2000)
+    fn whatever_strangers_knock_the_table_keeps_its_bound_and_those_who_are_furthest(
+        room in 1..8_usize,
+        knocks in prop::collection::vec((0..20_u8, 0..20_u8, any::<bool>(), 0..3_u64), 1..200)
     ) {
-        let mut access = Access::new(rules()).unwrap();
-        for (source, port) in knocks {
-            let source = IpAddr::V4(Ipv4Addr::from_bits(source | 1));
-            let packet = Packet { source, port, link: Link(1), payload: b"knock\n", ..NOWHERE };
-            let Some(knock) = Knock::parse(&packet) else { continue };
-            if let Ok(Verdict::Granted(grant)) = access.judge(&knock, Moment::default()) {
-                drop(grant.redeem());
+        let mut table = Knockers::new(room);
+        // Who is in the table, and how many knocks were right.
+        let mut present: BTreeMap<u8, u8> = BTreeMap::new();
+        let mut seconds = 0;
+        for (source, right, waiting, pause) in knocks {
+            seconds += pause;
+            let now = Moment::new(Duration::from_secs(seconds));
+            let until = Moment::new(Duration::from_secs(seconds + FORGET));
+            let newcomer = Knocker { place: Place::START, last_port: 1, waiting, until };
+            let over = present.keys().any(|source| table.get(address(*source), now).is_none());
+            let full = present.len() == room && !present.contains_key(&source);
+            table.put(address(source), newcomer, right, now);
+            prop_assert!(table.len() <= room);
+            // Whom the table still holds, whether or not the time is over.
+            let holds = |source: &u8| table.get(address(*source), Moment::default()).is_some();
+            let (stay, gone): (BTreeMap<u8, u8>, BTreeMap<u8, u8>) =
+                present.into_iter().partition(|(source, _)| holds(source));
+            prop_assert_eq!(gone.len(), usize::from(full), "as many as there is no room for");
+            if !over {
+                let furthest = gone.values().max();
+                prop_assert!(stay.values().all(|right| furthest.is_none_or(|gone| gone <= right)), "{gone:?}");
             }
-            prop_assert!(access.knockers().len() <= doors_core::limits::KNOCKERS);
+            prop_assert_eq!(table.get(address(source), now), Some(newcomer));
+            present = stay;
+            present.insert(source, if waiting { 0 } else { right });
         }
     }
+}
+
+/// The knock, what differs from it a little, and anything.
+fn payloads() -> impl Strategy<Value = Vec<u8>> {
+    let knock = || Knock::PAYLOAD.to_vec();
+    prop_oneof![
+        Just(knock()),
+        (0..6_usize, any::<u8>()).prop_map(move |(at, byte)| {
+            let mut near = knock();
+            near[at] = byte;
+            near
+        }),
+        (0..6_usize).prop_map(move |length| knock()[..length].to_vec()),
+        prop::collection::vec(any::<u8>(), 1..4).prop_map(move |more| [knock(), more].concat()),
+        prop::collection::vec(any::<u8>(), 1..4).prop_map(move |before| [before, knock()].concat()),
+        prop::collection::vec(any::<u8>(), 0..32),
+    ]
 }
