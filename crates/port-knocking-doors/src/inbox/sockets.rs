@@ -48,7 +48,10 @@ impl Sockets {
     pub(crate) fn open(ports: &[u16], spa_port: Option<u16>) -> Result<Self, InboxError> {
         let mut sockets = bind_all(ports, &filter::payloads())?;
         sockets.extend(bind_all(spa_port.as_slice(), &filter::spa_payloads())?);
-        if sockets.iter().all(|(_, socket)| socket.get_ref().domain().ok() == Some(Domain::IPV4)) {
+        let is_v4 =
+            |(_, socket): &(u16, AsyncFd<Socket>)| socket.get_ref().domain().ok() == Some(Domain::IPV4);
+        // Without a port to hear there is no socket, and that says nothing about the machine.
+        if !sockets.is_empty() && sockets.iter().all(is_v4) {
             tracing::warn!("this machine has no IPv6: knocks are heard over IPv4 only");
         }
         Ok(Self { sockets, waiting: Vec::new(), again: false })
@@ -82,10 +85,14 @@ impl Sockets {
         receive::send_from(socket.get_ref(), way.from.ip(), way.to, payload)
     }
 
-    /// Returns when there may be packets.
+    /// Returns when there may be packets: never while there is no port to hear, because neither a door has
+    /// a sequence nor is there a client.
     pub(crate) async fn ready(&mut self) -> Result<(), InboxError> {
         if self.again {
             return Ok(());
+        }
+        if self.sockets.is_empty() {
+            return std::future::pending().await;
         }
         let readable = self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable()));
         let (ready, _, _) = futures_util::future::select_all(readable).await;

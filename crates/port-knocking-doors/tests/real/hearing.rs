@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, UdpSocket};
 
+use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for};
@@ -88,6 +89,29 @@ fn in_capture_a_knock_on_any_port_counts_and_with_sockets_only_on_knock_ports() 
         house.knock(STRANGER[0], &SEQUENCE);
         house.hear(&format!("opened: door default for {}", STRANGER[0]));
         assert_eq!(house.is_open(CLIENT[0]), opens, "{listen}");
+    }
+}
+
+#[test]
+fn a_daemon_with_nothing_to_hear_guards_and_waits_for_a_configuration_that_has() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        let nothing =
+            format!("firewall = \"nftables\"\n{listen}\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n");
+        house.start(&nothing);
+        let read_again = |house: &mut House, text: &str| {
+            house.write(text);
+            house.daemon().signal(Signal::HUP).unwrap();
+            house.hear("the configuration has been read again");
+        };
+        assert!(!house.is_open(CLIENT[0]));
+        read_again(&mut house, &format!("{nothing}sequence = {SEQUENCE:?}\n"));
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("opened: door ssh");
+        read_again(&mut house, &nothing);
+        assert!(!house.is_open(STRANGER[0]));
+        assert!(!house.daemon().lines().iter().any(|line| line.contains("no IPv6")));
+        assert!(house.end(Signal::TERM).success(), "{listen}");
     }
 }
 
