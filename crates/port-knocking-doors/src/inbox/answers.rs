@@ -1,18 +1,25 @@
 //! Sends receipts where nothing is bound: whole IP packets through raw sockets, which receive nothing.
 //!
-//! A bound UDP socket would let the kernel say that the port is there. Nobody is to see that.
+//! A bound UDP socket would let the kernel say that the port is there. Nobody is to see that. Nor is
+//! anybody to see the raw sockets themselves:
 //!
-//! Source: raw(7), ipv6(7): with `IPPROTO_RAW` the sender writes the IP header.
+//! ```text
+//!   stranger ── IP protocol 255 ─► no socket for it            ─► "protocol unreachable", from the kernel
+//!                                  a socket of IPPROTO_RAW     ─► silence; it gets the packet
+//!                                  one bound to loopback's own ─► "protocol unreachable", from the kernel
+//! ```
+//!
+//! Source: raw(7), ip(7), ipv6(7): with `IPPROTO_RAW` the sender writes the IP header.
 
 use std::{
     io,
-    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
 use doors_core::packet::WayBack;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::datagram;
+use super::{datagram, filter, receive};
 
 /// One raw socket for each family.
 #[derive(Debug)]
@@ -25,12 +32,7 @@ pub(crate) struct Answers {
 impl Answers {
     /// Opens the sockets. Needs `CAP_NET_RAW`.
     pub(crate) fn open() -> io::Result<Self> {
-        let open = |domain| {
-            let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
-            socket.set_nonblocking(true)?;
-            Ok::<_, io::Error>(socket)
-        };
-        Ok(Self { v4: open(Domain::IPV4)?, v6: open(Domain::IPV6).ok() })
+        Ok(Self { v4: open(Ipv4Addr::LOCALHOST.into())?, v6: open(Ipv6Addr::LOCALHOST.into()).ok() })
     }
 
     /// Sends a datagram from our address and port, though nothing is bound there.
@@ -46,8 +48,26 @@ impl Answers {
                 (self.v6.as_ref().ok_or_else(refused)?, to.into())
             }
         };
-        socket.send_to(&packet, &to.into()).map(drop)
+        // The socket's own address is loopback's, by which no route leads out: the real one is named.
+        receive::send_from(socket, way.from.ip(), to, &packet)
     }
+}
+
+/// Opens a raw socket that no packet from outside matches.
+fn open(loopback: IpAddr) -> io::Result<Socket> {
+    let address = SocketAddr::new(loopback, 0);
+    let socket =
+        Socket::new(Domain::for_address(address), Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+    socket.set_nonblocking(true)?;
+    // What this machine sends to itself would lie there for ever.
+    socket.attach_filter(&filter::nothing())?;
+    // Loopback may be down; and an address that only a route makes ours is no less ours to send from.
+    match loopback {
+        IpAddr::V4(_) => socket.set_freebind_v4(true)?,
+        IpAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn is_link_local(address: Ipv6Addr) -> bool {

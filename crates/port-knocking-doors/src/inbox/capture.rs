@@ -149,7 +149,8 @@ impl Capture {
     }
 }
 
-fn denied(error: io::Error) -> InboxError {
+/// What went wrong where only some may open a socket.
+pub(super) fn denied(error: io::Error) -> InboxError {
     match error.kind() {
         io::ErrorKind::PermissionDenied => InboxError::Denied(error),
         _ => InboxError::Socket(error),

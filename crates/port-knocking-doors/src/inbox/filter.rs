@@ -118,6 +118,11 @@ pub(super) fn payloads() -> Vec<SockFilter> {
     assemble(&program)
 }
 
+/// The filter for a socket that only sends.
+pub(super) fn nothing() -> Vec<SockFilter> {
+    assemble(&[(RETURN, 0, 0, 0)])
+}
+
 /// The filter for announcements of rtnetlink: of those about routes, only the ones about local routes.
 ///
 /// Offset 0 is the header of the message; its kind is at 4, in the byte order of the machine, and the type

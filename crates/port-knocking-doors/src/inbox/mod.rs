@@ -51,8 +51,8 @@ pub enum InboxError {
 /// Where knocks come in.
 #[derive(Debug)]
 pub(crate) enum Inbox {
-    /// Packet sockets, and raw ones for receipts.
-    Capture(Capture, Answers),
+    /// Packet sockets, and raw ones for receipts if anybody gets any.
+    Capture(Capture, Option<Answers>),
     /// Bound UDP sockets.
     Sockets(Sockets),
 }
@@ -61,7 +61,7 @@ impl Inbox {
     /// Hears everything, with packet sockets. Must be called within a runtime.
     pub(crate) fn capture(spa_port: Option<u16>) -> Result<Self, InboxError> {
         let capture = Capture::open(spa_port)?;
-        Ok(Self::Capture(capture, Answers::open().map_err(InboxError::Denied)?))
+        Ok(Self::Capture(capture, answers(spa_port)?))
     }
 
     /// Hears these UDP ports only. Must be called within a runtime.
@@ -72,7 +72,13 @@ impl Inbox {
     /// Hears these ports from here on, if it matters which. If that cannot be, nothing changes.
     pub(crate) fn follow(&mut self, ports: &[u16], spa_port: Option<u16>) -> Result<(), InboxError> {
         match self {
-            Self::Capture(capture, _) => capture.follow(spa_port),
+            Self::Capture(capture, answers) => {
+                // What is open stays: a raw socket that is not bound yet can be seen for a moment.
+                let new = if answers.is_none() { self::answers(spa_port)? } else { None };
+                capture.follow(spa_port)?;
+                *answers = answers.take().or(new).filter(|_| spa_port.is_some());
+                Ok(())
+            }
             Self::Sockets(sockets) => sockets.follow(ports, spa_port),
         }
     }
@@ -81,7 +87,8 @@ impl Inbox {
     /// may ignore an error, and tell of it.
     pub(crate) fn send(&self, outgoing: &Outgoing) -> io::Result<()> {
         match self {
-            Self::Capture(_, answers) => answers.send(&outgoing.way, &outgoing.bytes),
+            Self::Capture(_, Some(answers)) => answers.send(&outgoing.way, &outgoing.bytes),
+            Self::Capture(_, None) => Err(io::Error::other("clients with keys are not heard any more")),
             Self::Sockets(sockets) => sockets.send(&outgoing.way, &outgoing.bytes),
         }
     }
@@ -101,4 +108,9 @@ impl Inbox {
             Self::Sockets(sockets) => sockets.drain(each),
         }
     }
+}
+
+/// The sockets for receipts, where there are clients to whom to send them.
+fn answers(spa_port: Option<u16>) -> Result<Option<Answers>, InboxError> {
+    spa_port.map(|_| Answers::open()).transpose().map_err(capture::denied)
 }

@@ -123,7 +123,8 @@ fn control_messages(header: &libc::msghdr) -> Arrival {
     Arrival { at, link, destination }
 }
 
-/// Sends a datagram from one of our addresses, by a socket that is bound to all of them.
+/// Sends a datagram from one of our addresses, by a socket that is bound to another or to all of them. The
+/// route is looked up from that address, too.
 pub(super) fn send_from(socket: &Socket, from: IpAddr, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
     let address = SockAddr::from(to);
     let mut part = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };

@@ -78,12 +78,24 @@ impl Device {
     pub(crate) fn open(&self, house: &House, source: &str, door: &str, wanted: u32) -> Receipt {
         self.ask(house, source, &self.request(open(door, wanted)))
     }
+
+    /// Opens a door with a knock at this address of the server, and waits for the receipt.
+    pub(crate) fn open_at(&self, house: &House, source: &str, target: IpAddr, door: &str) -> Receipt {
+        let sealed = self.seal(&self.request(open(door, 0)));
+        let answer = house.spa_at(source, target, &sealed.bytes, PATIENCE).expect("a receipt");
+        sealed.receipt_key.open(&answer).expect("a receipt for this knock")
+    }
 }
 
 impl House {
     /// Sends a datagram to the port of single packet authorization, and gives what comes back.
     pub(crate) fn spa(&self, source: &str, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
-        let target = SocketAddr::new(server_for(source), PORT);
+        self.spa_at(source, server_for(source), bytes, patience)
+    }
+
+    /// The same to one of the server's addresses.
+    fn spa_at(&self, source: &str, target: IpAddr, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
+        let target = SocketAddr::new(target, PORT);
         let source: IpAddr = source.parse().unwrap();
         self.client.enter(|| {
             let socket = UdpSocket::bind((source, 0)).unwrap();

@@ -1,11 +1,13 @@
 //! How knocks are heard: with packet sockets and with bound sockets, over both families.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use rustix::process::Signal;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for};
+use crate::{
+    house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for},
+    raw,
+};
 
 const CAPTURE: &str = "listen = \"capture\"";
 const SOCKETS: &str = "listen = \"sockets\"";
@@ -193,25 +195,9 @@ fn nobody_speaks_for_an_ipv4_client_over_ipv6() {
     let mut house = House::new();
     house.start(&gate(""));
     for port in SEQUENCE {
-        let udp =
-            [&40_000_u16.to_be_bytes()[..], &port.to_be_bytes(), &14_u16.to_be_bytes(), &[0, 0]].concat();
-        let udp = [&udp[..], b"knock\n"].concat();
-        let mapped = "::ffff:198.51.100.66".parse::<std::net::Ipv6Addr>().unwrap().octets();
-        let IpAddr::V6(target) = server_for(CLIENT[1]) else { panic!("IPv6") };
-        let mut packet = [&[0x60, 0, 0, 0, 0, 14, 17, 64][..], &mapped, &target.octets(), &udp].concat();
-        // The checksum over pseudo header and datagram.
-        let sum = |bytes: &[u8]| {
-            bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>()
-        };
-        let mut total = sum(&packet[8..]) + 14 + 17;
-        while total > 0xffff {
-            total = (total & 0xffff) + (total >> 16);
-        }
-        packet[46..48].copy_from_slice(&(!u16::try_from(total).unwrap()).to_be_bytes());
-        house.client.enter(|| {
-            let raw = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(255))).unwrap();
-            raw.send_to(&packet, &std::net::SocketAddr::new(target.into(), 0).into()).unwrap();
-        });
+        let mapped = "[::ffff:198.51.100.66]:40000".parse().unwrap();
+        let packet = raw::datagram(mapped, SocketAddr::new(server_for(CLIENT[1]), port), b"knock\n");
+        house.client.enter(|| raw::send(&packet));
     }
     house.knock(CLIENT[0], &SEQUENCE);
     let first = house.hear("opened:");

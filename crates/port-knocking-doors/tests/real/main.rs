@@ -23,5 +23,7 @@ mod gate;
 mod hearing;
 mod house;
 mod life;
+mod raw;
 mod spa;
 mod vandals;
+mod unseen;

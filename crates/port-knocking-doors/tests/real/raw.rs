@@ -1,0 +1,54 @@
+//! Whole IP packets, byte by byte, as whoever writes his own may send them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+pub(crate) const UDP: u8 = 17;
+
+/// An IP packet of a protocol.
+pub(crate) fn packet(source: IpAddr, target: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = |header: usize| u16::try_from(header + payload.len()).unwrap().to_be_bytes();
+    match (source, target) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => {
+            // The kernel fills in the header's checksum.
+            let fixed = [&[0x45, 0][..], &length(20), &[0, 1, 0, 0, 64, protocol, 0, 0]].concat();
+            [&fixed[..], &source.octets(), &target.octets(), payload].concat()
+        }
+        (IpAddr::V6(source), IpAddr::V6(target)) => {
+            let fixed = [&[0x60, 0, 0, 0][..], &length(0), &[protocol, 64]].concat();
+            [&fixed[..], &source.octets(), &target.octets(), payload].concat()
+        }
+        families => panic!("{families:?}"),
+    }
+}
+
+/// An IP packet with a UDP datagram whose checksum is right.
+pub(crate) fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
+    let ports = [source.port().to_be_bytes(), target.port().to_be_bytes()].concat();
+    let mut udp = [&ports[..], &length, &[0, 0], payload].concat();
+    let packet = packet(source.ip(), target.ip(), UDP, &udp);
+    let addresses = if source.is_ipv4() { &packet[12..] } else { &packet[8..] };
+    // The sum over addresses, protocol, length and datagram (RFC 768, RFC 8200).
+    let mut sum = u32::from(UDP) + u32::from(u16::from_be_bytes(length));
+    sum += addresses
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
+        .sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    udp[6..8].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
+    self::packet(source.ip(), target.ip(), UDP, &udp)
+}
+
+/// Sends a packet from this thread's network.
+pub(crate) fn send(packet: &[u8]) {
+    let (domain, target): (_, IpAddr) = match packet[0] >> 4 {
+        4 => (Domain::IPV4, <[u8; 4]>::try_from(&packet[16..20]).unwrap().into()),
+        _ => (Domain::IPV6, <[u8; 16]>::try_from(&packet[24..40]).unwrap().into()),
+    };
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(255))).unwrap();
+    socket.send_to(packet, &SocketAddr::new(target, 0).into()).unwrap();
+}
