@@ -11,6 +11,7 @@ mod filter;
 mod receive;
 mod ring;
 mod sockets;
+mod stamps;
 
 use std::io;
 

@@ -24,6 +24,7 @@ use tokio::io::unix::AsyncFd;
 use super::{
     AT_ONCE, InboxError, filter,
     receive::{self, Received},
+    stamps::Stamping,
 };
 use crate::readiness::watch;
 
@@ -46,6 +47,7 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Binds the ports, over IPv4 and IPv6. Must be called within a runtime.
     pub(crate) fn open(ports: &[u16], spa_port: Option<u16>) -> Result<Self, InboxError> {
+        let _stamping = begin_stamping();
         let mut sockets = bind_all(ports, &filter::payloads())?;
         sockets.extend(bind_all(spa_port.as_slice(), &filter::spa_payloads())?);
         let is_v4 =
@@ -62,6 +64,8 @@ impl Sockets {
         let bound = |port: &u16| self.sockets.iter().any(|(other, _)| other == port);
         let new: Vec<u16> = ports.iter().copied().filter(|port| !bound(port)).collect();
         let new_spa: Vec<u16> = spa_port.into_iter().filter(|port| !bound(port)).collect();
+        // Where something is heard already, stamping is on.
+        let _stamping = self.sockets.is_empty().then(begin_stamping);
         let mut new = bind_all(&new, &filter::payloads())?;
         new.extend(bind_all(&new_spa, &filter::spa_payloads())?);
         self.sockets.retain(|(port, _)| ports.contains(port) || spa_port == Some(*port));
@@ -152,6 +156,15 @@ impl Sockets {
         self.again = self.waiting.len() > before;
         Ok(complete)
     }
+}
+
+/// Sees to it that all that comes is stamped when it does. Where that cannot be seen, because loopback is
+/// down, knocks are heard all the same.
+fn begin_stamping() -> Option<Stamping> {
+    let warn = |error: &io::Error| {
+        tracing::warn!("the kernel stamps no datagrams yet; the first may be judged out of order: {error}");
+    };
+    Stamping::begin().inspect_err(warn).ok()
 }
 
 /// Binds every port for both families.
