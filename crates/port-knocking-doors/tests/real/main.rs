@@ -25,5 +25,5 @@ mod house;
 mod life;
 mod raw;
 mod spa;
-mod vandals;
 mod unseen;
+mod vandals;
