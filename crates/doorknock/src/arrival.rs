@@ -1,4 +1,8 @@
 //! Waits until a port accepts connections.
+//!
+//! The sockets do not block, so that all tries of [`crate::attempts`] wait side by side, and so that they are
+//! gone the moment one is accepted: a server whose answer finds no socket is told so by the kernel, and what
+//! listens there never hears of the others. An sshd would count them against the client's address.
 
 use std::{
     io,
@@ -6,60 +10,132 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The first try is given up this soon: it may come a moment before the door opens and be swallowed, and
-/// the next finds it open. Doubling costs a server far away at most as much again as its distance.
-const FIRST_TRY: Duration = Duration::from_millis(1);
+use mio::{Events, Interest, Poll, Token};
 
-/// No try needs longer, however far away the server is.
-const LONGEST_TRY: Duration = Duration::from_secs(3);
+use crate::attempts::{Attempts, Standing};
 
-/// Between two refusals, so that a port that says no is not asked without end.
-const AFTER_REFUSAL: Duration = Duration::from_millis(20);
+/// Answers that are taken note of at once; more come with the next call.
+const ANSWERS: usize = 64;
 
-/// Tries to connect to any of the addresses until one accepts or `patience` is over.
+/// A port has accepted.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub stream: TcpStream,
+    /// The address, by its place among those that were tried.
+    pub place: usize,
+}
+
+/// A connection that is being made.
+#[derive(Debug)]
+struct Attempt {
+    stream: mio::net::TcpStream,
+    token: Token,
+}
+
+/// Tries to connect to any of the addresses until one accepts or `patience` is over; then there is none.
 ///
-/// Each round gives every address more time than the round before: a door that drops packets does
-/// not answer, and neither does a server far away until its answer has come.
-#[must_use]
-pub fn wait(addresses: &[SocketAddr], patience: Duration) -> Option<TcpStream> {
+/// # Errors
+/// What the system says if it cannot wait for connections at all.
+pub fn wait(addresses: &[SocketAddr], patience: Duration) -> io::Result<Option<Arrival>> {
     let start = Instant::now();
-    let mut longest = FIRST_TRY;
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(ANSWERS);
+    let mut attempts = Attempts::new(addresses.len());
+    let mut tokens = (0..).map(Token);
     loop {
-        for address in addresses {
-            let left = patience.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
-            let began = Instant::now();
-            match TcpStream::connect_timeout(address, longest.min(left)) {
-                Ok(stream) => return Some(stream),
-                // Silence has taken its time; a refusal comes at once, and is waited out.
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                Err(_) => {
-                    let rest = longest.min(AFTER_REFUSAL).saturating_sub(began.elapsed());
-                    std::thread::sleep(rest.min(left));
-                }
-            }
+        let now = start.elapsed();
+        if now >= patience {
+            return Ok(None);
         }
-        longest = longest.saturating_mul(2).min(LONGEST_TRY);
+        attempts.begin(now, |place| {
+            let address = addresses.get(place).ok_or(io::ErrorKind::NotFound)?;
+            Attempt::begin(*address, &poll, tokens.next().unwrap_or(Token(0)))
+        });
+
+        let until = attempts.next().unwrap_or(patience).min(patience);
+        match poll.poll(&mut events, Some(until.saturating_sub(start.elapsed()))) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let accepted = attempts.look(start.elapsed(), |attempt| {
+            // Without an event, not every system knows how a connection stands.
+            match events.iter().any(|event| event.token() == attempt.token) {
+                true => attempt.standing(),
+                false => Standing::Pending,
+            }
+        });
+        if let Some((place, attempt)) = accepted {
+            drop(attempts);
+            return Ok(Some(Arrival { stream: attempt.finish(&poll)?, place }));
+        }
+    }
+}
+
+impl Attempt {
+    fn begin(address: SocketAddr, poll: &Poll, token: Token) -> io::Result<Self> {
+        let mut stream = mio::net::TcpStream::connect(address)?;
+        poll.registry().register(&mut stream, token, Interest::WRITABLE)?;
+        Ok(Self { stream, token })
+    }
+
+    fn standing(&self) -> Standing {
+        match self.stream.take_error() {
+            Ok(None) if self.stream.peer_addr().is_ok() => Standing::Accepted,
+            Ok(None) => Standing::Pending,
+            Ok(Some(_)) | Err(_) => Standing::Refused,
+        }
+    }
+
+    /// A connection like any other, that blocks.
+    fn finish(mut self, poll: &Poll) -> io::Result<TcpStream> {
+        poll.registry().deregister(&mut self.stream)?;
+        let stream = TcpStream::from(self.stream);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
 
     use super::*;
+
+    fn closed() -> SocketAddr {
+        TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+    }
 
     #[test]
     fn a_port_that_listens_is_found_behind_one_that_does_not() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let open = listener.local_addr().unwrap();
-        let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-        let stream = wait(&[closed, open], Duration::from_secs(5)).unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), open);
+        let arrival = wait(&[closed(), open], Duration::from_secs(5)).unwrap().unwrap();
+        assert_eq!((arrival.place, arrival.stream.peer_addr().unwrap()), (1, open));
+    }
+
+    #[test]
+    fn a_port_that_begins_to_listen_is_found_and_its_connection_waits_for_what_comes() {
+        let address = closed();
+        let server = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            let (mut peer, _) = TcpListener::bind(address).unwrap().accept().unwrap();
+            thread::sleep(Duration::from_millis(50));
+            peer.write_all(b"hello").unwrap();
+        });
+        let mut stream = wait(&[address], Duration::from_secs(10)).unwrap().unwrap().stream;
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "hello");
+        server.join().unwrap();
     }
 
     #[test]
     fn patience_ends() {
-        let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-        assert!(wait(&[closed], Duration::from_millis(60)).is_none());
+        assert!(wait(&[closed()], Duration::from_millis(60)).unwrap().is_none());
     }
 }

@@ -351,6 +351,8 @@ enum Failure {
     Closed { host: String, port: u16 },
     #[error("the door is open, and {host} port {port} does not accept connections")]
     OpenAndSilent { host: String, port: u16, source: io::Error },
+    #[error("cannot wait for a connection")]
+    Wait(#[source] io::Error),
     #[error("the connection broke")]
     Broken(#[source] io::Error),
     #[error("cannot print")]

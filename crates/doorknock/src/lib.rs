@@ -18,6 +18,7 @@
 //! | [`span`]         | spans of time, for people                                  |
 //! | [`target`]       | the addresses behind a name                                |
 //! | [`sequence`]     | sends a sequence of knocks                                 |
+//! | [`attempts`]     | when to try to connect again, without I/O                  |
 //! | [`arrival`]      | waits until a port accepts                                 |
 //! | [`join`]         | joins a connection with standard input and output          |
 //! | [`errors`]       | errors for people                                          |
@@ -25,6 +26,7 @@
 pub mod agent;
 pub mod agent_socket;
 pub mod arrival;
+pub mod attempts;
 pub mod cli;
 pub mod errors;
 pub mod exchange;

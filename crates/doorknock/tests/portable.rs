@@ -43,6 +43,7 @@ fn the_dependencies_are_those_that_build_everywhere() {
         "etcetera",
         "getrandom",
         "jiff",
+        "mio",
         "rand_core",
         "rpassword",
         "serde",

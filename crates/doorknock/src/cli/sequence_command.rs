@@ -67,8 +67,8 @@ fn knock_until_open(
         knock(addresses, ports, manner)?;
         let knocked = Instant::now();
         let patience = Duration::from_secs(if left > 0 { manner.pause } else { manner.timeout });
-        if let Some(stream) = arrival::wait(&targets, patience) {
-            return Ok((stream, knocked.elapsed()));
+        if let Some(arrival) = arrival::wait(&targets, patience).map_err(Failure::Wait)? {
+            return Ok((arrival.stream, knocked.elapsed()));
         }
     }
     Err(Failure::Closed { host: host.to_owned(), port })

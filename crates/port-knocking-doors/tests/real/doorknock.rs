@@ -42,6 +42,25 @@ fn without_wait_it_only_knocks() {
 }
 
 #[test]
+fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
+    let mut house = House::new();
+    let door = format!("name = \"ssh\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\ngrant = \"once\"");
+    house.start(&format!("firewall = \"nftables\"\n[[doors]]\n{door}\n"));
+    // The first answer of the port is lost, and the server's kernel repeats it after a second: longer than
+    // many tries take, and all but one of them find the door closed.
+    let lost = "table inet lost { chain lost { type filter hook input priority 0; \
+                tcp sport 22 tcp flags & (syn | ack) == syn | ack quota until 61 bytes drop; }; }";
+    let mut nft = Command::new("nft");
+    nft.arg(lost);
+    let (status, said) = Process::start(&house.client, nft).unwrap().finish(PATIENCE).unwrap().unwrap();
+    assert!(status.success(), "{said}");
+    let (code, said) = doorknock(&house, &["sequence", SERVER[0], &sequence(), "--wait", "22"]);
+    assert_eq!(code, Some(0), "{said}");
+    let took = said.split("connections, ").nth(1).and_then(|rest| rest.split('.').next());
+    assert!(took.unwrap().parse::<u32>().unwrap() >= 900, "no answer was lost: {said}");
+}
+
+#[test]
 fn a_wrong_sequence_ends_with_one_and_a_way_out() {
     let mut house = House::new();
     house.start(&gate(""));
