@@ -342,8 +342,8 @@ enum Failure {
     CardInput(#[source] io::Error),
     #[error("\"{door}\" cannot be written into ~/.ssh/config; ask for a door whose name is a plain word")]
     DoorInConfig { door: String },
-    #[error("cannot send knocks to {address}")]
-    Send { address: IpAddr, source: io::Error },
+    #[error(transparent)]
+    Send(#[from] sequence::Unsent),
     #[error(
         "{host} port {port} does not accept connections; a wrong sequence, a lost datagram, or nothing \
          listens there: try --repeat 3, or --delay 100"

@@ -2,9 +2,9 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What a knock is, byte for byte.
@@ -24,28 +24,75 @@ pub fn parse_ports(text: &str) -> Result<Vec<u16>, String> {
     text.split(',').map(port).collect()
 }
 
-/// Sends one knock to each port in order, with `delay` between them.
+/// A knock could not leave, and those after it would have been in vain.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot send knocks to {address} port {port}")]
+pub struct Unsent {
+    /// The address.
+    pub address: IpAddr,
+    /// The port on which it failed.
+    pub port: u16,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+/// Sends one knock to each port in order, with `delay` between them, at every address. Gives for each address
+/// when its last knock left.
 ///
-/// # Errors
-/// What the system says if a datagram cannot be sent.
-pub fn send(address: SocketAddr, ports: &[u16], delay: Duration) -> io::Result<()> {
-    let local: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(local)?;
+/// A port is knocked on at all addresses before the next port is at any: a server opens one of its addresses
+/// when that has heard the last knock, and must not wait there until the others have been knocked at, too.
+#[must_use]
+pub fn send(addresses: &[SocketAddr], ports: &[u16], delay: Duration) -> Vec<Result<Instant, Unsent>> {
+    let first = ports.first().copied().unwrap_or_default();
+    let mut lines: Vec<Result<Line, Unsent>> = addresses
+        .iter()
+        .map(|address| Line::to(*address).map_err(|source| unsent(*address, first, source)))
+        .collect();
     for (number, port) in ports.iter().enumerate() {
-        if number > 0 && !delay.is_zero() {
+        if number > 0 && !delay.is_zero() && lines.iter().any(Result::is_ok) {
             thread::sleep(delay);
         }
-        let mut target = address;
-        target.set_port(*port);
-        socket.send_to(PAYLOAD, target)?;
+        for line in &mut lines {
+            let knocked = line.as_mut().ok().and_then(|line| line.knock(*port).err());
+            if let Some(error) = knocked {
+                *line = Err(error);
+            }
+        }
     }
-    Ok(())
+    lines.into_iter().map(|line| line.map(|line| line.last)).collect()
+}
+
+/// The way to an address.
+struct Line {
+    address: SocketAddr,
+    socket: UdpSocket,
+    last: Instant,
+}
+
+impl Line {
+    fn to(address: SocketAddr) -> io::Result<Self> {
+        let local: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        Ok(Self { address, socket: UdpSocket::bind(local)?, last: Instant::now() })
+    }
+
+    fn knock(&mut self, port: u16) -> Result<(), Unsent> {
+        let mut target = self.address;
+        target.set_port(port);
+        self.socket.send_to(PAYLOAD, target).map_err(|source| unsent(self.address, port, source))?;
+        self.last = Instant::now();
+        Ok(())
+    }
+}
+
+fn unsent(address: SocketAddr, port: u16, source: io::Error) -> Unsent {
+    Unsent { address: address.ip(), port, source }
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -57,15 +104,55 @@ mod tests {
         }
     }
 
+    const HERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+    fn ears(address: IpAddr, number: usize) -> (Vec<UdpSocket>, Vec<u16>) {
+        let ears: Vec<UdpSocket> = (0..number).map(|_| UdpSocket::bind((address, 0)).unwrap()).collect();
+        let ports = ears.iter().map(|ear| ear.local_addr().unwrap().port()).collect();
+        (ears, ports)
+    }
+
     #[test]
-    fn the_knocks_go_to_the_ports_in_order() {
-        let sockets: Vec<UdpSocket> = (0..5).map(|_| UdpSocket::bind(("127.0.0.1", 0)).unwrap()).collect();
-        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-        send(([127, 0, 0, 1], 0).into(), &ports, Duration::ZERO).unwrap();
-        for socket in sockets {
-            let mut buffer = [0; 16];
-            let received = socket.recv(&mut buffer).unwrap();
-            assert_eq!(&buffer[..received], PAYLOAD);
+    fn every_port_is_knocked_on_once() {
+        for address in HERE {
+            let (ears, ports) = ears(address, 5);
+            let sent = send(&[(address, 0).into()], &ports, Duration::ZERO);
+            assert!(matches!(sent[..], [Ok(_)]));
+            for ear in ears {
+                let mut buffer = [0; 16];
+                ear.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                let received = ear.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..received], PAYLOAD);
+                ear.set_nonblocking(true).unwrap();
+                assert_eq!(ear.recv(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            }
+        }
+    }
+
+    #[test]
+    fn the_delay_lies_between_two_knocks_and_all_addresses_are_knocked_at_in_the_same_time() {
+        let (_ears, ports) = ears(HERE[0], 5);
+        let delay = Duration::from_millis(150);
+        let start = Instant::now();
+        let sent = send(&HERE.map(|address| (address, 0).into()), &ports, delay);
+        let lasts = sent.into_iter().map(|sent| sent.unwrap() - start);
+        assert!(start.elapsed() < 8 * delay, "one address after the other");
+        for last in lasts {
+            assert!(last >= 4 * delay, "{last:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_reached_is_named_with_the_port_and_stops_no_other() {
+        let (ears, ports) = ears(HERE[0], 5);
+        // Nobody may send to all machines without asking for it.
+        let nobody = IpAddr::V4(Ipv4Addr::BROADCAST);
+        let sent = send(&[(nobody, 0).into(), (HERE[0], 0).into()], &ports, Duration::ZERO);
+        let [Err(unsent), Ok(_)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(unsent.to_string(), format!("cannot send knocks to 255.255.255.255 port {}", ports[0]));
+        for ear in ears {
+            ear.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            ear.recv(&mut [0; 16]).unwrap();
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn proxy(host: &str, port: u16, ports: &[u16], manner: Manner) -> Res
 }
 
 /// Knocks and waits, up to as many times as wanted. Gives the connection, and how long after the last
-/// knock it was made.
+/// knock to that address it was made.
 fn knock_until_open(
     host: &str,
     addresses: &[SocketAddr],
@@ -55,38 +55,41 @@ fn knock_until_open(
     port: u16,
     manner: Manner,
 ) -> Result<(TcpStream, Duration), Failure> {
-    let targets: Vec<SocketAddr> = addresses
-        .iter()
-        .map(|address| {
-            let mut target = *address;
-            target.set_port(port);
-            target
-        })
-        .collect();
     for left in (0..manner.repeat).rev() {
-        knock(addresses, ports, manner)?;
-        let knocked = Instant::now();
+        let (targets, knocked): (Vec<SocketAddr>, Vec<Instant>) = knock(addresses, ports, manner)?
+            .into_iter()
+            .map(|(mut target, knocked)| {
+                target.set_port(port);
+                (target, knocked)
+            })
+            .unzip();
         let patience = Duration::from_secs(if left > 0 { manner.pause } else { manner.timeout });
         if let Some(arrival) = arrival::wait(&targets, patience).map_err(Failure::Wait)? {
-            return Ok((arrival.stream, knocked.elapsed()));
+            let took = knocked.get(arrival.place).map(Instant::elapsed).unwrap_or_default();
+            return Ok((arrival.stream, took));
         }
     }
     Err(Failure::Closed { host: host.to_owned(), port })
 }
 
-/// Knocks at every address. Some may have no route, as IPv6 often has none; one is enough.
-fn knock(addresses: &[SocketAddr], ports: &[u16], manner: Manner) -> Result<(), Failure> {
-    let delay = Duration::from_millis(manner.delay);
-    let mut reached = false;
+/// Knocks at every address. Some may have no route, as IPv6 often has none; one is enough. Gives those that
+/// were reached, and when their last knock left.
+fn knock(
+    addresses: &[SocketAddr],
+    ports: &[u16],
+    manner: Manner,
+) -> Result<Vec<(SocketAddr, Instant)>, Failure> {
+    let sent = sequence::send(addresses, ports, Duration::from_millis(manner.delay));
+    let mut reached = Vec::new();
     let mut failure = None;
-    for address in addresses {
-        match sequence::send(*address, ports, delay) {
-            Ok(()) => reached = true,
-            Err(source) => failure = Some(Failure::Send { address: address.ip(), source }),
+    for (address, sent) in addresses.iter().zip(sent) {
+        match sent {
+            Ok(last) => reached.push((*address, last)),
+            Err(unsent) => failure = Some(unsent),
         }
     }
     match failure {
-        Some(failure) if !reached => Err(failure),
-        _ => Ok(()),
+        Some(failure) if reached.is_empty() => Err(failure.into()),
+        _ => Ok(reached),
     }
 }
