@@ -271,10 +271,14 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     match Cli::parse_from(arguments).command.run() {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "doorknock: {}", in_one_line(&failure));
+            complain(&in_one_line(&failure));
             ExitCode::from(Ending::Failed.code())
         }
     }
+}
+
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "doorknock: {line}");
 }
 
 /// The definition of the command line, for manual pages.

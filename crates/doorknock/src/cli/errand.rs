@@ -17,7 +17,7 @@ use doors_spa::{
 };
 use jiff::Timestamp;
 
-use super::{Failure, How, Manner, Place, family};
+use super::{Failure, How, Manner, Place, complain, family};
 use crate::{
     join,
     knocking::{Outcome, Task, Unanswered, knock_at, knock_once},
@@ -315,8 +315,4 @@ fn remark(line: &str, quiet: bool) {
     if !quiet {
         complain(line);
     }
-}
-
-fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "doorknock: {line}");
 }

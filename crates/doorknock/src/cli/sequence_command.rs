@@ -7,8 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Failure, Manner};
-use crate::{arrival, join, sequence, target};
+use super::{Failure, Manner, complain};
+use crate::{
+    arrival,
+    errors::in_one_line,
+    join,
+    sequence::{self, Unsent},
+    target,
+};
 
 pub(super) fn run(
     host: &str,
@@ -18,32 +24,63 @@ pub(super) fn run(
     manner: Manner,
 ) -> Result<(), Failure> {
     let addresses = target::resolve(host, manner.family())?;
-    let say = |text: String| match quiet {
-        true => Ok(()),
-        false => writeln!(io::stdout(), "{text}").map_err(Failure::Print),
-    };
-    let told: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    let Some(port) = wait else {
-        for time in 0..manner.repeat {
-            if time > 0 {
-                thread::sleep(Duration::from_secs(manner.pause));
-            }
-            knock(&addresses, ports, manner)?;
+    let line = match wait {
+        None => only_knock(&addresses, ports, quiet, manner)?,
+        Some(port) => {
+            let (stream, took) = knock_until_open(host, &addresses, ports, port, manner)?;
+            let peer = stream.peer_addr().map_or(host.to_owned(), |peer| peer.ip().to_string());
+            let took = took.as_secs_f64() * 1000.0;
+            format!("{peer} port {port} accepts connections, {took:.1} ms after the last knock")
         }
-        return say(format!("sent {} knocks to {}", ports.len(), told.join(" and ")));
     };
-    let (stream, took) = knock_until_open(host, &addresses, ports, port, manner)?;
-    let peer = stream.peer_addr().map_or(host.to_owned(), |peer| peer.ip().to_string());
-    say(format!(
-        "{peer} port {port} accepts connections, {:.1} ms after the last knock",
-        took.as_secs_f64() * 1000.0
-    ))
+    match quiet {
+        true => Ok(()),
+        false => writeln!(io::stdout(), "{line}").map_err(Failure::Print),
+    }
 }
 
 pub(super) fn proxy(host: &str, port: u16, ports: &[u16], manner: Manner) -> Result<(), Failure> {
     let addresses = target::resolve(host, manner.family())?;
     let (stream, _) = knock_until_open(host, &addresses, ports, port, manner)?;
     join::join(&stream, io::stdin(), io::stdout()).map_err(Failure::Broken)
+}
+
+/// Knocks as many times as wanted. Gives a line that says how many knocks went where.
+///
+/// What could not leave is told, because nobody else notices; but a name often has an address that this
+/// network cannot reach, and whoever wants it quiet need not hear of that each time.
+fn only_knock(
+    addresses: &[SocketAddr],
+    ports: &[u16],
+    quiet: bool,
+    manner: Manner,
+) -> Result<String, Failure> {
+    let mut sent = vec![0; addresses.len()];
+    for time in 0..manner.repeat {
+        if time > 0 {
+            thread::sleep(Duration::from_secs(manner.pause));
+        }
+        let knocked = knock(addresses, ports, manner)?;
+        for (address, count) in addresses.iter().zip(&mut sent) {
+            if knocked.reached.iter().any(|(reached, _)| reached == address) {
+                *count = ports.len().saturating_add(*count);
+            }
+        }
+        if !quiet {
+            tell(&knocked.unsent);
+        }
+    }
+    let reached = addresses.iter().zip(sent).filter(|(_, count)| *count > 0);
+    Ok(sum(reached.map(|(address, count)| (address.ip().to_string(), count))))
+}
+
+fn sum(reached: impl Iterator<Item = (String, usize)>) -> String {
+    let told = reached.enumerate().map(|(number, (address, count))| match (number, count) {
+        (0, 1) => format!("1 knock to {address}"),
+        (0, count) => format!("{count} knocks to {address}"),
+        (_, count) => format!("{count} to {address}"),
+    });
+    format!("sent {}", told.collect::<Vec<_>>().join(" and "))
 }
 
 /// Knocks and waits, up to as many times as wanted. Gives the connection, and how long after the last
@@ -55,41 +92,70 @@ fn knock_until_open(
     port: u16,
     manner: Manner,
 ) -> Result<(TcpStream, Duration), Failure> {
+    let mut unsent = Vec::new();
     for left in (0..manner.repeat).rev() {
-        let (targets, knocked): (Vec<SocketAddr>, Vec<Instant>) = knock(addresses, ports, manner)?
+        let knocked = knock(addresses, ports, manner)?;
+        unsent = knocked.unsent;
+        let (targets, lasts): (Vec<SocketAddr>, Vec<Instant>) = knocked
+            .reached
             .into_iter()
-            .map(|(mut target, knocked)| {
+            .map(|(mut target, last)| {
                 target.set_port(port);
-                (target, knocked)
+                (target, last)
             })
             .unzip();
         let patience = Duration::from_secs(if left > 0 { manner.pause } else { manner.timeout });
         if let Some(arrival) = arrival::wait(&targets, patience).map_err(Failure::Wait)? {
-            let took = knocked.get(arrival.place).map(Instant::elapsed).unwrap_or_default();
+            let took = lasts.get(arrival.place).map(Instant::elapsed).unwrap_or_default();
             return Ok((arrival.stream, took));
         }
     }
+    // It does not matter if another address accepts.
+    tell(&unsent);
     Err(Failure::Closed { host: host.to_owned(), port })
 }
 
-/// Knocks at every address. Some may have no route, as IPv6 often has none; one is enough. Gives those that
-/// were reached, and when their last knock left.
-fn knock(
-    addresses: &[SocketAddr],
-    ports: &[u16],
-    manner: Manner,
-) -> Result<Vec<(SocketAddr, Instant)>, Failure> {
+/// What became of one sequence.
+struct Knocked {
+    /// The addresses to which all knocks went, and when the last did.
+    reached: Vec<(SocketAddr, Instant)>,
+    /// Why the others were not reached.
+    unsent: Vec<Unsent>,
+}
+
+/// Knocks at every address. Some may have no route, as IPv6 often has none; one is enough.
+fn knock(addresses: &[SocketAddr], ports: &[u16], manner: Manner) -> Result<Knocked, Failure> {
     let sent = sequence::send(addresses, ports, Duration::from_millis(manner.delay));
-    let mut reached = Vec::new();
-    let mut failure = None;
+    let mut knocked = Knocked { reached: Vec::new(), unsent: Vec::new() };
     for (address, sent) in addresses.iter().zip(sent) {
         match sent {
-            Ok(last) => reached.push((*address, last)),
-            Err(unsent) => failure = Some(unsent),
+            Ok(last) => knocked.reached.push((*address, last)),
+            Err(unsent) => knocked.unsent.push(unsent),
         }
     }
-    match failure {
-        Some(failure) if reached.is_empty() => Err(failure.into()),
-        _ => Ok(reached),
+    if knocked.reached.is_empty()
+        && let Some(last) = knocked.unsent.pop()
+    {
+        tell(&knocked.unsent);
+        return Err(last.into());
+    }
+    Ok(knocked)
+}
+
+fn tell(unsent: &[Unsent]) {
+    unsent.iter().for_each(|unsent| complain(&in_one_line(unsent)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_says_how_many_knocks_went_where() {
+        let at = |address: &str, count| (address.to_owned(), count);
+        assert_eq!(sum([at("192.0.2.1", 5)].into_iter()), "sent 5 knocks to 192.0.2.1");
+        assert_eq!(sum([at("192.0.2.1", 1)].into_iter()), "sent 1 knock to 192.0.2.1");
+        let both = [at("2001:db8::1", 5), at("192.0.2.1", 10)];
+        assert_eq!(sum(both.into_iter()), "sent 5 knocks to 2001:db8::1 and 10 to 192.0.2.1");
     }
 }

@@ -18,6 +18,19 @@ pub(crate) fn doorknock(house: &House, arguments: &[&str]) -> (Option<i32>, Stri
     (status.code(), said)
 }
 
+/// Runs the client where the name `both` has the server's address of each family.
+fn doorknock_by_name(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
+    let hosts = house.directory.path().join("hosts");
+    std::fs::write(&hosts, SERVER.map(|server| format!("{server} both\n")).concat()).unwrap();
+    // The mount is seen by this process alone.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
+    command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("demo-client").args(arguments);
+    command.stdin(Stdio::null());
+    let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+    (status.code(), said)
+}
+
 #[test]
 fn it_knocks_and_waits_until_the_door_is_open() {
     let mut house = House::new();
@@ -58,6 +71,36 @@ fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
     assert_eq!(code, Some(0), "{said}");
     let took = said.split("connections, ").nth(1).and_then(|rest| rest.split('.').next());
     assert!(took.unwrap().parse::<u32>().unwrap() >= 900, "no answer was lost: {said}");
+}
+
+#[test]
+fn what_could_not_be_sent_is_told_and_not_counted() {
+    let mut house = House::new();
+    house.start(&gate("ignoring_period_after_knock_error = 1"));
+    let knock = ["sequence", "both", &sequence(), "--repeat", "2", "--pause", "1"];
+    let sum = |server: usize| format!("10 knocks to {}", SERVER[server]);
+    let (code, said) = doorknock_by_name(&house, &knock);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&sum(0)) || said.contains(&sum(1)), "{said}");
+    assert!(SERVER.iter().all(|server| said.contains(&format!("to {server}"))), "{said}");
+
+    // Without IPv6 there is no way to the other address.
+    house.client.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
+    let complaint = format!("doorknock: cannot send knocks to {} port {}: ", SERVER[1], SEQUENCE[0]);
+    let (code, said) = doorknock_by_name(&house, &knock);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("sent {}", sum(0))) && !said.contains(" and "), "{said}");
+    assert_eq!(said.matches(&complaint).count(), 2, "{said}");
+    let (code, said) = doorknock_by_name(&house, &["sequence", "both", &sequence(), "--quiet"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    // One address is enough; the other is told only if that is not.
+    let (code, said) = doorknock_by_name(&house, &["sequence", "both", &sequence(), "--wait", "22"]);
+    assert_eq!((code, said.contains("cannot")), (Some(0), false), "{said}");
+    let closed = ["sequence", "both", &sequence(), "--wait", "23", "--timeout", "1"];
+    let (code, said) = doorknock_by_name(&house, &closed);
+    assert_eq!((code, said.contains(&complaint)), (Some(1), true), "{said}");
+    let (code, said) = doorknock_by_name(&house, &["sequence", "both", &sequence(), "-6"]);
+    assert_eq!((code, said.starts_with(&complaint)), (Some(1), true), "{said}");
 }
 
 #[test]
