@@ -203,7 +203,8 @@ impl Taken<'_> {
         reload: impl Fn() -> Result<Config, ConfigError>,
         clock: Clock,
     ) -> Option<Plan> {
-        let config = reload().inspect_err(|error| report::not_reloaded(error)).ok()?;
+        let config = reload().and_then(|new| running.same_file(new));
+        let config = config.inspect_err(|error| report::not_reloaded(error)).ok()?;
         let possible = firewall.can_follow(&config.plan);
         possible.inspect_err(|error| report::not_reloaded(error)).ok()?;
         let prepared = self.entrance.prepare(config.key_access.as_ref(), clock);

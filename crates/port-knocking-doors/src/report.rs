@@ -24,12 +24,7 @@ use crate::{
 
 /// The first lines: what runs here, and how.
 pub(crate) fn starting(config: &Config, choice: &Choice) {
-    let file = config.path.as_ref().map(|path| path.display().to_string());
-    info!(
-        "port-knocking-doors {}, configuration: {}",
-        env!("CARGO_PKG_VERSION"),
-        file.as_deref().unwrap_or("default values")
-    );
+    info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), source(config));
     info!(firewall = %choice.kind, "firewall: {}, because {}", choice.kind, choice.why);
     let hearing = match config.hearing {
         Hearing::Capture => "capture",
@@ -262,7 +257,7 @@ pub(crate) fn lines_lost(count: u64) {
 
 /// A new configuration is in force.
 pub(crate) fn reloaded(config: &Config) {
-    info!("the configuration has been read again: {} doors", config.plan.doors.len());
+    info!("the configuration has been read again: {}, doors: {}", source(config), config.plan.doors.len());
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -276,6 +271,11 @@ pub(crate) fn not_reloaded(why: &dyn Error) {
 /// A key has changed that takes effect only after a restart.
 pub(crate) fn needs_restart(key: &str) {
     warn!("`{key}` has changed, which takes effect only after a restart");
+}
+
+/// Where a configuration comes from, for a person.
+fn source(config: &Config) -> String {
+    config.path.as_ref().map_or("default values".to_owned(), |path| path.display().to_string())
 }
 
 /// A sequence, for a person.

@@ -184,6 +184,24 @@ impl Config {
         self.key_access.as_ref().map(|access| access.port)
     }
 
+    /// What is read again has to be the same file. If that is gone, what is found in its place, default values
+    /// with a sequence that everybody knows above all, is not what anybody has asked for.
+    pub(crate) fn same_file(&self, new: Self) -> Result<Self, ConfigError> {
+        let restart = match &new.path {
+            Some(path) => format!("restart to use {}", path.display()),
+            None => "restart to use default values".to_owned(),
+        };
+        let what = match (&self.path, &new.path) {
+            (old, new_path) if old == new_path => return Ok(new),
+            (Some(old), _) if !old.exists() => {
+                format!("the file {} is gone; put it back, or {restart}", old.display())
+            }
+            (Some(old), _) => format!("there is a file that goes before {}; {restart}", old.display()),
+            (None, _) => format!("there was no file at the start, and there is one; {restart}"),
+        };
+        Err(ConfigError::Elsewhere(what))
+    }
+
     /// The keys that differ in `new` and take effect only after a restart.
     pub(crate) fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let mut changed = Vec::new();

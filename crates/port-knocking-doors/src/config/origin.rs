@@ -116,6 +116,9 @@ pub enum ConfigError {
         /// What is missing.
         what: String,
     },
+    /// What is found is not what is in force, but another file, or none.
+    #[error("{0}")]
+    Elsewhere(String),
     /// Values that are right for themselves do not fit together.
     #[error("{0}")]
     Together(String),

@@ -120,6 +120,39 @@ fn a_reload_closes_the_doors_that_are_gone_and_no_others() {
 }
 
 #[test]
+fn a_reload_without_its_file_keeps_the_old_configuration_instead_of_default_values() {
+    let mut house = House::new();
+    let found = house.directory.path().join(".port_knocker.toml");
+    fs::rename(house.write(&gate("max_opened_door_duration = 60")), &found).unwrap();
+    house.start_command(house.program());
+    fs::remove_file(&found).unwrap();
+    house.daemon().signal(Signal::HUP).unwrap();
+    let line = house.hear("the old configuration stays in force");
+    let told = format!("the file {} is gone; put it back, or restart to use default values", found.display());
+    assert!(line.contains(&told), "{line}");
+    house.knock(STRANGER[0], &[16001, 16002, 16003, 16004, 16005]);
+    house.hear("wrong knock:");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+
+    fs::rename(house.write(&gate("max_opened_door_duration = 90")), &found).unwrap();
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear(&format!("the configuration has been read again: {}, doors: 1", found.display()));
+}
+
+#[test]
+fn a_file_that_comes_after_the_start_needs_a_restart() {
+    let mut house = House::new();
+    let mut command = house.program();
+    command.env("KNOCKER_SEQ", "40871,12903,55012,7741,31337");
+    house.start_command(command);
+    let found = house.directory.path().join(".port_knocker.toml");
+    fs::rename(house.write(&gate("")), &found).unwrap();
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear(&format!("there was no file at the start, and there is one; restart to use {}", found.display()));
+}
+
+#[test]
 fn a_reload_hears_the_new_sequence_with_sockets_too() {
     let mut house = House::new();
     let text = gate("listen = \"sockets\"\nmax_opened_door_duration = 60");
