@@ -89,7 +89,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let file = match opened {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
+            // A link to nothing is there all the same, and somebody meant something by it.
+            return match path.is_symlink() {
+                true => Err(not_text("it is a link to nothing; put back what it names, or take the link away")),
+                false => Ok(None),
+            };
         }
         Err(error) => return Err(unreadable(error)),
     };

@@ -197,6 +197,10 @@ fn a_file_that_cannot_be_used_is_never_passed_over() {
     fs::remove_dir(&path).unwrap();
     std::os::unix::fs::symlink(&path, &path).unwrap();
     assert!(wrong(&mut program(home.path())).contains("cannot read the configuration file"));
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(home.path().join("nowhere/doors.toml"), &path).unwrap();
+    let message = wrong(&mut program(home.path()));
+    assert!(message.contains(&format!("{path}: it is a link to nothing")), "{message}");
 }
 
 #[test]
