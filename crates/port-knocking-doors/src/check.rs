@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::{
     config::{Config, Hearing, origin::Origin},
-    firewall, gateway_key,
+    firewall::{self, Kind},
+    gateway_key,
     report::{knocks, seconds},
     wrap::wrap,
 };
@@ -50,6 +51,8 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     paragraph(&mut text, &format!("knocks are heard with {hearing}"));
     let keys_work = key_access(&mut text, config);
     let chosen = firewall::choose(config).await;
+    // It cannot be chosen only if the configuration wants firewalld, and there is no way to it.
+    let kind = chosen.as_ref().map_or(Kind::Firewalld, |choice| choice.kind);
     let possible = chosen.as_ref().map_or(Ok(()), |choice| firewall::can_follow(choice.kind, &config.plan));
     let would_work = chosen.is_ok() && possible.is_ok() && keys_work;
     if let Err(error) = &possible {
@@ -72,7 +75,7 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         }
         Err(error) => paragraph(&mut text, &format!("no door can be opened: {}", in_one_line(&error))),
     }
-    for warning in &config.warnings {
+    for warning in config.warnings_with(kind) {
         paragraph(&mut text, &format!("warning: {warning}"));
     }
     Checked { text, would_work }

@@ -218,7 +218,7 @@ impl Taken<'_> {
         for setting in running.needs_restart(&config) {
             report::needs_restart(setting);
         }
-        report::reloaded(&config);
+        report::reloaded(&config, firewall.kind);
         // The order of both matters: what closes is closed before the new plan forgets its doors.
         forward(self.keeper, &firewall.orders);
         let _ = firewall.orders.send(Order::Follow(Box::new(config.plan.clone()))).await;
@@ -241,9 +241,9 @@ async fn change_firewall(
     plan: Plan,
     clock: Clock,
 ) -> Result<(), FirewallError> {
-    let started = tokio::time::timeout(PATIENCE, Firewall::start(choice, plan, clock)).await;
+    let started = tokio::time::timeout(PATIENCE, Firewall::start(choice, plan.clone(), clock)).await;
     let new = started.unwrap_or(Err(FirewallError::Silent))?;
-    report::other_firewall(choice);
+    report::other_firewall(choice, &plan);
     for news in std::mem::replace(firewall, new).retire(PATIENCE).await {
         teller.tell(move || report::news(&news));
     }

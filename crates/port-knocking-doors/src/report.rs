@@ -18,7 +18,7 @@ use doors_spa::receipt::Answer;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    config::{Config, Hearing},
+    config::{Config, Hearing, without_effect},
     firewall::{Choice, Kind, News, plan::Plan},
 };
 
@@ -44,14 +44,17 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
         let (count, port) = (access.clients.iter().count(), access.port);
         info!(port, "clients with a key: {count}, heard on UDP port {port}");
     }
-    for warning in &config.warnings {
+    for warning in config.warnings_with(choice.kind) {
         warn!("{warning}");
     }
 }
 
 /// Another firewall makes doors open from here on.
-pub(crate) fn other_firewall(choice: &Choice) {
+pub(crate) fn other_firewall(choice: &Choice, plan: &Plan) {
     warn!(firewall = %choice.kind, "firewall: {} from here on, because {}", choice.kind, choice.why);
+    for warning in without_effect(plan, choice.kind) {
+        warn!("{warning}");
+    }
 }
 
 /// Another firewall should, and cannot.
@@ -256,9 +259,9 @@ pub(crate) fn lines_lost(count: u64) {
 }
 
 /// A new configuration is in force.
-pub(crate) fn reloaded(config: &Config) {
+pub(crate) fn reloaded(config: &Config, kind: Kind) {
     info!("the configuration has been read again: {}, doors: {}", source(config), config.plan.doors.len());
-    for warning in &config.warnings {
+    for warning in config.warnings_with(kind) {
         warn!("{warning}");
     }
 }

@@ -91,7 +91,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             // A link to nothing is there all the same, and somebody meant something by it.
             return match path.is_symlink() {
-                true => Err(not_text("it is a link to nothing; put back what it names, or take the link away")),
+                true => {
+                    Err(not_text("it is a link to nothing; put back what it names, or take the link away"))
+                }
                 false => Ok(None),
             };
         }

@@ -28,13 +28,17 @@ use std::{
 use doors_core::{access::Rules, door::Sequence, time::Wall};
 use ipnet::IpNet;
 
+pub(crate) use self::warnings::without_effect;
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
 use self::{
     doors::{DefaultDoor, Resolved},
     file::File,
     origin::{Given, Origin},
 };
-use crate::firewall::plan::{Plan, Refuse};
+use crate::firewall::{
+    Kind,
+    plan::{Plan, Refuse},
+};
 
 /// The file in the home directory.
 const IN_HOME: &str = ".port_knocker.toml";
@@ -118,7 +122,7 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// Every value in force.
     pub settings: Vec<Setting>,
-    /// What is allowed and unwise.
+    /// What is allowed and unwise, whichever firewall it is.
     pub warnings: Vec<Warning>,
 }
 
@@ -182,6 +186,11 @@ impl Config {
     #[must_use]
     pub fn spa_port(&self) -> Option<u16> {
         self.key_access.as_ref().map(|access| access.port)
+    }
+
+    /// What is allowed and unwise with this firewall.
+    pub(crate) fn warnings_with(&self, kind: Kind) -> impl Iterator<Item = Warning> {
+        self.warnings.iter().cloned().chain(without_effect(&self.plan, kind))
     }
 
     /// What is read again has to be the same file. If that is gone, what is found in its place, default values
@@ -328,7 +337,7 @@ impl Resolver {
             clean_every: clean.value,
             remove_on_exit: on_exit.value,
         };
-        let mut warnings = warnings::of(&rules, &plan, listen.value, firewall.value);
+        let mut warnings = warnings::of(&rules, listen.value);
         warnings.extend(warnings::useless(&rules, known));
         Ok(Config {
             rules,

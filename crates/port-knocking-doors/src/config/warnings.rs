@@ -11,8 +11,11 @@ use doors_core::{
     door::{DoorName, Sequence},
 };
 
-use super::{FirewallChoice, Hearing, keys::EXAMPLE_SEQUENCE};
-use crate::firewall::plan::Plan;
+use super::{Hearing, keys::EXAMPLE_SEQUENCE};
+use crate::firewall::{
+    Kind,
+    plan::{Plan, Refuse},
+};
 
 /// Something that an administrator should know.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -55,11 +58,13 @@ pub enum Warning {
     #[error("nobody can open the door `{0}`: it has no sequence, and no client may open it")]
     Useless(DoorName),
     /// A key that the chosen firewall does not know.
-    #[error("`{0}` has no effect with firewall = \"firewalld\"")]
-    OnlyGate(&'static str),
-    /// A key that the chosen firewall does not know.
-    #[error("`zone` has no effect with firewall = \"nftables\"")]
-    OnlyFirewalld,
+    #[error("`{key}` has no effect, because doors are opened by {kind} here")]
+    NoEffect {
+        /// The key.
+        key: &'static str,
+        /// The firewall.
+        kind: Kind,
+    },
 }
 
 /// Doors that nobody can open.
@@ -77,7 +82,7 @@ pub(super) fn useless<'a>(
 /// With fewer different ports than this, their order has less than 40 bits (15! is above 2⁴⁰).
 const HARD_TO_GUESS: usize = 15;
 
-pub(super) fn of(rules: &Rules, plan: &Plan, hearing: Hearing, firewall: FirewallChoice) -> Vec<Warning> {
+pub(super) fn of(rules: &Rules, hearing: Hearing) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for door in &rules.doors {
         let Some(sequence) = &door.sequence else { continue };
@@ -100,11 +105,20 @@ pub(super) fn of(rules: &Rules, plan: &Plan, hearing: Hearing, firewall: Firewal
             warnings.push(Warning::Short { door: door.name.clone(), len: different.len() });
         }
     }
-    if firewall == FirewallChoice::Firewalld && !plan.trusted.is_empty() {
-        warnings.push(Warning::OnlyGate("trusted"));
-    }
-    if firewall == FirewallChoice::Nftables && plan.zone.is_some() {
-        warnings.push(Warning::OnlyFirewalld);
-    }
     warnings
+}
+
+/// Keys that say something to which this firewall does not listen. Which firewall it is, is known only when it
+/// has been looked for: the configuration may leave it open.
+pub(crate) fn without_effect(plan: &Plan, kind: Kind) -> Vec<Warning> {
+    let keys = match kind {
+        Kind::Firewalld => vec![
+            ("refuse", plan.refuse != Refuse::default()),
+            ("trusted", !plan.trusted.is_empty()),
+            ("on_exit", plan.remove_on_exit),
+        ],
+        Kind::Nftables => vec![("zone", plan.zone.is_some())],
+    };
+    let said = keys.into_iter().filter(|(_, said)| *said);
+    said.map(|(key, _)| Warning::NoEffect { key, kind }).collect()
 }

@@ -102,7 +102,7 @@ pub enum FirewallError {
 pub(crate) struct Firewall {
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) news: mpsc::UnboundedReceiver<News>,
-    kind: Kind,
+    pub(crate) kind: Kind,
     thread: thread::JoinHandle<()>,
 }
 

@@ -238,6 +238,16 @@ fn check_says_which_firewall_and_why_without_root_and_without_touching_anything(
 }
 
 #[test]
+fn what_only_firewalld_knows_is_named_where_it_is_not() {
+    let home = TempDir::new().unwrap();
+    let text = format!("{GOOD}zone = \"public\"\ntrusted = [\"192.0.2.0/24\"]\n");
+    let path = file(&home, "doors.toml", &text, 0o600);
+    let said = check(program(home.path()).args(["--conf", &path]));
+    assert!(said.contains("`zone` has no effect, because doors are opened by nftables here"), "{said}");
+    assert!(!said.contains("`trusted` has no effect"), "{said}");
+}
+
+#[test]
 fn help_and_version_are_there() {
     let home = TempDir::new().unwrap();
     for (arguments, expected) in [

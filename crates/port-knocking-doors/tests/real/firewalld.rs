@@ -119,13 +119,14 @@ fn firewalld_may_come_after_us() {
 fn with_auto_a_firewalld_that_comes_late_takes_over_from_the_gate() {
     let mut house = House::with_firewalld();
     house.firewalld.as_mut().unwrap().stop_daemon();
-    house.start(&config("max_opened_door_duration = 60"));
+    house.start(&config("max_opened_door_duration = 60\nrefuse = \"reject\""));
     house.hear("firewall: nftables, because firewalld is not on the system bus");
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let House { firewalld, server, .. } = &mut house;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
     house.hear("firewall: firewalld from here on");
+    house.hear("`refuse` has no effect, because doors are opened by firewalld here");
     house.until("the door is open in firewalld, too", |house| rules(house).len() == 1);
     assert!(house.table().contains("No such file"), "the gate is gone");
     assert!(house.is_open(CLIENT[0]));
@@ -133,6 +134,22 @@ fn with_auto_a_firewalld_that_comes_late_takes_over_from_the_gate() {
     house.hear(&format!("opened: door default for {}", crowd(3)));
     assert!(house.is_open(&crowd(3)));
     assert!(!house.is_open(&crowd(4)));
+}
+
+#[test]
+fn what_only_the_gate_knows_is_named_when_firewalld_is_there() {
+    let mut house = House::with_firewalld();
+    let text =
+        config("trusted = [\"192.0.2.0/24\"]\nrefuse = \"reject\"\non_exit = \"remove\"\nzone = \"public\"");
+    house.start(&text);
+    let path = house.write(&text);
+    let (_, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+    for key in ["trusted", "refuse", "on_exit"] {
+        let told = format!("`{key}` has no effect, because doors are opened by firewalld here");
+        house.hear(&told);
+        assert!(said.contains(&told), "{said}");
+    }
+    assert!(!said.contains("`zone` has no effect"), "{said}");
 }
 
 #[test]

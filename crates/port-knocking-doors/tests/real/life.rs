@@ -149,7 +149,10 @@ fn a_file_that_comes_after_the_start_needs_a_restart() {
     let found = house.directory.path().join(".port_knocker.toml");
     fs::rename(house.write(&gate("")), &found).unwrap();
     house.daemon().signal(Signal::HUP).unwrap();
-    house.hear(&format!("there was no file at the start, and there is one; restart to use {}", found.display()));
+    house.hear(&format!(
+        "there was no file at the start, and there is one; restart to use {}",
+        found.display()
+    ));
 }
 
 #[test]
