@@ -38,7 +38,8 @@ Exit codes:
 Environment:
   KNOCKER_SEQ    the magic sequence, where --magic-seq is absent
   KNOCKER_PORTS  the ports to control, where --ports is absent
-  RUST_LOG       what is logged, where -v is absent: error, warn, info, debug or trace
+  RUST_LOG       what is logged, where -v is absent: error, warn, info, debug, trace or
+                 off; with target=level, the rest stays as it is
 
 The configuration file is explained by --show-configuration-file-help.";
 
@@ -190,8 +191,9 @@ impl Settings {
 }
 
 fn run_daemon(settings: &Settings) -> ExitCode {
-    if let Err(error) = logging::start(settings.verbose) {
-        return fail(WRONG, &error);
+    match logging::wanted(settings.verbose) {
+        Ok(wanted) => logging::start(wanted),
+        Err(error) => return fail(WRONG, &error),
     }
     let config = match settings.load() {
         Ok(config) => config,
@@ -203,6 +205,10 @@ fn run_daemon(settings: &Settings) -> ExitCode {
 }
 
 fn run_check(settings: &Settings) -> ExitCode {
+    // The daemon would not start with it, so neither is the answer "all is well" with it.
+    if let Err(error) = logging::wanted(settings.verbose) {
+        return fail(WRONG, &error);
+    }
     let config = match settings.load() {
         Ok(config) => config,
         Err(error) => return fail(WRONG, &error),

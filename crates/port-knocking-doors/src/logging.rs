@@ -1,6 +1,11 @@
 //! Where the log goes: to the journal with fields when systemd runs us, else to standard error.
 
-use std::{env, io, os::fd::AsFd};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    io,
+    os::fd::AsFd,
+};
 
 use rustix::fs::fstat;
 use tracing::level_filters::LevelFilter;
@@ -18,18 +23,21 @@ use tracing_subscriber::{
 pub(crate) enum LogError {
     /// The variable is wrong.
     #[error(
-        "RUST_LOG: \"{text}\" is no filter; write error, warn, info, debug or trace, or target=level with \
-         commas between"
+        "RUST_LOG: {what}; write error, warn, info, debug, trace or off, or target=level, with commas between"
     )]
     Variable {
-        /// What it holds.
-        text: String,
+        /// What is wrong with it.
+        what: String,
     },
 }
 
-/// Starts to log. `verbose` is how often `-v` was given; without it, `RUST_LOG` decides.
-pub(crate) fn start(verbose: u8) -> Result<(), LogError> {
-    let filter = filter(verbose, env::var_os("RUST_LOG").map(|text| text.to_string_lossy().into_owned()))?;
+/// What is to be logged. `verbose` is how often `-v` was given; without it, `RUST_LOG` decides.
+pub(crate) fn wanted(verbose: u8) -> Result<Targets, LogError> {
+    filter(verbose, env::var_os("RUST_LOG"))
+}
+
+/// Starts to log what is wanted.
+pub(crate) fn start(wanted: Targets) {
     // Only the message: the fields repeat what it says, for programs.
     let message_only = format::debug_fn(|writer, field, value| match field.name() {
         "message" => write!(writer, "{value:?}"),
@@ -46,19 +54,41 @@ pub(crate) fn start(verbose: u8) -> Result<(), LogError> {
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
             .fmt_fields(message_only)
     });
-    registry().with(journal.with_filter(filter.clone())).with(text.with_filter(filter)).init();
-    Ok(())
+    registry().with(journal.with_filter(wanted.clone())).with(text.with_filter(wanted)).init();
 }
 
-fn filter(verbose: u8, variable: Option<String>) -> Result<Targets, LogError> {
+fn filter(verbose: u8, variable: Option<OsString>) -> Result<Targets, LogError> {
     let ours =
         |level| Targets::new().with_target("port_knocking_doors", level).with_default(LevelFilter::WARN);
     match (verbose, variable) {
-        (0, Some(text)) if !text.is_empty() => text.parse().map_err(|_| LogError::Variable { text }),
+        (0, Some(text)) if !text.is_empty() => parse(&text, ours(LevelFilter::INFO)),
         (0, _) => Ok(ours(LevelFilter::INFO)),
         (1, _) => Ok(ours(LevelFilter::DEBUG)),
         (_, _) => Ok(ours(LevelFilter::TRACE)),
     }
+}
+
+/// Reads the variable, over what is logged without it.
+///
+/// The library's own reading takes any word for a target, and turns off whatever is not named: one letter too
+/// few, and a daemon that guards ports says nothing at all.
+fn parse(variable: &OsStr, without: Targets) -> Result<Targets, LogError> {
+    let wrong = |what: String| LogError::Variable { what };
+    let text = variable.to_str().ok_or_else(|| wrong("it is not UTF-8 text".to_owned()))?;
+    let level = |word: &str| {
+        let level = word.parse().ok().filter(|_| !word.is_empty());
+        level.ok_or_else(|| wrong(format!("\"{}\" is no level", word.escape_debug())))
+    };
+    let (mut general, mut named): (Option<LevelFilter>, Vec<(&str, LevelFilter)>) = (None, Vec::new());
+    for part in text.split(',').map(str::trim) {
+        match part.split_once('=') {
+            Some(("", _)) => return Err(wrong(format!("\"{}\" names no target", part.escape_debug()))),
+            Some((target, word)) => named.push((target, level(word)?)),
+            None => general = Some(level(part)?),
+        }
+    }
+    let filter = general.map_or(without, |level| Targets::new().with_default(level));
+    Ok(filter.with_targets(named))
 }
 
 /// Whether systemd has connected standard error to the journal (systemd.exec(5), `$JOURNAL_STREAM`).
@@ -69,18 +99,55 @@ fn stderr_is_the_journal() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use tracing::Level;
+
     use super::*;
 
+    const OURS: &str = "port_knocking_doors";
+
+    fn said(variable: &str) -> Result<Targets, String> {
+        filter(0, Some(variable.into())).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn a_variable_that_is_no_filter_is_an_error() {
-        assert!(filter(0, Some("port_knocking_doors=loud".to_owned())).is_err());
-        assert!(filter(0, Some("debug".to_owned())).is_ok());
-        assert_eq!(filter(0, Some(String::new())).unwrap().to_string(), filter(0, None).unwrap().to_string());
+    fn a_variable_that_is_no_filter_is_an_error_that_says_what_is_wrong() {
+        for (variable, why) in [
+            ("inf", "\"inf\" is no level"),
+            ("port_knocking_doors=loud", "\"loud\" is no level"),
+            ("port_knocking_doors=", "\"\" is no level"),
+            ("port_knocking_doors", "\"port_knocking_doors\" is no level"),
+            ("=", "\"=\" names no target"),
+            ("=info", "\"=info\" names no target"),
+            (",", "\"\" is no level"),
+            ("info,", "\"\" is no level"),
+            (" ", "\"\" is no level"),
+        ] {
+            let error = said(variable).unwrap_err();
+            assert!(error.starts_with(&format!("RUST_LOG: {why}; write error, warn")), "{variable}: {error}");
+        }
+        let error = filter(0, Some(OsString::from_vec(vec![0xff]))).unwrap_err().to_string();
+        assert!(error.contains("it is not UTF-8 text"), "{error}");
+    }
+
+    #[test]
+    fn a_level_is_for_all_and_a_target_changes_nothing_else() {
+        let enabled =
+            |variable: &str, target: &str, level| said(variable).unwrap().would_enable(target, &level);
+        assert!(enabled("debug", OURS, Level::DEBUG) && enabled("DEBUG", "zbus", Level::DEBUG));
+        assert!(enabled("zbus=debug", OURS, Level::INFO) && enabled("zbus=debug", "zbus", Level::DEBUG));
+        assert!(enabled("warn, port_knocking_doors=trace", OURS, Level::TRACE));
+        assert!(!enabled("warn, port_knocking_doors=trace", "zbus", Level::INFO));
+        assert!(!enabled("off", OURS, Level::ERROR));
+        assert_eq!(said("").unwrap().to_string(), filter(0, None).unwrap().to_string());
     }
 
     #[test]
     fn an_option_goes_before_the_variable() {
-        let filter = filter(1, Some("error".to_owned())).unwrap();
-        assert!(filter.would_enable("port_knocking_doors", &tracing::Level::DEBUG));
+        for variable in ["error", "inf"] {
+            let filter = filter(1, Some(variable.into())).unwrap();
+            assert!(filter.would_enable(OURS, &Level::DEBUG));
+        }
     }
 }

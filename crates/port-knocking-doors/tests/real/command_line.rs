@@ -164,8 +164,11 @@ fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
     }
     let message = wrong(program(home.path()).arg("--colour"));
     assert!(message.contains("--colour"), "{message}");
-    let message = wrong(program(home.path()).env("RUST_LOG", "port_knocking_doors=loud"));
-    assert!(message.contains("RUST_LOG: "), "{message}");
+    for command in [&["check"][..], &[]] {
+        let message = wrong(program(home.path()).args(command).env("RUST_LOG", "inf"));
+        assert!(message.contains("RUST_LOG: \"inf\" is no level; write error, warn, info"), "{message}");
+        check(program(home.path()).arg("-v").env("RUST_LOG", "inf"));
+    }
 }
 
 #[test]
