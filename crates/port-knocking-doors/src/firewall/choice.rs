@@ -2,9 +2,14 @@
 
 use std::{fmt, time::Duration};
 
+use tokio::time::{sleep, timeout};
+
 use super::{
     FirewallError,
-    firewalld::{self, bus::Bus},
+    firewalld::{
+        self,
+        bus::{self, Bus},
+    },
     nftables,
 };
 use crate::{
@@ -15,6 +20,9 @@ use doorknock::errors::in_one_line;
 
 /// Nobody waits longer for a bus that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After a bus that could not be used, the next try comes this much later.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Which firewall.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,16 +59,48 @@ impl Choice {
     /// Returns when firewalld comes, if it was to be chosen and was not there; else never.
     ///
     /// At boot firewalld may be late. It keeps the ports closed that the gate guards, so a daemon that
-    /// stayed with the gate would open doors before a wall.
+    /// stayed with the gate would open doors before a wall. The bus may be late, too, or begin anew.
     pub(crate) async fn firewalld_comes(&self) -> Self {
-        if self.firewalld_may_come
-            && let Ok(bus) = Bus::connect().await
-            && bus.firewalld_comes().await.is_ok()
-        {
-            let why = "firewalld has come to the system bus".to_owned();
-            return Self { kind: Kind::Firewalld, why, firewalld_runs: true, firewalld_may_come: false };
+        if !self.firewalld_may_come {
+            return std::future::pending().await;
         }
-        std::future::pending().await
+        loop {
+            if let Ok(Ok(bus)) = timeout(PATIENCE, Bus::connect()).await
+                && bus.firewalld_comes().await.is_ok()
+            {
+                let why = "firewalld has come to the system bus".to_owned();
+                return Self { kind: Kind::Firewalld, why, firewalld_runs: true, firewalld_may_come: false };
+            }
+            sleep(AGAIN).await;
+        }
+    }
+}
+
+/// What can be seen of firewalld.
+enum Seen {
+    /// It is on the bus, or is not.
+    Bus { firewalld: bool },
+    /// There is a bus, and it does not say. Why that is known.
+    Unclear(String),
+    /// There is no bus, and why that is known.
+    NoBus(String),
+}
+
+impl Seen {
+    /// Looks, and does not wait for long.
+    async fn look() -> Self {
+        let asked = async {
+            let bus = Bus::connect().await?;
+            bus.firewalld_runs().await
+        };
+        match timeout(PATIENCE, asked).await {
+            Ok(Ok(firewalld)) => Self::Bus { firewalld },
+            Ok(Err(error)) if bus::is_missing(&error) => Self::NoBus(in_one_line(&error)),
+            Ok(Err(error)) => {
+                Self::Unclear(format!("the system bus cannot be used ({})", in_one_line(&error)))
+            }
+            Err(_) => Self::Unclear("the system bus does not answer".to_owned()),
+        }
     }
 }
 
@@ -79,31 +119,34 @@ pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<St
 /// Chooses as the configuration says. Touches nothing.
 ///
 /// # Errors
-/// If the configuration wants firewalld and there is no system bus.
+/// If the configuration wants firewalld and there is no system bus, or one that does not answer.
 pub async fn choose(config: &Config) -> Result<Choice, FirewallError> {
-    let asked = async {
-        let bus = Bus::connect().await?;
-        bus.firewalld_runs().await
-    };
-    let runs = match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(runs)) => Ok(runs),
-        Ok(Err(error)) => Err(in_one_line(&error)),
-        Err(_) => Err("the system bus does not answer".to_owned()),
-    };
-    let (kind, why) = match (config.firewall, &runs) {
-        (FirewallChoice::Auto, Ok(true)) => (Kind::Firewalld, "firewalld is on the system bus".to_owned()),
-        (FirewallChoice::Auto, Ok(false)) => {
-            (Kind::Nftables, "firewalld is not on the system bus".to_owned())
+    let seen = Seen::look().await;
+    let is = |kind, why: &str| (kind, why.to_owned());
+    let (kind, why) = match (config.firewall, &seen) {
+        (FirewallChoice::Auto, Seen::Bus { firewalld: true }) => {
+            is(Kind::Firewalld, "firewalld is on the system bus")
         }
-        (FirewallChoice::Auto, Err(error)) => {
+        (FirewallChoice::Auto, Seen::Bus { firewalld: false }) => {
+            is(Kind::Nftables, "firewalld is not on the system bus")
+        }
+        (FirewallChoice::Auto, Seen::Unclear(why)) => {
+            (Kind::Nftables, format!("{why}, and firewalld cannot be seen without it"))
+        }
+        (FirewallChoice::Auto, Seen::NoBus(error)) => {
             tracing::debug!("the system bus: {error}");
-            (Kind::Nftables, "there is no system bus to find firewalld on".to_owned())
+            is(Kind::Nftables, "there is no system bus to find firewalld on")
         }
-        (FirewallChoice::Firewalld, Err(error)) => return Err(FirewallError::NoBus(error.clone())),
-        (FirewallChoice::Firewalld, Ok(_)) => (Kind::Firewalld, "the configuration says so".to_owned()),
-        (FirewallChoice::Nftables, _) => (Kind::Nftables, "the configuration says so".to_owned()),
+        (FirewallChoice::Firewalld, Seen::NoBus(error)) => return Err(FirewallError::NoBus(error.clone())),
+        (FirewallChoice::Firewalld, Seen::Unclear(why)) => return Err(FirewallError::SilentBus(why.clone())),
+        (FirewallChoice::Firewalld, Seen::Bus { .. }) => is(Kind::Firewalld, "the configuration says so"),
+        (FirewallChoice::Nftables, _) => is(Kind::Nftables, "the configuration says so"),
     };
-    let firewalld_may_come =
-        config.firewall == FirewallChoice::Auto && kind == Kind::Nftables && runs.is_ok();
-    Ok(Choice { kind, why, firewalld_runs: runs == Ok(true), firewalld_may_come })
+    let found = kind == Kind::Firewalld || matches!(seen, Seen::NoBus(_));
+    Ok(Choice {
+        kind,
+        why,
+        firewalld_runs: matches!(seen, Seen::Bus { firewalld: true }),
+        firewalld_may_come: config.firewall == FirewallChoice::Auto && !found,
+    })
 }

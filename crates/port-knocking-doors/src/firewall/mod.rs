@@ -75,6 +75,9 @@ pub enum FirewallError {
     /// firewalld was asked for, and there is no bus to reach it.
     #[error("firewall = \"firewalld\", and there is no system bus to reach it: {0}")]
     NoBus(String),
+    /// firewalld was asked for, and the bus is there and of no use.
+    #[error("firewall = \"firewalld\", and {0}; try: systemctl status dbus")]
+    SilentBus(String),
     /// The zone of the configuration is none of firewalld's.
     #[error("zone = \"{zone}\", and firewalld has no such zone; it has: {known}")]
     NoZone {

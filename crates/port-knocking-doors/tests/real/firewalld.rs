@@ -153,6 +153,27 @@ fn what_only_the_gate_knows_is_named_when_firewalld_is_there() {
 }
 
 #[test]
+fn with_auto_a_bus_that_hangs_at_our_start_is_asked_again_until_it_answers() {
+    let mut house = House::with_firewalld();
+    let bus = |house: &House, signal| house.firewalld.as_ref().unwrap().bus().signal(signal).unwrap();
+    bus(&house, Signal::STOP);
+    house.start(&config("max_opened_door_duration = 60"));
+    house.hear("firewall: nftables, because the system bus does not answer");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let path = house.write(&config("firewall = \"firewalld\""));
+    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("and the system bus does not"), "{said}");
+
+    bus(&house, Signal::CONT);
+    house.hear("firewall: firewalld from here on");
+    house.until("the door is open in firewalld, too", |house| rules(house).len() == 1);
+    assert!(house.table().contains("No such file"), "the gate is gone");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
 fn a_firewalld_that_hangs_at_our_start_stalls_no_hearing() {
     for zone in ["auto", "public"] {
         let mut house = House::with_firewalld();

@@ -2,7 +2,7 @@
 //!
 //! Source: firewalld.dbus(5).
 
-use std::{collections::HashMap, num::NonZero, time::Duration};
+use std::{collections::HashMap, io, num::NonZero, time::Duration};
 
 use futures_util::StreamExt as _;
 use zbus::{
@@ -19,6 +19,9 @@ pub(crate) const FIREWALLD: &str = "org.fedoraproject.FirewallD1";
 /// A call that takes longer has failed, as far as we know. firewalld has been seen to take two seconds
 /// for one reload.
 const CALL: Duration = Duration::from_secs(20);
+
+/// One that is there and does not answer is asked again this much later.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Announcements that may wait for us.
 const WAITING: Option<NonZero<usize>> = NonZero::new(1024);
@@ -50,11 +53,18 @@ impl Bus {
         let bus = DBusProxy::new(&self.connection).await?;
         let mut owners = bus.receive_name_owner_changed_with_args(&[(0, FIREWALLD)]).await?;
         let firewalld = self.firewalld().await?;
-        // It may have come before we listened.
-        while !self.firewalld_runs().await? || firewalld.main.default_zone().await.is_err() {
-            owners.next().await.ok_or(zbus::Error::InterfaceNotFound)?;
+        loop {
+            // It may have come before we listened.
+            let runs = self.firewalld_runs().await?;
+            if runs && firewalld.main.default_zone().await.is_ok() {
+                return Ok(());
+            }
+            tokio::select! {
+                owner = owners.next() => drop(owner.ok_or(zbus::Error::InterfaceNotFound)?),
+                // Nothing announces that one that hung has begun to answer.
+                () = tokio::time::sleep(ASK_AGAIN), if runs => {}
+            }
         }
-        Ok(())
     }
 
     /// What can be asked of firewalld.
@@ -73,6 +83,17 @@ impl Bus {
         let signals = MessageStream::for_match_rule(rule, &self.connection, WAITING).await?;
         let owner = bus.get_name_owner(BusName::try_from(FIREWALLD)?).await.ok();
         Ok(Announcements { owners, signals, owner: owner.map(|owner| owner.to_string()) })
+    }
+}
+
+/// Whether there is no bus at all, not one that cannot be used for now.
+pub(crate) fn is_missing(error: &zbus::Error) -> bool {
+    match error {
+        zbus::Error::Connection(error, _) => {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        }
+        zbus::Error::Address(_) => true,
+        _ => false,
     }
 }
 
