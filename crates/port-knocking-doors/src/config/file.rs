@@ -277,11 +277,16 @@ fn known(
     name: &Spanned<toml::de::DeString<'_>>,
 ) -> Result<&'static Key, ConfigError> {
     keys::find(keys, name.get_ref()).ok_or_else(|| {
+        let origin = text.origin(name.span().start);
+        // In TOML, whatever stands below the line of a table belongs to that table.
+        if let Some(place) = keys::place(name.get_ref()) {
+            let what = format!("`{}` does not belong here; write it {place}", name.get_ref());
+            return ConfigError::at(&origin, what);
+        }
         let hint = match keys::nearest(keys, name.get_ref()) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => "see port-knocking-doors --show-configuration-file-help".to_owned(),
         };
-        let origin = text.origin(name.span().start);
         ConfigError::at(&origin, format!("`{}` is no key; {hint}", name.get_ref().escape_debug()))
     })
 }

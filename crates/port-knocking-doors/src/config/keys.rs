@@ -274,6 +274,17 @@ pub(super) fn find(keys: &'static [Key], name: &str) -> Option<&'static Key> {
     keys.iter().find(|key| key.name == name)
 }
 
+/// Where a key of this name belongs, for somebody who has written it elsewhere.
+pub(super) fn place(name: &str) -> Option<&'static str> {
+    match (find(TOP, name), find(DOOR, name), find(CLIENT, name)) {
+        (Some(_), _, _) => Some("at the top of the file, before the first [[doors]] or [[clients]]"),
+        (None, Some(_), Some(_)) => Some("below a line [[doors]] or [[clients]]"),
+        (None, Some(_), None) => Some("below a line [[doors]]"),
+        (None, None, Some(_)) => Some("below a line [[clients]]"),
+        (None, None, None) => None,
+    }
+}
+
 /// The key whose name is most like `name`, if one is like it at all.
 pub(super) fn nearest(keys: &'static [Key], name: &str) -> Option<&'static str> {
     let likeness = |key: &Key| strsim::jaro_winkler(key.name, name);
