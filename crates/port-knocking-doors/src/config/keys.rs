@@ -28,7 +28,7 @@ pub const TOP: &[Key] = &[
         default: Some("[22]"),
         help: "The TCP ports that are opened for those who knock. Together with opening_sequence this is \
                the door called \"default\". A file names both, or has [[doors]]; the defaults are for when there \
-               is no file.",
+               is no file. Where a file has [[doors]], --ports and --magic-seq are given together.",
     },
     Key {
         name: "opening_sequence",

@@ -245,6 +245,7 @@ impl Config {
             ports: ports.transpose()?.or(file.ports_to_controls.clone()),
             sequence: sequence.transpose()?.or(file.opening_sequence.clone()),
         };
+        whole(&default_door, &file)?;
         Resolver { settings: Vec::new() }.resolve(default_door, file, path)
     }
 }
@@ -377,6 +378,22 @@ fn complete(file: &File, path: Option<&Path>) -> Result<(), ConfigError> {
              ports_to_controls = [22]",
         ),
     }
+}
+
+/// Where a file has doors of its own, nobody who says one half of the door `default` means the other to be the
+/// default: with that, everybody who knows the published sequence would get in.
+fn whole(door: &DefaultDoor, file: &File) -> Result<(), ConfigError> {
+    let (there, half, others) = match (&door.ports, &door.sequence) {
+        _ if file.doors.is_empty() => return Ok(()),
+        (Some(ports), None) => (&ports.origin, "sequence", "--magic-seq or KNOCKER_SEQ"),
+        (None, Some(sequence)) => (&sequence.origin, "ports", "--ports or KNOCKER_PORTS"),
+        (Some(_), Some(_)) | (None, None) => return Ok(()),
+    };
+    let what = format!(
+        "this is for the door `default`, whose {half} nobody has given, and the file has [[doors]] of its own; give \
+         it with {others}, or leave this out"
+    );
+    Err(ConfigError::at(there, what))
 }
 
 /// What an option, or else a variable, says.

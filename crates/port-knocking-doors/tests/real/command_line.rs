@@ -172,6 +172,36 @@ fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
 }
 
 #[test]
+fn half_a_door_beside_doors_of_the_file_is_not_made_whole_with_a_default() {
+    let home = TempDir::new().unwrap();
+    let sequence = "10001,10002,10003,10004,10006";
+    let door =
+        "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nsequence = [40871, 12903, 55012, 7741, 31337]\n";
+    let path = file(&home, ".port_knocker.toml", door, 0o600);
+    for (option, variable, value, missing) in [
+        ("--ports", "KNOCKER_PORTS", "8080", "whose sequence nobody has given"),
+        ("--magic-seq", "KNOCKER_SEQ", sequence, "whose ports nobody has given"),
+    ] {
+        let by_option = wrong(program(home.path()).args(["check", option, value]));
+        assert!(by_option.contains(&format!("{option}: ")) && by_option.contains(missing), "{by_option}");
+        let by_variable = wrong(program(home.path()).arg("check").env(variable, value));
+        assert!(
+            by_variable.contains(&format!("{variable}: ")) && by_variable.contains(missing),
+            "{by_variable}"
+        );
+    }
+    let both = check(program(home.path()).args(["--ports", "8080"]).env("KNOCKER_SEQ", sequence));
+    assert!(both.contains("door default: opens 8080/tcp") && both.contains("door ssh:"), "{both}");
+
+    // Where there are no such doors, the other half is the file's or the default, as ever.
+    fs::write(&path, GOOD).unwrap();
+    assert!(check(program(home.path()).args(["--ports", "8080"])).contains("opens 8080/tcp"));
+    fs::remove_file(&path).unwrap();
+    let alone = check(program(home.path()).args(["--ports", "8080"]));
+    assert!(alone.contains("opens 8080/tcp") && alone.contains("16001 16002"), "{alone}");
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_never_passed_over() {
     let home = TempDir::new().unwrap();
     let missing = home.path().join("missing.toml");
