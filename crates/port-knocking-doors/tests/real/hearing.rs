@@ -1,6 +1,6 @@
 //! How knocks are heard: with packet sockets and with bound sockets, over both families.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 
 use rustix::process::Signal;
 
