@@ -8,8 +8,12 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::house::{
-    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes, gate,
+use crate::{
+    house::{
+        Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes,
+        gate,
+    },
+    raw,
 };
 
 #[test]
@@ -149,12 +153,8 @@ fn first_segment(target: [u8; 4]) -> Vec<u8> {
     let [ports, sequence] = [[40_000_u16, PORT], [1, 1]];
     let words = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
     let mut segment = [words(&ports), words(&sequence), words(&[0, 0, 0x5002, 1024, 0, 0])].concat();
-    let pseudo = [&[192, 0, 2, 7][..], &target, &[0, 6, 0, 20], &segment].concat();
-    let mut sum: u32 = pseudo.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    segment[16..18].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
+    let sum = raw::checksum(CLIENT[0].parse().unwrap(), target.into(), raw::TCP, &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
     segment
 }
 

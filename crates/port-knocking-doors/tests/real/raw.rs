@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 
 /// An IP packet of a protocol.
@@ -23,24 +24,52 @@ pub(crate) fn packet(source: IpAddr, target: IpAddr, protocol: u8, payload: &[u8
     }
 }
 
-/// An IP packet with a UDP datagram whose checksum is right.
-pub(crate) fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
+/// The first fragment of a packet, as its header says.
+pub(crate) fn fragment(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[0] >> 4 == 4 {
+        packet[6..8].copy_from_slice(&0x2000_u16.to_be_bytes());
+    } else {
+        let carried = std::mem::replace(&mut packet[6], 44);
+        let length = u16::from_be_bytes([packet[4], packet[5]]) + 8;
+        packet[4..6].copy_from_slice(&length.to_be_bytes());
+        packet.splice(40..40, [carried, 0, 0, 1, 0, 0, 0, 1]);
+    }
+    packet
+}
+
+/// A UDP datagram, with this checksum or with the right one.
+pub(crate) fn udp(source: SocketAddr, target: SocketAddr, payload: &[u8], sum: Option<u16>) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
     let ports = [source.port().to_be_bytes(), target.port().to_be_bytes()].concat();
     let mut udp = [&ports[..], &length, &[0, 0], payload].concat();
-    let packet = packet(source.ip(), target.ip(), UDP, &udp);
-    let addresses = if source.is_ipv4() { &packet[12..] } else { &packet[8..] };
-    // The sum over addresses, protocol, length and datagram (RFC 768, RFC 8200).
-    let mut sum = u32::from(UDP) + u32::from(u16::from_be_bytes(length));
-    sum += addresses
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum::<u32>();
+    let right = checksum(source.ip(), target.ip(), UDP, &udp);
+    udp[6..8].copy_from_slice(&sum.unwrap_or(right).to_be_bytes());
+    udp
+}
+
+/// An IP packet with a UDP datagram whose checksum is right.
+pub(crate) fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    packet(source.ip(), target.ip(), UDP, &udp(source, target, payload, None))
+}
+
+/// The sum over addresses, protocol, length and what an IP packet carries (RFC 768, RFC 8200, RFC 9293).
+pub(crate) fn checksum(source: IpAddr, target: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let all = [&octets(source)[..], &octets(target), &[0, protocol], &length, payload].concat();
+    let pair = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let mut sum: u32 = all.chunks(2).map(pair).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    udp[6..8].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
-    self::packet(source.ip(), target.ip(), UDP, &udp)
+    !u16::try_from(sum).unwrap()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// Sends a packet from this thread's network.
