@@ -40,9 +40,9 @@ impl Screen {
         self.print(&format!("   {0}✔{0:#} {text}\n", self.good));
     }
 
-    /// Something is not as it must be.
+    /// Something is not as it must be. Said where it is seen though the rest goes into a file.
     pub(super) fn wrong(self, text: &str) {
-        self.print(&format!("   {0}✘ {text}{0:#}\n", self.bad));
+        let _ = anstream::stderr().write_all(format!("   {0}✘ {text}{0:#}\n", self.bad).as_bytes());
     }
 
     /// A remark.

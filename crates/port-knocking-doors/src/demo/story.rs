@@ -27,7 +27,7 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8));
 /// The port behind the door.
 const PORT: u16 = 22;
-const SEQUENCE: &str = "40871,12903,55012,7741,31337";
+const SEQUENCE: &str = "30721,4417,52208,19343,61002";
 /// What fits on a line beside what stands before it.
 const WIDTH: usize = 62;
 /// How long the door stays open in the demo.

@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use rustix::{
     mount::{MountFlags, MountPropagationFlags},
     process::{Signal, set_parent_process_death_signal},
-    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+    thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space},
 };
 
 use crate::netlink::socket::NetlinkError;
@@ -38,6 +38,14 @@ pub enum LabError {
     /// Namespaces are not allowed here.
     #[error("cannot make a network namespace; run it as root, or allow user namespaces")]
     Namespace(#[source] io::Error),
+    /// There is no place for files of its own.
+    #[error("cannot have a place for files at {path}", path = .path.display())]
+    Place {
+        /// Where it would be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The kernel refuses a link, an address or a route.
     #[error("cannot {what}")]
     Link {
@@ -180,14 +188,14 @@ impl AsFd for Namespace {
     }
 }
 
-/// Makes this process root of a user namespace of its own, if it is not root already. To be called
-/// while the process has one thread only.
+/// Makes this process root of a user namespace of its own, if it may not make namespaces already, as root in
+/// a container may not. To be called while the process has one thread only.
 ///
 /// # Errors
 /// [`LabError::Namespace`] if the system does not allow user namespaces.
 pub fn become_root() -> Result<(), LabError> {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-    if user.is_root() {
+    if capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN)) {
         return Ok(());
     }
     let map = |file: &str, text: String| fs::write(format!("/proc/self/{file}"), text);
@@ -213,18 +221,20 @@ fn spawn_on_order(orders: &mpsc::Receiver<(Command, mpsc::Sender<io::Result<Chil
 /// while the process has one thread only.
 ///
 /// # Errors
-/// [`LabError::Namespace`] if that is not allowed.
+/// [`LabError::Namespace`] or [`LabError::Place`] if that is not allowed.
 pub fn private_place() -> Result<PathBuf, LabError> {
     let place = PathBuf::from("/mnt");
-    let make = || {
-        unshare(UnshareFlags::NEWNS)?;
+    unshare(UnshareFlags::NEWNS).map_err(LabError::Namespace)?;
+    let make = || -> io::Result<()> {
         let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", alone)?;
         rustix::mount::mount("tmpfs", &place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
         Ok(())
     };
-    make().map_err(LabError::Namespace)?;
-    Ok(place)
+    match make() {
+        Ok(()) => Ok(place),
+        Err(source) => Err(LabError::Place { path: place, source }),
+    }
 }
 
 #[allow(unsafe_code, reason = "unshare(2) is unsafe only where it splits the table of descriptors")]

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -22,6 +23,26 @@ fn shown(arguments: &[&str]) -> String {
     let (status, text) = ended.expect("it ends");
     assert_eq!(status.code(), Some(0), "{text}");
     text
+}
+
+#[test]
+fn the_demo_runs_for_anybody_where_the_system_lets_anybody_make_networks() {
+    let network = Namespace::new().unwrap();
+    let as_somebody = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", program]);
+        command.args(arguments).stdin(Stdio::null());
+        Process::start(&network, command).unwrap().finish(4 * PATIENCE).unwrap().expect("it ends")
+    };
+    // Where everybody may run it.
+    let place = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let program = place.path().join("port-knocking-doors");
+    fs::copy(env!("CARGO_BIN_EXE_port-knocking-doors"), &program).unwrap();
+    let (status, text) = as_somebody(program.to_str().unwrap(), &["demo"]);
+    match as_somebody("unshare", &["--user", "--map-root-user", "--net", "true"]).0.success() {
+        true => assert!(status.success() && text.contains("everything was as it must be"), "{text}"),
+        false => assert!(text.contains("run it as root, or allow user namespaces"), "{text}"),
+    }
 }
 
 #[test]
