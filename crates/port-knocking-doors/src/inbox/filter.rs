@@ -159,3 +159,6 @@ fn assemble(program: &[(u16, usize, usize, u32)]) -> Vec<SockFilter> {
     };
     program.iter().enumerate().map(assemble).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! The filters, run by the kernel itself: over messages between two sockets, which begin where packets do.
+#![allow(clippy::arithmetic_side_effects, reason = "a test may panic")]
+
+use std::io::{ErrorKind, Read as _};
+
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+
+/// A filter in the kernel.
+struct Attached {
+    sender: Socket,
+    receiver: Socket,
+}
+
+impl Attached {
+    fn new(program: &[SockFilter]) -> Self {
+        let (sender, receiver) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
+        receiver.attach_filter(program).unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        Self { sender, receiver }
+    }
+
+    /// How much of a packet it lets through; `None` if it does not take it.
+    fn taken(&mut self, packet: &[u8]) -> Option<usize> {
+        self.sender.send(packet).unwrap();
+        match self.receiver.read(&mut [0; 2048]) {
+            Ok(length) => Some(length),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Takes the packet, and with every bit turned over as well, unless the bit is one of `matters`: places, and
+    /// what matters there.
+    fn takes_exactly(&mut self, packet: &[u8], matters: &[(usize, u8)]) {
+        assert_eq!(self.taken(packet), Some(packet.len()));
+        for at in 0..packet.len() {
+            let mask = matters.iter().find(|(place, _)| *place == at).map_or(0, |(_, mask)| *mask);
+            for change in 1..=u8::MAX {
+                let mut changed = packet.to_vec();
+                changed[at] ^= change;
+                let expected = (mask & change == 0).then_some(packet.len());
+                assert_eq!(self.taken(&changed), expected, "byte {at} of {changed:02x?}");
+            }
+        }
+    }
+}
+
+const SPA_PORT: u16 = 62201;
+
+fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap();
+    let header = [40_000_u16.to_be_bytes(), port.to_be_bytes(), length.to_be_bytes(), [0xab, 0xcd]].concat();
+    [&header[..], payload].concat()
+}
+
+/// With so many bytes of options.
+fn v4(options: usize, udp: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + options + udp.len()).unwrap().to_be_bytes();
+    let words = 0x45 + u8::try_from(options / 4).unwrap();
+    // It must not be fragmented.
+    let header =
+        [&[words, 0][..], &length, &[0, 1, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 7, 192, 0, 2, 1]].concat();
+    [&header[..], &vec![1; options], udp].concat()
+}
+
+fn v6(udp: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(udp.len()).unwrap().to_be_bytes();
+    [&[0x60, 0, 0, 0][..], &length, &[17, 64], &[0x20; 16], &[0x21; 16], udp].concat()
+}
+
+/// Whole bytes that matter.
+fn whole(places: impl IntoIterator<Item = usize>) -> Vec<(usize, u8)> {
+    places.into_iter().map(|place| (place, 0xff)).collect()
+}
+
+/// Version and header length, fragment, protocol.
+fn of_v4() -> Vec<(usize, u8)> {
+    [whole([0, 7, 9]), vec![(6, 0x3f)]].concat()
+}
+
+/// Version, next header.
+fn of_v6() -> Vec<(usize, u8)> {
+    vec![(0, 0xf0), (6, 0xff)]
+}
+
+#[test]
+fn the_filter_takes_knocks_on_any_port_and_nothing_that_differs_in_a_bit() {
+    for spa_port in [None, Some(SPA_PORT)] {
+        let mut filter = Attached::new(&knocks(spa_port));
+        // A sequence may hold the port of the clients, too.
+        assert!(filter.taken(&v4(0, &udp(SPA_PORT, Knock::PAYLOAD))).is_some());
+        for port in [1, u16::MAX] {
+            let knock = udp(port, Knock::PAYLOAD);
+            // The length of the datagram, and what is in it.
+            filter.takes_exactly(&v4(0, &knock), &[of_v4(), whole([24, 25]), whole(28..34)].concat());
+            let length = whole([4, 5, 44, 45]);
+            filter.takes_exactly(&v6(&knock), &[of_v6(), length, whole(48..54)].concat());
+            for options in (4..=40).step_by(4) {
+                let packet = v4(options, &knock);
+                assert_eq!(filter.taken(&packet), Some(packet.len()), "{options} bytes of options");
+            }
+            for packet in [v4(0, &knock), v4(40, &knock), v6(&knock)] {
+                for length in 0..packet.len() {
+                    assert_eq!(filter.taken(&packet[..length]), None, "{length} bytes of {packet:02x?}");
+                }
+            }
+        }
+        for payload in [&b""[..], b"knock", b"knock\n\n", b"knock\r\n", &[0; 192]] {
+            for packet in [v4(0, &udp(9, payload)), v6(&udp(9, payload))] {
+                assert_eq!(filter.taken(&packet), None, "{payload:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_filter_takes_what_may_be_a_clients_on_its_port_alone() {
+    let letter = udp(SPA_PORT, &[7; 192]);
+    let mut filter = Attached::new(&knocks(Some(SPA_PORT)));
+    filter.takes_exactly(&v4(0, &letter), &[of_v4(), whole(22..26)].concat());
+    filter.takes_exactly(&v6(&letter), &[of_v6(), whole(42..46)].concat());
+    // With the longest header all of it is delivered.
+    assert_eq!(filter.taken(&v4(40, &letter)), Some(60 + 8 + 192));
+    for length in [0, 191, 193, 300] {
+        let other = udp(SPA_PORT, &vec![7; length]);
+        for packet in [v4(0, &other), v6(&other)] {
+            assert_eq!(filter.taken(&packet), None, "{length} bytes");
+        }
+    }
+    for none in [None, Some(SPA_PORT + 1)] {
+        let mut filter = Attached::new(&knocks(none));
+        for packet in [v4(0, &letter), v6(&letter)] {
+            assert_eq!(filter.taken(&packet), None, "{none:?}");
+        }
+    }
+}
+
+#[test]
+fn the_filters_of_bound_sockets_take_their_payload_and_no_other() {
+    let knock = udp(7001, Knock::PAYLOAD);
+    let mut filter = Attached::new(&payloads());
+    filter.takes_exactly(&knock, &whole([4, 5, 8, 9, 10, 11, 12, 13]));
+    for length in 0..knock.len() {
+        assert_eq!(filter.taken(&knock[..length]), None, "{length} bytes");
+    }
+    let letter = udp(SPA_PORT, &[7; 192]);
+    assert_eq!(filter.taken(&letter), None);
+
+    let mut filter = Attached::new(&spa_payloads());
+    filter.takes_exactly(&letter, &whole([4, 5]));
+    assert_eq!(filter.taken(&knock), None);
+}
+
+#[test]
+fn of_announcements_about_routes_only_those_about_local_ones_are_taken() {
+    // `RTM_NEWADDR`; `RTN_UNICAST`.
+    const NEW_ADDRESS: u16 = 20;
+    const UNICAST: u8 = 1;
+    let mut filter = Attached::new(&local_routes());
+    for (kind, of_route, expected) in [
+        (addresses::NEW_ROUTE, addresses::LOCAL, true),
+        (addresses::DELETE_ROUTE, addresses::LOCAL, true),
+        (addresses::NEW_ROUTE, UNICAST, false),
+        (addresses::DELETE_ROUTE, UNICAST, false),
+        (NEW_ADDRESS, UNICAST, true),
+    ] {
+        let mut message = vec![0; 28];
+        message[4..6].copy_from_slice(&kind.to_ne_bytes());
+        message[23] = of_route;
+        assert_eq!(filter.taken(&message).is_some(), expected, "{kind}, {of_route}");
+    }
+}
