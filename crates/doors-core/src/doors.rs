@@ -84,7 +84,7 @@ impl Doors {
 
     /// Takes over a grant that the firewall already holds, from before this program started.
     pub fn adopt(&mut self, admission: Admission, until: Moment, by: Option<Who>) {
-        if self.running.len() < limits::GRANTS {
+        if self.running.len() < limits::GRANTS || self.running.contains_key(&admission) {
             let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
             self.insert(
                 admission,

@@ -452,6 +452,14 @@ fn what_is_found_open_is_bounded() {
 }
 
 #[test]
+fn what_is_known_and_held_for_longer_needs_no_room() {
+    let mut scene = full();
+    let known = admission("ssh", "2001:db8::5");
+    scene.keeper.handle_report(Report::Found { admission: known.clone(), until: at(120), by: None }, at(0));
+    assert_eq!(scene.keeper.doors().get(&known).map(|running| running.until), Some(at(120)));
+}
+
+#[test]
 fn what_the_firewall_holds_for_longer_is_taken_over_with_its_interface() {
     let mut scene = Scene::new();
     let door = admission("ssh", CLIENT);
