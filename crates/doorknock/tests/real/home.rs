@@ -2,12 +2,16 @@
 
 use std::{
     fs,
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+/// Longer than anything here takes, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A home directory. The client that runs in it sees nothing of the user's own.
 pub(crate) struct Home {
@@ -85,10 +89,30 @@ impl Home {
 }
 
 impl Said {
+    /// Runs it until it ends. Files take what it says, however much that is.
     pub(crate) fn of(command: &mut Command) -> Self {
-        let output = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
-        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        let [mut out, mut err] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        command.stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+        let mut child = command.spawn().unwrap();
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if begun.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("{command:?} does not end");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let [out, err] = [&mut out, &mut err].map(|file| {
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            text.trim_end().to_owned()
+        });
+        Self { code: status.code(), out, err }
     }
 }
 
