@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -157,15 +156,12 @@ fn as_a_proxy_command_it_opens_and_joins() {
     let user = User::new();
     let arguments = ["proxy", SERVER[0], &PORT.to_string(), "--server", "home4", "--door", "ssh"];
     let mut command = user.command(&arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = user.house.client.spawn(command).unwrap();
-    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    input.write_all(b"through the door").unwrap();
-    drop(input);
-    let mut echoed = String::new();
-    output.read_to_string(&mut echoed).unwrap();
-    assert_eq!(echoed, "through the door");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let input = user.home.join("input");
+    fs::write(&input, "through the door").unwrap();
+    command.stdin(fs::File::open(input).unwrap());
+    let mut process = Process::start(&user.house.client, command).unwrap();
+    let (status, said) = process.finish(PATIENCE).unwrap().expect("it ends with its input");
+    assert_eq!((status.code(), said.as_str()), (Some(0), "through the door"));
     let (code, said) = user.doorknock(&["ssh-config", "home4", "ssh"]);
     assert_eq!(code, Some(0));
     assert!(said.contains("proxy %h %p --server home4 --door ssh"), "{said}");
