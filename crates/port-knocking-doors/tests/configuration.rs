@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use port_knocking_doors::config::{Config, keys};
+use port_knocking_doors::config::{Config, Warning, keys};
 
 fn files(kind: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configurations").join(kind);
@@ -78,4 +78,40 @@ fn the_help_explains_every_key() {
         assert!(help.contains(key.name), "{}", key.name);
     }
     assert!(help.lines().all(|line| line.chars().count() <= 80), "it fits on a terminal");
+}
+
+#[test]
+fn there_may_be_256_doors_and_not_one_more() {
+    let door = |number: usize| {
+        format!(
+            "[[doors]]\nname = \"door-{number}\"\nports = [\"22/tcp\"]\nsequence = [{}, 7, 11, 5, 3]\n",
+            1000 + number
+        )
+    };
+    let parse = |count| Config::parse(Path::new("doors.toml"), &(0..count).map(door).collect::<String>());
+    assert_eq!(parse(256).unwrap().rules.doors.len(), 256);
+    let error = parse(257).unwrap_err().to_string();
+    assert!(error.contains("one door too many; there may be 256"), "{error}");
+}
+
+#[test]
+fn with_sockets_fourteen_different_ports_are_few_and_fifteen_are_not() {
+    let ports = [9107, 23, 40011, 5120, 61002, 777, 31999, 12345, 2, 50505, 8181, 19, 33001, 4242, 60606];
+    // A port twice makes nothing harder to guess.
+    let twice = [&ports[..14], &ports[..2]].concat();
+    for (listen, sequence, few) in [
+        ("sockets", &ports[..14], Some(14)),
+        ("sockets", &twice, Some(14)),
+        ("sockets", &ports, None),
+        ("capture", &ports[..14], None),
+    ] {
+        let text =
+            format!("listen = \"{listen}\"\nports_to_controls = [22]\nopening_sequence = {sequence:?}\n");
+        let config = Config::parse(Path::new("doors.toml"), &text).unwrap();
+        let warned = config.warnings.iter().find_map(|warning| match warning {
+            Warning::Short { len, .. } => Some(*len),
+            _ => None,
+        });
+        assert_eq!(warned, few, "{listen}, {sequence:?}");
+    }
 }
