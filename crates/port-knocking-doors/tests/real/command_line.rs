@@ -14,6 +14,7 @@ use std::{
 };
 
 use port_knocking_doors::lab::Namespace;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
 use crate::house::PATIENCE;
@@ -307,4 +308,29 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     assert_eq!(end(&mut child).expect("it ends").code(), Some(0));
     std::io::stderr().flush().unwrap();
+}
+
+#[test]
+fn a_file_larger_than_a_megabyte_is_refused_and_nothing_of_it_is_used() {
+    const MEGABYTE: usize = 1 << 20;
+    let home = TempDir::new().unwrap();
+    let long = |length: usize| format!("{GOOD}#{}\n", "x".repeat(length - GOOD.len() - 2));
+    let path = file(&home, "doors.toml", &long(MEGABYTE - 1), 0o600);
+    check(program(home.path()).args(["--conf", &path]));
+    file(&home, "doors.toml", &long(MEGABYTE + 1), 0o600);
+    for arguments in [&["--conf", &path][..], &["check", "--conf", &path]] {
+        let message = wrong(program(home.path()).args(arguments));
+        assert!(message.contains("doors.toml: it is larger than a megabyte"), "{message}");
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_file_keeps_nobody_waiting() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join(".port_knocker.toml");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for arguments in [&[][..], &["check"]] {
+        let message = wrong(program(home.path()).args(arguments));
+        assert!(message.contains("it is no regular file"), "{message}");
+    }
 }
