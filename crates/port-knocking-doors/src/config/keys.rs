@@ -84,7 +84,9 @@ pub const TOP: &[Key] = &[
         default: Some("\"capture\""),
         help: "How knocks are heard. \"capture\" sees packets before any firewall: no port needs opening, and \
                a knock on any other port counts as wrong. \"sockets\" binds the knock ports, for places \
-               without CAP_NET_RAW: it hears no wrong knocks on other ports, so use 15 ports or more.",
+               without CAP_NET_RAW: it hears no wrong knocks on other ports, so use 15 ports or more. It \
+               cannot see whether a datagram came in fragments, or was broadcast on the link with the address \
+               of this machine; \"capture\" hears neither.",
     },
     Key {
         name: "zone",

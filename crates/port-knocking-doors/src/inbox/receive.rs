@@ -24,8 +24,8 @@ pub(super) struct Received {
     bytes: [u8; PAYLOAD],
     length: usize,
     pub(super) source: SocketAddr,
-    /// The address of ours to which it was sent.
-    pub(super) destination: IpAddr,
+    /// The address of ours to which it was sent; `None` if it went to many machines at once.
+    pub(super) destination: Option<IpAddr>,
     pub(super) link: u32,
     /// When the kernel received it, since 1970.
     pub(super) at: Duration,
@@ -82,13 +82,12 @@ pub(super) fn receive(socket: &Socket) -> io::Result<Option<Received>> {
 struct Arrival {
     at: Duration,
     link: u32,
-    destination: IpAddr,
+    destination: Option<IpAddr>,
 }
 
 /// Reads the control messages of a header that the kernel has filled in.
 fn control_messages(header: &libc::msghdr) -> Arrival {
-    let (mut at, mut link) = (Duration::ZERO, 0);
-    let mut destination = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let (mut at, mut link, mut destination) = (Duration::ZERO, 0, None);
     // SAFETY: the header and its control buffer are as the kernel left them.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !next.is_null() {
@@ -107,13 +106,17 @@ fn control_messages(header: &libc::msghdr) -> Arrival {
                 // SAFETY: the kernel puts an `in_pktinfo` into a message of this type.
                 let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
                 link = u32::try_from(info.ipi_ifindex).unwrap_or(0);
-                destination = IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()));
+                // Of a broadcast or multicast the second is the address of ours from which to answer.
+                let is_ours = info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr;
+                let to = IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()));
+                destination = is_ours.then_some(to);
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 // SAFETY: the kernel puts an `in6_pktinfo` into a message of this type.
                 let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
                 link = info.ipi6_ifindex;
-                destination = IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr));
+                let to = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                destination = (!to.is_multicast()).then_some(IpAddr::V6(to));
             }
             _ => {}
         }

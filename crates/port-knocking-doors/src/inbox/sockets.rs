@@ -112,10 +112,12 @@ impl Sockets {
             self.waiting.extract_if(.., |(_, received)| Some(received.at) <= complete).collect();
         next.sort_by_key(|(_, received)| received.at);
         for (port, received) in next {
+            // A knock is for one machine: one that is for all would try every door of a network at once.
+            let Some(destination) = received.destination else { continue };
             each(&Packet {
                 source: received.source.ip(),
                 source_port: received.source.port(),
-                destination: received.destination,
+                destination,
                 port,
                 link: Link(received.link),
                 payload: received.payload(),

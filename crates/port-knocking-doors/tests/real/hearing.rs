@@ -1,8 +1,9 @@
 //! How knocks are heard: with packet sockets and with bound sockets, over both families.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for},
@@ -174,6 +175,32 @@ fn knocks_for_others_that_pass_through_are_not_for_us() {
     house.send_at(CLIENT[0], "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
     house.hear("opened:");
     assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")), "the first were not heard");
+}
+
+#[test]
+fn what_is_sent_to_many_machines_at_once_is_no_knock() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        house.start(&gate(listen));
+        for target in ["192.0.2.255", "255.255.255.255", "224.0.0.1", "ff02::1"] {
+            let target = SocketAddr::new(target.parse().unwrap(), SEQUENCE[3]);
+            let source: IpAddr = CLIENT[usize::from(target.is_ipv6())].parse().unwrap();
+            house.as_client(|| {
+                let socket = Socket::new(Domain::for_address(target), Type::DGRAM, None).unwrap();
+                // No route leads to most of them.
+                socket.bind_device(Some(b"client")).unwrap();
+                socket.set_broadcast(true).unwrap();
+                socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+                socket.send_to(b"knock\n", &target.into()).unwrap();
+            });
+        }
+        // Heard, they would be wrong, and the right ones after them ignored.
+        for client in CLIENT {
+            house.knock(client, &SEQUENCE);
+            house.hear(&format!("opened: door default for {client}"));
+        }
+        assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")), "{listen}");
+    }
 }
 
 #[test]
