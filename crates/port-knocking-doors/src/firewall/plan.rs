@@ -1,9 +1,11 @@
 //! What the firewall has to know of the configuration.
 
-use std::{fmt, net::IpAddr, ops::RangeInclusive, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use doors_core::door::DoorName;
 use ipnet::IpNet;
+
+pub(crate) use crate::netlink::address::{address, octets};
 
 /// A transport protocol that has ports.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -119,18 +121,4 @@ impl Plan {
     pub(crate) fn door(&self, name: &DoorName) -> Option<&PlannedDoor> {
         self.doors.iter().find(|door| door.name == *name)
     }
-}
-
-/// An address in network byte order: 4 or 16 bytes.
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
-/// An address from 4 or 16 bytes in network byte order.
-pub(crate) fn address(octets: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }

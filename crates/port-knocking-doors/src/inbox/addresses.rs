@@ -12,12 +12,10 @@ use ipnet::IpNet;
 use socket2::SockRef;
 
 use super::filter;
-use crate::{
-    firewall::plan::address,
-    netlink::{
-        message::{DUMP, Message, Writer},
-        socket::{Family, NetlinkError, Socket},
-    },
+use crate::netlink::{
+    address::address,
+    message::{DUMP, Message, Writer},
+    socket::{Family, NetlinkError, Socket},
 };
 
 pub(super) const NEW_ROUTE: u16 = 24;

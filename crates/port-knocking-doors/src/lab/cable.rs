@@ -13,12 +13,10 @@ use ipnet::IpNet;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use super::LabError;
-use crate::{
-    firewall::plan::octets,
-    netlink::{
-        message::{ACK, CREATE, EXCLUSIVE, Writer},
-        socket::{Family, NetlinkError, Socket},
-    },
+use crate::netlink::{
+    address::octets,
+    message::{ACK, CREATE, EXCLUSIVE, Writer},
+    socket::{Family, NetlinkError, Socket},
 };
 
 const NEW_LINK: u16 = 16;
