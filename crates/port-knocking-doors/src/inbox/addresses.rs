@@ -2,7 +2,9 @@
 //!
 //! A packet socket also sees packets that a gateway only passes on. They are no knocks for us, so
 //! the destination of each is looked up here. The answer is the same as the gate's `fib daddr type
-//! local`: the kernel's own local routes.
+//! local`: the routes in the kernel's own table of local routes. Local routes of other tables count for
+//! some packets only: a transparent proxy takes in with them what is meant for others, and an address in
+//! a VRF is in the VRF's table.
 //!
 //! Source: rtnetlink(7), `linux/rtnetlink.h`.
 
@@ -23,8 +25,11 @@ pub(super) const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 /// `RTN_LOCAL`.
 pub(super) const LOCAL: u8 = 2;
-/// `RTA_DST`.
+/// `RTA_DST`, `RTA_TABLE`.
 const DESTINATION: u16 = 1;
+const TABLE: u16 = 15;
+/// `RT_TABLE_LOCAL`.
+const LOCAL_TABLE: u32 = 255;
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
 /// `RTMGRP_LINK`, and for each family the addresses and the routes: `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE |
@@ -87,10 +92,16 @@ fn request(family: u8) -> Vec<u8> {
 }
 
 fn local_route(message: &Message<'_>) -> Option<IpNet> {
-    let [_, prefix, _, _, _, _, _, kind, ..] = *message.body.first_chunk::<ROUTE_HEADER>()?;
-    if message.kind != NEW_ROUTE || kind != LOCAL {
+    let [_, prefix, _, _, table, _, _, kind, ..] = *message.body.first_chunk::<ROUTE_HEADER>()?;
+    let attributes = message.attributes(ROUTE_HEADER);
+    // The header has room for small numbers only.
+    let table = attributes
+        .find(TABLE)
+        .and_then(|table| table.try_into().ok())
+        .map_or(table.into(), u32::from_ne_bytes);
+    if message.kind != NEW_ROUTE || kind != LOCAL || table != LOCAL_TABLE {
         return None;
     }
-    let destination = address(message.attributes(ROUTE_HEADER).find(DESTINATION)?)?;
+    let destination = address(attributes.find(DESTINATION)?)?;
     IpNet::new(destination, prefix).ok()
 }

@@ -52,7 +52,7 @@ const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_LINK: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const MAIN_TABLE: u8 = 254;
-const LOCAL_TABLE: u8 = 255;
+pub(super) const LOCAL_TABLE: u8 = 255;
 const BOOT: u8 = 3;
 const UNICAST: u8 = 1;
 const LOCAL: u8 = 2;
@@ -141,13 +141,13 @@ pub(super) fn add_route(destination: IpNet, gateway: IpAddr) -> Result<(), LabEr
     })
 }
 
-/// Makes a whole network local. `RTN_LOCAL` in the table of local routes, by way of loopback.
-pub(super) fn add_local_route(network: IpNet) -> Result<(), LabError> {
+/// Makes a whole network local, in a table of routes. `RTN_LOCAL`, by way of loopback.
+pub(super) fn add_local_route(network: IpNet, table: u8) -> Result<(), LabError> {
     let what = format!("own the addresses {network}");
     let index = index("lo", &what)?;
     request(what, NEW_ROUTE, CREATE | EXCLUSIVE, |writer| {
         let family = family(network.addr());
-        writer.raw(&[family, network.prefix_len(), 0, 0, LOCAL_TABLE, BOOT, HOST_SCOPE, LOCAL, 0, 0, 0, 0]);
+        writer.raw(&[family, network.prefix_len(), 0, 0, table, BOOT, HOST_SCOPE, LOCAL, 0, 0, 0, 0]);
         writer.put(ROUTE_DESTINATION, &octets(network.network()));
         writer.put(ROUTE_LINK, &index.to_ne_bytes());
     })

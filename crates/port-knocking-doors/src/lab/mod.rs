@@ -169,8 +169,17 @@ impl Namespace {
             // Over IPv6 a socket takes such an address only where it may take any.
             let allowed = fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1");
             allowed.map_err(LabError::Namespace)?;
-            cable::add_local_route(network)
+            cable::add_local_route(network, cable::LOCAL_TABLE)
         })
+    }
+
+    /// Makes every address of `network` local for packets that are looked up in a table of their own, as a
+    /// transparent proxy does.
+    ///
+    /// # Errors
+    /// [`LabError::Link`].
+    pub fn take_in(&self, network: IpNet, table: u8) -> Result<(), LabError> {
+        self.enter(|| cable::add_local_route(network, table))
     }
 
     /// Takes an interface away.

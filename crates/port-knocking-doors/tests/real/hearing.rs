@@ -165,6 +165,20 @@ fn what_the_kernel_takes_as_its_own_counts_as_soon_as_it_does() {
 }
 
 #[test]
+fn what_a_transparent_proxy_takes_in_is_not_the_machines_own() {
+    let mut house = House::new();
+    for network in ["192.0.2.0/24", "2001:db8::/64"] {
+        house.server.take_in(network.parse().unwrap(), 100).unwrap();
+    }
+    house.start(&gate(""));
+    // Taken for the machine's own, their addresses would be forged.
+    for client in CLIENT {
+        house.knock(client, &SEQUENCE);
+        house.hear(&format!("opened: door default for {client}"));
+    }
+}
+
+#[test]
 fn knocks_for_others_that_pass_through_are_not_for_us() {
     let mut house = House::new();
     let _inside = house.machine_behind();
