@@ -50,8 +50,12 @@ mod tests {
 
     #[test]
     fn a_source_that_cannot_be_answered_cannot_knock() {
-        for forged in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "::ffff:192.0.2.7"] {
+        let v4 = ["0.0.0.0", "0.0.0.7", "0.255.255.255", "224.0.0.1", "240.0.0.7", "255.255.255.255"];
+        for forged in v4.into_iter().chain(["::", "ff02::1", "::ffff:192.0.2.7"]) {
             assert_eq!(parse(forged, b"knock\n"), None, "{forged}");
+        }
+        for real in ["1.0.0.0", "127.0.0.1", "223.255.255.255", "::1", "fe80::7", "2001:db8::7"] {
+            assert!(parse(real, b"knock\n").is_some(), "{real}");
         }
     }
 }

@@ -97,7 +97,7 @@ fn a_client_closes_what_it_has_opened_and_nothing_else() {
 fn the_address_is_the_named_one_and_one_that_a_client_can_have() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("named", 0), Answer::Address);
-    for none in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "ff02::1"] {
+    for none in ["0.0.0.0", "0.0.0.7", "224.0.0.1", "240.0.0.7", "255.255.255.255", "ff02::1"] {
         let mut request = scene.request(open("ssh", 0));
         request.address = Some(none.parse().unwrap());
         let answer = scene.ask(SOURCE, &request, LAPTOP).unwrap().answer;
