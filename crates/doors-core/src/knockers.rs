@@ -13,10 +13,11 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::net::IpAddr;
 
-use crate::{sequences::Place, time::Moment};
+use crate::{door::Sequence, sequences::Place, time::Moment};
 
-/// Ranks: one for those who wait, one for each knock short of the longest sequence.
-const RANKS: usize = 21;
+/// Ranks: one for those who wait or were just let in, and one for each number of right knocks that opens
+/// nothing yet.
+const RANKS: usize = Sequence::MAX_LEN;
 
 /// No entry; ends a list.
 const NONE: u32 = u32::MAX;
@@ -127,8 +128,12 @@ impl Knockers {
         number
     }
 
-    /// Whom to forget. Within a rank the oldest is the first whose time is over, so looking at the
-    /// oldest of each is enough.
+    /// Whom to forget. All of a rank are remembered for equally long, so the oldest is the first whose time is
+    /// over, and looking at the oldest of each is enough.
+    ///
+    /// Only nearly so: rank 0 holds those who wait beside those just let in, and a new configuration brings new
+    /// times. Somebody may then be forgotten while another's time is over. That happens in a full table alone,
+    /// where the oldest of the lowest rank is never safe.
     fn least(&self, now: Moment) -> u32 {
         let oldest = || self.ranks.iter().map(|rank| rank.oldest).filter(|number| *number != NONE);
         let over = |number: &u32| self.entry(*number).is_some_and(|entry| entry.knocker.until <= now);
@@ -230,7 +235,8 @@ mod tests {
     #[test]
     fn whoever_may_be_forgotten_anyway_goes_first() {
         let mut table = Knockers::new(2);
-        table.put(source(1), knocker(5), 9, at(0));
+        let almost_in = u8::try_from(Sequence::MAX_LEN - 1).unwrap();
+        table.put(source(1), knocker(5), almost_in, at(0));
         table.put(source(2), knocker(30), 1, at(0));
         table.put(source(3), knocker(36), 1, at(6));
         assert_eq!(table.get(source(1), at(6)), None);
