@@ -218,6 +218,26 @@ fn what_is_sent_to_many_machines_at_once_is_no_knock() {
 }
 
 #[test]
+fn a_knock_whose_checksum_has_to_be_computed_counts() {
+    for listen in [CAPTURE, SOCKETS] {
+        let mut house = House::new();
+        house.start(&gate(listen));
+        for client in CLIENT {
+            // On a cable within the machine the kernel vouches for what it has not summed up. It does not
+            // vouch for what was written by hand, nor for what comes from a real network.
+            let source = SocketAddr::new(client.parse().unwrap(), 40_000);
+            house.as_client(|| {
+                for port in SEQUENCE {
+                    let target = SocketAddr::new(server_for(client), port);
+                    raw::send(&raw::datagram(source, target, b"knock\n"));
+                }
+            });
+            house.hear(&format!("opened: door default for {client}"));
+        }
+    }
+}
+
+#[test]
 fn many_changes_of_addresses_do_not_stall_hearing() {
     let mut house = House::new();
     house.start(&gate("max_opened_door_duration = 60"));
