@@ -158,19 +158,6 @@ fn first_segment(target: [u8; 4]) -> Vec<u8> {
     segment
 }
 
-#[test]
-fn knock_ports_answer_as_other_closed_ports_do() {
-    let mut house = House::new();
-    house.start(&gate(""));
-    for client in CLIENT {
-        let other = udp_answer(&house, client, 9);
-        assert_eq!(other, Some(std::io::ErrorKind::ConnectionRefused));
-        for port in SEQUENCE {
-            assert_eq!(udp_answer(&house, client, port), other, "{port}");
-        }
-    }
-}
-
 /// What the server says to a datagram; `None` if it says nothing.
 fn udp_answer(house: &House, client: &str, port: u16) -> Option<std::io::ErrorKind> {
     let source = SocketAddr::new(client.parse().unwrap(), 0);

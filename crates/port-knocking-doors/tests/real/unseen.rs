@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     device::{Device, client},
-    house::{CLIENT, House, PATIENCE, server_for},
+    house::{CLIENT, House, PATIENCE, SEQUENCE, server_for},
     raw,
 };
 
@@ -61,6 +61,34 @@ fn answers_to_reserved(house: &House) -> [Vec<u8>; 2] {
         let packet = raw::packet(source.parse().unwrap(), server_for(source), RESERVED, b"hello");
         answer(house, source, &packet)
     })
+}
+
+/// What the server answers to a knock on each of some ports, over both families.
+fn answers_to_knocks(house: &House) -> Vec<Vec<u8>> {
+    let mut answers = Vec::new();
+    for port in [SEQUENCE[0], SEQUENCE[3], doors_spa::PORT, 9999] {
+        for (source, unreachable) in CLIENT.iter().zip([[3, 3], [1, 4]]) {
+            let from = SocketAddr::new(source.parse().unwrap(), 40_000);
+            let packet = raw::datagram(from, SocketAddr::new(server_for(source), port), b"knock\n");
+            let answer = answer(house, source, &packet);
+            // "Port unreachable", about this very datagram (RFC 792, RFC 4443).
+            assert_eq!(answer[..2], unreachable, "{source} to {port}");
+            assert_eq!(answer[answer.len() - 14..], packet[packet.len() - 14..]);
+            answers.push(answer);
+        }
+    }
+    answers
+}
+
+#[test]
+fn knock_ports_answer_like_all_closed_ports_and_as_before_the_daemon() {
+    let mut house = talkative();
+    let device = Device::new(1, &house.card());
+    let before = answers_to_knocks(&house);
+    let client = client("laptop", &device, &["ssh"], "");
+    house.start(&house.gateway(&format!("{DOOR}sequence = {SEQUENCE:?}\n{client}")));
+    assert_eq!(answers_to_knocks(&house), before);
+    house.hear("wrong knock");
 }
 
 #[test]
