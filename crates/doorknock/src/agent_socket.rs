@@ -1,6 +1,6 @@
 //! Where the `ssh-agent` listens.
 //!
-//! One of two modules that know which system this is: a Unix socket that `SSH_AUTH_SOCK` names, or the named
+//! One of three modules that know which system this is: a Unix socket that `SSH_AUTH_SOCK` names, or the named
 //! pipe of Windows, which opens as a file.
 
 pub use system::connect;

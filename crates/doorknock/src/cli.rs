@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     errors::in_one_line,
+    join,
     key_file::KeyFileError,
     keygen::KeygenError,
     sequence,
@@ -357,8 +358,8 @@ enum Failure {
     OpenAndSilent { host: String, port: u16, source: io::Error },
     #[error("cannot wait for a connection")]
     Wait(#[source] io::Error),
-    #[error("the connection broke")]
-    Broken(#[source] io::Error),
+    #[error(transparent)]
+    Broken(#[from] join::Broken),
     #[error("cannot print")]
     Print(#[source] io::Error),
 }

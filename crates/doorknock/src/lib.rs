@@ -1,27 +1,29 @@
 //! Knocks on the doors of a server, and waits until they open.
 //!
 //! With an SSH key ([`doors_spa`]), or with a sequence of ports. Builds wherever Rust's standard library does:
-//! what differs between systems is in [`agent_socket`] and [`private_file`], and nowhere else.
+//! what differs between systems is in [`agent_socket`], [`private_file`] and [`standard_output`], and nowhere
+//! else.
 //!
-//! | module           | what it does                                               |
-//! |------------------|------------------------------------------------------------|
-//! | [`cli`]          | the command line                                           |
-//! | [`servers`]      | the servers that are stored                                |
-//! | [`signer`]       | who signs                                                  |
-//! | [`agent`]        | asks the `ssh-agent`, which [`agent_socket`] finds         |
-//! | [`key_file`]     | reads a key; [`keygen`] makes one                          |
-//! | [`private_file`] | files that nobody else may read                            |
-//! | [`exchange`]     | from a knock to its receipt, without I/O                   |
-//! | [`knocking`]     | runs exchanges, with sockets and clocks                    |
-//! | [`own_address`]  | the address to name in a knock                             |
-//! | [`telling`]      | what the user is told                                      |
-//! | [`span`]         | spans of time, for people                                  |
-//! | [`target`]       | the addresses behind a name                                |
-//! | [`sequence`]     | sends a sequence of knocks                                 |
-//! | [`attempts`]     | when to try to connect again, without I/O                  |
-//! | [`arrival`]      | waits until a port accepts                                 |
-//! | [`join`]         | joins a connection with standard input and output          |
-//! | [`errors`]       | errors for people                                          |
+//! | module              | what it does                                               |
+//! |---------------------|------------------------------------------------------------|
+//! | [`cli`]             | the command line                                           |
+//! | [`servers`]         | the servers that are stored                                |
+//! | [`signer`]          | who signs                                                  |
+//! | [`agent`]           | asks the `ssh-agent`, which [`agent_socket`] finds         |
+//! | [`key_file`]        | reads a key; [`keygen`] makes one                          |
+//! | [`private_file`]    | files that nobody else may read                            |
+//! | [`exchange`]        | from a knock to its receipt, without I/O                   |
+//! | [`knocking`]        | runs exchanges, with sockets and clocks                    |
+//! | [`own_address`]     | the address to name in a knock                             |
+//! | [`telling`]         | what the user is told                                      |
+//! | [`span`]            | spans of time, for people                                  |
+//! | [`target`]          | the addresses behind a name                                |
+//! | [`sequence`]        | sends a sequence of knocks                                 |
+//! | [`attempts`]        | when to try to connect again, without I/O                  |
+//! | [`arrival`]         | waits until a port accepts                                 |
+//! | [`join`]            | joins a connection with standard input and output          |
+//! | [`standard_output`] | can be closed before the process ends                      |
+//! | [`errors`]          | errors for people                                          |
 
 pub mod agent;
 pub mod agent_socket;
@@ -40,5 +42,6 @@ pub mod sequence;
 pub mod servers;
 pub mod signer;
 pub mod span;
+pub mod standard_output;
 pub mod target;
 pub mod telling;

@@ -1,6 +1,6 @@
 //! Files that nobody else may read.
 //!
-//! One of two modules that know which system this is. On Unix, permission bits keep others out; elsewhere,
+//! One of three modules that know which system this is. On Unix, permission bits keep others out; elsewhere,
 //! a file in the user's own directory is only the user's.
 
 use std::{

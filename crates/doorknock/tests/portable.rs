@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules that may know which system this is. Each has to know what to do on all others.
-const SYSTEM: [&str; 2] = ["agent_socket.rs", "private_file.rs"];
+const SYSTEM: [&str; 3] = ["agent_socket.rs", "private_file.rs", "standard_output.rs"];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -33,9 +33,11 @@ fn nothing_is_used_that_only_one_system_has() {
 #[test]
 fn the_dependencies_are_those_that_build_everywhere() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
-    let names: Vec<&str> = dependencies.lines().filter_map(|line| line.split(['.', ' ']).next()).collect();
-    let names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    let names = |section: &str| -> Vec<String> {
+        let dependencies = manifest.split(section).nth(1).unwrap().split("\n[").next().unwrap();
+        let names = dependencies.lines().filter_map(|line| line.split(['.', ' ']).next());
+        names.filter(|name| !name.is_empty() && *name != "#").map(str::to_owned).collect()
+    };
     let agreed = [
         "clap",
         "doors-spa",
@@ -53,5 +55,7 @@ fn the_dependencies_are_those_that_build_everywhere() {
         "toml",
         "zeroize",
     ];
-    assert_eq!(names, agreed, "a new dependency has to build everywhere, too");
+    assert_eq!(names("\n[dependencies]"), agreed, "a new dependency has to build everywhere, too");
+    assert_eq!(names("\n[target.'cfg(unix)'.dependencies]"), ["rustix"], "one has to be enough");
+    assert_eq!(manifest.matches("\n[target.").count(), 1, "no other system gets anything of its own");
 }

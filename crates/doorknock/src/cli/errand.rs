@@ -24,6 +24,7 @@ use crate::{
     servers::{ServerName, Servers},
     signer::Signer,
     span,
+    standard_output::StandardOutput,
     target::{self, Family},
     telling::{self, Ending, Question},
 };
@@ -195,7 +196,7 @@ pub(super) fn proxy(
         return Ok(ending.unwrap_or(Ending::Failed));
     };
     let stream = connect(host, port, opened, manner)?;
-    join::join(&stream, io::stdin(), io::stdout()).map_err(Failure::Broken)?;
+    join::join(&stream, io::stdin(), StandardOutput::default())?;
     Ok(Ending::Done)
 }
 

@@ -13,6 +13,7 @@ use crate::{
     errors::in_one_line,
     join,
     sequence::{self, Unsent},
+    standard_output::StandardOutput,
     target,
 };
 
@@ -42,7 +43,7 @@ pub(super) fn run(
 pub(super) fn proxy(host: &str, port: u16, ports: &[u16], manner: Manner) -> Result<(), Failure> {
     let addresses = target::resolve(host, manner.family())?;
     let (stream, _) = knock_until_open(host, &addresses, ports, port, manner)?;
-    join::join(&stream, io::stdin(), io::stdout()).map_err(Failure::Broken)
+    Ok(join::join(&stream, io::stdin(), StandardOutput::default())?)
 }
 
 /// Knocks as many times as wanted. Gives a line that says how many knocks went where.

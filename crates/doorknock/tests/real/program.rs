@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::TcpListener,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
-    process::Stdio,
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -259,4 +259,54 @@ fn the_proxy_joins_after_the_door_has_opened_and_says_why_if_not() {
     for arguments in [&both[..], &both[..3], &both[..5]] {
         assert_eq!(home.doorknock(arguments).code, Some(2), "{arguments:?}");
     }
+}
+
+/// A proxy, with a door that opens, and the server's end of its connection.
+fn proxy(home: &Home) -> (Child, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut proxy = home.command(&["proxy", "127.0.0.1", &port, "--server", "home", "--door", "ssh"]);
+    proxy.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = proxy.spawn().unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    (child, peer)
+}
+
+#[test]
+fn the_proxys_output_ends_with_the_server_and_its_input_is_handed_on() {
+    let (home, _house) = scene(|_, _| Some(receipt(Answer::Granted)));
+    let (mut child, mut peer) = proxy(&home);
+    peer.write_all(b"that is all").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let server = thread::spawn(move || io::copy(&mut peer, &mut io::sink()).unwrap());
+    let mut said = String::new();
+    // Ends while the input is open, or ssh would wait for us and we for it.
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "that is all");
+    assert!(child.try_wait().unwrap().is_none(), "the input is open");
+    child.stdin.take().unwrap().write_all(&[7; 1_000_000]).unwrap();
+    assert_eq!(server.join().unwrap(), 1_000_000);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_proxy_that_cannot_hand_on_everything_says_so() {
+    let (home, _house) = scene(|_, _| Some(receipt(Answer::Granted)));
+    let (mut child, peer) = proxy(&home);
+    drop(peer);
+    let mut input = child.stdin.take().unwrap();
+    // The server is gone; as soon as that is known here, nothing is taken any more.
+    while input.write_all(&[7; 100_000]).is_ok() {}
+    let said = child.wait_with_output().unwrap();
+    let told = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(1), "{told}");
+
+    let (mut child, mut peer) = proxy(&home);
+    drop(child.stdout.take());
+    peer.write_all(b"is anybody there").unwrap();
+    let said = child.wait_with_output().unwrap();
+    let told = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot write to standard output"), "{told}");
 }
