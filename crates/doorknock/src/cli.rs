@@ -129,8 +129,9 @@ enum Command {
     /// Send a sequence of knocks
     Sequence {
         /// The server: a name or an address
+        #[arg(value_parser = host)]
         host: String,
-        /// The UDP ports to knock on, in order: 16001,16002,16003,16004,16005
+        /// The 5 to 20 UDP ports to knock on, in order: 16001,16002,16003,16004,16005
         ports: Ports,
         /// Wait until this TCP port accepts connections, and say how long it took
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -145,11 +146,12 @@ enum Command {
     #[command(group(clap::ArgGroup::new("knock").required(true).args(["sequence", "server"])))]
     Proxy {
         /// The server: a name or an address
+        #[arg(value_parser = host)]
         host: String,
         /// The TCP port to connect to
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
-        /// The UDP ports to knock on, in order
+        /// The 5 to 20 UDP ports to knock on, in order
         #[arg(long, value_name = "PORTS")]
         sequence: Option<Ports>,
         /// Knock at this stored server instead of sending a sequence

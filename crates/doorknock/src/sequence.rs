@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    ops::RangeInclusive,
     thread,
     time::{Duration, Instant},
 };
@@ -10,10 +11,14 @@ use std::{
 /// What a knock is, byte for byte.
 pub const PAYLOAD: &[u8; 6] = b"knock\n";
 
-/// Ports from a text like `16001,16002`; spaces around them do not matter.
+/// How many knocks a sequence has. No server takes fewer or more, so whoever writes another number has
+/// forgotten something.
+const LENGTH: RangeInclusive<usize> = 5..=20;
+
+/// A sequence from a text like `16001,16002,16003,16004,16005`; spaces around the ports do not matter.
 ///
 /// # Errors
-/// A message that names the part that is no port.
+/// A message that names the part that is no port, or says how many there have to be.
 pub fn parse_ports(text: &str) -> Result<Vec<u16>, String> {
     let port = |part: &str| {
         let port = part.trim().parse::<u16>().ok().filter(|port| *port != 0);
@@ -21,7 +26,12 @@ pub fn parse_ports(text: &str) -> Result<Vec<u16>, String> {
             format!("\"{}\" is no port; write numbers from 1 to 65535 with commas between", part.trim())
         })
     };
-    text.split(',').map(port).collect()
+    let ports = text.split(',').map(port).collect::<Result<Vec<u16>, String>>()?;
+    match (ports.len(), LENGTH.contains(&ports.len())) {
+        (_, true) => Ok(ports),
+        (1, false) => Err("this is 1 port; a sequence has 5 to 20".to_owned()),
+        (number, false) => Err(format!("these are {number} ports; a sequence has 5 to 20")),
+    }
 }
 
 /// A knock could not leave, and those after it would have been in vain.
@@ -98,10 +108,20 @@ mod tests {
 
     #[test]
     fn ports_are_read_with_or_without_spaces() {
-        assert_eq!(parse_ports("16001, 16002,16003"), Ok(vec![16001, 16002, 16003]));
-        for bad in ["", "1,,2", "0", "65536", "ssh", "1;2"] {
-            assert!(parse_ports(bad).is_err(), "{bad:?}");
+        assert_eq!(parse_ports("16001, 16002,16003, 1,65535"), Ok(vec![16001, 16002, 16003, 1, 65535]));
+        for bad in ["", "1,,2,3,4", "0,1,2,3,4", "65536,1,2,3,4", "ssh,1,2,3,4", "1;2,3,4,5,6"] {
+            assert!(parse_ports(bad).unwrap_err().contains("is no port"), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_sequence_has_as_many_ports_as_a_server_can_ask_for() {
+        for number in 1..30 {
+            let ports = parse_ports(&vec!["16001"; number].join(","));
+            assert_eq!(ports.is_ok(), (5..=20).contains(&number), "{number}");
+        }
+        assert_eq!(parse_ports("22").unwrap_err(), "this is 1 port; a sequence has 5 to 20");
+        assert_eq!(parse_ports("1,2,3,4").unwrap_err(), "these are 4 ports; a sequence has 5 to 20");
     }
 
     const HERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

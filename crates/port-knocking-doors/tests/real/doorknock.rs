@@ -134,8 +134,12 @@ fn wrong_options_end_with_two() {
     let house = House::new();
     for (arguments, named) in [
         (&["sequence", "192.0.2.1", "1,x"][..], "\"x\" is no port"),
-        (&["sequence", "192.0.2.1", "1,2", "-4", "-6"], "cannot be used with"),
-        (&["sequence", "192.0.2.1", "1,2", "--wait", "0"], "--wait"),
+        (&["sequence", "192.0.2.1", "1,2,3,4"], "4 ports; a sequence has 5 to 20"),
+        (&["sequence", "192.0.2.1", "1,2,3,4,5", "-4", "-6"], "cannot be used with"),
+        (&["sequence", "192.0.2.1", "1,2,3,4,5", "--wait", "0"], "--wait"),
+        (&["sequence", "", "1,2,3,4,5"], "write a name like door.example.org, or an address"),
+        (&["proxy", "", "22", "--sequence", "1,2,3,4,5"], "write a name like door.example.org"),
+        (&["proxy", "192.0.2.1", "22", "--sequence", "1,2"], "2 ports; a sequence has 5 to 20"),
         (&["proxy", "192.0.2.1", "22"], "--sequence"),
     ] {
         let (code, said) = doorknock(&house, arguments);
