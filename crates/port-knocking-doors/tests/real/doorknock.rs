@@ -1,8 +1,13 @@
 //! The client, as a program, against the real daemon.
 
-use std::process::{Command, Stdio};
+use std::{
+    io::Read as _,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use port_knocking_doors::lab::Process;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::house::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, gate};
 
@@ -29,6 +34,62 @@ fn doorknock_by_name(house: &House, arguments: &[&str]) -> (Option<i32>, String)
     command.stdin(Stdio::null());
     let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
     (status.code(), said)
+}
+
+/// Sees all datagrams to the server, of each family, in the order in which they arrive.
+struct Ears([Socket; 2]);
+
+impl Ears {
+    fn at_server(house: &House) -> Self {
+        Self([Domain::IPV4, Domain::IPV6].map(|family| {
+            let ear = house.server.enter(|| Socket::new(family, Type::RAW, Some(Protocol::UDP))).unwrap();
+            ear.set_nonblocking(true).unwrap();
+            ear
+        }))
+    }
+
+    /// The ports on which it was knocked since the last call, of each family.
+    fn heard(&mut self) -> [Vec<u16>; 2] {
+        let mut heard = [Vec::new(), Vec::new()];
+        for (ear, ports) in self.0.iter_mut().zip(&mut heard) {
+            let mut packet = [0; 64];
+            while let Ok(length) = ear.read(&mut packet) {
+                // Over IPv4 alone the packet's own header, of 20 bytes, is before that of the datagram.
+                let header = if length == 20 + 8 + 6 { 20 } else { 0 };
+                assert_eq!(packet[header + 8..length], *b"knock\n");
+                ports.push(u16::from_be_bytes([packet[header + 2], packet[header + 3]]));
+            }
+        }
+        heard
+    }
+}
+
+#[test]
+fn the_knocks_arrive_in_order_over_the_families_that_are_wanted() {
+    let house = House::new();
+    let mut ears = Ears::at_server(&house);
+    let (all, none) = (SEQUENCE.to_vec(), Vec::new());
+    for (families, expected) in [
+        (&[][..], [all.clone(), all.clone()]),
+        (&["-4"], [all.clone(), none.clone()]),
+        (&["-6"], [none, all]),
+    ] {
+        let (code, said) =
+            doorknock_by_name(&house, &[&["sequence", "both", &sequence()], families].concat());
+        assert_eq!((code, ears.heard()), (Some(0), expected), "{said}");
+    }
+}
+
+#[test]
+fn the_delay_lies_between_two_knocks_and_the_pause_between_two_times() {
+    let house = House::new();
+    let mut ears = Ears::at_server(&house);
+    let start = Instant::now();
+    let more = ["--delay", "50", "--repeat", "3", "--pause", "1"];
+    let (code, said) = doorknock(&house, &[&["sequence", SERVER[0], &sequence()], &more[..]].concat());
+    assert_eq!((code, said.as_str()), (Some(0), "sent 15 knocks to 192.0.2.1"));
+    assert!(start.elapsed() >= Duration::from_millis(3 * 4 * 50 + 2 * 1000));
+    assert_eq!(ears.heard(), [SEQUENCE.repeat(3), Vec::new()]);
 }
 
 #[test]
