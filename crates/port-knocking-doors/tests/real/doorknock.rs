@@ -1,11 +1,14 @@
 //! The client, as a program, against the real daemon.
 
 use std::{
-    io::Read as _,
+    io::{self, Read as _},
+    net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
+use doorknock::arrival;
 use port_knocking_doors::lab::Process;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -115,19 +118,45 @@ fn without_wait_it_only_knocks() {
     assert_eq!((code, said.as_str()), (Some(0), ""));
 }
 
+/// Lets the first answers of ports at the server to connections over IPv4 be lost.
+fn lose_answers(house: &House, number: usize) {
+    // Each has 60 bytes. A quota lets pass what reaches it.
+    let quota = number * 60 + 1;
+    let lost = format!(
+        "table inet lost {{ chain lost {{ type filter hook input priority 0; \
+         tcp flags & (syn | ack) == syn | ack quota until {quota} bytes drop; }}; }}"
+    );
+    let mut nft = Command::new("nft");
+    nft.arg(lost);
+    let (status, said) = Process::start(&house.client, nft).unwrap().finish(PATIENCE).unwrap().unwrap();
+    assert!(status.success(), "{said}");
+}
+
+#[test]
+fn the_server_hears_of_one_connection_however_many_tries_it_took() {
+    let house = House::new();
+    let address: SocketAddr = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
+    let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
+    // The seventh try is accepted. The others have been answered, and are, a second later, once more.
+    lose_answers(&house, 6);
+    let arrival = house.client.enter(|| arrival::wait(&[address], PATIENCE)).unwrap().unwrap();
+    let (accepted, client) = listener.accept().unwrap();
+    assert_eq!(client, arrival.stream.local_addr().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    let second = listener.accept().map_err(|error| error.kind());
+    assert!(matches!(second, Err(io::ErrorKind::WouldBlock)), "{second:?}");
+    drop(accepted);
+}
+
 #[test]
 fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
     let mut house = House::new();
     let door = format!("name = \"ssh\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\ngrant = \"once\"");
     house.start(&format!("firewall = \"nftables\"\n[[doors]]\n{door}\n"));
-    // The first answer of the port is lost, and the server's kernel repeats it after a second: longer than
-    // many tries take, and all but one of them find the door closed.
-    let lost = "table inet lost { chain lost { type filter hook input priority 0; \
-                tcp sport 22 tcp flags & (syn | ack) == syn | ack quota until 61 bytes drop; }; }";
-    let mut nft = Command::new("nft");
-    nft.arg(lost);
-    let (status, said) = Process::start(&house.client, nft).unwrap().finish(PATIENCE).unwrap().unwrap();
-    assert!(status.success(), "{said}");
+    // The server's kernel repeats the answer after a second: longer than many tries take, and all but one of
+    // them find the door closed.
+    lose_answers(&house, 1);
     let (code, said) = doorknock(&house, &["sequence", SERVER[0], &sequence(), "--wait", "22"]);
     assert_eq!(code, Some(0), "{said}");
     let took = said.split("connections, ").nth(1).and_then(|rest| rest.split('.').next());
