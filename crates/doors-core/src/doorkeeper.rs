@@ -119,11 +119,10 @@ impl Doorkeeper {
                 self.tell_of_door(event, now);
             }
             Report::Found { admission, until, by } => {
-                if self.door_exists(&admission) {
-                    self.doors.adopt(admission.clone(), until, by.clone());
-                    self.tell_of_door(Event::Adopted { admission, until, by }, now);
-                } else {
+                if !self.door_exists(&admission) {
                     self.changes.push_back(Change::Close { admission });
+                } else if self.doors.adopt(admission.clone(), until, by.clone()) {
+                    self.tell_of_door(Event::Adopted { admission, until, by }, now);
                 }
             }
             Report::Closed { admission } => {

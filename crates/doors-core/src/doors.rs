@@ -82,15 +82,18 @@ impl Doors {
         Opening::Changed(admission, running)
     }
 
-    /// Takes over a grant that the firewall already holds, from before this program started.
-    pub fn adopt(&mut self, admission: Admission, until: Moment, by: Option<Who>) {
-        if self.running.len() < limits::GRANTS || self.running.contains_key(&admission) {
+    /// Takes over a grant that the firewall already holds, from before this program started. Says whether
+    /// there was room; if not, the firewall ends it all the same, and nobody hears of it.
+    pub fn adopt(&mut self, admission: Admission, until: Moment, by: Option<Who>) -> bool {
+        let has_room = self.running.len() < limits::GRANTS || self.running.contains_key(&admission);
+        if has_room {
             let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
             self.insert(
                 admission,
                 Running { until, link, confirmed: true, by, shared: false, adopted: true },
             );
         }
+        has_room
     }
 
     /// Notes that the firewall has made the grant true. Says whether that is news: `false` if the door

@@ -327,10 +327,10 @@ fn impossible_rules_change_nothing() {
 fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
     let mut scene = Scene::new();
     let source = |number: usize| format!("2001:db8::{number:x}");
-    for number in 0..doors_core::limits::GRANTS {
+    for number in 0..limits::GRANTS {
         scene.knock(&source(number), &SSH);
     }
-    assert_eq!(scene.changes().len(), doors_core::limits::GRANTS);
+    assert_eq!(scene.changes().len(), limits::GRANTS);
     scene.events();
 
     scene.knock(CLIENT, &SSH);
@@ -435,7 +435,7 @@ fn a_datagram_to_port_0_is_no_knock() {
 /// As many open doors as there may be.
 fn full() -> Scene {
     let mut scene = Scene::new();
-    for number in 0..doors_core::limits::GRANTS {
+    for number in 0..limits::GRANTS {
         let admission = admission("ssh", &format!("2001:db8::{number:x}"));
         scene.keeper.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
     }
@@ -448,7 +448,8 @@ fn what_is_found_open_is_bounded() {
     let mut scene = full();
     let one_more = Report::Found { admission: admission("ssh", CLIENT), until: at(60), by: None };
     scene.keeper.handle_report(one_more, at(0));
-    assert_eq!(scene.keeper.doors().iter().count(), doors_core::limits::GRANTS);
+    assert_eq!(scene.keeper.doors().iter().count(), limits::GRANTS);
+    assert_eq!(scene.events(), [], "what is not taken over is not said to be");
 }
 
 #[test]
