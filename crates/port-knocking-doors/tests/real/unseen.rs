@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Read as _,
     net::{IpAddr, SocketAddr},
+    time::Instant,
 };
 
 use doors_spa::receipt::Answer as Told;
@@ -12,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     device::{Device, client},
-    house::{CLIENT, House, PATIENCE, SEQUENCE, server_for},
+    house::{CLIENT, House, PATIENCE, SEQUENCE, SILENCE, server_for},
     raw,
 };
 
@@ -41,17 +42,21 @@ fn answer(house: &House, source: &str, packet: &[u8]) -> Vec<u8> {
     house.client.enter(|| {
         let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
         socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        raw::send(packet);
+        socket.set_read_timeout(Some(SILENCE)).unwrap();
         let mut buffer = [0; 1500];
-        loop {
-            let length = socket.read(&mut buffer).expect("an answer");
-            let message = &buffer[header..length];
-            // Over IPv6, neighbours are looked for with the same protocol; errors are below 128.
-            if message[0] < 128 {
-                return message.to_vec();
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            // A cable that was laid just now may lose the first.
+            raw::send(packet);
+            while let Ok(length) = socket.read(&mut buffer) {
+                let message = &buffer[header..length];
+                // Over IPv6, neighbours are looked for with the same protocol; errors are below 128.
+                if message[0] < 128 {
+                    return message.to_vec();
+                }
             }
         }
+        panic!("no answer to {source}")
     })
 }
 
