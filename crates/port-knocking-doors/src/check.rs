@@ -19,8 +19,19 @@ const WIDTH: usize = 76;
 pub(crate) struct Checked {
     /// For a person.
     pub(crate) text: String,
-    /// Whether the daemon would find what it needs.
-    pub(crate) would_work: bool,
+    /// What would become of the daemon.
+    pub(crate) verdict: Verdict,
+}
+
+/// Whether the daemon would work. Like its own exit code, it tells what is wrong from what is only missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// It would find what it needs.
+    Works,
+    /// Something is missing.
+    Fails,
+    /// The configuration asks for what cannot be here.
+    Wrong,
 }
 
 /// Describes the configuration in force, and what it would do.
@@ -53,8 +64,15 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     let chosen = firewall::choose(config).await;
     // It cannot be chosen only if the configuration wants firewalld, and there is no way to it.
     let kind = chosen.as_ref().map_or(Kind::Firewalld, |choice| choice.kind);
-    let possible = chosen.as_ref().map_or(Ok(()), |choice| firewall::can_follow(choice.kind, &config.plan));
-    let would_work = chosen.is_ok() && possible.is_ok() && keys_work;
+    let possible = match &chosen {
+        Ok(choice) => firewall::possible(config, choice).await,
+        Err(_) => Ok(()),
+    };
+    let verdict = match &possible {
+        Err(error) if error.is_wrong_input() => Verdict::Wrong,
+        Ok(()) if chosen.is_ok() && keys_work => Verdict::Works,
+        Ok(()) | Err(_) => Verdict::Fails,
+    };
     if let Err(error) = &possible {
         paragraph(&mut text, &format!("the daemon would not start: {}", in_one_line(error)));
     }
@@ -78,7 +96,7 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     for warning in config.warnings_with(kind) {
         paragraph(&mut text, &format!("warning: {warning}"));
     }
-    Checked { text, would_work }
+    Checked { text, verdict }
 }
 
 /// What clients with keys need. Says whether it is there, as far as can be seen.

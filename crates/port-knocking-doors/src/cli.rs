@@ -15,7 +15,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::{
     admin::{self, AdminError},
-    check,
+    check::{self, Verdict},
     config::{self, Config, ConfigError, Surroundings, keys},
     daemon, demo,
     firewall::nftables::{Gate, TABLE},
@@ -217,7 +217,11 @@ fn run_check(settings: &Settings) -> ExitCode {
     match checked {
         Ok(checked) => {
             let printed = print(&checked.text);
-            if checked.would_work { printed } else { ExitCode::from(FAILED) }
+            match checked.verdict {
+                Verdict::Works => printed,
+                Verdict::Fails => ExitCode::from(FAILED),
+                Verdict::Wrong => ExitCode::from(WRONG),
+            }
         }
         Err(error) => fail(FAILED, &error),
     }
@@ -268,7 +272,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, daemon::RunError> {
 fn finish(ended: Result<(), daemon::RunError>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::from(FINE),
-        Err(error) => fail(FAILED, &error),
+        Err(error) => fail(if error.is_wrong_input() { WRONG } else { FAILED }, &error),
     }
 }
 

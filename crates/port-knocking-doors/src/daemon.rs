@@ -56,6 +56,13 @@ pub enum RunError {
     FirewallEnded,
 }
 
+impl RunError {
+    /// Whether the configuration is to blame, so that trying again is of no use.
+    pub(crate) fn is_wrong_input(&self) -> bool {
+        matches!(self, Self::Firewall(error) if error.is_wrong_input())
+    }
+}
+
 /// Runs until asked to stop. `reload` reads the configuration again.
 ///
 /// # Errors

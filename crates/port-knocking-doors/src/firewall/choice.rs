@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    FirewallError,
+    FirewallError, can_follow,
     firewalld::{
         self,
         bus::{self, Bus},
@@ -113,6 +113,18 @@ pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<St
     match choice.kind {
         Kind::Firewalld => Ok(firewalld::obstacles_with_firewalld(&config.plan).await),
         Kind::Nftables => nftables::obstacles(&config.plan, choice.firewalld_runs).await,
+    }
+}
+
+/// Whether the daemon could start with this firewall, as far as can be seen. Touches nothing.
+///
+/// # Errors
+/// What would come in its way.
+pub(crate) async fn possible(config: &Config, choice: &Choice) -> Result<(), FirewallError> {
+    can_follow(choice.kind, &config.plan)?;
+    match choice.kind {
+        Kind::Firewalld if choice.firewalld_runs => firewalld::zone_is_known(&config.plan).await,
+        Kind::Firewalld | Kind::Nftables => Ok(()),
     }
 }
 

@@ -23,8 +23,8 @@ use doors_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::choice::obstacles;
 pub use self::choice::{Choice, Kind, choose};
+pub(crate) use self::choice::{obstacles, possible};
 use self::{nftables::GateError, plan::Plan};
 use crate::clock::Clock;
 
@@ -100,6 +100,16 @@ pub enum FirewallError {
     Thread(#[source] io::Error),
 }
 
+impl FirewallError {
+    /// Whether the configuration is to blame, so that trying again is of no use.
+    pub(crate) fn is_wrong_input(&self) -> bool {
+        match self {
+            Self::NoZone { .. } | Self::Once(_) => true,
+            Self::Gate(_) | Self::NoBus(_) | Self::SilentBus(_) | Self::Silent | Self::Thread(_) => false,
+        }
+    }
+}
+
 /// The daemon's side of the queue.
 #[derive(Debug)]
 pub(crate) struct Firewall {
@@ -163,7 +173,7 @@ impl Firewall {
 }
 
 /// Whether a firewall of this kind can do what a plan asks for.
-pub(crate) fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
+fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
     match plan.doors.iter().find(|door| door.once) {
         Some(door) if kind == Kind::Firewalld => Err(FirewallError::Once(door.name.clone())),
         _ => Ok(()),

@@ -359,9 +359,13 @@ fn a_port_that_firewalld_closes_is_named_when_the_gate_is_used() {
 fn a_zone_that_does_not_exist_is_an_error_that_names_those_that_do() {
     let house = House::with_firewalld();
     let path = house.write(&config("zone = \"pubic\""));
-    let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
-    assert_eq!(status.code(), Some(1));
-    assert!(said.contains("firewalld has no such zone") && said.contains("public"), "{said}");
+    for command in [&["check", "--conf"][..], &["--conf"]] {
+        let (status, said) = house.run(&[command, &[path.to_str().unwrap()]].concat());
+        assert_eq!(status.code(), Some(2), "trying again is of no use: {said}");
+        assert!(said.contains("zone = \"pubic\"") && said.contains("public"), "{said}");
+    }
+    let path = house.write(&config("zone = \"public\""));
+    assert_eq!(house.run(&["check", "--conf", path.to_str().unwrap()]).0.code(), Some(0));
 }
 
 #[test]

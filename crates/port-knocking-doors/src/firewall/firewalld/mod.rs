@@ -24,7 +24,7 @@ use std::time::Duration;
 use doorknock::errors::in_one_line;
 use tokio::sync::mpsc;
 
-pub(crate) use self::session::{obstacles_beside_firewalld, obstacles_with_firewalld};
+pub(crate) use self::session::{obstacles_beside_firewalld, obstacles_with_firewalld, zone_is_known};
 use self::{
     bus::Bus,
     session::{Ended, Session},

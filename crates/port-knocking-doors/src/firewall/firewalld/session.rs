@@ -255,18 +255,35 @@ impl Session {
     /// keeps nobody waiting.
     async fn know_zone(&self, state: &State) -> Result<(), FirewallError> {
         let Some(zone) = &state.plan.zone else { return Ok(()) };
-        let known = tokio::time::timeout(ZONE_PATIENCE, self.firewalld.zones.all()).await;
-        match known {
-            Ok(Ok(known)) if known.contains(zone) => Ok(()),
-            Ok(Ok(known)) => Err(FirewallError::NoZone { zone: zone.clone(), known: known.join(", ") }),
-            Ok(Err(_)) | Err(_) => {
-                let warning =
-                    format!("firewalld does not say whether it has the zone {zone}; knocks are judged");
-                state.tell(News::Warning(warning));
-                Ok(())
-            }
-        }
+        knows_zone(&self.firewalld, zone).await.unwrap_or_else(|| {
+            let warning = format!("firewalld does not say whether it has the zone {zone}; knocks are judged");
+            state.tell(News::Warning(warning));
+            Ok(())
+        })
     }
+}
+
+/// Whether firewalld has a zone; `None` if it does not say.
+async fn knows_zone(firewalld: &Firewalld, zone: &str) -> Option<Result<(), FirewallError>> {
+    let known = tokio::time::timeout(ZONE_PATIENCE, firewalld.zones.all()).await.ok()?.ok()?;
+    Some(match known.iter().any(|other| other == zone) {
+        true => Ok(()),
+        false => Err(FirewallError::NoZone { zone: zone.to_owned(), known: known.join(", ") }),
+    })
+}
+
+/// Whether firewalld has the zone of a plan, for somebody who is not connected yet. One that does not say
+/// would not keep the daemon from starting.
+pub(crate) async fn zone_is_known(plan: &Plan) -> Result<(), FirewallError> {
+    let Some(zone) = &plan.zone else { return Ok(()) };
+    match connect().await {
+        Ok(firewalld) => knows_zone(&firewalld, zone).await.unwrap_or(Ok(())),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn connect() -> zbus::Result<Firewalld> {
+    Bus::connect().await?.firewalld().await
 }
 
 /// What makes knocking pointless with firewalld: ports that are open to everybody.
@@ -296,8 +313,7 @@ async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<String> {
 
 /// The same, for somebody who is not connected yet.
 pub(crate) async fn obstacles_with_firewalld(plan: &Plan) -> Vec<String> {
-    let connected = async { Bus::connect().await?.firewalld().await };
-    match connected.await {
+    match connect().await {
         Ok(firewalld) => obstacles(&firewalld, plan).await,
         Err(error) => vec![format!("cannot reach firewalld: {}", in_one_line(&error))],
     }
@@ -306,7 +322,7 @@ pub(crate) async fn obstacles_with_firewalld(plan: &Plan) -> Vec<String> {
 /// What makes knocking pointless with the gate while firewalld runs beside it: ports that it closes.
 pub(crate) async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
     let asked = async {
-        let firewalld = Bus::connect().await?.firewalld().await?;
+        let firewalld = connect().await?;
         let mut found = Vec::new();
         for zone in Zones::ask(&firewalld).await?.for_everybody() {
             let open = zones::open_to_everybody(&firewalld, zone, plan).await?;
