@@ -131,7 +131,9 @@ fn settings(text: &mut String, config: &Config) {
         .iter()
         .map(|setting| {
             let origin = match &setting.origin {
-                Origin::File(position) => format!("file, line {}", position.line),
+                Origin::File(position) if config.path.as_deref() == Some(&*position.path) => {
+                    format!("file, line {}", position.line)
+                }
                 other => other.to_string(),
             };
             (format!("{} = {}", setting.key, setting.value), origin)

@@ -97,7 +97,7 @@ impl<'a> Line<'a> {
             key: Given::new(key, self.origin.clone()),
             doors: doors.to_vec(),
             max_open_for: None,
-            from: Vec::new(),
+            from: None,
             until: None,
         };
         for option in split_outside_quotes(options, ',') {
@@ -131,9 +131,9 @@ impl<'a> Line<'a> {
             }
             "max_open_for" => {
                 let seconds = value.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-                client.max_open_for = Some(seconds.ok_or_else(|| self.not_this(name, value))?);
+                client.max_open_for = Some(self.given(seconds.ok_or_else(|| self.not_this(name, value))?));
             }
-            "from" if !client.from.is_empty() => {
+            "from" if client.from.is_some() => {
                 return Err(self.wrong("from is there twice; write it once, with commas between".to_owned()));
             }
             "from" => {
@@ -143,14 +143,16 @@ impl<'a> Line<'a> {
                     text.parse::<IpNet>().or_else(|_| address()).ok().map(|network| network.trunc())
                 };
                 let networks: Option<Vec<IpNet>> = value.split(',').map(network).collect();
-                client.from = networks.ok_or_else(|| {
+                let networks = networks.ok_or_else(|| {
                     let what = "from: names and patterns cannot be used, only addresses and networks";
                     self.wrong(format!("{what}: \"{}\"", value.escape_debug()))
                 })?;
+                client.from = Some(self.given(networks));
             }
             "expiry-time" => {
                 let until = expiry(value).ok_or_else(|| self.not_this(name, value))?;
-                client.until = Some(client.until.map_or(until, |other| other.min(until)));
+                let earliest = client.until.as_ref().map_or(until, |other| other.value.min(until));
+                client.until = Some(self.given(earliest));
             }
             "name" => return Err(self.not_this(name, value)),
             other if FOR_SSHD.contains(&other) => {}
@@ -167,6 +169,10 @@ impl<'a> Line<'a> {
     fn split(&self) -> Result<(&'a str, &'a str), ConfigError> {
         let end = split_outside_quotes(self.text, ' ').next().map_or(0, str::len);
         self.text.split_at_checked(end).ok_or_else(|| self.wrong(BadKey::Shape.to_string()))
+    }
+
+    fn given<T>(&self, value: T) -> Given<T> {
+        Given::new(value, self.origin.clone())
     }
 
     fn not_this(&self, name: &str, value: &str) -> ConfigError {
@@ -269,10 +275,11 @@ mod tests {
         assert_eq!(client.name.value, "phone");
         let doors: Vec<&str> = client.doors.iter().map(|door| door.value.as_str()).collect();
         assert_eq!(doors, ["web", "admin"]);
-        assert_eq!(client.max_open_for, Some(Duration::from_secs(600)));
-        let networks: Vec<String> = client.from.iter().map(ToString::to_string).collect();
+        assert_eq!(client.max_open_for.as_ref().unwrap().value, Duration::from_secs(600));
+        let networks: Vec<String> =
+            client.from.iter().flat_map(|from| &from.value).map(ToString::to_string).collect();
         assert_eq!(networks, ["192.0.2.0/24", "2001:db8::7/128"]);
-        assert_eq!(client.until, Some(Wall(1_798_675_200_000)));
+        assert_eq!(client.until.as_ref().unwrap().value, Wall(1_798_675_200_000));
     }
 
     #[test]

@@ -10,10 +10,11 @@ use std::{
 use doors_core::{
     access::Rules,
     client::{Client, Clients},
+    door::DoorName,
 };
 
 use super::{
-    authorized_keys, file,
+    authorized_keys, dates, file,
     file::{File, FileClient},
     origin::{self, ConfigError, Origin},
     warnings::Warning,
@@ -48,7 +49,8 @@ pub(super) struct Given {
     pub(super) window: Option<origin::Given<Duration>>,
     pub(super) gateway_key: Option<origin::Given<PathBuf>>,
     pub(super) state_dir: Option<origin::Given<PathBuf>>,
-    pub(super) has_authorized_keys: bool,
+    pub(super) authorized_keys: Option<origin::Given<PathBuf>>,
+    pub(super) authorized_keys_doors: Vec<origin::Given<DoorName>>,
 }
 
 /// Reads the file of public keys that a configuration names, and adds its clients. Gives what was left out.
@@ -101,14 +103,28 @@ pub(super) fn resolve(
     let window = given.window.unwrap_or(origin::Given::default(WINDOW));
     let gateway_key = given.gateway_key.unwrap_or(origin::Given::default(PathBuf::from(GATEWAY_KEY)));
     let state_dir = given.state_dir.unwrap_or(origin::Given::default(PathBuf::from(STATE_DIR)));
-    if clients.is_empty() && !given.has_authorized_keys {
+    let nobody = clients.is_empty() && given.authorized_keys.is_none();
+    // Without clients these matter to nobody but to whoever has written them.
+    let mut note_used = |key: &str, value: String, origin: Origin| {
+        if !nobody || origin != Origin::Default {
+            note(key, value, origin);
+        }
+    };
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    note_used("spa_port", port.value.to_string(), port.origin);
+    note_used("spa_window", window.value.as_secs().to_string(), window.origin);
+    note_used("gateway_key", quoted(&gateway_key.value), gateway_key.origin);
+    note_used("state_dir", quoted(&state_dir.value), state_dir.origin);
+    if let Some(path) = given.authorized_keys {
+        note("authorized_keys", quoted(&path.value), path.origin);
+    }
+    if let Some(first) = given.authorized_keys_doors.first() {
+        let origin = first.origin.clone();
+        note("authorized_keys_doors", names(&given.authorized_keys_doors), origin);
+    }
+    if nobody {
         return Ok(None);
     }
-    note("spa_port", port.value.to_string(), port.origin);
-    note("spa_window", window.value.as_secs().to_string(), window.origin);
-    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
-    note("gateway_key", quoted(&gateway_key.value), gateway_key.origin);
-    note("state_dir", quoted(&state_dir.value), state_dir.origin);
     let mut by_name: BTreeMap<String, Origin> = BTreeMap::new();
     let mut by_key: BTreeMap<[u8; 32], String> = BTreeMap::new();
     let mut all = Vec::new();
@@ -129,8 +145,7 @@ pub(super) fn resolve(
             let what = format!("this is one client too many; there may be {CLIENTS}");
             return Err(ConfigError::at(&name.origin, what));
         }
-        let doors: Vec<&str> = client.doors.iter().map(|door| door.value.as_str()).collect();
-        note(&format!("clients.{}.doors", name.value), format!("{doors:?}"), name.origin.clone());
+        note_client(&client, &mut note);
         all.push(resolve_one(client, rules)?);
     }
     Ok(Some(KeyAccess {
@@ -140,6 +155,27 @@ pub(super) fn resolve(
         state_dir: state_dir.value,
         clients: Clients::new(all),
     }))
+}
+
+/// What is said of one client.
+fn note_client(client: &FileClient, note: &mut impl FnMut(&str, String, Origin)) {
+    let key = |key: &str| format!("clients.{}.{key}", client.name.value);
+    note(&key("doors"), names(&client.doors), client.name.origin.clone());
+    if let Some(longest) = &client.max_open_for {
+        note(&key("max_open_for"), longest.value.as_secs().to_string(), longest.origin.clone());
+    }
+    if let Some(from) = &client.from {
+        let networks: Vec<String> = from.value.iter().map(ToString::to_string).collect();
+        note(&key("from"), format!("{networks:?}"), from.origin.clone());
+    }
+    if let Some(until) = &client.until {
+        note(&key("until"), dates::written(until.value), until.origin.clone());
+    }
+}
+
+fn names(doors: &[origin::Given<DoorName>]) -> String {
+    let names: Vec<&str> = doors.iter().map(|door| door.value.as_str()).collect();
+    format!("{names:?}")
 }
 
 fn resolve_one(client: FileClient, rules: &Rules) -> Result<Client, ConfigError> {
@@ -157,8 +193,8 @@ fn resolve_one(client: FileClient, rules: &Rules) -> Result<Client, ConfigError>
         doors.push(door.value);
     }
     let mut resolved = Client::new(&client.name.value, client.key.value, doors);
-    resolved.max_open_for = client.max_open_for;
-    resolved.from = client.from;
-    resolved.until = client.until;
+    resolved.max_open_for = client.max_open_for.map(|given| given.value);
+    resolved.from = client.from.map_or(Vec::new(), |given| given.value);
+    resolved.until = client.until.map(|given| given.value);
     Ok(resolved)
 }

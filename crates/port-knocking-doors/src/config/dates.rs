@@ -42,6 +42,18 @@ pub(super) fn last_day(until: Wall) -> String {
     date.map_or_else(String::new, |date| date.to_string())
 }
 
+/// As it would be written in a file: the last day, or the moment in UTC if it is not the end of a day.
+pub(super) fn written(until: Wall) -> String {
+    let day = last_day(until);
+    let seconds = until.0.checked_div(1000).unwrap_or(0);
+    let part =
+        |unit: u64, of: u64| seconds.checked_div(unit).and_then(|count| count.checked_rem(of)).unwrap_or(0);
+    match (part(3600, 24), part(60, 60), part(1, 60)) {
+        (0, 0, 0) => day,
+        (hour, minute, second) => format!("{day}T{hour:02}:{minute:02}:{second:02}Z"),
+    }
+}
+
 fn of_day(time: Time) -> Option<i64> {
     let minutes = i64::from(time.hour).checked_mul(60)?.checked_add(i64::from(time.minute))?;
     minutes.checked_mul(60)?.checked_add(i64::from(time.second.unwrap_or(0)))
@@ -92,6 +104,19 @@ mod tests {
         for text in ["2026-12-31", "2024-02-29", "1970-01-01", "2027-03-01"] {
             let date: Datetime = text.parse().unwrap();
             assert_eq!(last_day(end_of(&date).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn a_moment_is_written_in_utc() {
+        for (text, written) in [
+            ("2026-12-31", "2026-12-31"),
+            ("2026-12-31T18:00:00+02:00", "2026-12-31T16:00:00Z"),
+            ("2026-12-31T00:00:01Z", "2026-12-31T00:00:01Z"),
+            ("2026-12-31T00:00:00Z", "2026-12-30"),
+        ] {
+            let date: Datetime = text.parse().unwrap();
+            assert_eq!(super::written(end_of(&date).unwrap()), written);
         }
     }
 

@@ -75,9 +75,9 @@ pub(super) struct FileClient {
     pub(super) name: Given<String>,
     pub(super) key: Given<ClientKey>,
     pub(super) doors: Vec<Given<DoorName>>,
-    pub(super) max_open_for: Option<Duration>,
-    pub(super) from: Vec<IpNet>,
-    pub(super) until: Option<Wall>,
+    pub(super) max_open_for: Option<Given<Duration>>,
+    pub(super) from: Option<Given<Vec<IpNet>>>,
+    pub(super) until: Option<Given<Wall>>,
 }
 
 /// Reads the text of a file; `None` if there is none.
@@ -258,14 +258,12 @@ pub(super) const GRANT_WORDS: [(&str, bool); 2] = [("address", false), ("once", 
 
 fn client<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Result<FileClient, ConfigError> {
     let fields = Fields { text, origin, table, keys: keys::CLIENT, what: "client" }.known()?;
-    let networks = fields.map("from", |value| value.networks(text))?;
-    let seconds = fields.map("max_open_for", |value| value.seconds(1))?;
     Ok(FileClient {
         name: fields.required("name")?.client_name()?,
         key: fields.required("key")?.client_key()?,
         doors: fields.required("doors")?.some_door_names(text)?,
-        max_open_for: seconds.map(|given| given.value),
-        from: networks.map_or(Vec::new(), |given| given.value),
+        max_open_for: fields.map("max_open_for", |value| value.seconds(1))?,
+        from: fields.map("from", |value| value.networks(text))?,
         until: fields.map("until", |value| value.date())?,
     })
 }

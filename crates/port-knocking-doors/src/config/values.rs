@@ -155,7 +155,7 @@ impl<'a> Value<'a> {
     }
 
     /// A date, to its end in UTC, or a date and time with its offset.
-    pub(super) fn date(&self) -> Result<Wall, ConfigError> {
+    pub(super) fn date(&self) -> Result<Given<Wall>, ConfigError> {
         let right = "a date like 2026-12-31, or a date and time like 2026-12-31T18:00:00Z";
         let date = match self.value {
             DeValue::Datetime(date) => Some(*date),
@@ -163,7 +163,8 @@ impl<'a> Value<'a> {
             _ => None,
         };
         let wall = date.and_then(|date| dates::end_of(&date));
-        wall.ok_or_else(|| self.wrong("is no date, or a time without its offset", right))
+        let wall = wall.ok_or_else(|| self.wrong("is no date, or a time without its offset", right))?;
+        Ok(self.given(wall))
     }
 
     /// A text.

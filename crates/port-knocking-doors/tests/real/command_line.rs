@@ -272,6 +272,34 @@ fn check_says_which_firewall_and_why_without_root_and_without_touching_anything(
 }
 
 #[test]
+fn check_shows_what_clients_may_and_in_which_file_it_stands() {
+    let home = TempDir::new().unwrap();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT";
+    let line = format!(
+        "# mine\nfrom=\"192.0.2.0/24\",max_open_for=\"600\",expiry-time=\"203012311800Z\" {key} laptop\n"
+    );
+    let keys = file(&home, "keys", &line, 0o600);
+    let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    let top = format!("spa_port = 4711\nauthorized_keys = \"{keys}\"\nauthorized_keys_doors = [\"ssh\"]\n");
+    let path = file(&home, "doors.toml", &format!("{top}{door}"), 0o600);
+    let said = said(&program(home.path()).args(["check", "--conf", &path]).output().unwrap());
+    for (setting, origin) in [
+        ("spa_port = 4711", "file, line 1"),
+        ("authorized_keys_doors = [\"ssh\"]", "file, line 3"),
+        ("clients.laptop.doors = [\"ssh\"]", &format!("{keys}:2")),
+        ("clients.laptop.from = [\"192.0.2.0/24\"]", &format!("{keys}:2")),
+        ("clients.laptop.max_open_for = 600", &format!("{keys}:2")),
+        ("clients.laptop.until = 2030-12-31T18:00:00Z", &format!("{keys}:2")),
+    ] {
+        let shown = |line: &str| line.starts_with(setting) && line.ends_with(&format!("# {origin}"));
+        assert!(said.lines().any(shown), "{setting}: {said}");
+    }
+    let path = file(&home, "nobody.toml", &format!("spa_port = 4711\n{GOOD}"), 0o600);
+    let said = check(program(home.path()).args(["--conf", &path]));
+    assert!(said.lines().any(|line| line.starts_with("spa_port = 4711") && line.ends_with("# file, line 1")));
+}
+
+#[test]
 fn what_only_firewalld_knows_is_named_where_it_is_not() {
     let home = TempDir::new().unwrap();
     let text = format!("{GOOD}zone = \"public\"\ntrusted = [\"192.0.2.0/24\"]\n");
