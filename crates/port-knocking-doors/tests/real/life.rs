@@ -261,6 +261,15 @@ fn the_two_capabilities_of_the_unit_are_enough() {
 }
 
 #[test]
+fn the_unit_is_started_again_however_often_it_has_failed() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port-knocking-doors.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let (of_unit, of_service) = unit.split_once("[Service]").unwrap();
+    assert!(of_unit.contains("\nStartLimitIntervalSec=0\n"), "elsewhere systemd does not look for it");
+    assert!(of_service.contains("\nRestart=on-failure\n"));
+}
+
+#[test]
 fn the_supervisor_hears_that_we_are_ready_alive_and_stopping() {
     let mut house = House::new();
     let path = house.directory.path().join("notify");
