@@ -35,7 +35,18 @@ pub enum RunError {
     NotAlone(#[from] NotAlone),
     /// Knocks cannot be heard.
     #[error(transparent)]
-    Inbox(#[from] InboxError),
+    Inbox(InboxError),
+    /// A knock port that is not for everybody.
+    #[error(
+        "may not bind UDP port {port}; give the daemon the capability CAP_NET_BIND_SERVICE, choose knock ports from \
+         1024, or set listen = \"capture\""
+    )]
+    Reserved {
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// There is no firewall to work with.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
@@ -54,6 +65,17 @@ pub enum RunError {
     /// The thread that works on the firewall is gone.
     #[error("the thread that works on the firewall has ended")]
     FirewallEnded,
+}
+
+impl From<InboxError> for RunError {
+    fn from(error: InboxError) -> Self {
+        match error {
+            InboxError::Bind { port, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self::Reserved { port, source }
+            }
+            other => Self::Inbox(other),
+        }
+    }
 }
 
 impl RunError {
@@ -218,7 +240,7 @@ impl Taken<'_> {
         let prepared = prepared.inspect_err(|error| report::not_reloaded(error)).ok()?;
         // Nothing is in force that cannot be heard: the ports come before the rules.
         let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
-        followed.inspect_err(|error| report::not_reloaded(error)).ok()?;
+        followed.map_err(RunError::from).inspect_err(|error| report::not_reloaded(error)).ok()?;
         let changed = self.keeper.change_rules(config.rules.clone());
         changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
         self.entrance.apply(self.keeper, prepared);

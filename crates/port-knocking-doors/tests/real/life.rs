@@ -242,6 +242,31 @@ fn without_the_rights_the_message_names_them() {
 }
 
 #[test]
+fn a_knock_port_that_may_not_be_bound_gets_a_way_out() {
+    let house = House::new();
+    let text = gate("listen = \"sockets\"");
+    let start = |text: &str| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"]);
+        command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("--conf").arg(house.write(text));
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+        Process::start(&house.server, command).unwrap()
+    };
+    let ways = "CAP_NET_BIND_SERVICE, choose knock ports from 1024, or set listen = \"capture\"";
+    let low = text.replace("7741", "902");
+    let (status, said) = start(&low).finish(PATIENCE).unwrap().unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("may not bind UDP port 902; ") && said.contains(ways), "{said}");
+
+    let mut daemon = start(&text);
+    assert!(daemon.wait_for("ready", PATIENCE).is_some(), "{:?}", daemon.lines());
+    house.write(&low);
+    daemon.signal(Signal::HUP).unwrap();
+    let line = daemon.wait_for("the old configuration stays in force", PATIENCE);
+    assert!(line.as_ref().is_some_and(|line| line.contains(ways)), "{line:?}");
+}
+
+#[test]
 fn the_two_capabilities_of_the_unit_are_enough() {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port-knocking-doors.service");
     let unit = fs::read_to_string(unit).unwrap();
