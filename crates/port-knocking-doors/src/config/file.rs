@@ -226,7 +226,7 @@ impl<'a> Fields<'_, 'a> {
     fn required(&self, name: &str) -> Result<Value<'a>, ConfigError> {
         self.get(name).ok_or_else(|| {
             let shape = keys::find(self.keys, name).map_or("", |key| key.shape);
-            let what = format!("this {} has no `{name}`; add one: {shape}", self.what);
+            let what = format!("this {} has no `{name}`; add one, a {shape}", self.what);
             ConfigError::at(self.origin, what)
         })
     }

@@ -178,7 +178,7 @@ pub const TOP: &[Key] = &[
 pub const DOOR: &[Key] = &[
     Key {
         name: "name",
-        shape: "text",
+        shape: "text like \"ssh\"",
         default: None,
         help: "What the door is called in the log and in the firewall: a letter, then letters, digits, _ \
                and -.",
@@ -230,7 +230,7 @@ pub const DOOR: &[Key] = &[
 pub const CLIENT: &[Key] = &[
     Key {
         name: "name",
-        shape: "text",
+        shape: "text like \"laptop\"",
         default: None,
         help: "What the client is called in the log: letters, digits, and . _ - @ between.",
     },
@@ -243,7 +243,7 @@ pub const CLIENT: &[Key] = &[
     },
     Key {
         name: "doors",
-        shape: "list of doors",
+        shape: "list of doors like [\"ssh\"]",
         default: None,
         help: "The doors that it may open, by their names.",
     },

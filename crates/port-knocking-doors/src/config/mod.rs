@@ -232,12 +232,13 @@ impl Config {
         let sequence =
             outside("--magic-seq", &surroundings.magic_seq, "KNOCKER_SEQ", &surroundings.knocker_seq)?;
         let sequence = sequence.map(|Given { value, origin }| {
-            let ports = values::port_texts(&value, &origin)?;
+            let right = "5 to 20 ports of your own, with commas between";
+            let ports = values::port_texts(&value, &origin, right)?;
             values::sequence(&ports, &origin, "").map(|value| Given::new(value, origin))
         });
         let ports = outside("--ports", &surroundings.ports, "KNOCKER_PORTS", &surroundings.knocker_ports)?;
         let ports = ports.map(|Given { value, origin }| {
-            let ports = values::port_texts(&value, &origin)?;
+            let ports = values::port_texts(&value, &origin, "ports with commas between, like 22,8080")?;
             values::tcp_ports(&ports, &origin, "").map(|value| Given::new(value, origin))
         });
         complete(&file, path.as_deref())?;
@@ -425,10 +426,7 @@ pub fn path_in_home(home: Option<&Path>) -> Option<PathBuf> {
 
 fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, String)>, ConfigError> {
     if let Some(path) = &surroundings.conf {
-        let text = file::read(path)?.ok_or_else(|| {
-            let source = std::io::Error::from_raw_os_error(libc::ENOENT);
-            ConfigError::Read { path: path.clone(), source }
-        })?;
+        let text = file::read(path)?.ok_or_else(|| ConfigError::Missing { path: path.clone() })?;
         return Ok(Some((path.clone(), text)));
     }
     for path in path_in_home(surroundings.home.as_deref()).into_iter().chain([PathBuf::from(IN_ETC)]) {

@@ -65,7 +65,17 @@ impl<T> Given<T> {
 /// Why there is no configuration. The message names the source, what is wrong there, and the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is missing or may not be read.
+    /// The file that was named is not there.
+    #[error(
+        "--conf: there is no file {}; name one that is there, or write it (port-knocking-doors \
+         --show-configuration-file-help says what goes in)",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file may not be read.
     #[error("cannot read the configuration file {}", path.display())]
     Read {
         /// The file.

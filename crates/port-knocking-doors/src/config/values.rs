@@ -279,7 +279,9 @@ pub(super) fn is_client_name(text: &str) -> bool {
 }
 
 /// Ports out of a text like `22,80,8080`.
-pub(super) fn port_texts(text: &str, origin: &Origin) -> Result<Vec<u16>, ConfigError> {
+///
+/// `right` is what a text that is empty should hold instead.
+pub(super) fn port_texts(text: &str, origin: &Origin, right: &str) -> Result<Vec<u16>, ConfigError> {
     let port = |part: &str| {
         let port = part.trim().parse::<u16>().ok().filter(|port| *port != 0);
         port.ok_or_else(|| {
@@ -289,8 +291,7 @@ pub(super) fn port_texts(text: &str, origin: &Origin) -> Result<Vec<u16>, Config
         })
     };
     if text.trim().is_empty() {
-        let what = "is empty; write ports with commas between, like 7000,8000".to_owned();
-        return Err(ConfigError::at(origin, what));
+        return Err(ConfigError::at(origin, format!("is empty; write {right}")));
     }
     text.split(',').map(port).collect()
 }

@@ -154,6 +154,7 @@ fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
         check(program(home.path()).args(["--ports", "22"]).env("KNOCKER_PORTS", value));
     }
     for (value, why) in [
+        ("", "is empty; write 5 to 20 ports"),
         ("1,2,3,4", "4 ports are no sequence; write 5 to 20"),
         ("1,2,3,4,99999", "\"99999\" is no port"),
         ("5,5,5,5,5", "one single port"),
@@ -207,7 +208,10 @@ fn a_file_that_cannot_be_used_is_never_passed_over() {
     let home = TempDir::new().unwrap();
     let missing = home.path().join("missing.toml");
     let message = wrong(program(home.path()).arg("--conf").arg(&missing));
-    assert!(message.contains("missing.toml: ") && message.contains("No such file"), "{message}");
+    assert!(
+        message.contains("--conf: there is no file") && message.contains("missing.toml; name one"),
+        "{message}"
+    );
 
     let path = file(&home, ".port_knocker.toml", GOOD, 0o602);
     let message = wrong(&mut program(home.path()));
