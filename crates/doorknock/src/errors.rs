@@ -2,15 +2,52 @@
 
 use std::error::Error;
 
-/// An error with all its causes, in one line.
+/// An error with all its causes, in one line. A cause that ends what was said already is not said twice: some
+/// libraries put it into their own message as well.
 #[must_use]
 pub fn in_one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt, io};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Outer {
+        message: &'static str,
+        cause: io::Error,
+    }
+
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.message)
+        }
+    }
+
+    impl Error for Outer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.cause)
+        }
+    }
+
+    #[test]
+    fn every_cause_is_said_once() {
+        for message in ["cannot connect", "cannot connect: no such file"] {
+            let error = Outer { message, cause: io::Error::other("no such file") };
+            assert_eq!(in_one_line(&error), "cannot connect: no such file");
+        }
+    }
 }

@@ -265,6 +265,7 @@ fn check_says_which_firewall_and_why_without_root_and_without_touching_anything(
     let output = run(program(home.path()).args(["check", "--conf", &path]));
     assert_eq!(output.status.code(), Some(1), "firewalld is wanted and not there");
     assert!(said(&output).contains("no door can be opened"), "{}", said(&output));
+    assert_eq!(said(&output).matches("os error 2").count(), 1, "{}", said(&output));
 
     let path = file(&home, "open.toml", GOOD, 0o600);
     let mut command = Command::new("setpriv");
