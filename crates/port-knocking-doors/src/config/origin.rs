@@ -137,10 +137,23 @@ pub enum ConfigError {
 impl ConfigError {
     /// Something is wrong with a value from there.
     pub(crate) fn at(origin: &Origin, what: String) -> Self {
+        let what = harmless(&what);
         match origin {
             Origin::Option(name) | Origin::Variable(name) => Self::Outside { name, what },
             Origin::File(position) => Self::InFile { position: position.clone(), what },
             Origin::Default => Self::Together(what),
         }
     }
+}
+
+/// A message holds what somebody wrote, and is shown on a terminal: what would steer it is spelled out.
+fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => harmless.push(c),
+            other => harmless.extend(other.escape_debug()),
+        }
+    }
+    harmless
 }

@@ -79,7 +79,7 @@ pub enum FirewallError {
     #[error("firewall = \"firewalld\", and {0}; try: systemctl status dbus")]
     SilentBus(String),
     /// The zone of the configuration is none of firewalld's.
-    #[error("zone = \"{zone}\", and firewalld has no such zone; it has: {known}")]
+    #[error("zone = {zone:?}, and firewalld has no such zone; it has: {known}")]
     NoZone {
         /// The zone.
         zone: String,

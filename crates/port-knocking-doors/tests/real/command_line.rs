@@ -142,6 +142,7 @@ fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
     for (value, why) in [
         ("22,x", "\"x\" is no port"),
         ("0", "\"0\" is no port"),
+        ("\u{1b}[31m", "\"\\u{1b}[31m\" is no port"),
         ("65536", "\"65536\" is no port"),
         ("", "is empty"),
         ("22,22", "the port 22 is there twice"),
