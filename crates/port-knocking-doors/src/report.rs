@@ -67,7 +67,8 @@ pub(crate) fn no_other_firewall(why: &dyn Error) {
 
 /// Everything is set up.
 pub(crate) fn ready() {
-    info!("ready: every door is closed to those who have not knocked");
+    // Whether a port is closed to others is not known here: another firewall, or somebody's rule, has its say.
+    info!("ready: doors open to those who knock");
 }
 
 /// One event of the core.

@@ -9,7 +9,7 @@ use port_knocking_doors::lab::{Namespace, Process};
 use rustix::process::Signal;
 
 use crate::house::{
-    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes,
+    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes, server_for,
 };
 
 fn rules(house: &House) -> Vec<String> {
@@ -338,11 +338,15 @@ fn a_client_loses_no_service_of_its_zone() {
 }
 
 #[test]
-fn a_port_open_to_everybody_is_named_at_start() {
-    let mut house = House::with_firewalld();
+fn a_port_open_to_everybody_is_named_at_start_and_not_called_closed() {
+    let house = House::with_firewalld();
     house.firewall_cmd(&["--add-service=ssh"]);
-    house.start(&config(""));
-    let line = house.hear("open to everybody");
+    let mut command = house.program();
+    command.arg("--conf").arg(house.write(&config("")));
+    let mut daemon = Process::start(&house.server, command).unwrap();
+    let ready = daemon.wait_for("ready", PATIENCE).unwrap();
+    assert!(!ready.contains("closed"), "{ready}");
+    let line = daemon.wait_for("open to everybody", PATIENCE).unwrap();
     assert!(line.contains("22/tcp") && line.contains("zone public"), "{line}");
     assert!(line.contains("firewall-cmd --zone=public --remove-service=ssh"), "{line}");
 }
