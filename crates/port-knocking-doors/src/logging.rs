@@ -9,6 +9,7 @@ use std::{
 
 use rustix::fs::fstat;
 use tracing::level_filters::LevelFilter;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
     Layer as _,
     filter::Targets,
@@ -44,7 +45,9 @@ pub(crate) fn start(wanted: Targets) {
         _ => Ok(()),
     });
     let journal = match stderr_is_the_journal() {
-        true => tracing_journald::layer().ok().map(|layer| layer.with_field_prefix(None)),
+        true => tracing_journald::layer()
+            .ok()
+            .map(|layer| layer.with_field_prefix(None).with_priority_mappings(priorities())),
         false => None,
     };
     let text = journal.is_none().then(|| {
@@ -89,6 +92,12 @@ fn parse(variable: &OsStr, without: Targets) -> Result<Targets, LogError> {
     }
     let filter = general.map_or(without, |level| Targets::new().with_default(level));
     Ok(filter.with_targets(named))
+}
+
+/// The priorities that journald's readers go by. A door that opens is information; the library would make it a
+/// notice, which is for what is unusual.
+fn priorities() -> PriorityMappings {
+    PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() }
 }
 
 /// Whether systemd has connected standard error to the journal (systemd.exec(5), `$JOURNAL_STREAM`).

@@ -352,7 +352,7 @@ fn the_journal_gets_the_log_with_its_fields() {
     hear("ready");
     house.knock(CLIENT[0], &SEQUENCE);
     let entry = hear("opened: door default for 192.0.2.7, for 10 s");
-    for field in ["DOOR", "default", "SOURCE", "192.0.2.7", "PRIORITY"] {
+    for field in ["DOOR", "default", "SOURCE", "192.0.2.7", "PRIORITY\n\u{1}\0\0\0\0\0\0\u{0}6\n"] {
         assert!(entry.contains(field), "{field} is not in {entry:?}");
     }
     assert_eq!(daemon.lines(), [""; 0], "nothing is said twice");
