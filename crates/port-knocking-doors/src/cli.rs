@@ -128,10 +128,14 @@ pub fn run() -> ExitCode {
     if cli.show_configuration_file_help {
         return print(&keys::help());
     }
-    if cli.set_configuration_file_in_home {
-        return write_default_file();
-    }
     let settings = cli.settings;
+    if cli.set_configuration_file_in_home {
+        // Whoever asks for more than the file must not believe that it was done, too.
+        return match cli.command.is_none() && settings == Settings::default() {
+            true => write_default_file(),
+            false => complain(WRONG, "--set-configuration-file-in-home stands alone; leave the rest out"),
+        };
+    }
     match cli.command {
         None => run_daemon(&settings),
         Some(Command::Check(after)) => run_check(&settings.then(after)),

@@ -260,6 +260,16 @@ fn the_default_file_is_written_once_and_for_its_owner_only() {
 }
 
 #[test]
+fn the_default_file_is_written_for_nothing_else_on_the_same_line() {
+    let home = TempDir::new().unwrap();
+    for more in [&["check"][..], &["--ports", "80"], &["--conf", "/dev/null"], &["-v"]] {
+        let message = wrong(program(home.path()).arg("--set-configuration-file-in-home").args(more));
+        assert!(message.contains("--set-configuration-file-in-home stands alone"), "{message}");
+        assert!(!home.path().join(".port_knocker.toml").exists());
+    }
+}
+
+#[test]
 fn check_says_which_firewall_and_why_without_root_and_without_touching_anything() {
     let home = TempDir::new().unwrap();
     let path = file(&home, "doors.toml", &format!("{GOOD}firewall = \"firewalld\"\n"), 0o600);
