@@ -178,6 +178,9 @@ fn zone(value: &Value<'_>) -> Result<Given<Option<String>>, ConfigError> {
     if text.is_empty() {
         return Err(ConfigError::at(&value.origin, format!("`zone` is empty; write {right}")));
     }
+    if text.contains(char::is_control) {
+        return Err(ConfigError::at(&value.origin, format!("`zone` is \"{text}\"; write {right}")));
+    }
     Ok(Given::new((text != "auto").then(|| text.to_owned()), value.origin.clone()))
 }
 
