@@ -341,6 +341,7 @@ impl Resolver {
             remove_on_exit: on_exit.value,
         };
         let mut warnings = warnings::of(&rules, listen.value);
+        warnings.extend(warnings::everybody(&plan.trusted));
         warnings.extend(warnings::useless(&rules, known));
         Ok(Config {
             rules,

@@ -256,6 +256,11 @@ impl<'a> Value<'a> {
                 let what = format!("holds \"{written}\", which is an address within a network");
                 return Err(item.wrong(&what, &format!("\"{}\"", network.trunc())));
             }
+            // Packets of IPv4 are never written so, and nothing would match it.
+            if let Some(v4) = mapped(&network) {
+                let what = format!("holds \"{network}\", which no packet comes from");
+                return Err(item.wrong(&what, &format!("it as IPv4: \"{v4}\"")));
+            }
             all.push(network);
         }
         Ok(self.given(all))
@@ -268,6 +273,13 @@ impl<'a> Value<'a> {
             .map_err(|bad| ConfigError::at(&self.origin, format!("`{}`: \"{text}\" {bad}", self.name)))?;
         Ok(self.given(name))
     }
+}
+
+/// The network of IPv4 that somebody has written as a network of IPv6.
+fn mapped(network: &IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = network else { return None };
+    let v4 = v6.addr().to_ipv4_mapped()?;
+    IpNet::new(v4.into(), v6.prefix_len().checked_sub(96)?).ok()
 }
 
 /// Whether this can be a client's name. It stands in the log, and is typed on command lines.

@@ -10,6 +10,7 @@ use doors_core::{
     client::Clients,
     door::{DoorName, Sequence},
 };
+use ipnet::IpNet;
 
 use super::{Hearing, keys::EXAMPLE_SEQUENCE};
 use crate::firewall::{
@@ -57,6 +58,12 @@ pub enum Warning {
     /// Nobody can open it.
     #[error("nobody can open the door `{0}`: it has no sequence, and no client may open it")]
     Useless(DoorName),
+    /// A network that leaves nobody to be kept out.
+    #[error(
+        "`trusted` holds {0}, which is everybody with {family}: nobody of those has to knock; name your own networks",
+        family = family(.0)
+    )]
+    Everybody(IpNet),
     /// A key that the chosen firewall does not know.
     #[error("`{key}` has no effect, because doors are opened by {kind} here")]
     NoEffect {
@@ -106,6 +113,19 @@ pub(super) fn of(rules: &Rules, hearing: Hearing) -> Vec<Warning> {
         }
     }
     warnings
+}
+
+/// Networks that pass the gate and hold everybody. Two halves of everything are not looked for: nobody writes
+/// them by accident.
+pub(super) fn everybody(trusted: &[IpNet]) -> impl Iterator<Item = Warning> {
+    trusted.iter().filter(|network| network.prefix_len() == 0).copied().map(Warning::Everybody)
+}
+
+fn family(network: &IpNet) -> &'static str {
+    match network {
+        IpNet::V4(_) => "IPv4",
+        IpNet::V6(_) => "IPv6",
+    }
 }
 
 /// Keys that say something to which this firewall does not listen. Which firewall it is, is known only when it

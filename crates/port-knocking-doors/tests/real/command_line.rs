@@ -316,6 +316,22 @@ fn check_shows_what_clients_may_and_in_which_file_it_stands() {
 }
 
 #[test]
+fn a_trusted_network_that_is_everybody_is_warned_of() {
+    let home = TempDir::new().unwrap();
+    for (network, told) in [
+        ("0.0.0.0/0", Some("`trusted` holds 0.0.0.0/0, which is everybody with IPv4")),
+        ("::/0", Some("`trusted` holds ::/0, which is everybody with IPv6")),
+        ("10.0.0.0/8", None),
+    ] {
+        let path = file(&home, "doors.toml", &format!("{GOOD}trusted = [\"{network}\"]\n"), 0o600);
+        let said = check(program(home.path()).args(["--conf", &path]));
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(said.contains("which is everybody"), told.is_some(), "{said}");
+        assert!(told.is_none_or(|told| said.contains(told)), "{said}");
+    }
+}
+
+#[test]
 fn what_only_firewalld_knows_is_named_where_it_is_not() {
     let home = TempDir::new().unwrap();
     let text = format!("{GOOD}zone = \"public\"\ntrusted = [\"192.0.2.0/24\"]\n");
