@@ -9,7 +9,7 @@ use port_knocking_doors::lab::{Namespace, Process};
 use rustix::process::Signal;
 
 use crate::house::{
-    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes, server_for,
+    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes,
 };
 
 fn rules(house: &House) -> Vec<String> {
