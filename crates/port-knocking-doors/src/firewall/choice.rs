@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After a bus that could not be used, the next try comes this much later.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// Where there is no bus at all, there will hardly be one: it is looked for this seldom.
+const SELDOM: Duration = Duration::from_secs(60);
+
 /// Which firewall.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -65,14 +68,18 @@ impl Choice {
             return std::future::pending().await;
         }
         loop {
-            if let Ok(Ok(bus)) = timeout(PATIENCE, Bus::connect()).await
-                && bus.firewalld_comes().await.is_ok()
-            {
-                let why = "firewalld has come to the system bus".to_owned();
-                return Self { kind: Kind::Firewalld, why, firewalld_runs: true, firewalld_may_come: false };
-            }
-            sleep(AGAIN).await;
+            let wait = match timeout(PATIENCE, Bus::connect()).await {
+                Ok(Ok(bus)) => match bus.firewalld_comes().await {
+                    Ok(()) => break,
+                    Err(_) => AGAIN,
+                },
+                Ok(Err(error)) if bus::is_missing(&error) => SELDOM,
+                Ok(Err(_)) | Err(_) => AGAIN,
+            };
+            sleep(wait).await;
         }
+        let why = "firewalld has come to the system bus".to_owned();
+        Self { kind: Kind::Firewalld, why, firewalld_runs: true, firewalld_may_come: false }
     }
 }
 
@@ -154,11 +161,10 @@ pub async fn choose(config: &Config) -> Result<Choice, FirewallError> {
         (FirewallChoice::Firewalld, Seen::Bus { .. }) => is(Kind::Firewalld, "the configuration says so"),
         (FirewallChoice::Nftables, _) => is(Kind::Nftables, "the configuration says so"),
     };
-    let found = kind == Kind::Firewalld || matches!(seen, Seen::NoBus(_));
     Ok(Choice {
         kind,
         why,
         firewalld_runs: matches!(seen, Seen::Bus { firewalld: true }),
-        firewalld_may_come: config.firewall == FirewallChoice::Auto && !found,
+        firewalld_may_come: config.firewall == FirewallChoice::Auto && kind == Kind::Nftables,
     })
 }
