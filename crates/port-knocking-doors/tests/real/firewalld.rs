@@ -1,6 +1,7 @@
 //! A real firewalld on a bus of its own.
 
 use std::{
+    net::{SocketAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -9,11 +10,18 @@ use port_knocking_doors::lab::{Namespace, Process};
 use rustix::process::Signal;
 
 use crate::house::{
-    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, config, crowd, echoes,
+    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes, server_for,
 };
 
 fn rules(house: &House) -> Vec<String> {
     house.firewall_cmd(&["--list-rich-rules"]).lines().map(str::to_owned).collect()
+}
+
+/// How many rules for a client are in the kernel: quicker to ask than firewalld, which is asked about them by
+/// a program that takes seconds on a busy machine.
+fn in_kernel(house: &House, client: &str) -> usize {
+    let ruleset = house.on_server("nft", &["list", "ruleset"]);
+    ruleset.lines().filter(|line| line.split_whitespace().any(|word| word == client)).count()
 }
 
 /// Tries again and again until so much time has passed. A try that ends later, because the machine is
@@ -33,7 +41,7 @@ fn stays_open(house: &House, since: Instant, time: Duration) {
 #[test]
 fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 3"));
+    house.start(&config("max_opened_door_duration = 8"));
     house.hear("firewall: firewalld, because firewalld is on the system bus");
     for (client, stranger) in CLIENT.iter().zip(STRANGER) {
         assert_ne!(house.ask(client, PORT), Answer::Accepted);
@@ -46,24 +54,25 @@ fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it() {
         house.until("firewalld closes the door", |house| !house.is_open(client));
         assert!(echoes(&mut session));
     }
-    assert_eq!(rules(&house), [""; 0]);
+    house.until("there is no rule", |house| CLIENT.iter().all(|client| in_kernel(house, client) == 0));
 }
 
 #[test]
 fn a_second_sequence_extends_without_a_gap() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 4"));
+    house.start(&config("max_opened_door_duration = 10"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let opened = Instant::now();
     for time in 1..=3 {
-        stays_open(&house, opened, time * Duration::from_millis(1300));
+        // More than a second apart, or it is no extension.
+        stays_open(&house, opened, time * Duration::from_millis(2500));
         house.knock(CLIENT[0], &SEQUENCE);
         house.hear("extended:");
-        assert_eq!(rules(&house).len(), 1);
+        assert_eq!(in_kernel(&house, CLIENT[0]), 1);
     }
     // Longer than the first grant alone.
-    stays_open(&house, opened, Duration::from_millis(7000));
+    stays_open(&house, opened, Duration::from_secs(14));
     house.hear("closed:");
     house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
 }
@@ -71,16 +80,18 @@ fn a_second_sequence_extends_without_a_gap() {
 #[test]
 fn after_a_reload_open_doors_are_back_within_a_second_with_their_time() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 6"));
+    house.start(&config("max_opened_door_duration = 20"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let opened = Instant::now();
+    // Late enough that its whole time from the reload on would be seen.
+    stays_open(&house, opened, Duration::from_secs(5));
     house.firewall_cmd(&["--reload"]);
     house.hear("firewalld was reloaded, and an open door was missing; put back in");
     assert!(house.is_open(CLIENT[0]));
     house.hear("closed:");
     house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
-    assert!(opened.elapsed() < Duration::from_secs(8), "{:?}", opened.elapsed());
+    assert!(opened.elapsed() < Duration::from_secs(24), "{:?}", opened.elapsed());
 }
 
 #[test]
@@ -106,7 +117,7 @@ fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock() {
 fn firewalld_may_come_after_us() {
     let mut house = House::with_firewalld();
     house.firewalld.as_mut().unwrap().stop_daemon();
-    house.start(&config("firewall = \"firewalld\""));
+    house.start(&config("firewall = \"firewalld\"\nmax_opened_door_duration = 60"));
     house.hear("firewalld is not on the system bus; knocks are judged");
     house.knock(CLIENT[0], &SEQUENCE);
     let House { firewalld, server, .. } = &mut house;
@@ -193,20 +204,21 @@ fn a_firewalld_that_hangs_at_our_start_stalls_no_hearing() {
 #[test]
 fn a_grant_whose_time_is_over_before_firewalld_answers_opens_nothing_for_long() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 4"));
+    house.start(&config("max_opened_door_duration = 12"));
     house.knock(&crowd(4), &SEQUENCE);
     house.hear("opened:");
-    // What the start has to ask is asked, so that the next knock's own call is under way when it hangs.
-    std::thread::sleep(Duration::from_millis(500));
+    // firewalld answers one after the other: what the start has to ask is asked, and the next knock's own
+    // call is under way when it hangs.
+    house.firewall_cmd(&["--state"]);
     house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear(&format!("never opened: door default for {}", CLIENT[0]));
-    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
-    // Its rule would live for four more seconds; it is taken out at once.
     let begun = Instant::now();
-    let never = |house: &House| !house.firewall_cmd(&["--list-rich-rules"]).contains(CLIENT[0]);
-    house.until("there is no rule", never);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
+    // By its answer it has done the call. The rule would live for twelve more seconds; it is taken out at once.
+    house.firewall_cmd(&["--state"]);
+    house.until("there is no rule", |house| in_kernel(house, CLIENT[0]) == 0);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -230,7 +242,7 @@ fn a_forged_announcement_is_not_believed() {
 #[test]
 fn a_firewalld_that_does_not_answer_stalls_no_hearing() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 20"));
+    house.start(&config("max_opened_door_duration = 60"));
     let firewalld = house.firewalld.as_ref().unwrap().daemon().unwrap();
     firewalld.signal(Signal::STOP).unwrap();
     house.knock(CLIENT[0], &SEQUENCE);
@@ -249,7 +261,7 @@ fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface() {
     house.firewall_cmd(&["--zone=internal", "--remove-service=ssh"]);
     house.firewall_cmd(&["--zone=dmz", "--change-interface=server"]);
     house.firewall_cmd(&["--zone=dmz", "--remove-service=ssh"]);
-    house.start(&config(""));
+    house.start(&config("max_opened_door_duration = 60"));
     for (client, zone) in [(CLIENT[0], "dmz"), (STRANGER[0], "internal")] {
         assert_ne!(house.ask(client, PORT), Answer::Accepted);
         house.knock(client, &SEQUENCE);
@@ -263,7 +275,7 @@ fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface() {
 #[test]
 fn a_rule_that_somebody_takes_away_is_put_back() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 30\nfirewall_rules_check_periode_seconds = 1"));
+    house.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 1"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let rule = rules(&house).remove(0);
@@ -275,13 +287,15 @@ fn a_rule_that_somebody_takes_away_is_put_back() {
 #[test]
 fn a_door_that_was_made_permanent_is_found_and_closed() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 4\nfirewall_rules_check_periode_seconds = 1"));
+    house.start(&config("max_opened_door_duration = 10\nfirewall_rules_check_periode_seconds = 1"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     house.firewall_cmd(&["--runtime-to-permanent"]);
+    house.hear("closed:");
     house.until("firewalld closes the door, this time", |house| !house.is_open(CLIENT[0]));
+    assert!(house.firewall_cmd(&["--permanent", "--list-rich-rules"]).contains(CLIENT[0]));
+    // Here firewalld opens it, for ever.
     house.firewall_cmd(&["--reload"]);
-    assert!(house.is_open(CLIENT[0]), "firewalld has opened it, for ever");
     let line = house.hear("held a door open that nobody had knocked for");
     assert!(line.contains("--permanent --zone=public --remove-rich-rule="), "{line}");
     assert!(!house.is_open(CLIENT[0]));
@@ -290,7 +304,7 @@ fn a_door_that_was_made_permanent_is_found_and_closed() {
 #[test]
 fn a_restart_of_the_daemon_neither_closes_nor_doubles() {
     let mut house = House::with_firewalld();
-    let text = config("max_opened_door_duration = 8");
+    let text = config("max_opened_door_duration = 15");
     house.start(&text);
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
@@ -302,26 +316,47 @@ fn a_restart_of_the_daemon_neither_closes_nor_doubles() {
     let knocked = Instant::now();
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
-    assert_eq!(rules(&house).len(), 1);
+    house.until("there is one rule", |house| in_kernel(house, CLIENT[0]) == 1);
     // firewalld's timers count whole seconds, and may end a quarter of one early (`g_timeout_add_seconds`).
-    stays_open(&house, knocked, Duration::from_millis(7500));
+    stays_open(&house, knocked, Duration::from_millis(14_500));
     house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
+}
+
+/// Whether a datagram of the client's reaches the server.
+fn arrives(house: &House, client: &str, listener: &UdpSocket) -> bool {
+    let target = listener.local_addr().unwrap();
+    let source = SocketAddr::new(client.parse().unwrap(), 0);
+    house.as_client(|| UdpSocket::bind(source).unwrap().send_to(b"hello", target).unwrap());
+    let mut datagram = [0; 5];
+    listener.recv(&mut datagram).is_ok_and(|length| datagram[..length] == *b"hello")
 }
 
 #[test]
 fn several_ports_and_both_families_open_together() {
     let mut house = House::with_firewalld();
     house.serve(8443);
-    house.start(
+    let listeners = SERVER.map(|address| {
+        let address = SocketAddr::new(address.parse().unwrap(), 60_005);
+        let listener = house.server.enter(|| UdpSocket::bind(address)).unwrap();
+        listener.set_read_timeout(Some(SILENCE)).unwrap();
+        listener
+    });
+    let knocks = [1001, 1002, 1003, 1004, 1006];
+    house.start(&format!(
         "[[doors]]\nname = \"both\"\nports = [\"22/tcp\", \"8440-8450/tcp\", \"60000-60010/udp\"]\n\
-         sequence = [1001,1002,1003,1004,1006]\n",
-    );
-    house.knock(CLIENT[1], &[1001, 1002, 1003, 1004, 1006]);
-    house.hear("opened:");
-    assert_eq!(house.ask(CLIENT[1], 8443), Answer::Accepted);
-    assert_eq!(house.ask(CLIENT[1], PORT), Answer::Accepted);
-    assert_eq!(rules(&house).len(), 3);
-    assert_ne!(house.ask(CLIENT[0], 8443), Answer::Accepted);
+         sequence = {knocks:?}\nopen_for = 60\n"
+    ));
+    for ((client, stranger), listener) in CLIENT.iter().zip(STRANGER).zip(&listeners) {
+        assert!(!arrives(&house, client, listener));
+        house.knock(client, &knocks);
+        house.hear(&format!("opened: door both for {client}"));
+        assert_eq!(house.ask(client, 8443), Answer::Accepted);
+        assert_eq!(house.ask(client, PORT), Answer::Accepted);
+        assert!(arrives(&house, client, listener));
+        assert_eq!(in_kernel(&house, client), 3);
+        assert_ne!(house.ask(stranger, 8443), Answer::Accepted);
+        assert!(!arrives(&house, stranger, listener));
+    }
 }
 
 #[test]
@@ -329,7 +364,7 @@ fn a_client_loses_no_service_of_its_zone() {
     let mut house = House::with_firewalld();
     house.serve(9090);
     house.firewall_cmd(&["--add-port=9090/tcp"]);
-    house.start(&config(""));
+    house.start(&config("max_opened_door_duration = 60"));
     assert_eq!(house.ask(CLIENT[0], 9090), Answer::Accepted);
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
