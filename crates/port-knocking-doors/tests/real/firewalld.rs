@@ -19,14 +19,14 @@ fn rules(house: &House) -> Vec<String> {
 
 /// How many rules for a client are in the kernel: quicker to ask than firewalld, which is asked about them by
 /// a program that takes seconds on a busy machine.
-fn in_kernel(house: &House, client: &str) -> usize {
+pub(crate) fn in_kernel(house: &House, client: &str) -> usize {
     let ruleset = house.on_server("nft", &["list", "ruleset"]);
     ruleset.lines().filter(|line| line.split_whitespace().any(|word| word == client)).count()
 }
 
 /// Tries again and again until so much time has passed. A try that ends later, because the machine is
 /// busy, says nothing about a door that may have closed by then.
-fn stays_open(house: &House, since: Instant, time: Duration) {
+pub(crate) fn stays_open(house: &House, since: Instant, time: Duration) {
     loop {
         let answer = house.ask(CLIENT[0], PORT);
         if since.elapsed() >= time {

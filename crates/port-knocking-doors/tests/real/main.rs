@@ -18,6 +18,7 @@ mod demo;
 mod device;
 mod doorknock;
 mod firewalld;
+mod firewalld_state;
 mod forged;
 mod gate;
 mod hearing;

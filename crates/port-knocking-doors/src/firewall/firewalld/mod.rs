@@ -12,7 +12,9 @@
 //! ```
 
 pub(crate) mod bus;
+mod held;
 mod jobs;
+mod leftovers;
 mod rule;
 mod session;
 mod state;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::{
     bus::{Announcement, Announcements, Bus, Firewalld},
     jobs::Waiting,
+    leftovers::Leftover,
     state::State,
     work::Outcome,
     zones::{self, Zones},
@@ -40,6 +41,9 @@ pub(super) struct Session {
     zones: Option<Zones>,
     /// Whether the rules that firewalld holds are to be looked at soon.
     look: bool,
+    /// Whether they are to be looked at before anything is added: what an earlier run left goes when its
+    /// grant is made anew.
+    look_first: bool,
     /// Whether nobody has looked yet for what makes knocking pointless.
     ask_obstacles: bool,
 }
@@ -57,7 +61,7 @@ enum Finished {
     Zone(String, zbus::Result<Vec<String>>),
     Obstacles(Vec<String>),
     Look(zbus::Result<Vec<(String, Vec<String>)>>),
-    Removed(Vec<(String, String, zbus::Result<String>)>),
+    Removed(Vec<(Leftover, zbus::Result<String>)>),
 }
 
 impl Session {
@@ -68,8 +72,15 @@ impl Session {
         let announcements = bus.announcements().await.map_err(no_bus)?;
         let firewalld = bus.firewalld().await.map_err(no_bus)?;
         let present = bus.firewalld_runs().await.map_err(no_bus)?;
-        let session =
-            Self { firewalld, announcements, present, zones: None, look: present, ask_obstacles: present };
+        let session = Self {
+            firewalld,
+            announcements,
+            present,
+            zones: None,
+            look: false,
+            look_first: present,
+            ask_obstacles: present,
+        };
         if present {
             session.know_zone(state).await?;
             state.add_all_again();
@@ -138,19 +149,17 @@ impl Session {
             });
             return Some(Work { task: None, progress });
         }
+        if std::mem::take(&mut self.look_first) {
+            return Some(look_at_rules(firewalld, zones, state));
+        }
         if let Some((admission, waiting, task)) = state.next_task() {
             let progress = Box::pin(async move {
-                let (installed, closing) = (task.installed.clone(), task.closing.is_some());
                 match find_zones(&firewalld, zones).await {
                     Ok(zones) => {
                         let outcome = task.run(firewalld, &zones).await;
                         Finished::Task { outcome, zones: Some(zones) }
                     }
-                    Err(error) => {
-                        let outcome =
-                            Outcome { installed, failure: Some(error), closing, slowest: Duration::ZERO };
-                        Finished::Task { outcome, zones: None }
-                    }
+                    Err(error) => Finished::Task { outcome: task.failed(error), zones: None },
                 }
             });
             return Some(Work { task: Some((admission, waiting)), progress });
@@ -160,11 +169,7 @@ impl Session {
             let progress = Box::pin(async move { Finished::Obstacles(obstacles(&firewalld, &plan).await) });
             return Some(Work { task: None, progress });
         }
-        std::mem::take(&mut self.look).then(|| {
-            let fixed = state.plan.zone.clone();
-            let progress = Box::pin(async move { Finished::Look(look(&firewalld, zones, fixed).await) });
-            Work { task: None, progress }
-        })
+        std::mem::take(&mut self.look).then(|| look_at_rules(firewalld, zones, state))
     }
 
     /// Takes what came of a piece of work. Gives the next if there is one that follows from it.
@@ -197,7 +202,7 @@ impl Session {
             Finished::Look(Ok(held)) => {
                 let overdue = state.compare(&held);
                 let firewalld = self.firewalld.clone();
-                let progress = Box::pin(async move { Finished::Removed(remove(&firewalld, &overdue).await) });
+                let progress = Box::pin(async move { Finished::Removed(remove(&firewalld, overdue).await) });
                 Some(Work { task: None, progress })
             }
             Finished::Look(Err(error)) => {
@@ -206,7 +211,8 @@ impl Session {
                 None
             }
             Finished::Removed(removed) => {
-                for (zone, rule, answer) in removed {
+                for ((zone, rule, text), answer) in removed {
+                    let rule = rule.text(text);
                     state.tell(match answer {
                         Ok(_) => News::Warning(format!(
                             "firewalld's zone {zone} held a door open that nobody had knocked for; it is \
@@ -342,6 +348,13 @@ pub(crate) async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
     })
 }
 
+/// A look at the rules that firewalld holds.
+fn look_at_rules(firewalld: Firewalld, zones: Option<Zones>, state: &State) -> Work {
+    let fixed = state.plan.zone.clone();
+    let progress = Box::pin(async move { Finished::Look(look(&firewalld, zones, fixed).await) });
+    Work { task: None, progress }
+}
+
 async fn find_zones(firewalld: &Firewalld, known: Option<Zones>) -> zbus::Result<Zones> {
     match known {
         Some(zones) => Ok(zones),
@@ -367,14 +380,12 @@ async fn look(
     Ok(held)
 }
 
-async fn remove(
-    firewalld: &Firewalld,
-    overdue: &[(String, String)],
-) -> Vec<(String, String, zbus::Result<String>)> {
+async fn remove(firewalld: &Firewalld, overdue: Vec<Leftover>) -> Vec<(Leftover, zbus::Result<String>)> {
     let mut removed = Vec::new();
-    for (zone, rule) in overdue {
-        let answer = firewalld.zones.remove_rich_rule(zone, rule).await;
-        removed.push((zone.clone(), rule.clone(), answer));
+    for leftover in overdue {
+        let (zone, rule, text) = &leftover;
+        let answer = firewalld.zones.remove_rich_rule(zone, &rule.text(*text)).await;
+        removed.push((leftover, answer));
     }
     removed
 }

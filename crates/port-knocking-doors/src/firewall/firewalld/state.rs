@@ -15,9 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     bus::{Code, code},
+    held::{Held, Holdings},
     jobs::{Jobs, Waiting},
-    rule::{Rule, is_ours},
-    work::{Installed, Outcome, Task},
+    leftovers::{Leftover, Leftovers},
+    rule::{Rule, Texts},
+    work::{Outcome, Task},
 };
 use crate::{
     clock::Clock,
@@ -27,13 +29,6 @@ use crate::{
         plan::Plan,
     },
 };
-
-/// A rule of ours that nobody granted may be what an earlier run left: it gets as long as the longest
-/// door and this, and is then taken out.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// A call that took longer than this may have given a rule more time than is left.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// A grant that ends this soon is not missed: firewalld counts in seconds, and may have been first.
 const NOT_MISSED: Duration = Duration::from_secs(2);
@@ -45,11 +40,11 @@ pub(super) struct State {
     news: mpsc::UnboundedSender<News>,
     ledger: Ledger,
     jobs: Jobs,
-    installed: BTreeMap<Admission, Installed>,
+    held: Holdings,
     /// Doors to close before their time, with the rules to take out.
     closing: BTreeMap<Admission, Vec<Rule>>,
-    /// Rules of ours that nobody granted in this run, and when they were first seen.
-    orphans: BTreeMap<(String, String), Moment>,
+    leftovers: Leftovers,
+    texts: Texts,
     /// What is being put back, and since when.
     restoring: Option<(String, Moment)>,
     /// The zone of before, while that of a new plan has not been looked at.
@@ -66,9 +61,10 @@ impl State {
             news,
             ledger: Ledger::default(),
             jobs: Jobs::default(),
-            installed: BTreeMap::new(),
+            held: Holdings::new(),
             closing: BTreeMap::new(),
-            orphans: BTreeMap::new(),
+            leftovers: Leftovers::default(),
+            texts: Texts::from(clock.wall().0),
             restoring: None,
             zone_before: None,
             ending: Vec::new(),
@@ -107,13 +103,13 @@ impl State {
     /// firewalld is not there, and has forgotten everything when it comes.
     pub(super) fn lost(&mut self, why: &str) {
         self.tell(News::Warning(format!("{why}; knocks are judged, and doors open when it is back")));
-        self.installed.clear();
+        self.held.clear();
     }
 
     /// firewalld is there and has forgotten everything.
     pub(super) fn put_back_all(&mut self, why: &str) {
-        self.installed.clear();
-        self.orphans.clear();
+        self.held.clear();
+        self.leftovers = Leftovers::default();
         match ledger::missing(self.add_all_again()) {
             Some(missing) => {
                 let since = self.restoring.take().map_or(self.clock.now(), |(_, since)| since);
@@ -145,59 +141,48 @@ impl State {
 
     /// Whether there may be rules that are worth a look.
     pub(super) fn has_rules(&self) -> bool {
-        !(self.installed.is_empty() && self.orphans.is_empty())
+        !(self.held.is_empty() && self.leftovers.is_empty())
     }
 
     /// Compares what firewalld holds, zone by zone, with what it should. Gives the rules of ours that
     /// have been there too long and must go.
-    pub(super) fn compare(&mut self, held: &[(String, Vec<String>)]) -> Vec<(String, String)> {
+    pub(super) fn compare(&mut self, held: &[(String, Vec<String>)]) -> Vec<Leftover> {
         let now = self.clock.now();
         self.ledger.prune(now);
-        let ledger = &self.ledger;
-        let closing = &self.closing;
-        self.installed
-            .retain(|admission, _| ledger.get(admission, now).is_some() || closing.contains_key(admission));
-        let holds = |zone: &str, text: &str| {
-            held.iter().any(|(name, rules)| name == zone && rules.iter().any(|rule| rule == text))
-        };
-        let mut missing = Vec::new();
-        for (admission, rules) in &mut self.installed {
-            let ends_soon = ledger.get(admission, now).is_none_or(|s| s.until.remaining(now) < NOT_MISSED);
-            let before = rules.len();
-            rules.retain(|rule, (zone, text)| ends_soon || holds(zone, &rule.text(*text)));
-            if rules.len() < before {
-                missing.push(admission.clone());
+        let mut found: BTreeSet<Leftover> = BTreeSet::new();
+        for (zone, rules) in held {
+            let ours = rules.iter().filter_map(|written| Rule::read(written));
+            found.extend(ours.map(|(rule, text)| (zone.clone(), rule, text)));
+        }
+        let wanted = self.wanted(now);
+        self.held.retain(|rule, held| wanted.contains_key(rule) || !held.is_over(now));
+        let mut missing = BTreeSet::new();
+        for (rule, held) in &mut self.held {
+            let ends_soon = wanted.get(rule).is_none_or(|until| until.remaining(now) < NOT_MISSED);
+            let is_there =
+                |(zone, text): &mut (String, _)| ends_soon || found.contains(&(zone.clone(), *rule, *text));
+            if held.place.is_some() && held.place.take_if(|place| !is_there(place)).is_some() {
+                missing.insert(*rule);
+            }
+            for (zone, text) in held.place.iter().chain(&held.stale) {
+                found.remove(&(zone.clone(), *rule, *text));
             }
         }
-        if let Some(what) = ledger::missing(missing.len()) {
+        let without: Vec<Admission> = self
+            .ledger
+            .running(now)
+            .filter(|(admission, ..)| self.rules(admission).iter().any(|rule| missing.contains(rule)))
+            .map(|(admission, ..)| admission.clone())
+            .collect();
+        if let Some(what) = ledger::missing(without.len()) {
             self.restoring.get_or_insert((what, now));
         }
-        for admission in missing {
+        for admission in without {
             self.jobs.add_again(admission);
         }
-        self.overdue(held, now)
-    }
-
-    /// Rules of ours that nobody granted in this run, and that are older than any grant can be.
-    fn overdue(&mut self, held: &[(String, Vec<String>)], now: Moment) -> Vec<(String, String)> {
-        let granted: BTreeSet<(String, String)> = self
-            .installed
-            .values()
-            .flatten()
-            .map(|(rule, (zone, text))| (zone.clone(), rule.text(*text)))
-            .collect();
-        let found: BTreeSet<(String, String)> = held
-            .iter()
-            .flat_map(|(zone, rules)| rules.iter().map(move |rule| (zone.clone(), rule.clone())))
-            .filter(|(zone, rule)| is_ours(rule) && !granted.contains(&(zone.clone(), rule.clone())))
-            .collect();
-        self.orphans.retain(|orphan, _| found.contains(orphan));
-        for orphan in found {
-            self.orphans.entry(orphan).or_insert(now);
-        }
+        self.leftovers.note(found, now);
         let longest = self.plan.doors.iter().map(|door| door.max_open_for).max().unwrap_or_default();
-        let too_old = |since: &Moment| since.after(longest).after(GRACE) <= now;
-        self.orphans.iter().filter(|(_, since)| too_old(since)).map(|(orphan, _)| orphan.clone()).collect()
+        self.leftovers.overdue(longest, now)
     }
 
     /// Makes every running grant true anew. Says how many there are.
@@ -219,6 +204,18 @@ impl State {
         ports.iter().map(|ports| Rule { source: admission.source, ports: *ports }).collect()
     }
 
+    /// The rules that running grants want, and until when: as long as the longest of them.
+    fn wanted(&self, now: Moment) -> BTreeMap<Rule, Moment> {
+        let mut wanted = BTreeMap::new();
+        for (admission, standing, _) in self.ledger.running(now) {
+            for rule in self.rules(admission) {
+                let until = wanted.entry(rule).or_insert(standing.until);
+                *until = standing.until.max(*until);
+            }
+        }
+        wanted
+    }
+
     /// Takes the zone of a new plan that has to be looked at before anything is put into it.
     pub(super) fn new_zone(&self) -> Option<String> {
         self.zone_before.as_ref().and_then(|_| self.plan.zone.clone())
@@ -235,30 +232,49 @@ impl State {
     }
 
     /// The task that makes the grant as it must be at this moment.
-    fn task(&self, admission: &Admission) -> Task {
+    fn task(&mut self, admission: &Admission) -> Task {
         let now = self.clock.now();
+        let wanted = self.wanted(now);
         let standing = self.ledger.get(admission, now);
+        let closing = self.closing.get(admission);
+        let of_grant = self.rules(admission).into_iter().chain(closing.into_iter().flatten().copied());
+        // What this source has and nobody wants goes, too: its door may have other ports by now.
+        let of_source = self.held.keys().filter(|rule| rule.source == admission.source).copied();
+        let rules: BTreeSet<Rule> =
+            of_grant.chain(of_source.filter(|rule| !wanted.contains_key(rule))).collect();
+        let mut held = Holdings::new();
+        for rule in &rules {
+            let mut of_rule = self.held.get(rule).cloned().unwrap_or_default();
+            of_rule.stale.extend(self.leftovers.take(*rule));
+            held.insert(*rule, of_rule);
+        }
+        let until = |rule: &Rule| wanted.get(rule).map(|until| (*rule, *until));
         Task {
             source: admission.source,
-            wanted: if standing.is_some() { self.rules(admission) } else { Vec::new() },
+            link: standing.map(|standing| standing.link).unwrap_or_default(),
             zone: self.plan.zone.clone(),
-            link: standing.as_ref().map(|standing| standing.link).unwrap_or_default(),
-            until: standing.map_or(now, |standing| standing.until),
-            closing: self.closing.get(admission).cloned(),
-            slowest: Duration::ZERO,
+            wanted: rules.iter().filter_map(until).collect(),
+            unwanted: rules.iter().filter(|rule| !wanted.contains_key(rule)).copied().collect(),
+            closing: closing.is_some(),
+            held,
             clock: self.clock,
-            installed: self.installed.get(admission).cloned().unwrap_or_default(),
+            texts: self.texts.clone(),
         }
     }
 
     /// Takes what came of a task.
     pub(super) fn done(&mut self, admission: Admission, waiting: Waiting, outcome: Outcome) {
         let now = self.clock.now();
-        let Outcome { installed, failure, closing, slowest } = outcome;
-        let is_there = !installed.is_empty();
-        match is_there {
-            true => drop(self.installed.insert(admission.clone(), installed)),
-            false => drop(self.installed.remove(&admission)),
+        let Outcome { held, failure, closing } = outcome;
+        let wanted = self.wanted(now);
+        let is_there = held.values().any(|held| !held.is_nothing());
+        let outlives = |(rule, held): (&Rule, &Held)| held.outlives(wanted.get(rule).copied().unwrap_or(now));
+        let too_long = held.iter().any(outlives);
+        for (rule, held) in held {
+            match held.is_nothing() {
+                true => drop(self.held.remove(&rule)),
+                false => drop(self.held.insert(rule, held)),
+            }
         }
         let standing = self.ledger.get(&admission, now).is_some();
         match failure {
@@ -267,9 +283,9 @@ impl State {
                 self.tell(News::Report(Report::Closed { admission }));
             }
             None => {
-                // The time of a rule was counted from when we asked, and may be over by now. Once is enough:
-                // a firewalld that is always slow is not made faster by asking more.
-                if is_there && slowest > SLOW && !(waiting.corrected && standing) {
+                // The time of a rule is counted from when firewalld did the call, and may be over by now.
+                // Once is enough: a firewalld that is always slow is not made faster by asking more.
+                if too_long && !(waiting.corrected && standing) {
                     self.jobs.correct(admission.clone());
                 }
                 if waiting.fresh {
@@ -315,3 +331,6 @@ impl State {
         self.plan.check_every.min(self.plan.clean_every)
     }
 }
+
+#[cfg(test)]
+mod tests;

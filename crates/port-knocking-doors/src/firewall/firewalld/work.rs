@@ -1,18 +1,19 @@
 //! One piece of work with firewalld: making one grant true, or false.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use doors_core::{packet::Link, time::Moment};
 
 use super::{
     bus::{Code, Firewalld, code},
-    rule::{Rule, Text},
+    held::{Held, Holdings},
+    rule::{Rule, Text, Texts},
     zones::Zones,
 };
 use crate::clock::Clock;
 
-/// Which rules of a grant firewalld holds, as far as we know: in which zone, and which text.
-pub(super) type Installed = BTreeMap<Rule, (String, Text)>;
+/// Texts that are tried if one is there that we know nothing of.
+const TEXTS: usize = 3;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -21,130 +22,120 @@ pub(super) struct Task {
     pub(super) source: IpAddr,
     /// The interface on which the knocks came.
     pub(super) link: Link,
-    /// The rules that must be there; none to close the door.
-    pub(super) wanted: Vec<Rule>,
     /// The zone in which; `None` for the one in which the traffic of the source arrives.
     pub(super) zone: Option<String>,
-    /// Until when.
-    pub(super) until: Moment,
-    /// The rules to take out, because the door is to be closed before its time; whether or not we know
-    /// that they are there.
-    pub(super) closing: Option<Vec<Rule>>,
-    /// The longest time that an addition has taken.
-    pub(super) slowest: Duration,
+    /// The rules that must be there, and until when.
+    pub(super) wanted: Vec<(Rule, Moment)>,
+    /// The rules that must not.
+    pub(super) unwanted: Vec<Rule>,
+    /// Whether it is to close the door before its time.
+    pub(super) closing: bool,
+    /// What firewalld holds of all these.
+    pub(super) held: Holdings,
     /// How late it is.
     pub(super) clock: Clock,
-    /// What is there.
-    pub(super) installed: Installed,
+    /// The texts for what is added.
+    pub(super) texts: Texts,
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// What is there.
-    pub(super) installed: Installed,
+    /// What firewalld holds of the rules that the task was about.
+    pub(super) held: Holdings,
     /// The first thing that did not work.
     pub(super) failure: Option<zbus::Error>,
     /// Whether the task was to close the door before its time.
     pub(super) closing: bool,
-    /// The longest time that firewalld took to add a rule.
-    pub(super) slowest: Duration,
 }
 
 impl Task {
     /// Does it. It goes on after a failure, so that one bad rule keeps no other door closed.
-    pub(super) async fn run(mut self, firewalld: Firewalld, zones: &Zones) -> Outcome {
+    pub(super) async fn run(self, firewalld: Firewalld, zones: &Zones) -> Outcome {
         let mut failure = None;
+        let mut holdings = self.held.clone();
         let zone = self.zone.clone().unwrap_or_else(|| zones.of(self.source, self.link));
-        for rule in self.wanted.clone() {
-            let done = self.put_in(&firewalld, &zone, rule).await;
+        for (rule, until) in &self.wanted {
+            let held = holdings.entry(*rule).or_default();
+            let done = self.put_in(&firewalld, &zone, *rule, *until, held).await;
             failure = failure.or(done.err());
         }
-        let mut unwanted: Vec<Rule> = self.closing.iter().flatten().copied().collect();
-        unwanted.extend(self.installed.keys().copied());
-        unwanted.sort_unstable();
-        unwanted.dedup();
-        unwanted.retain(|rule| !self.wanted.contains(rule));
-        for rule in unwanted {
-            let (zone, _) = self.installed.get(&rule).cloned().unwrap_or((zone.clone(), Text::First));
-            let mut out = Ok(());
-            // Of a call whose answer never came, nobody knows which text it left.
-            for text in [Text::First, Text::Second] {
-                out = out.and(take_out(&firewalld, &zone, rule, text).await);
-            }
-            match out {
-                Ok(()) => drop(self.installed.remove(&rule)),
-                Err(error) => failure = failure.or(Some(error)),
-            }
+        for rule in &self.unwanted {
+            let held = holdings.entry(*rule).or_default();
+            held.stale.extend(held.place.take());
+            let done = take_out_stale(&firewalld, *rule, held).await;
+            failure = failure.or(done.err());
         }
-        let closing = self.closing.is_some();
-        Outcome { installed: self.installed, failure, closing, slowest: self.slowest }
+        Outcome { held: holdings, failure, closing: self.closing }
+    }
+
+    /// Nothing could be done.
+    pub(super) fn failed(self, error: zbus::Error) -> Outcome {
+        Outcome { held: self.held, failure: Some(error), closing: self.closing }
     }
 
     /// Puts one rule in with the full time, and then takes out its former text. At no moment is there
-    /// none.
-    async fn put_in(&mut self, firewalld: &Firewalld, zone: &str, rule: Rule) -> zbus::Result<()> {
-        let former = self.installed.get(&rule).cloned();
-        let text = former.as_ref().map_or(Text::First, |(_, text)| text.other());
-        let text = match self.add(firewalld, zone, rule, text).await {
-            Ok(()) => text,
-            // It is left from before this program started, or from a call whose answer never came.
-            Err(error) if code(&error) == Code::AlreadyEnabled => {
-                self.replace_unknown(firewalld, zone, rule, text).await?
-            }
-            Err(error) => {
-                // Without an answer nobody knows; the next try takes out what may be there.
-                if code(&error) == Code::NoAnswer && former.is_none() {
-                    self.installed.insert(rule, (zone.to_owned(), text));
-                }
-                return Err(error);
-            }
-        };
-        self.installed.insert(rule, (zone.to_owned(), text));
-        match former {
-            Some((old_zone, old)) if (old_zone.as_str(), old) != (zone, text) => {
-                take_out(firewalld, &old_zone, rule, old).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Puts a rule in of which a text is there that we do not know the time of.
-    async fn replace_unknown(
-        &mut self,
+    /// none. A rule that is as it must be costs nothing.
+    async fn put_in(
+        &self,
         firewalld: &Firewalld,
         zone: &str,
         rule: Rule,
-        there: Text,
-    ) -> zbus::Result<Text> {
-        let other = there.other();
-        match self.add(firewalld, zone, rule, other).await {
-            Ok(()) => {
-                take_out(firewalld, zone, rule, there).await?;
-                Ok(other)
+        until: Moment,
+        held: &mut Held,
+    ) -> zbus::Result<()> {
+        if !held.is_right(zone, until) {
+            let mut left = TEXTS;
+            while let Err(error) = self.add(firewalld, zone, rule, until, held).await {
+                left = left.saturating_sub(1);
+                // It is there, from before this program started.
+                if code(&error) != Code::AlreadyEnabled || left == 0 {
+                    return Err(error);
+                }
             }
-            // Both are there: while one stays, the other can be renewed.
-            Err(error) if code(&error) == Code::AlreadyEnabled => {
-                take_out(firewalld, zone, rule, there).await?;
-                self.add(firewalld, zone, rule, there).await?;
-                take_out(firewalld, zone, rule, other).await?;
-                Ok(there)
-            }
-            Err(error) => Err(error),
         }
+        take_out_stale(firewalld, rule, held).await
     }
 
-    async fn add(&mut self, firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
+    async fn add(
+        &self,
+        firewalld: &Firewalld,
+        zone: &str,
+        rule: Rule,
+        until: Moment,
+        held: &mut Held,
+    ) -> zbus::Result<()> {
         // firewalld counts whole seconds, and 0 would be for ever. The time is that of this moment: the
         // calls before may have taken long.
-        let left = self.until.remaining(self.clock.now());
-        let up = left.saturating_add(Duration::from_millis(999)).as_secs().max(1);
-        let seconds = i32::try_from(up).unwrap_or(i32::MAX);
         let began = self.clock.now();
-        let added = firewalld.zones.add_rich_rule(zone, &rule.text(text), seconds).await;
-        self.slowest = self.slowest.max(self.clock.now().remaining(began));
-        added.map(drop)
+        let up = until.remaining(began).saturating_add(Duration::from_millis(999)).as_secs().max(1);
+        let seconds = i32::try_from(up).unwrap_or(i32::MAX);
+        let place = (zone.to_owned(), self.texts.next());
+        match firewalld.zones.add_rich_rule(zone, &rule.text(place.1), seconds).await {
+            Ok(_) => {
+                let time = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+                (held.earliest, held.latest) = (began.after(time), self.clock.now().after(time));
+                held.stale.extend(held.place.replace(place));
+                Ok(())
+            }
+            Err(error) => {
+                // Without an answer nobody knows whether it is there.
+                if matches!(code(&error), Code::NoAnswer | Code::AlreadyEnabled) {
+                    held.stale.push(place);
+                }
+                Err(error)
+            }
+        }
     }
+}
+
+/// Takes out what of a rule has to go.
+async fn take_out_stale(firewalld: &Firewalld, rule: Rule, held: &mut Held) -> zbus::Result<()> {
+    while let Some((zone, text)) = held.stale.last() {
+        take_out(firewalld, zone, rule, *text).await?;
+        held.stale.pop();
+    }
+    Ok(())
 }
 
 /// Takes a rule out. One that is not there is out.

@@ -1,0 +1,169 @@
+use doors_core::{door::DoorName, packet::Link};
+
+use super::*;
+use crate::firewall::plan::{PlannedDoor, Ports, Refuse};
+
+/// A state that follows a plan, and what it says.
+struct Scene {
+    state: State,
+    news: mpsc::UnboundedReceiver<News>,
+}
+
+fn door(name: &str, ports: &[u16]) -> PlannedDoor {
+    PlannedDoor {
+        name: DoorName::new(name).unwrap(),
+        ports: ports.iter().map(|port| Ports::tcp(*port)).collect(),
+        open_for: Duration::from_secs(60),
+        max_open_for: Duration::from_secs(600),
+        once: false,
+    }
+}
+
+fn plan(doors: Vec<PlannedDoor>) -> Plan {
+    Plan {
+        doors,
+        trusted: Vec::new(),
+        refuse: Refuse::Drop,
+        zone: None,
+        check_every: Duration::from_secs(10),
+        clean_every: Duration::from_secs(10),
+        remove_on_exit: false,
+    }
+}
+
+fn admission(door: &str, number: u8) -> Admission {
+    Admission { door: DoorName::new(door).unwrap(), source: [192, 0, 2, number].into() }
+}
+
+fn rule(number: u8, port: u16) -> Rule {
+    Rule { source: [192, 0, 2, number].into(), ports: Ports::tcp(port) }
+}
+
+impl Scene {
+    fn new(doors: Vec<PlannedDoor>) -> Self {
+        let (teller, news) = mpsc::unbounded_channel();
+        Self { state: State::new(plan(doors), Clock::start(), teller), news }
+    }
+
+    fn now(&self) -> Moment {
+        self.state.clock.now()
+    }
+
+    /// Grants a door for some seconds, and says until when.
+    fn open(&mut self, door: &str, number: u8, seconds: u64) -> Moment {
+        let until = self.now().after(Duration::from_secs(seconds));
+        let admission = admission(door, number);
+        self.state.note(Order::Change(Change::Open { admission, link: Link(0), until, by: None }));
+        until
+    }
+
+    fn close(&mut self, door: &str, number: u8) {
+        self.state.note(Order::Change(Change::Close { admission: admission(door, number) }));
+    }
+
+    /// Does all that is to be done, as firewalld would. Gives the tasks.
+    fn work(&mut self) -> Vec<Task> {
+        let mut tasks = Vec::new();
+        while let Some((admission, waiting, task)) = self.state.next_task() {
+            let outcome = done(&task);
+            self.state.done(admission, waiting, outcome);
+            tasks.push(task);
+        }
+        self.state.when_idle();
+        tasks
+    }
+
+    /// What firewalld would hold after all that was done.
+    fn rules(&self) -> Vec<(String, Vec<String>)> {
+        let mut zones: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (rule, held) in &self.state.held {
+            if let Some((zone, text)) = &held.place {
+                zones.entry(zone.clone()).or_default().push(rule.text(*text));
+            }
+        }
+        zones.into_iter().collect()
+    }
+
+    fn news(&mut self) -> Vec<News> {
+        std::iter::from_fn(|| self.news.try_recv().ok()).collect()
+    }
+}
+
+/// What comes of a task if everything works at once.
+fn done(task: &Task) -> Outcome {
+    let mut held = task.held.clone();
+    for rule in &task.unwanted {
+        held.insert(*rule, Held::default());
+    }
+    for (rule, until) in &task.wanted {
+        let place = Some(("public".to_owned(), task.texts.next()));
+        held.insert(*rule, Held { place, stale: Vec::new(), earliest: *until, latest: *until });
+    }
+    Outcome { held, failure: None, closing: task.closing }
+}
+
+#[test]
+fn doors_that_share_a_port_share_its_rule_and_the_longest_decides() {
+    let mut scene = Scene::new(vec![door("long", &[22]), door("short", &[22, 80])]);
+    let long = scene.open("long", 7, 60);
+    let short = scene.open("short", 7, 10);
+    scene.work();
+    let held = &scene.state.held;
+    assert_eq!((held[&rule(7, 22)].latest, held[&rule(7, 80)].latest), (long, short));
+
+    scene.close("long", 7);
+    let tasks = scene.work();
+    assert_eq!(tasks[0].wanted, [(rule(7, 22), short)], "it stays for the other door, and no longer");
+    assert_eq!(tasks[0].unwanted, []);
+
+    scene.close("short", 7);
+    scene.work();
+    assert!(scene.state.held.is_empty(), "{:?}", scene.state.held);
+}
+
+#[test]
+fn no_rule_comes_back_after_a_reload_with_a_text_of_before() {
+    let mut scene = Scene::new(vec![door("ssh", &[22])]);
+    let mut seen = BTreeSet::new();
+    for _ in 0..4 {
+        scene.open("ssh", 7, 60);
+        scene.work();
+        for (_, rules) in scene.rules() {
+            assert!(seen.insert(rules.clone()), "{rules:?}");
+        }
+        scene.state.put_back_all("firewalld was reloaded");
+        scene.work();
+        for (_, rules) in scene.rules() {
+            assert!(seen.insert(rules.clone()), "{rules:?}");
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_run_left_goes_when_its_grant_is_made_anew() {
+    let mut scene = Scene::new(vec![door("ssh", &[22])]);
+    let text = Texts::from(99).next();
+    let left = ("public".to_owned(), vec![rule(7, 22).text(text), rule(8, 22).text(text)]);
+    assert_eq!(scene.state.compare(&[left]), [], "it may be somebody's");
+    scene.open("ssh", 7, 60);
+    let (_, _, task) = scene.state.next_task().unwrap();
+    assert_eq!(task.held[&rule(7, 22)].stale, [("public".to_owned(), text)]);
+}
+
+#[test]
+fn what_is_missing_is_put_back_and_nothing_else() {
+    let mut scene = Scene::new(vec![door("ssh", &[22])]);
+    scene.open("ssh", 7, 60);
+    scene.open("ssh", 8, 60);
+    scene.work();
+    let mut rules = scene.rules();
+    assert_eq!(scene.state.compare(&rules), []);
+    assert_eq!(scene.work().len(), 0);
+    rules[0].1.pop();
+    assert_eq!(scene.state.compare(&rules), []);
+    let tasks = scene.work();
+    assert_eq!(tasks.len(), 1);
+    assert_eq!(tasks[0].source, admission("ssh", 8).source);
+    let repaired = scene.news().into_iter().any(|news| matches!(news, News::Repaired { .. }));
+    assert!(repaired);
+}

@@ -1,0 +1,53 @@
+//! What a real firewalld holds of ours, whatever is done to it in between.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    firewalld::{in_kernel, stays_open},
+    house::{CLIENT, House, SEQUENCE, config},
+};
+
+#[test]
+fn no_timer_of_before_a_reload_closes_a_door_that_was_extended_after_it() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 20"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let opened = Instant::now();
+    house.firewall_cmd(&["--reload"]);
+    house.hear("put back in");
+    // The first extension changes the text, the second may change it back.
+    for _ in 0..2 {
+        stays_open(&house, Instant::now(), Duration::from_millis(1500));
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("extended:");
+    }
+    stays_open(&house, opened, Duration::from_secs(8));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("extended:");
+    stays_open(&house, opened, Duration::from_secs(23));
+    assert_eq!(in_kernel(&house, CLIENT[0]), 1);
+}
+
+#[test]
+fn of_two_doors_with_the_same_port_the_longer_one_keeps_it_open() {
+    let mut house = House::with_firewalld();
+    let door = |name: &str, first: u16, time: u64| {
+        format!(
+            "[[doors]]\nname = \"{name}\"\nports = [\"22/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = {time}\n"
+        )
+    };
+    house.start(&format!("{}{}", door("long", 100, 60), door("short", 200, 5)));
+    house.knock(CLIENT[0], &[100, 2, 3, 4, 6]);
+    house.hear("opened: door long");
+    house.knock(CLIENT[0], &[200, 2, 3, 4, 6]);
+    house.hear("opened: door short");
+    assert_eq!(in_kernel(&house, CLIENT[0]), 1);
+    house.hear("closed: door short");
+    // By now firewalld would have taken it out, had it been given the short time.
+    thread::sleep(Duration::from_secs(2));
+    assert!(house.is_open(CLIENT[0]));
+}
