@@ -51,3 +51,19 @@ fn of_two_doors_with_the_same_port_the_longer_one_keeps_it_open() {
     thread::sleep(Duration::from_secs(2));
     assert!(house.is_open(CLIENT[0]));
 }
+
+#[test]
+fn a_door_that_was_made_permanent_is_closed_after_a_reload_however_long_doors_last() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 600"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewall_cmd(&["--runtime-to-permanent"]);
+    house.firewall_cmd(&["--reload"]);
+    house.hear("put back in");
+    let line = house.hear("held a door open that nobody had knocked for");
+    assert!(line.contains("--permanent --zone=public --remove-rich-rule="), "{line}");
+    // The grant still runs, and has its own rule.
+    house.until("there is one rule", |house| in_kernel(house, CLIENT[0]) == 1);
+    assert!(house.is_open(CLIENT[0]));
+}

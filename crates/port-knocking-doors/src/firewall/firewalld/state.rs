@@ -109,7 +109,7 @@ impl State {
     /// firewalld is there and has forgotten everything.
     pub(super) fn put_back_all(&mut self, why: &str) {
         self.held.clear();
-        self.leftovers = Leftovers::default();
+        self.leftovers.forget();
         match ledger::missing(self.add_all_again()) {
             Some(missing) => {
                 let since = self.restoring.take().map_or(self.clock.now(), |(_, since)| since);
