@@ -67,3 +67,38 @@ fn a_door_that_was_made_permanent_is_closed_after_a_reload_however_long_doors_la
     house.until("there is one rule", |house| in_kernel(house, CLIENT[0]) == 1);
     assert!(house.is_open(CLIENT[0]));
 }
+
+#[test]
+fn an_open_door_moves_with_its_client_to_another_zone() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 600\nfirewall_rules_check_periode_seconds = 3600"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewall_cmd(&["--zone=internal", "--remove-service=ssh"]);
+    house.firewall_cmd(&["--zone=internal", "--add-source=192.0.2.0/24"]);
+    house.until("it is open there", |house| house.is_open(CLIENT[0]));
+    house.until("there is one rule", |house| in_kernel(house, CLIENT[0]) == 1);
+    house.firewall_cmd(&["--zone=internal", "--remove-source=192.0.2.0/24"]);
+    house.until("it is open again", |house| house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn after_many_reloads_in_a_row_open_doors_are_back() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 600\nfirewall_rules_check_periode_seconds = 3600"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let address = house.firewalld.as_ref().unwrap().address();
+    for _ in 0..4 {
+        let mut command = std::process::Command::new("dbus-send");
+        command.args([&format!("--bus={address}"), "--dest=org.fedoraproject.FirewallD1", "--print-reply"]);
+        command.args(["/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.reload"]);
+        assert!(command.output().unwrap().status.success());
+    }
+    house.hear("put back in");
+    // Also after the last of them.
+    house.until("it is open, with one rule", |house| {
+        house.is_open(CLIENT[0]) && in_kernel(house, CLIENT[0]) == 1
+    });
+    stays_open(&house, Instant::now(), Duration::from_secs(3));
+}

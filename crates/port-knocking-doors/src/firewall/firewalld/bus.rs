@@ -100,12 +100,19 @@ pub(crate) fn is_missing(error: &zbus::Error) -> bool {
 const MAIN_PATH: &str = "/org/fedoraproject/FirewallD1";
 
 /// Something that firewalld announces.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Announcement {
     /// It has dropped everything that is not permanent.
     Reloaded,
     /// Its zones may have changed.
     ZonesChanged,
+    /// Somebody has taken a rich rule out: we, somebody else, or its timer.
+    RuleRemoved {
+        /// From which zone.
+        zone: String,
+        /// As firewalld writes it.
+        rule: String,
+    },
     /// It has left the bus.
     Gone,
     /// It is on the bus, and knows nothing of before.
@@ -149,8 +156,13 @@ impl Announcements {
                         }
                         match header.member().map(|member| member.as_str()) {
                             Some("Reloaded") => return Announcement::Reloaded,
+                            Some("RichRuleRemoved") => {
+                                if let Ok((zone, rule)) = message.body().deserialize::<(String, String)>() {
+                                    return Announcement::RuleRemoved { zone, rule };
+                                }
+                            }
                             // Most of these are the echo of our own calls.
-                            Some("RichRuleAdded" | "RichRuleRemoved") | None => {}
+                            Some("RichRuleAdded") | None => {}
                             Some(_) => return Announcement::ZonesChanged,
                         }
                     }

@@ -15,6 +15,7 @@ pub(crate) mod bus;
 mod held;
 mod jobs;
 mod leftovers;
+mod paced;
 mod rule;
 mod session;
 mod state;

@@ -14,6 +14,7 @@ use super::{
     bus::{Announcement, Announcements, Bus, Firewalld},
     jobs::Waiting,
     leftovers::Leftover,
+    paced::Paced,
     state::State,
     work::Outcome,
     zones::{self, Zones},
@@ -39,8 +40,16 @@ pub(super) struct Session {
     present: bool,
     /// The zones, while nothing has been announced that may have changed them.
     zones: Option<Zones>,
-    /// Whether the rules that firewalld holds are to be looked at soon.
-    look: bool,
+    /// How often something was announced that may have changed them.
+    zone_changes: u64,
+    /// Open doors whose zone may be another.
+    moves: Paced,
+    /// Looks at the rules that firewalld holds.
+    looks: Paced,
+    /// Whether the last one has seen anything.
+    has_looked: bool,
+    /// Reloads that are heeded one by one. Of more of them a look shows what they have left.
+    reloads: Paced,
     /// Whether they are to be looked at before anything is added: what an earlier run left goes when its
     /// grant is made anew.
     look_first: bool,
@@ -52,6 +61,8 @@ pub(super) struct Session {
 struct Work {
     /// For whom, if it is a task.
     task: Option<(Admission, Waiting)>,
+    /// How often the zones had changed when it began.
+    zone_changes: u64,
     progress: Pin<Box<dyn Future<Output = Finished> + Send>>,
 }
 
@@ -77,7 +88,11 @@ impl Session {
             announcements,
             present,
             zones: None,
-            look: false,
+            zone_changes: 0,
+            moves: Paced::default(),
+            looks: Paced::default(),
+            has_looked: true,
+            reloads: Paced::default(),
             look_first: present,
             ask_obstacles: present,
         };
@@ -96,6 +111,13 @@ impl Session {
         let mut look_at = state.clock.now().after(state.check_every());
         loop {
             if work.is_none() && self.present {
+                let now = state.clock.now();
+                if state.misses_a_rule() {
+                    self.looks.ask(now);
+                }
+                if self.moves.take(now) {
+                    state.add_all_again();
+                }
                 work = self.next_work(state);
             }
             if work.is_none() {
@@ -118,13 +140,15 @@ impl Session {
                     None => return Ended::Orders,
                 },
                 finished = finish(&mut work) => {
-                    let task = work.take().and_then(|work| work.task);
-                    work = self.take(finished, task, state);
+                    let done = work.take();
+                    work = self.take(finished, done, state);
                 }
                 () = sleep_until(wake.map(|moment| state.clock.instant(moment))) => {
                     if look_at <= state.clock.now() {
                         look_at = state.clock.now().after(state.check_every());
-                        self.look = state.has_rules();
+                        if state.has_rules() || !self.has_looked {
+                            self.looks.ask(state.clock.now());
+                        }
                     }
                 }
             }
@@ -133,9 +157,10 @@ impl Session {
 
     /// When something is to be done that nobody announces; `None` if never.
     fn wake_at(&self, state: &State, working: bool, look_at: Moment) -> Option<Moment> {
-        let retry = state.next_retry().filter(|_| self.present && !working);
-        let look = state.has_rules().then_some(look_at);
-        [retry, look].into_iter().flatten().min()
+        let idle = self.present && !working;
+        let of_work = [state.next_retry(), self.looks.due(), self.moves.due()];
+        let look = (state.has_rules() || !self.has_looked).then_some(look_at);
+        of_work.into_iter().filter(|_| idle).chain([look]).flatten().min()
     }
 
     /// Begins the next task, or a look.
@@ -147,10 +172,10 @@ impl Session {
                 let all = firewalld.zones.all().await;
                 Finished::Zone(zone, all)
             });
-            return Some(Work { task: None, progress });
+            return self.work(None, progress);
         }
         if std::mem::take(&mut self.look_first) {
-            return Some(look_at_rules(firewalld, zones, state));
+            return self.look(state);
         }
         if let Some((admission, waiting, task)) = state.next_task() {
             let progress = Box::pin(async move {
@@ -162,27 +187,41 @@ impl Session {
                     Err(error) => Finished::Task { outcome: task.failed(error), zones: None },
                 }
             });
-            return Some(Work { task: Some((admission, waiting)), progress });
+            return self.work(Some((admission, waiting)), progress);
         }
         if std::mem::take(&mut self.ask_obstacles) {
             let plan = state.plan.clone();
             let progress = Box::pin(async move { Finished::Obstacles(obstacles(&firewalld, &plan).await) });
-            return Some(Work { task: None, progress });
+            return self.work(None, progress);
         }
-        std::mem::take(&mut self.look).then(|| look_at_rules(firewalld, zones, state))
+        if self.looks.take(state.clock.now()) {
+            return self.look(state);
+        }
+        None
+    }
+
+    /// A look at the rules that firewalld holds.
+    fn look(&self, state: &State) -> Option<Work> {
+        let (firewalld, zones, fixed) = (self.firewalld.clone(), self.zones.clone(), state.plan.zone.clone());
+        self.work(None, Box::pin(async move { Finished::Look(look(&firewalld, zones, fixed).await) }))
+    }
+
+    fn work(
+        &self,
+        task: Option<(Admission, Waiting)>,
+        progress: Pin<Box<dyn Future<Output = Finished> + Send>>,
+    ) -> Option<Work> {
+        Some(Work { task, zone_changes: self.zone_changes, progress })
     }
 
     /// Takes what came of a piece of work. Gives the next if there is one that follows from it.
-    fn take(
-        &mut self,
-        finished: Finished,
-        task: Option<(Admission, Waiting)>,
-        state: &mut State,
-    ) -> Option<Work> {
+    fn take(&mut self, finished: Finished, done: Option<Work>, state: &mut State) -> Option<Work> {
+        let done = done?;
         match finished {
             Finished::Task { outcome, zones } => {
-                self.zones = zones;
-                let (admission, waiting) = task?;
+                // An answer that was overtaken by a change says how it was before.
+                self.zones = zones.filter(|_| done.zone_changes == self.zone_changes);
+                let (admission, waiting) = done.task?;
                 state.done(admission, waiting, outcome);
                 None
             }
@@ -200,12 +239,14 @@ impl Session {
                 None
             }
             Finished::Look(Ok(held)) => {
+                self.has_looked = true;
                 let overdue = state.compare(&held);
                 let firewalld = self.firewalld.clone();
                 let progress = Box::pin(async move { Finished::Removed(remove(&firewalld, overdue).await) });
-                Some(Work { task: None, progress })
+                self.work(None, progress)
             }
             Finished::Look(Err(error)) => {
+                self.has_looked = false;
                 let what = "look at the rules that firewalld holds".to_owned();
                 state.tell(News::Failed { what, why: in_one_line(&error) });
                 None
@@ -231,9 +272,21 @@ impl Session {
     }
 
     fn heed(&mut self, announcement: Announcement, work: &mut Option<Work>, state: &mut State) {
+        let now = state.clock.now();
+        if let Announcement::RuleRemoved { zone, rule } = announcement {
+            return state.note_removal(zone, &rule);
+        }
         self.zones = None;
+        self.zone_changes = self.zone_changes.wrapping_add(1);
         if announcement == Announcement::ZonesChanged {
-            return;
+            return self.moves.ask(now);
+        }
+        self.looks.ask(now);
+        if announcement == Announcement::Reloaded {
+            self.reloads.ask(now);
+            if !self.reloads.take(now) {
+                return;
+            }
         }
         // What the call that is under way says will not be true any more.
         if let Some((admission, waiting)) = work.take().and_then(|work| work.task) {
@@ -246,14 +299,10 @@ impl Session {
             }
             Announcement::Back => {
                 self.present = true;
-                self.look = true;
                 state.put_back_all("firewalld has started");
             }
-            Announcement::Reloaded => {
-                self.look = true;
-                state.put_back_all("firewalld was reloaded");
-            }
-            Announcement::ZonesChanged | Announcement::NoBus => {}
+            Announcement::Reloaded => state.put_back_all("firewalld was reloaded"),
+            Announcement::ZonesChanged | Announcement::RuleRemoved { .. } | Announcement::NoBus => {}
         }
     }
 
@@ -346,13 +395,6 @@ pub(crate) async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
     asked.await.unwrap_or_else(|error| {
         vec![format!("cannot see whether firewalld closes the doors: {}", in_one_line(&error))]
     })
-}
-
-/// A look at the rules that firewalld holds.
-fn look_at_rules(firewalld: Firewalld, zones: Option<Zones>, state: &State) -> Work {
-    let fixed = state.plan.zone.clone();
-    let progress = Box::pin(async move { Finished::Look(look(&firewalld, zones, fixed).await) });
-    Work { task: None, progress }
 }
 
 async fn find_zones(firewalld: &Firewalld, known: Option<Zones>) -> zbus::Result<Zones> {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     bus::{Code, code},
-    held::{Held, Holdings},
+    held::{Held, Holdings, Place},
     jobs::{Jobs, Waiting},
     leftovers::{Leftover, Leftovers},
     rule::{Rule, Texts},
@@ -44,6 +44,8 @@ pub(super) struct State {
     /// Doors to close before their time, with the rules to take out.
     closing: BTreeMap<Admission, Vec<Rule>>,
     leftovers: Leftovers,
+    /// Rules that firewalld says were taken out, and that were where they had to be.
+    removed: BTreeMap<Rule, Place>,
     texts: Texts,
     /// What is being put back, and since when.
     restoring: Option<(String, Moment)>,
@@ -64,6 +66,7 @@ impl State {
             held: Holdings::new(),
             closing: BTreeMap::new(),
             leftovers: Leftovers::default(),
+            removed: BTreeMap::new(),
             texts: Texts::from(clock.wall().0),
             restoring: None,
             zone_before: None,
@@ -137,6 +140,29 @@ impl State {
     /// When a retry is due.
     pub(super) fn next_retry(&self) -> Option<Moment> {
         self.jobs.next_retry()
+    }
+
+    /// firewalld says that a rule was taken out. It may be what we have just asked for.
+    pub(super) fn note_removal(&mut self, zone: String, written: &str) {
+        let Some((rule, text)) = Rule::read(written) else { return };
+        let place = Some((zone, text));
+        if self.held.get(&rule).is_some_and(|held| held.place == place) {
+            self.removed.extend(place.map(|place| (rule, place)));
+        }
+    }
+
+    /// Whether a rule was taken out that has to be there. To be asked when nothing is under way: what we
+    /// have asked for ourselves is known by then.
+    pub(super) fn misses_a_rule(&mut self) -> bool {
+        if self.removed.is_empty() {
+            return false;
+        }
+        let now = self.clock.now();
+        let wanted = self.wanted(now);
+        std::mem::take(&mut self.removed).into_iter().any(|(rule, place)| {
+            self.held.get(&rule).is_some_and(|held| held.place.as_ref() == Some(&place))
+                && wanted.get(&rule).is_some_and(|until| until.remaining(now) >= NOT_MISSED)
+        })
     }
 
     /// Whether there may be rules that are worth a look.
