@@ -102,3 +102,30 @@ fn after_many_reloads_in_a_row_open_doors_are_back() {
     });
     stays_open(&house, Instant::now(), Duration::from_secs(3));
 }
+
+#[test]
+fn of_zones_with_overlapping_sources_the_first_by_name_is_the_clients() {
+    let mut house = House::with_firewalld();
+    for (zone, source) in [("home", "192.0.2.0/24"), ("work", "192.0.2.7")] {
+        house.firewall_cmd(&[&format!("--zone={zone}"), "--remove-service=ssh"]);
+        house.firewall_cmd(&[&format!("--zone={zone}"), &format!("--add-source={source}")]);
+    }
+    house.start(&config("max_opened_door_duration = 60"));
+    assert!(!house.is_open(CLIENT[0]));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn an_interface_of_a_zone_goes_before_a_pattern_of_another() {
+    let mut house = House::with_firewalld();
+    for (zone, interface) in [("dmz", "ser+"), ("work", "server")] {
+        house.firewall_cmd(&[&format!("--zone={zone}"), "--remove-service=ssh"]);
+        house.firewall_cmd(&[&format!("--zone={zone}"), &format!("--change-interface={interface}")]);
+    }
+    house.start(&config("max_opened_door_duration = 60"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+}

@@ -62,22 +62,26 @@ impl Zones {
         names
     }
 
-    /// The zone with the narrowest source that holds the address.
+    /// The first zone by name with a source that holds the address: in that order firewalld's nftables
+    /// backend asks (`zone_source_index_cache` in nftables.py of 1.3.3), however narrow a source is. Zones of
+    /// firewalld 2 have priorities, which go before the name; they are not looked at here.
     fn of_source(&self, source: IpAddr) -> Option<&str> {
-        let sources = self.active.iter().flat_map(|(name, uses)| {
-            of(uses, "sources").iter().filter_map(move |text| Some((network(text).ok()?, name.as_str())))
-        });
-        let holding = sources.filter(|(network, _)| network.contains(&source));
-        holding.max_by_key(|(network, _)| network.prefix_len()).map(|(_, name)| name)
+        let holds = |text: &String| network(text).is_ok_and(|network| network.contains(&source));
+        self.first(|uses| of(uses, "sources").iter().any(holds))
     }
 
+    /// The zone of this very interface, else the first by name with a pattern for it.
     fn of_interface(&self, interface: &str) -> Option<&str> {
-        let matches = |pattern: &String| match pattern.strip_suffix('+') {
-            Some(beginning) => interface.starts_with(beginning),
-            None => pattern == interface,
-        };
-        let mut active = self.active.iter();
-        active.find(|(_, uses)| of(uses, "interfaces").iter().any(matches)).map(|(name, _)| name.as_str())
+        let is_pattern =
+            |name: &String| name.strip_suffix('+').is_some_and(|beginning| interface.starts_with(beginning));
+        self.first(|uses| of(uses, "interfaces").iter().any(|name| name == interface))
+            .or_else(|| self.first(|uses| of(uses, "interfaces").iter().any(is_pattern)))
+    }
+
+    /// The first zone by name that is used so.
+    fn first(&self, so: impl Fn(&HashMap<String, Vec<String>>) -> bool) -> Option<&str> {
+        let used = self.active.iter().filter(|(_, uses)| so(uses));
+        used.map(|(name, _)| name.as_str()).min()
     }
 }
 
@@ -175,33 +179,39 @@ fn port_list(settings: &HashMap<String, OwnedVariant>, key: &str) -> Vec<Ports> 
 mod tests {
     use super::*;
 
+    fn zones(active: &[(&str, &str, &[&str])]) -> Zones {
+        let uses = |what: &str, names: &[&str]| {
+            HashMap::from([(what.to_owned(), names.iter().map(|name| (*name).to_owned()).collect())])
+        };
+        let active =
+            active.iter().map(|(zone, what, names)| ((*zone).to_owned(), uses(what, names))).collect();
+        Zones { default: "public".to_owned(), active }
+    }
+
     #[test]
-    fn the_narrowest_source_decides_then_the_default() {
-        let uses = |sources: &[&str]| {
-            let sources = sources.iter().map(|source| (*source).to_owned()).collect();
-            HashMap::from([("sources".to_owned(), sources)])
-        };
-        let zones = Zones {
-            default: "public".to_owned(),
-            active: HashMap::from([
-                ("home".to_owned(), uses(&["192.0.2.0/24", "ipset:friends"])),
-                ("admin".to_owned(), uses(&["192.0.2.7", "2001:db8::/32"])),
-            ]),
-        };
+    fn the_first_zone_by_name_that_holds_the_source_decides_then_the_default() {
+        let zones = zones(&[
+            ("home", "sources", &["192.0.2.0/24", "ipset:friends"]),
+            ("work", "sources", &["192.0.2.7", "2001:db8::/32"]),
+            ("admin", "sources", &["192.0.2.9"]),
+        ]);
         let zone = |source: &str| zones.of(source.parse().unwrap(), Link(0));
-        assert_eq!(zone("192.0.2.7"), "admin");
-        assert_eq!(zone("192.0.2.8"), "home");
-        assert_eq!(zone("2001:db8::8"), "admin");
+        assert_eq!(zone("192.0.2.7"), "home");
+        assert_eq!(zone("192.0.2.9"), "admin");
+        assert_eq!(zone("2001:db8::8"), "work");
         assert_eq!(zone("198.51.100.1"), "public");
     }
 
     #[test]
-    fn an_interface_may_be_a_pattern() {
-        let uses = HashMap::from([("interfaces".to_owned(), vec!["wlan+".to_owned(), "eth0".to_owned()])]);
-        let active = HashMap::from([("home".to_owned(), uses)]);
-        let zones = Zones { default: "public".to_owned(), active };
-        assert_eq!(zones.of_interface("wlan3"), Some("home"));
+    fn an_interface_goes_before_a_pattern() {
+        let zones = zones(&[
+            ("dmz", "interfaces", &["eth+", "wlan+"]),
+            ("home", "interfaces", &["eth0"]),
+            ("drop", "interfaces", &["wlan+"]),
+        ]);
         assert_eq!(zones.of_interface("eth0"), Some("home"));
-        assert_eq!(zones.of_interface("eth01"), None);
+        assert_eq!(zones.of_interface("eth01"), Some("dmz"));
+        assert_eq!(zones.of_interface("wlan3"), Some("dmz"));
+        assert_eq!(zones.of_interface("ppp0"), None);
     }
 }
