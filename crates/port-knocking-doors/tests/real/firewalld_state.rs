@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
+
 use crate::{
     firewalld::{in_kernel, stays_open},
     house::{CLIENT, House, SEQUENCE, config},
@@ -128,4 +130,28 @@ fn an_interface_of_a_zone_goes_before_a_pattern_of_another() {
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed() {
+    let mut house = House::with_firewalld();
+    let door = |name: &str, first: u16| {
+        format!(
+            "[[doors]]\nname = \"{name}\"\nports = [\"22/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = 600\n"
+        )
+    };
+    house.firewall_cmd(&["--permanent", "--new-zone=attic"]);
+    house.firewall_cmd(&["--reload"]);
+    house.start(&format!("zone = \"attic\"\n{}{}", door("a", 100), door("b", 200)));
+    house.knock(CLIENT[0], &[100, 2, 3, 4, 6]);
+    house.hear("opened: door a");
+    house.firewall_cmd(&["--permanent", "--delete-zone=attic"]);
+    house.firewall_cmd(&["--reload"]);
+    house.hear("INVALID_ZONE");
+    house.write(&format!("zone = \"attic\"\n{}", door("b", 200)));
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("closed: door a");
+    let lines = house.daemon().lines().join("\n");
+    assert!(!lines.contains("cannot close"), "{lines}");
+    assert_eq!(house.end(Signal::TERM).code(), Some(0));
 }

@@ -234,6 +234,8 @@ pub(super) enum Code {
     AlreadyEnabled,
     /// The rule is not there.
     NotEnabled,
+    /// There is no such zone, so there is nothing in it.
+    NoZone,
     /// Asking again will not help.
     Hopeless,
     /// Nobody knows whether it was done.
@@ -252,6 +254,7 @@ pub(super) fn code(error: &zbus::Error) -> Code {
     match text.split(':').next().unwrap_or_default() {
         "ALREADY_ENABLED" => Code::AlreadyEnabled,
         "NOT_ENABLED" => Code::NotEnabled,
+        "INVALID_ZONE" => Code::NoZone,
         code if code.starts_with("INVALID_") => Code::Hopeless,
         _ => Code::Other,
     }

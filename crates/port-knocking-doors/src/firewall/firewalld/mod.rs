@@ -16,6 +16,7 @@ mod held;
 mod jobs;
 mod leftovers;
 mod paced;
+mod restoring;
 mod rule;
 mod session;
 mod state;

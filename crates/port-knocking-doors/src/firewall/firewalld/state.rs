@@ -18,6 +18,7 @@ use super::{
     held::{Held, Holdings, Place},
     jobs::{Jobs, Waiting},
     leftovers::{Leftover, Leftovers},
+    restoring::Restoring,
     rule::{Rule, Texts},
     work::{Outcome, Task},
 };
@@ -25,7 +26,7 @@ use crate::{
     clock::Clock,
     firewall::{
         News, Order,
-        ledger::{self, Ledger, Standing},
+        ledger::{Ledger, Standing},
         plan::Plan,
     },
 };
@@ -47,8 +48,7 @@ pub(super) struct State {
     /// Rules that firewalld says were taken out, and that were where they had to be.
     removed: BTreeMap<Rule, Place>,
     texts: Texts,
-    /// What is being put back, and since when.
-    restoring: Option<(String, Moment)>,
+    restoring: Option<Restoring>,
     /// The zone of before, while that of a new plan has not been looked at.
     zone_before: Option<Option<String>>,
     /// Who waits until all is done.
@@ -90,8 +90,11 @@ impl State {
                 self.jobs.add_fresh(admission);
             }
             Order::Follow(plan) => {
-                if plan.zone != self.plan.zone && plan.zone.is_some() {
-                    self.zone_before = Some(self.plan.zone.clone());
+                if plan.zone != self.plan.zone {
+                    // That of before is the last that firewalld is known to have.
+                    let before = self.zone_before.take().unwrap_or_else(|| self.plan.zone.clone());
+                    self.zone_before =
+                        Some(before).filter(|before| plan.zone.is_some() && plan.zone != *before);
                 }
                 self.plan = *plan;
                 // Ports and zones may be others: every grant is made true anew.
@@ -105,7 +108,10 @@ impl State {
 
     /// firewalld is not there, and has forgotten everything when it comes.
     pub(super) fn lost(&mut self, why: &str) {
-        self.tell(News::Warning(format!("{why}; knocks are judged, and doors open when it is back")));
+        self.tell(News::Warning(format!(
+            "{why}; knocks are judged, and doors open when it is back; until then the ports that it kept closed \
+             may be open to everybody"
+        )));
         self.held.clear();
     }
 
@@ -113,12 +119,10 @@ impl State {
     pub(super) fn put_back_all(&mut self, why: &str) {
         self.held.clear();
         self.leftovers.forget();
-        match ledger::missing(self.add_all_again()) {
-            Some(missing) => {
-                let since = self.restoring.take().map_or(self.clock.now(), |(_, since)| since);
-                self.restoring = Some((format!("{why}, and {missing}"), since));
-            }
-            None => self.tell(News::Info(format!("{why}; no door was open"))),
+        let missing = self.add_all_again();
+        match missing.is_empty() {
+            true => self.tell(News::Info(format!("{why}; no door was open"))),
+            false => self.restore(Some(why), missing),
         }
     }
 
@@ -194,34 +198,41 @@ impl State {
                 found.remove(&(zone.clone(), *rule, *text));
             }
         }
-        let without: Vec<Admission> = self
+        let without: BTreeSet<Admission> = self
             .ledger
             .running(now)
             .filter(|(admission, ..)| self.rules(admission).iter().any(|rule| missing.contains(rule)))
             .map(|(admission, ..)| admission.clone())
             .collect();
-        if let Some(what) = ledger::missing(without.len()) {
-            self.restoring.get_or_insert((what, now));
+        for admission in &without {
+            self.jobs.add_again(admission.clone());
         }
-        for admission in without {
-            self.jobs.add_again(admission);
+        if !without.is_empty() {
+            self.restore(None, without);
         }
         self.leftovers.note(found, now);
         let longest = self.plan.doors.iter().map(|door| door.max_open_for).max().unwrap_or_default();
         self.leftovers.overdue(longest, now)
     }
 
-    /// Makes every running grant true anew. Says how many there are.
-    pub(super) fn add_all_again(&mut self) -> usize {
+    fn restore(&mut self, why: Option<&str>, missing: BTreeSet<Admission>) {
+        let now = self.clock.now();
+        match &mut self.restoring {
+            Some(restoring) => restoring.again(why, missing),
+            none => *none = Some(Restoring::new(why, missing, now)),
+        }
+    }
+
+    /// Makes every running grant true anew. Says which there are.
+    pub(super) fn add_all_again(&mut self) -> BTreeSet<Admission> {
         let now = self.clock.now();
         self.ledger.prune(now);
-        let running: Vec<Admission> =
+        let running: BTreeSet<Admission> =
             self.ledger.running(now).map(|(admission, ..)| admission.clone()).collect();
-        let count = running.len();
-        for admission in running {
-            self.jobs.add_again(admission);
+        for admission in &running {
+            self.jobs.add_again(admission.clone());
         }
-        count
+        running
     }
 
     /// The rules of a grant.
@@ -309,6 +320,9 @@ impl State {
                 self.tell(News::Report(Report::Closed { admission }));
             }
             None => {
+                if let Some(restoring) = self.restoring.as_mut().filter(|_| standing) {
+                    restoring.is_back(&admission);
+                }
                 // The time of a rule is counted from when firewalld did the call, and may be over by now.
                 // Once is enough: a firewalld that is always slow is not made faster by asking more.
                 if too_long && !(waiting.corrected && standing) {
@@ -325,8 +339,8 @@ impl State {
                     self.tell(News::Failed { what, why: in_one_line(&error) });
                 }
                 match code(&error) {
-                    // What was missing stays missing, and nobody shall hear that it is back.
-                    Code::Hopeless => self.restoring = None,
+                    // What was missing stays missing, and what cannot be taken out stays until its time.
+                    Code::Hopeless | Code::NoZone => drop(self.closing.remove(&admission)),
                     _ if closing || standing || is_there => self.jobs.retry(admission, waiting, now),
                     _ => {}
                 }
@@ -339,8 +353,10 @@ impl State {
         if !self.jobs.is_empty() {
             return;
         }
-        if let Some((missing, since)) = self.restoring.take() {
-            self.tell(News::Repaired { missing, took: self.clock.now().remaining(since) });
+        if let Some(restoring) = self.restoring.take()
+            && let Some(news) = restoring.end(self.clock.now())
+        {
+            self.tell(news);
         }
         for done in self.ending.drain(..) {
             let _ = done.send(());

@@ -138,10 +138,10 @@ async fn take_out_stale(firewalld: &Firewalld, rule: Rule, held: &mut Held) -> z
     Ok(())
 }
 
-/// Takes a rule out. One that is not there is out.
+/// Takes a rule out. One that is not there is out, and so is one whose zone is gone.
 async fn take_out(firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
     match firewalld.zones.remove_rich_rule(zone, &rule.text(text)).await {
-        Err(error) if code(&error) != Code::NotEnabled => Err(error),
+        Err(error) if !matches!(code(&error), Code::NotEnabled | Code::NoZone) => Err(error),
         _ => Ok(()),
     }
 }

@@ -194,3 +194,47 @@ fn a_rule_that_goes_without_our_asking_is_missed_and_no_other() {
     assert!(scene.state.misses_a_rule());
     assert!(!scene.state.misses_a_rule(), "it is told once");
 }
+
+#[test]
+fn a_second_bad_zone_leaves_the_good_one_of_before() {
+    let mut scene = Scene::new(vec![door("ssh", &[22])]);
+    let follow = |zone: Option<&str>| {
+        let zone = zone.map(str::to_owned);
+        Order::Follow(Box::new(Plan { zone, ..plan(vec![door("ssh", &[22])]) }))
+    };
+    scene.state.note(follow(Some("public")));
+    scene.state.zone_is_known("public", Ok(()));
+    for bad in ["bad", "worse"] {
+        scene.state.note(follow(Some(bad)));
+    }
+    assert_eq!(scene.state.new_zone().as_deref(), Some("worse"));
+    scene.state.zone_is_known("worse", Err("public".to_owned()));
+    assert_eq!(scene.state.plan.zone.as_deref(), Some("public"));
+
+    scene.state.note(follow(Some("bad")));
+    scene.state.note(follow(None));
+    scene.state.note(follow(Some("worse")));
+    scene.state.zone_is_known("worse", Err("public".to_owned()));
+    assert_eq!(scene.state.plan.zone, None, "no zone at all is good, too");
+}
+
+#[test]
+fn a_door_whose_time_is_over_is_not_said_to_be_back() {
+    let mut scene = Scene::new(vec![door("ssh", &[22])]);
+    scene.open("ssh", 7, 60);
+    scene.open("ssh", 8, 60);
+    scene.work();
+    scene.state.put_back_all("firewalld has started");
+    scene.state.ledger.strike(&admission("ssh", 8));
+    scene.work();
+    let warnings: Vec<String> = scene
+        .news()
+        .into_iter()
+        .filter_map(|news| match news {
+            News::Warning(warning) => Some(warning),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("firewalld has started, and 2 open doors were missing; put back 1 of 2"));
+}
