@@ -29,23 +29,26 @@ pub(super) struct Waiting {
     pub(super) tries: u32,
     /// Whether somebody has just knocked for it, and wants to know.
     pub(super) fresh: bool,
+    /// Whether that cannot be somebody who forges addresses.
+    pub(super) known: bool,
     /// Whether it is only to set right what a slow call made of its time.
     pub(super) corrected: bool,
 }
 
 impl Jobs {
-    /// Somebody has knocked: this goes before everything that is only put back.
-    pub(super) fn add_fresh(&mut self, admission: Admission) {
-        let known = self.waiting.insert(admission.clone(), Waiting { fresh: true, ..Waiting::default() });
-        match known {
-            // It keeps its place, unless it waits for a retry.
-            Some(Waiting { fresh: true, .. }) if self.queue.contains(&admission) => {}
-            _ => {
-                self.queue.retain(|other| *other != admission);
-                let place = self.queue.iter().position(|other| !self.is_fresh(other));
-                self.queue.insert(place.unwrap_or(self.queue.len()), admission);
-            }
+    /// Somebody has knocked: this goes before everything that is only put back. Who is `known`, by a key or
+    /// because the door is open already, goes before those who may forge their addresses.
+    pub(super) fn add_fresh(&mut self, admission: Admission, known: bool) {
+        let new = Waiting { fresh: true, known, ..Waiting::default() };
+        let old = self.waiting.insert(admission.clone(), new);
+        // It keeps its place, unless it waits for a retry.
+        if old.is_some_and(|old| old.rank() == new.rank()) && self.queue.contains(&admission) {
+            return;
         }
+        self.queue.retain(|other| *other != admission);
+        let rank = |other| self.waiting.get(other).copied().unwrap_or_default().rank();
+        let place = self.queue.iter().position(|other| rank(other) < new.rank());
+        self.queue.insert(place.unwrap_or(self.queue.len()), admission);
     }
 
     /// It was true and has to be made true again.
@@ -113,9 +116,12 @@ impl Jobs {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
+}
 
-    fn is_fresh(&self, admission: &Admission) -> bool {
-        self.waiting.get(admission).is_some_and(|waiting| waiting.fresh)
+impl Waiting {
+    /// Who has the higher comes first.
+    fn rank(self) -> (bool, bool) {
+        (self.fresh, self.known)
     }
 }
 
@@ -139,18 +145,31 @@ mod tests {
         for number in 1..4 {
             jobs.add_again(admission(number));
         }
-        jobs.add_fresh(admission(7));
-        jobs.add_fresh(admission(8));
-        jobs.add_fresh(admission(2));
+        jobs.add_fresh(admission(7), false);
+        jobs.add_fresh(admission(8), false);
+        jobs.add_fresh(admission(2), false);
         assert_eq!(order(&mut jobs, Moment::default()), [7, 8, 2, 1, 3].map(admission));
         assert!(jobs.is_empty());
+    }
+
+    #[test]
+    fn who_is_known_goes_before_those_who_may_forge_their_address() {
+        let mut jobs = Jobs::default();
+        jobs.add_again(admission(1));
+        for number in 2..5 {
+            jobs.add_fresh(admission(number), false);
+        }
+        jobs.add_fresh(admission(7), true);
+        jobs.add_fresh(admission(8), true);
+        jobs.add_fresh(admission(4), true);
+        assert_eq!(order(&mut jobs, Moment::default()), [7, 8, 4, 2, 3, 1].map(admission));
     }
 
     #[test]
     fn a_grant_is_in_the_queue_once() {
         let mut jobs = Jobs::default();
         for _ in 0..3 {
-            jobs.add_fresh(admission(7));
+            jobs.add_fresh(admission(7), false);
             jobs.add_again(admission(7));
         }
         assert_eq!(order(&mut jobs, Moment::default()), [admission(7)]);
@@ -161,7 +180,7 @@ mod tests {
         let mut jobs = Jobs::default();
         let mut now = Moment::default();
         let mut waits = Vec::new();
-        jobs.add_fresh(admission(7));
+        jobs.add_fresh(admission(7), false);
         for _ in 0..8 {
             let (admission, waiting) = jobs.next(now).unwrap();
             jobs.retry(admission, waiting, now);
@@ -187,10 +206,10 @@ mod tests {
     #[test]
     fn a_knock_does_not_wait_for_the_retry() {
         let mut jobs = Jobs::default();
-        jobs.add_fresh(admission(7));
+        jobs.add_fresh(admission(7), false);
         let (failed, waiting) = jobs.next(Moment::default()).unwrap();
         jobs.retry(failed, waiting, Moment::default());
-        jobs.add_fresh(admission(7));
+        jobs.add_fresh(admission(7), false);
         assert_eq!(order(&mut jobs, Moment::default()), [admission(7)]);
         assert!(jobs.next(Moment::new(Duration::from_secs(9))).is_none(), "it is done");
     }

@@ -17,6 +17,7 @@ mod jobs;
 mod leftovers;
 mod paced;
 mod restoring;
+mod room;
 mod rule;
 mod session;
 mod state;

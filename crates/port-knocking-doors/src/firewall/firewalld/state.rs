@@ -19,6 +19,7 @@ use super::{
     jobs::{Jobs, Waiting},
     leftovers::{Leftover, Leftovers},
     restoring::Restoring,
+    room::Room,
     rule::{Rule, Texts},
     work::{Outcome, Task},
 };
@@ -41,6 +42,7 @@ pub(super) struct State {
     news: mpsc::UnboundedSender<News>,
     ledger: Ledger,
     jobs: Jobs,
+    room: Room,
     held: Holdings,
     /// Doors to close before their time, with the rules to take out.
     closing: BTreeMap<Admission, Vec<Rule>>,
@@ -63,6 +65,7 @@ impl State {
             news,
             ledger: Ledger::default(),
             jobs: Jobs::default(),
+            room: Room::default(),
             held: Holdings::new(),
             closing: BTreeMap::new(),
             leftovers: Leftovers::default(),
@@ -78,16 +81,25 @@ impl State {
     pub(super) fn note(&mut self, order: Order) {
         match order {
             Order::Change(Change::Open { admission, link, until, by }) => {
-                self.closing.remove(&admission);
                 let now = self.clock.now();
+                let runs = self.ledger.get(&admission, now).is_some();
+                if !runs && !Room::is_there(self.ledger.running(now).count(), by.is_some()) {
+                    // The core says of it that it was never opened.
+                    if let Some(refused) = self.room.refuse(now) {
+                        self.tell(News::Warning(refused.to_string()));
+                    }
+                    return;
+                }
+                self.closing.remove(&admission);
+                let known = runs || by.is_some();
                 self.ledger.note(admission.clone(), Standing { until, link, by }, now);
-                self.jobs.add_fresh(admission);
+                self.jobs.add_fresh(admission, known);
             }
             Order::Change(Change::Close { admission }) => {
                 self.ledger.strike(&admission);
                 // The door may be gone from the plan when its turn comes.
                 self.closing.insert(admission.clone(), self.rules(&admission));
-                self.jobs.add_fresh(admission);
+                self.jobs.add_fresh(admission, true);
             }
             Order::Follow(plan) => {
                 if plan.zone != self.plan.zone {
@@ -129,7 +141,7 @@ impl State {
     /// Work was broken off, and nobody knows how far it came.
     pub(super) fn broken_off(&mut self, admission: Admission, waiting: Waiting) {
         match waiting.fresh {
-            true => self.jobs.add_fresh(admission),
+            true => self.jobs.add_fresh(admission, waiting.known),
             false => self.jobs.add_again(admission),
         }
     }

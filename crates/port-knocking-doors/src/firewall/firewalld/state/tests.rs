@@ -1,4 +1,4 @@
-use doors_core::{door::DoorName, packet::Link};
+use doors_core::{client::Who, door::DoorName, packet::Link};
 
 use super::*;
 use crate::firewall::plan::{PlannedDoor, Ports, Refuse};
@@ -237,4 +237,26 @@ fn a_door_whose_time_is_over_is_not_said_to_be_back() {
         .collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("firewalld has started, and 2 open doors were missing; put back 1 of 2"));
+}
+
+#[test]
+fn who_replays_a_sequence_from_many_addresses_gets_a_part_of_the_room() {
+    let mut scene = Scene::new(vec![door("ssh", &[22])]);
+    let open = |scene: &mut Scene, number: u32, by: Option<Who>| {
+        let until = scene.now().after(Duration::from_secs(60));
+        let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 | number).into();
+        let admission = Admission { door: DoorName::new("ssh").unwrap(), source };
+        scene.state.note(Order::Change(Change::Open { admission, link: Link(0), until, by }));
+    };
+    for number in 0..1500 {
+        open(&mut scene, number, None);
+    }
+    open(&mut scene, 0, None);
+    let who = Who { name: "anna".into(), fingerprint: "SHA256:x".into() };
+    open(&mut scene, 5000, Some(who));
+    let tasks = scene.work();
+    assert_eq!(tasks.len(), 257);
+    assert_eq!(tasks[1].source, std::net::Ipv4Addr::new(10, 0, 19, 136), "after the one that is extended");
+    let warnings = scene.news().into_iter().filter(|news| matches!(news, News::Warning(_))).count();
+    assert_eq!(warnings, 1);
 }
