@@ -155,3 +155,47 @@ fn a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed() {
     assert!(!lines.contains("cannot close"), "{lines}");
     assert_eq!(house.end(Signal::TERM).code(), Some(0));
 }
+
+#[test]
+fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes() {
+    let mut house = House::with_firewalld();
+    for (zone, way) in [
+        ("public", "--add-rich-rule=rule service name=ssh accept"),
+        ("public", "--add-protocol=tcp"),
+        ("public", "--add-source-port=53/tcp"),
+        ("trusted", "--add-source=0.0.0.0/0"),
+    ] {
+        house.firewall_cmd(&["--permanent", &format!("--zone={zone}"), way]);
+    }
+    house.firewall_cmd(&["--permanent", "--new-policy=let"]);
+    for way in ["--add-ingress-zone=ANY", "--add-egress-zone=HOST", "--set-target=ACCEPT"] {
+        house.firewall_cmd(&["--permanent", "--policy=let", way]);
+    }
+    house.firewalld.as_mut().unwrap().stop_daemon();
+    house.start(&config("firewall = \"firewalld\""));
+    let House { firewalld, server, .. } = &mut house;
+    firewalld.as_mut().unwrap().start_daemon(server).unwrap();
+    for way in [
+        "--zone=public --remove-rich-rule='rule service name=\"ssh\" accept'",
+        "--zone=public --remove-protocol=tcp",
+        "--zone=public --remove-source-port=53/tcp",
+        "--permanent --zone=trusted --set-target=default",
+        "--permanent --policy=let --set-target=CONTINUE",
+    ] {
+        let line = house.hear(way);
+        assert!(line.contains("22/tcp is open to everybody"), "{line}");
+    }
+}
+
+#[test]
+fn the_zone_of_no_interface_closes_nothing_before_the_gate() {
+    let mut house = House::with_firewalld();
+    // ssh is let through there.
+    house.firewall_cmd(&["--zone=internal", "--change-interface=server"]);
+    house.start(&config("firewall = \"nftables\""));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    // By now it has been asked.
+    house.firewall_cmd(&["--state"]);
+    assert!(!house.daemon().lines().iter().any(|line| line.contains("so no knock can open it")));
+}

@@ -72,6 +72,7 @@ impl Bus {
         Ok(Firewalld {
             main: MainProxy::new(&self.connection).await?,
             zones: ZoneProxy::new(&self.connection).await?,
+            policies: PolicyProxy::new(&self.connection).await?,
         })
     }
 
@@ -177,6 +178,7 @@ impl Announcements {
 pub(super) struct Firewalld {
     pub(super) main: MainProxy<'static>,
     pub(super) zones: ZoneProxy<'static>,
+    pub(super) policies: PolicyProxy<'static>,
 }
 
 /// The interface for the whole.
@@ -225,6 +227,22 @@ pub(super) trait Zone {
     /// Takes a rule away.
     #[zbus(name = "removeRichRule")]
     fn remove_rich_rule(&self, zone: &str, rule: &str) -> zbus::Result<String>;
+}
+
+/// The interface for what goes from zone to zone, or to this machine.
+#[proxy(
+    interface = "org.fedoraproject.FirewallD1.policy",
+    default_service = "org.fedoraproject.FirewallD1",
+    default_path = "/org/fedoraproject/FirewallD1"
+)]
+pub(super) trait Policy {
+    /// The policies that are in force: by name, then by "ingress_zones" and "egress_zones".
+    #[zbus(name = "getActivePolicies")]
+    fn active(&self) -> zbus::Result<HashMap<String, HashMap<String, Vec<String>>>>;
+
+    /// What a policy does.
+    #[zbus(name = "getPolicySettings")]
+    fn settings(&self, policy: &str) -> zbus::Result<HashMap<String, OwnedVariant>>;
 }
 
 /// What firewalld answers when it does not do something: `CODE: text`.

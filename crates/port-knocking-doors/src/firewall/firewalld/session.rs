@@ -299,6 +299,7 @@ impl Session {
             }
             Announcement::Back => {
                 self.present = true;
+                self.ask_obstacles = true;
                 state.put_back_all("firewalld has started");
             }
             Announcement::Reloaded => state.put_back_all("firewalld was reloaded"),
