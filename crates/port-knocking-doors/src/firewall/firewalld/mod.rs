@@ -19,6 +19,7 @@ mod paced;
 mod restoring;
 mod room;
 mod rule;
+mod said;
 mod session;
 mod state;
 mod work;
@@ -26,12 +27,12 @@ mod zones;
 
 use std::time::Duration;
 
-use doorknock::errors::in_one_line;
 use tokio::sync::mpsc;
 
 pub(crate) use self::session::{obstacles_beside_firewalld, obstacles_with_firewalld, zone_is_known};
 use self::{
     bus::Bus,
+    said::in_one_line,
     session::{Ended, Session},
     state::State,
 };

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use doorknock::errors::in_one_line;
 use doors_core::{door::Admission, time::Moment};
 use tokio::sync::mpsc;
 
@@ -15,6 +14,7 @@ use super::{
     jobs::Waiting,
     leftovers::Leftover,
     paced::Paced,
+    said::{fit, in_one_line},
     state::State,
     work::Outcome,
     zones::{self, Zones},
@@ -229,7 +229,7 @@ impl Session {
                 // If it does not say, its answer to the first knock will.
                 let known = all.map_or(Ok(()), |all| match all.contains(&zone) {
                     true => Ok(()),
-                    false => Err(all.join(", ")),
+                    false => Err(fit(&all.join(", "))),
                 });
                 state.zone_is_known(&zone, known);
                 None
@@ -253,7 +253,7 @@ impl Session {
             }
             Finished::Removed(removed) => {
                 for ((zone, rule, text), answer) in removed {
-                    let rule = rule.text(text);
+                    let (zone, rule) = (fit(&zone), rule.text(text));
                     state.tell(match answer {
                         Ok(_) => News::Warning(format!(
                             "firewalld's zone {zone} held a door open that nobody had knocked for; it is \
@@ -324,7 +324,7 @@ async fn knows_zone(firewalld: &Firewalld, zone: &str) -> Option<Result<(), Fire
     let known = tokio::time::timeout(ZONE_PATIENCE, firewalld.zones.all()).await.ok()?.ok()?;
     Some(match known.iter().any(|other| other == zone) {
         true => Ok(()),
-        false => Err(FirewallError::NoZone { zone: zone.to_owned(), known: known.join(", ") }),
+        false => Err(FirewallError::NoZone { zone: zone.to_owned(), known: fit(&known.join(", ")) }),
     })
 }
 
@@ -360,7 +360,7 @@ async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<String> {
                 ));
             }
         }
-        zbus::Result::Ok(found)
+        zbus::Result::Ok(found.iter().map(|warning| fit(warning)).collect())
     };
     asked.await.unwrap_or_else(|error| {
         vec![format!("cannot see which ports firewalld leaves open to everybody: {}", in_one_line(&error))]
@@ -386,12 +386,12 @@ pub(crate) async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
                 if !open.iter().any(|(other, _)| other == ports) {
                     found.push(format!(
                         "firewalld's zone {zone} closes {ports}, so no knock can open it; try: firewall-cmd \
-                         --zone={zone} --add-port={ports}, or set firewall = \"firewalld\""
+                         --zone={zone} --add-port={ports}, and again with --permanent, or set firewall = \"firewalld\""
                     ));
                 }
             }
         }
-        zbus::Result::Ok(found)
+        zbus::Result::Ok(found.iter().map(|warning| fit(warning)).collect())
     };
     asked.await.unwrap_or_else(|error| {
         vec![format!("cannot see whether firewalld closes the doors: {}", in_one_line(&error))]

@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use doorknock::errors::in_one_line;
 use doors_core::{
     door::Admission,
     doorkeeper::{Change, Report},
@@ -21,6 +20,7 @@ use super::{
     restoring::Restoring,
     room::Room,
     rule::{Rule, Texts},
+    said::in_one_line,
     work::{Outcome, Task},
 };
 use crate::{
