@@ -15,6 +15,7 @@ pub(crate) mod bus;
 mod held;
 mod jobs;
 mod leftovers;
+mod obstacles;
 mod paced;
 mod restoring;
 mod room;
@@ -29,7 +30,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub(crate) use self::session::{obstacles_beside_firewalld, obstacles_with_firewalld, zone_is_known};
+pub(crate) use self::{
+    obstacles::{obstacles_beside_firewalld, obstacles_with_firewalld},
+    session::zone_is_known,
+};
 use self::{
     bus::Bus,
     said::in_one_line,

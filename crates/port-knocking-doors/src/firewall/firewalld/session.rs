@@ -13,13 +13,14 @@ use super::{
     bus::{Announcement, Announcements, Bus, Firewalld},
     jobs::Waiting,
     leftovers::Leftover,
+    obstacles::obstacles,
     paced::Paced,
     said::{fit, in_one_line},
     state::State,
     work::Outcome,
-    zones::{self, Zones},
+    zones::Zones,
 };
-use crate::firewall::{FirewallError, News, Order, plan::Plan};
+use crate::firewall::{FirewallError, News, Order};
 
 /// How long the start waits for firewalld's list of zones.
 const ZONE_PATIENCE: Duration = Duration::from_secs(3);
@@ -332,70 +333,11 @@ async fn knows_zone(firewalld: &Firewalld, zone: &str) -> Option<Result<(), Fire
 /// would not keep the daemon from starting.
 pub(crate) async fn zone_is_known(plan: &Plan) -> Result<(), FirewallError> {
     let Some(zone) = &plan.zone else { return Ok(()) };
-    match connect().await {
+    let connected = async { Bus::connect().await?.firewalld().await };
+    match connected.await {
         Ok(firewalld) => knows_zone(&firewalld, zone).await.unwrap_or(Ok(())),
         Err(_) => Ok(()),
     }
-}
-
-async fn connect() -> zbus::Result<Firewalld> {
-    Bus::connect().await?.firewalld().await
-}
-
-/// What makes knocking pointless with firewalld: ports that are open to everybody.
-async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<String> {
-    let asked = async {
-        let zones = Zones::ask(firewalld).await?;
-        let mut found = Vec::new();
-        for (zone, source) in zones.opaque_sources() {
-            found.push(format!(
-                "firewalld's zone {zone} has the source {source}, which we cannot look into: for clients of \
-                 that zone, doors would open in another; if there are such clients, set zone = \"{zone}\""
-            ));
-        }
-        for zone in zones.for_everybody() {
-            for (ports, how) in zones::open_to_everybody(firewalld, zone, plan).await? {
-                found.push(format!(
-                    "{ports} is open to everybody in firewalld's zone {zone}, so its door keeps nobody out: {how}"
-                ));
-            }
-        }
-        zbus::Result::Ok(found.iter().map(|warning| fit(warning)).collect())
-    };
-    asked.await.unwrap_or_else(|error| {
-        vec![format!("cannot see which ports firewalld leaves open to everybody: {}", in_one_line(&error))]
-    })
-}
-
-/// The same, for somebody who is not connected yet.
-pub(crate) async fn obstacles_with_firewalld(plan: &Plan) -> Vec<String> {
-    match connect().await {
-        Ok(firewalld) => obstacles(&firewalld, plan).await,
-        Err(error) => vec![format!("cannot reach firewalld: {}", in_one_line(&error))],
-    }
-}
-
-/// What makes knocking pointless with the gate while firewalld runs beside it: ports that it closes.
-pub(crate) async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
-    let asked = async {
-        let firewalld = connect().await?;
-        let mut found = Vec::new();
-        for zone in Zones::ask(&firewalld).await?.for_everybody() {
-            let open = zones::open_to_everybody(&firewalld, zone, plan).await?;
-            for ports in plan.doors.iter().flat_map(|door| &door.ports) {
-                if !open.iter().any(|(other, _)| other == ports) {
-                    found.push(format!(
-                        "firewalld's zone {zone} closes {ports}, so no knock can open it; try: firewall-cmd \
-                         --zone={zone} --add-port={ports}, and again with --permanent, or set firewall = \"firewalld\""
-                    ));
-                }
-            }
-        }
-        zbus::Result::Ok(found.iter().map(|warning| fit(warning)).collect())
-    };
-    asked.await.unwrap_or_else(|error| {
-        vec![format!("cannot see whether firewalld closes the doors: {}", in_one_line(&error))]
-    })
 }
 
 async fn find_zones(firewalld: &Firewalld, known: Option<Zones>) -> zbus::Result<Zones> {
