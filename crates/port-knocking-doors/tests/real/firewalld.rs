@@ -276,7 +276,7 @@ fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface() {
 fn a_rule_that_somebody_takes_away_is_put_back() {
     let mut house = House::with_firewalld();
     // Nobody waits for the check.
-    house.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600"));
+    house.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let rule = rules(&house).remove(0);

@@ -73,7 +73,7 @@ fn a_door_that_was_made_permanent_is_closed_after_a_reload_however_long_doors_la
 #[test]
 fn an_open_door_moves_with_its_client_to_another_zone() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 600\nfirewall_rules_check_periode_seconds = 3600"));
+    house.start(&config("max_opened_door_duration = 600\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     house.firewall_cmd(&["--zone=internal", "--remove-service=ssh"]);
@@ -87,7 +87,7 @@ fn an_open_door_moves_with_its_client_to_another_zone() {
 #[test]
 fn after_many_reloads_in_a_row_open_doors_are_back() {
     let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 600\nfirewall_rules_check_periode_seconds = 3600"));
+    house.start(&config("max_opened_door_duration = 600\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let address = house.firewalld.as_ref().unwrap().address();

@@ -109,9 +109,7 @@ pub(super) enum Announcement {
     ZonesChanged,
     /// Somebody has taken a rich rule out: we, somebody else, or its timer.
     RuleRemoved {
-        /// From which zone.
-        zone: String,
-        /// As firewalld writes it.
+        /// In the words of whoever asked for it.
         rule: String,
     },
     /// It has left the bus.
@@ -158,8 +156,9 @@ impl Announcements {
                         match header.member().map(|member| member.as_str()) {
                             Some("Reloaded") => return Announcement::Reloaded,
                             Some("RichRuleRemoved") => {
-                                if let Ok((zone, rule)) = message.body().deserialize::<(String, String)>() {
-                                    return Announcement::RuleRemoved { zone, rule };
+                                // The zone, too, is as somebody wrote it: nothing for the default zone.
+                                if let Ok((_, rule)) = message.body().deserialize::<(String, String)>() {
+                                    return Announcement::RuleRemoved { rule };
                                 }
                             }
                             // Most of these are the echo of our own calls.

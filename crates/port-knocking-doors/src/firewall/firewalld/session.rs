@@ -274,8 +274,8 @@ impl Session {
 
     fn heed(&mut self, announcement: Announcement, work: &mut Option<Work>, state: &mut State) {
         let now = state.clock.now();
-        if let Announcement::RuleRemoved { zone, rule } = announcement {
-            return state.note_removal(zone, &rule);
+        if let Announcement::RuleRemoved { rule } = announcement {
+            return state.note_removal(&rule);
         }
         self.zones = None;
         self.zone_changes = self.zone_changes.wrapping_add(1);

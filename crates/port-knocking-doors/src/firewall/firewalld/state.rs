@@ -159,11 +159,19 @@ impl State {
     }
 
     /// firewalld says that a rule was taken out. It may be what we have just asked for.
-    pub(super) fn note_removal(&mut self, zone: String, written: &str) {
-        let Some((rule, text)) = Rule::read(written) else { return };
-        let place = Some((zone, text));
-        if self.held.get(&rule).is_some_and(|held| held.place == place) {
-            self.removed.extend(place.map(|place| (rule, place)));
+    pub(super) fn note_removal(&mut self, written: &str) {
+        let place_of = |rule: &Rule| self.held.get(rule).and_then(|held| held.place.clone());
+        match Rule::read(written) {
+            Some((rule, text)) => {
+                let place = place_of(&rule).filter(|(_, other)| *other == text);
+                self.removed.extend(place.map(|place| (rule, place)));
+            }
+            // In other words than firewalld's own it may be ours all the same, if the address is in it.
+            None => {
+                let named = |rule: &&Rule| written.contains(&rule.source.to_string());
+                let places = self.held.keys().filter(named);
+                self.removed.extend(places.filter_map(|rule| Some((*rule, place_of(rule)?))));
+            }
         }
     }
 

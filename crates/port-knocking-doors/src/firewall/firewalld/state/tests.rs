@@ -175,24 +175,25 @@ fn a_rule_that_goes_without_our_asking_is_missed_and_no_other() {
     scene.open("ssh", 8, 1);
     scene.work();
     let before = scene.rules()[0].1.clone();
-    scene.state.note_removal("public".to_owned(), &before[1]);
+    scene.state.note_removal(&before[1]);
     assert!(!scene.state.misses_a_rule(), "firewalld closes it on time");
 
     // The extension takes out the text of before, and hears of that before it hears that all is done.
     scene.open("ssh", 7, 90);
     let (admission, waiting, task) = scene.state.next_task().unwrap();
-    scene.state.note_removal("public".to_owned(), &before[0]);
+    scene.state.note_removal(&before[0]);
     let outcome = done(&task);
     scene.state.done(admission, waiting, outcome);
     assert!(!scene.state.misses_a_rule());
 
     let after = scene.rules()[0].1.clone();
-    scene.state.note_removal("public".to_owned(), "rule family=\"ipv4\" accept");
-    scene.state.note_removal("dmz".to_owned(), &after[0]);
+    scene.state.note_removal("rule family=\"ipv4\" accept");
     assert!(!scene.state.misses_a_rule());
-    scene.state.note_removal("public".to_owned(), &after[0]);
+    scene.state.note_removal(&after[0]);
     assert!(scene.state.misses_a_rule());
     assert!(!scene.state.misses_a_rule(), "it is told once");
+    scene.state.note_removal(&after[0].replace('"', ""));
+    assert!(scene.state.misses_a_rule(), "as somebody may write it");
 }
 
 #[test]
