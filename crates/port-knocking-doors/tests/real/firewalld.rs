@@ -10,7 +10,7 @@ use port_knocking_doors::lab::{Namespace, Process};
 use rustix::process::Signal;
 
 use crate::house::{
-    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes, server_for,
+    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes,
 };
 
 fn rules(house: &House) -> Vec<String> {

@@ -30,15 +30,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub(crate) use self::{
-    obstacles::{obstacles_beside_firewalld, obstacles_with_firewalld},
-    session::zone_is_known,
-};
 use self::{
     bus::Bus,
     said::in_one_line,
     session::{Ended, Session},
     state::State,
+};
+pub(crate) use self::{
+    obstacles::{obstacles_beside_firewalld, obstacles_with_firewalld},
+    session::zone_is_known,
 };
 use super::{FirewallError, News, Order, plan::Plan};
 use crate::clock::Clock;

@@ -20,7 +20,7 @@ use super::{
     work::Outcome,
     zones::Zones,
 };
-use crate::firewall::{FirewallError, News, Order};
+use crate::firewall::{FirewallError, News, Order, plan::Plan};
 
 /// How long the start waits for firewalld's list of zones.
 const ZONE_PATIENCE: Duration = Duration::from_secs(3);
