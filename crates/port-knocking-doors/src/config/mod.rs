@@ -188,7 +188,10 @@ impl Config {
 
     /// What is allowed and unwise with this firewall.
     pub(crate) fn warnings_with(&self, kind: Kind) -> impl Iterator<Item = Warning> {
-        self.warnings.iter().cloned().chain(without_effect(&self.plan, kind))
+        let mut ports = self.knock_ports();
+        ports.extend(self.spa_port());
+        let walled = warnings::walled(self.hearing, kind, &ports);
+        self.warnings.iter().cloned().chain(without_effect(&self.plan, kind)).chain(walled)
     }
 
     /// What is read again has to be the same file. If that is gone, what is found in its place, default values

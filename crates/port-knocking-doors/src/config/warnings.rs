@@ -64,6 +64,12 @@ pub enum Warning {
         family = family(.0)
     )]
     Everybody(IpNet),
+    /// Bound sockets hear what firewalld lets through.
+    #[error(
+        "with listen = \"sockets\" knocks arrive only if firewalld lets the UDP ports {0} through: open them in it, \
+         for example with firewall-cmd --add-port=PORT/udp, or set listen = \"capture\""
+    )]
+    Walled(String),
     /// A key that the chosen firewall does not know.
     #[error("`{key}` has no effect, because doors are opened by {kind} here")]
     NoEffect {
@@ -128,6 +134,13 @@ fn family(network: &IpNet) -> &'static str {
     }
 }
 
+/// What stands before bound sockets.
+pub(super) fn walled(hearing: Hearing, kind: Kind, ports: &[u16]) -> Option<Warning> {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let is_walled = hearing == Hearing::Sockets && kind == Kind::Firewalld && !ports.is_empty();
+    is_walled.then(|| Warning::Walled(ports.join(", ")))
+}
+
 /// Keys that say something to which this firewall does not listen. Which firewall it is, is known only when it
 /// has been looked for: the configuration may leave it open.
 pub(crate) fn without_effect(plan: &Plan, kind: Kind) -> Vec<Warning> {
@@ -141,4 +154,18 @@ pub(crate) fn without_effect(plan: &Plan, kind: Kind) -> Vec<Warning> {
     };
     let said = keys.into_iter().filter(|(_, said)| *said);
     said.map(|(key, _)| Warning::NoEffect { key, kind }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bound_sockets_are_warned_of_behind_firewalld_only() {
+        let all = [Hearing::Capture, Hearing::Sockets].map(|hearing| {
+            [Kind::Nftables, Kind::Firewalld].map(|kind| walled(hearing, kind, &[7000, 8000]))
+        });
+        assert_eq!(all, [[None, None], [None, Some(Warning::Walled("7000, 8000".to_owned()))]]);
+        assert_eq!(walled(Hearing::Sockets, Kind::Firewalld, &[]), None);
+    }
 }
