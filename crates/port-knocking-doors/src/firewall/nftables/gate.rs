@@ -164,8 +164,11 @@ impl Gate {
             Some(intact) => {
                 let changed = intact.difference(&table);
                 let missing = match &changed {
-                    Some(_) => self.repair().map(|()| changed)?,
-                    None => self.put_back_missing(&held)?,
+                    Some(_) => {
+                        let back = self.repair()?;
+                        changed.zip(Some(back))
+                    }
+                    None => self.put_back_missing(&held)?.zip(Some(self.clock.now())),
                 };
                 self.note_repair(missing, began);
             }
@@ -202,17 +205,18 @@ impl Gate {
                 let held = self.held()?;
                 let used = self.forget_used(&held, fresh);
                 self.untold.used.extend(used);
-                self.repair()?;
-                self.note_repair(changed, began);
+                let back = self.repair()?;
+                self.note_repair(changed.zip(Some(back)), began);
                 Ok(())
             }
             other => other,
         }
     }
 
-    fn note_repair(&mut self, missing: Option<String>, began: Moment) {
-        if let Some(missing) = missing {
-            self.untold.repaired = Some((missing, self.clock.now().remaining(began)));
+    /// Notes what was missing, and when it was back.
+    fn note_repair(&mut self, repair: Option<(String, Moment)>, began: Moment) {
+        if let Some((missing, back)) = repair {
+            self.untold.repaired = Some((missing, back.remaining(began)));
         }
     }
 
@@ -241,7 +245,7 @@ impl Gate {
     /// would pass for what has to be.
     fn make_anew(&mut self) -> Result<(), NetlinkError> {
         // Before the gate comes, or the next packet of a session would look like the first of another.
-        make_sessions_known(&self.plan);
+        make_sessions_known(&self.plan, &mut self.socket);
         for _ in 0..TRIES {
             let before = snapshot::generation(&mut self.socket)?;
             self.replace()?;
@@ -256,11 +260,12 @@ impl Gate {
         Ok(())
     }
 
-    /// Puts the table back. First the gate, which is open as long as it is not there.
-    fn repair(&mut self) -> Result<(), NetlinkError> {
+    /// Puts the table back, and says when it was there. First the gate, which is open as long as it is away.
+    fn repair(&mut self) -> Result<Moment, NetlinkError> {
         self.replace()?;
-        make_sessions_known(&self.plan);
-        Ok(())
+        let back = self.clock.now();
+        make_sessions_known(&self.plan, &mut self.socket);
+        Ok(back)
     }
 
     fn replace(&mut self) -> Result<(), NetlinkError> {
@@ -331,8 +336,8 @@ impl Gate {
 type Held = BTreeMap<Admission, (Option<Duration>, Option<Who>)>;
 
 /// Nobody is cut off because the gate comes. A kernel that cannot do that still guards.
-fn make_sessions_known(plan: &Plan) {
-    match sessions::make_known(plan) {
+fn make_sessions_known(plan: &Plan, socket: &mut Socket) {
+    match sessions::make_known(plan, socket) {
         Ok(0) => {}
         Ok(count) => tracing::info!("connections that were there before go on: {count}"),
         Err(error) => tracing::warn!(

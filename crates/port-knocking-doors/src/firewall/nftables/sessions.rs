@@ -58,10 +58,13 @@ struct Session {
     local: SocketAddr,
 }
 
-/// Makes the connections to guarded ports known. Says how many were new to connection tracking.
-pub(super) fn make_known(plan: &Plan) -> Result<usize, NetlinkError> {
+/// Makes the connections to guarded ports known, through a socket to netfilter. Says how many were new to
+/// connection tracking.
+///
+/// The socket is one that stays open: the kernel takes tens of milliseconds to close one, because it looks
+/// for tables that belong to it.
+pub(super) fn make_known(plan: &Plan, tracking: &mut Socket) -> Result<usize, NetlinkError> {
     let mut diag = Socket::open(Family::SocketDiagnosis)?;
-    let mut tracking = Socket::open(Family::Netfilter)?;
     let mut count: usize = 0;
     for family in [libc::AF_INET, libc::AF_INET6] {
         for session in diag.dump(&established(u8::try_from(family).unwrap_or(0)), session)? {
