@@ -2,7 +2,8 @@
 //!
 //! The sockets do not block, so that all tries of [`crate::attempts`] wait side by side, and so that they are
 //! gone the moment one is accepted: a server whose answer finds no socket is told so by the kernel, and what
-//! listens there never hears of the others. An sshd would count them against the client's address.
+//! listens there never hears of the others. An sshd would count them against the client's address. Only where
+//! a link delivers in bursts, answers that come together make more than one connection.
 
 use std::{
     io,

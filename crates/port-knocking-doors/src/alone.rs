@@ -5,15 +5,32 @@
 //! ruleset, as a table of nftables would be. But anybody on the machine may take it. So it counts only in
 //! the hands of root or of the user that we are: nobody else keeps a daemon from starting.
 //!
-//! Source: unix(7), "Abstract sockets" and `SO_PEERCRED`; network_namespaces(7).
+//! Nobody can connect to the socket. Whose it is, the kernel is asked: a queue of connections is something that
+//! anybody could fill.
+//!
+//! Source: unix(7), "Abstract sockets"; network_namespaces(7); sock_diag(7), `linux/unix_diag.h`.
 
-use std::{io, os::fd::AsFd as _};
+use std::io;
 
-use rustix::{net::sockopt::socket_peercred, process::geteuid};
+use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::netlink::{
+    message::{DUMP, Writer},
+    socket::{self as netlink, Family},
+};
 
 /// The name; the zero in front makes it abstract.
 const NAME: &str = "\0port-knocking-doors";
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+/// `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`.
+const SHOW: u32 = 0x1 | 0x40;
+/// The length of `struct unix_diag_msg`; `UNIX_DIAG_NAME`, `UNIX_DIAG_UID`.
+const HEADER: usize = 16;
+const DIAG_NAME: u16 = 0;
+const DIAG_USER: u16 = 7;
 
 /// Why this daemon does not work here.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +54,9 @@ impl Alone {
     pub(crate) fn claim() -> Result<Self, NotAlone> {
         let name = SockAddr::unix(NAME).map_err(NotAlone::Socket)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(NotAlone::Socket)?;
-        match socket.bind(&name).and_then(|()| socket.listen(1)) {
+        match socket.bind(&name) {
             Ok(()) => Ok(Self(Some(socket))),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder() {
                 Some(user) if user == 0 || user == geteuid().as_raw() => Err(NotAlone::AlreadyRuns),
                 user => {
                     let user = user.map_or("somebody".to_owned(), |user| format!("the user {user}"));
@@ -55,9 +72,24 @@ impl Alone {
     }
 }
 
-/// The user who holds the name; `None` if it cannot be seen, as when somebody lets nobody connect.
-fn holder(name: &SockAddr) -> Option<u32> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).ok()?;
-    socket.connect(name).ok()?;
-    socket_peercred(socket.as_fd()).ok().map(|credentials| credentials.uid.as_raw())
+/// The user who holds the name; `None` if the kernel does not say.
+fn holder() -> Option<u32> {
+    let mut request = Writer::default();
+    request.message(BY_FAMILY, DUMP, 0, |writer| {
+        // `struct unix_diag_req`: family, every state, any inode, what to show, any cookie.
+        writer.raw(&[u8::try_from(libc::AF_UNIX).unwrap_or(0), 0, 0, 0]);
+        writer.raw(&u32::MAX.to_ne_bytes());
+        writer.raw(&[0; 4]);
+        writer.raw(&SHOW.to_ne_bytes());
+        writer.raw(&[0; 8]);
+    });
+    let mut kernel = netlink::Socket::open(Family::SocketDiagnosis).ok()?;
+    let holders = kernel.dump(request.bytes(), |message| {
+        let socket = message.attributes(HEADER);
+        // Sockets of another type may have the same name.
+        let is_stream = message.body.get(1).copied().map(i32::from) == Some(libc::SOCK_STREAM);
+        let is_it = message.kind == BY_FAMILY && is_stream && socket.find(DIAG_NAME)? == NAME.as_bytes();
+        socket.find(DIAG_USER).filter(|_| is_it)?.first_chunk().map(|user| u32::from_ne_bytes(*user))
+    });
+    holders.ok()?.first().copied()
 }

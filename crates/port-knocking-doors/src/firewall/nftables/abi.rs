@@ -42,11 +42,7 @@ pub(super) mod message {
     pub(in super::super) const GET_ELEMENT: u16 = of(13);
     pub(in super::super) const DELETE_ELEMENT: u16 = of(14);
     pub(in super::super) const NEW_GENERATION: u16 = of(15);
-    pub(in super::super) const GET_GENERATION: u16 = of(16);
 }
-
-/// `NFTA_GEN_ID`: how many changes there have been to nftables.
-pub(super) const GENERATION_ID: u16 = 1;
 
 /// `enum nft_table_attributes`.
 pub(super) mod table {

@@ -9,6 +9,7 @@ use doorknock::errors::in_one_line;
 use doors_core::{client::Who, door::Admission, packet::Link, time::Moment};
 
 use super::{
+    monitor::Monitor,
     ruleset::{self, TABLE},
     sessions,
     snapshot::{self, Entry, Snapshot},
@@ -27,8 +28,8 @@ use crate::{
 const NOT_MISSED: Duration = Duration::from_millis(200);
 
 /// So many times the table is made anew at once, until it is known what the kernel shows of it. Nearly always
-/// once: only a program that changes nftables without a pause comes between.
-const TRIES: usize = 16;
+/// once: only somebody who changes our table without a pause comes between.
+const TRIES: usize = 3;
 
 /// Why there is no gate.
 #[derive(Debug, thiserror::Error)]
@@ -86,13 +87,18 @@ pub(crate) struct Findings {
 
 impl Gate {
     /// Makes the table anew. Grants that run in the kernel go on, and are among the findings.
-    pub(crate) fn set_up(plan: Plan, clock: Clock) -> Result<(Self, Findings), GateError> {
+    pub(crate) fn set_up(
+        plan: Plan,
+        clock: Clock,
+        monitor: &mut Monitor,
+    ) -> Result<(Self, Findings), GateError> {
         let socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
+        monitor.pass_over(socket.port());
         let (ledger, untold) = (Ledger::default(), Untold::default());
         let mut gate = Self { socket, clock, plan, ledger, intact: None, untold };
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
-        gate.make_anew().map_err(GateError::Table)?;
+        gate.make_anew(monitor, &[]).map_err(GateError::Table)?;
         Ok((gate, Findings { found, ..Findings::default() }))
     }
 
@@ -108,11 +114,6 @@ impl Gate {
             Err(error) if error.number() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(GateError::Table(error)),
         }
-    }
-
-    /// The kernel's name for our side: changes that carry it are our own.
-    pub(crate) fn port(&self) -> u32 {
-        self.socket.port()
     }
 
     /// Makes grants true, all in one transaction. Those that are over by now are left out.
@@ -138,19 +139,23 @@ impl Gate {
     }
 
     /// Follows another plan. Grants of doors that are in it go on.
-    pub(crate) fn follow(&mut self, plan: Plan) -> Result<(), NetlinkError> {
+    pub(crate) fn follow(&mut self, plan: Plan, monitor: &mut Monitor) -> Result<(), NetlinkError> {
         // Without an answer, every grant for one connection counts as used up.
         let held = self.held().unwrap_or_default();
         let used = self.forget_used(&held, &[]);
         self.untold.used.extend(used);
         self.plan = plan;
         self.intact = None;
-        self.make_anew()
+        self.make_anew(monitor, &[])
     }
 
     /// Compares the kernel's table with what it must be, and repairs what is wrong. What the kernel has
     /// `refused` so far is missing, and not used up.
-    pub(crate) fn check(&mut self, refused: &[Admission]) -> Result<Findings, NetlinkError> {
+    pub(crate) fn check(
+        &mut self,
+        refused: &[Admission],
+        monitor: &mut Monitor,
+    ) -> Result<Findings, NetlinkError> {
         let began = self.clock.now();
         self.ledger.prune(began);
         let table = Snapshot::take(&mut self.socket)?;
@@ -160,7 +165,11 @@ impl Gate {
         let used = self.forget_used(&held, &refused);
         self.untold.used.extend(used);
         match &self.intact {
-            None => self.make_anew()?,
+            None => {
+                self.make_anew(monitor, &refused)?;
+                let gone = table.is_empty().then(|| "the table was gone".to_owned());
+                self.note_repair(gone.zip(Some(self.clock.now())), began);
+            }
             Some(intact) => {
                 let changed = intact.difference(&table);
                 let missing = match &changed {
@@ -240,19 +249,23 @@ impl Gate {
 
     /// Makes the table of a plan for the first time, and learns how the kernel shows it.
     ///
-    /// What is read back is ours only if nobody has changed nftables between the making and the reading: then
-    /// the kernel has counted one change, this one. Without that, whatever somebody had done in between
-    /// would pass for what has to be.
-    fn make_anew(&mut self) -> Result<(), NetlinkError> {
+    /// What is read back is ours only if nobody has changed our table between the making and the reading, and
+    /// the kernel tells of every change. Without that, whatever somebody had done in between would pass for
+    /// what has to be. What others do with tables of their own does not matter.
+    fn make_anew(&mut self, monitor: &mut Monitor, refused: &[&Admission]) -> Result<(), NetlinkError> {
         // Before the gate comes, or the next packet of a session would look like the first of another.
         make_sessions_known(&self.plan, &mut self.socket);
-        for _ in 0..TRIES {
-            let before = snapshot::generation(&mut self.socket)?;
+        for number in 0..TRIES {
+            if number > 0 {
+                // What was used up since is not put back.
+                let held = self.held()?;
+                let used = self.forget_used(&held, refused);
+                self.untold.used.extend(used);
+            }
+            monitor.heard();
             self.replace()?;
             let table = Snapshot::take(&mut self.socket)?;
-            let after = snapshot::generation(&mut self.socket)?;
-            // The kernel leaves zero out.
-            if after == before.checked_add(1).unwrap_or(1) {
+            if !monitor.heard() {
                 self.intact = Some(table);
                 break;
             }

@@ -56,8 +56,7 @@ impl Worker {
     ) -> Result<Self, GateError> {
         // It listens before there is anything to change, so that no change is missed.
         let mut monitor = Monitor::open().map_err(GateError::Denied)?;
-        let (gate, findings) = Gate::set_up(plan, clock)?;
-        monitor.pass_over(gate.port());
+        let (gate, findings) = Gate::set_up(plan, clock, &mut monitor)?;
         let mut worker = Self { gate, monitor, news, refused: Vec::new(), failures: 0 };
         worker.tell_findings(findings);
         Ok(worker)
@@ -132,7 +131,7 @@ impl Worker {
                     }
                 },
                 Order::Follow(plan) => {
-                    if let Err(error) = self.gate.follow(*plan) {
+                    if let Err(error) = self.gate.follow(*plan, &mut self.monitor) {
                         self.failed("set up the gate for the new configuration".to_owned(), &error);
                     }
                 }
@@ -184,9 +183,18 @@ impl Worker {
     }
 
     fn check(&mut self) {
-        match self.gate.check(&self.refused) {
+        match self.gate.check(&self.refused, &mut self.monitor) {
             Ok(findings) => {
-                self.failures = 0;
+                if self.gate.is_certain() {
+                    self.failures = 0;
+                } else {
+                    if self.failures == 0 {
+                        let text =
+                            "somebody changes our table without a pause; it is made anew until that ends";
+                        self.tell(News::Warning(text.to_owned()));
+                    }
+                    self.failures = self.failures.saturating_add(1);
+                }
                 // All that the ledger has is true.
                 let now_true = std::mem::take(&mut self.refused);
                 self.tell_done(now_true);

@@ -16,7 +16,7 @@ use crate::{
 
 /// A subscription to the kernel's notifications about nftables.
 #[derive(Debug)]
-pub(super) struct Monitor {
+pub(crate) struct Monitor {
     socket: AsyncFd<Socket>,
     /// The port of our own socket, whose changes are no news.
     ours: Option<u32>,
@@ -33,6 +33,19 @@ impl Monitor {
     /// Passes over what is changed through the socket with this port: our own.
     pub(super) fn pass_over(&mut self, ours: u32) {
         self.ours = Some(ours);
+    }
+
+    /// Whether somebody else has changed something of our table since the last time somebody asked, or waited.
+    pub(super) fn heard(&mut self) -> bool {
+        let (ours, mut touched) = (self.ours, false);
+        loop {
+            match self.socket.get_mut().notifications(|message| touched |= concerns_us(message, ours)) {
+                Ok(Some(())) => {}
+                Ok(None) => return touched,
+                // More was changed than the socket could hold, or nobody knows.
+                Err(_) => return true,
+            }
+        }
     }
 
     /// Returns when somebody else has changed something of our table.

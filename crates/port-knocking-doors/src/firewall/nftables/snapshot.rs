@@ -190,17 +190,6 @@ fn expressions(rule: Attributes<'_>) -> Vec<u8> {
     each.flatten().collect()
 }
 
-/// How many changes anybody has made to nftables, modulo 2^32.
-pub(super) fn generation(socket: &mut Socket) -> Result<u32, NetlinkError> {
-    let mut writer = Writer::default();
-    writer.message(message::GET_GENERATION, 0, 0, |writer| writer.raw(&[abi::FAMILY_ANY, 0, 0, 0]));
-    writer.want_answer();
-    let told = socket.ask(writer.bytes(), |message| {
-        (message.kind == message::NEW_GENERATION).then(|| message.attributes(4).u32_be(abi::GENERATION_ID))
-    })?;
-    told.flatten().ok_or(NetlinkError::Silent)
-}
-
 /// The attributes of a message of this kind about the family `inet`.
 fn of_inet<'a>(message: &Message<'a>, kind: u16) -> Option<Attributes<'a>> {
     let inet = message.kind == kind && message.body.first() == Some(&abi::FAMILY_INET);
