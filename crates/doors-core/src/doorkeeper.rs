@@ -45,6 +45,8 @@ pub struct Doorkeeper {
     traces: Throttle,
     /// What becomes of doors that sequences open.
     lines: Throttle,
+    /// What is found open at the start: it must not take the lines of what is opened next.
+    found: Throttle,
     changes: VecDeque<Change>,
     events: VecDeque<Event>,
 }
@@ -62,6 +64,7 @@ impl Doorkeeper {
             throttle: Throttle::of_refusals(),
             traces: Throttle::of_refusals(),
             lines: Throttle::of_doors(),
+            found: Throttle::of_doors(),
             changes: VecDeque::new(),
             events: VecDeque::new(),
         })
@@ -122,7 +125,10 @@ impl Doorkeeper {
                 if !self.door_exists(&admission) {
                     self.changes.push_back(Change::Close { admission });
                 } else if self.doors.adopt(admission.clone(), until, by.clone()) {
-                    self.tell_of_door(Event::Adopted { admission, until, by }, now);
+                    let event = Event::Adopted { admission, until, by };
+                    if event.client().is_some() || self.found.admit(now) {
+                        self.events.push_back(event);
+                    }
                 }
             }
             Report::Closed { admission } => {
@@ -155,7 +161,7 @@ impl Doorkeeper {
         if let Some(untold) = self.throttle.sum(now) {
             self.events.push_back(Event::MoreWrong(untold));
         }
-        if let Some(untold) = self.lines.sum(now) {
+        for untold in [self.lines.sum(now), self.found.sum(now)].into_iter().flatten() {
             self.events.push_back(Event::MoreDoors(untold));
         }
     }
@@ -232,7 +238,7 @@ impl Doorkeeper {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         let promised = self.reception.as_ref().and_then(Reception::next_deadline);
-        let sums = [self.throttle.next_sum(), self.lines.next_sum()];
+        let sums = [self.throttle.next_sum(), self.lines.next_sum(), self.found.next_sum()];
         [self.doors.next_end(), promised].into_iter().chain(sums).flatten().min()
     }
 

@@ -531,3 +531,15 @@ fn lines_about_a_full_table_are_bounded() {
     let told = scene.events().iter().filter(|event| matches!(event, Event::NoRoom(_))).count();
     assert!((1..=20).contains(&told), "{told}");
 }
+
+#[test]
+fn what_is_found_open_takes_no_line_from_what_is_opened_next() {
+    let mut scene = Scene::new();
+    for number in 0..5_000 {
+        let admission = admission("ssh", &format!("2001:db8::{number:x}"));
+        scene.keeper.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
+    }
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
+    let opened = Event::Opened { admission: admission("ssh", CLIENT), until: at(10), by: None };
+    assert!(scene.events().contains(&opened));
+}

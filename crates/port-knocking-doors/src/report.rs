@@ -122,8 +122,8 @@ pub(crate) fn event(event: &Event, now: Moment) {
         Event::MoreWrong(count) => info!(count, "refused: {count} more knocks in the last minute"),
         Event::MoreDoors(count) => warn!(
             count,
-            "{count} more doors were opened, extended or closed in the last minute: more than is told one by one; \
-             somebody may have overheard a sequence and be replaying it"
+            "{count} more doors were opened, extended, closed or found open in the last minute: more than is told one \
+             by one; somebody may have overheard a sequence and be replaying it"
         ),
         Event::NoRoom(Admission { door, source }) => error!(
             %door, %source,

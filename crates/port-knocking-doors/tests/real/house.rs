@@ -249,6 +249,15 @@ impl House {
         self.ask(source, PORT) == Answer::Accepted
     }
 
+    /// Waits until the door is closed for a source. The kernel counts in ticks, and closes one of them after the
+    /// daemon has said so.
+    pub(crate) fn until_closed(&self, source: &str) {
+        let begun = Instant::now();
+        while self.is_open(source) {
+            assert!(begun.elapsed() < SILENCE, "{source} is still in");
+        }
+    }
+
     /// Makes the server a router before a machine behind it, 203.0.113.2.
     pub(crate) fn machine_behind(&self) -> Namespace {
         let inside = Namespace::new().unwrap();
