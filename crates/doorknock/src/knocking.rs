@@ -60,7 +60,9 @@ pub struct Answered {
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     /// Nobody answers. A gateway is silent to whoever it does not know.
-    #[error("no answer: wrong card, wrong key, or the datagrams do not arrive")]
+    #[error(
+        "no answer: the daemon does not run there, wrong card, key or port, or the datagrams do not arrive"
+    )]
     Silence,
     /// The datagrams could not leave.
     #[error("cannot send to this address")]

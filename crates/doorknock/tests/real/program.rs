@@ -160,7 +160,7 @@ fn nobody_who_answers_is_told_after_five_seconds() {
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert_eq!(said.code, Some(3));
     assert!(
-        said.err.contains("no answer: wrong card, wrong key, or the datagrams do not arrive"),
+        said.err.contains("no answer: the daemon does not run there, wrong card, key or port, or the datagrams do not arrive"),
         "{said:?}"
     );
     assert!(start.elapsed() < Duration::from_secs(7));

@@ -115,7 +115,7 @@ fn whoever_may_not_or_is_not_heard_is_told_so_with_an_exit_code() {
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = user.doorknock(&["open", "other", "ssh", "-4"]);
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("no answer: wrong card, wrong key, or the datagrams do not arrive"), "{said}");
+    assert!(said.contains("no answer: the daemon does not run there, wrong card, key or port, or the datagrams do not arrive"), "{said}");
     assert!(user.house.grants("ssh").is_empty());
 }
 
