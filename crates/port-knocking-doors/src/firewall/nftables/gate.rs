@@ -164,24 +164,16 @@ impl Gate {
         let refused: Vec<&Admission> = refused.iter().collect();
         let used = self.forget_used(&held, &refused);
         self.untold.used.extend(used);
-        match &self.intact {
-            None => {
+        let damage = self.damage(&table);
+        let repaired = match (&self.intact, &damage) {
+            (None, _) => {
                 self.make_anew(monitor, &refused)?;
-                let gone = table.is_empty().then(|| "the table was gone".to_owned());
-                self.note_repair(gone.zip(Some(self.clock.now())), began);
+                damage.zip(Some(self.clock.now()))
             }
-            Some(intact) => {
-                let changed = intact.difference(&table);
-                let missing = match &changed {
-                    Some(_) => {
-                        let back = self.repair()?;
-                        changed.zip(Some(back))
-                    }
-                    None => self.put_back_missing(&held)?.zip(Some(self.clock.now())),
-                };
-                self.note_repair(missing, began);
-            }
-        }
+            (Some(_), Some(_)) => damage.zip(Some(self.repair()?)),
+            (Some(_), None) => self.put_back_missing(&held)?.zip(Some(self.clock.now())),
+        };
+        self.note_repair(repaired, began);
         let Untold { repaired, used } = std::mem::take(&mut self.untold);
         Ok(Findings { repaired, found, used })
     }
@@ -207,18 +199,25 @@ impl Gate {
         match self.socket.request(batch) {
             Err(error) if error.number() == Some(libc::ENOENT) => {
                 let began = self.clock.now();
-                let changed = match &self.intact {
-                    Some(intact) => intact.difference(&Snapshot::take(&mut self.socket)?),
-                    None => None,
-                };
+                let table = Snapshot::take(&mut self.socket)?;
+                let damage = self.damage(&table);
                 let held = self.held()?;
                 let used = self.forget_used(&held, fresh);
                 self.untold.used.extend(used);
                 let back = self.repair()?;
-                self.note_repair(changed.zip(Some(back)), began);
+                self.note_repair(damage.zip(Some(back)), began);
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// What is wrong with the table. As long as nobody knows how it has to look, only that it is gone.
+    fn damage(&self, table: &Snapshot) -> Option<String> {
+        match &self.intact {
+            Some(intact) => intact.difference(table),
+            None if table.is_empty() => Some("the table was gone".to_owned()),
+            None => None,
         }
     }
 

@@ -97,10 +97,13 @@ impl Worker {
                     }
                     next_check = next_check.min(in_a_while(self.next_check()));
                 }
-                touched = self.monitor.touched(), if next_check > not_before => match touched {
-                    Ok(()) => next_check = not_before.max(Instant::now()),
-                    Err(error) => self.failed("listen to changes of nftables".to_owned(), &error),
-                },
+                touched = self.monitor.touched(), if next_check > not_before => {
+                    // What cannot be heard has to be looked for, at the same pace.
+                    if let Err(error) = touched {
+                        self.failed("listen to changes of nftables".to_owned(), &error);
+                    }
+                    next_check = not_before.max(Instant::now());
+                }
                 () = tokio::time::sleep_until(next_check) => {
                     self.check();
                     not_before = in_a_while(REPAIR_EVERY);
