@@ -91,7 +91,8 @@ fn extending_leaves_no_gap() {
     assert_eq!(refused(&house), before);
 }
 
-fn refused(house: &House) -> u64 {
+/// How many packets the gate has dropped.
+pub(crate) fn refused(house: &House) -> u64 {
     let text = house.table();
     let packets = text.split("counter packets ").nth(1).unwrap().split(' ').next().unwrap();
     packets.parse().unwrap()
@@ -135,10 +136,8 @@ fn reject_answers_nobody_who_speaks_to_everybody() {
             let ip = i32::from(0x0800_u16.to_be());
             let seen = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(ip))).unwrap();
             seen.set_read_timeout(Some(SILENCE)).unwrap();
-            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).unwrap();
-            socket.set_broadcast(true).unwrap();
-            socket.bind(&SocketAddr::new(CLIENT[0].parse().unwrap(), 0).into()).unwrap();
-            socket.send_to(&first_segment(target), &SocketAddr::from((target, 0)).into()).unwrap();
+            let source = SocketAddr::new(CLIENT[0].parse().unwrap(), 40_000);
+            raw::send(&raw::segment(source, SocketAddr::from((target, PORT)), 1, raw::SYN));
             let mut packet = [0; 64];
             // The tenth byte of an IPv4 header says that it carries TCP.
             (&seen).read(&mut packet).is_ok() && packet[9] == 6
@@ -146,16 +145,6 @@ fn reject_answers_nobody_who_speaks_to_everybody() {
     };
     assert!(is_answered([192, 0, 2, 1]), "a closed port answers whoever speaks to it");
     assert!(!is_answered([192, 0, 2, 255]));
-}
-
-/// A TCP segment that asks [`PORT`] for a connection.
-fn first_segment(target: [u8; 4]) -> Vec<u8> {
-    let [ports, sequence] = [[40_000_u16, PORT], [1, 1]];
-    let words = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
-    let mut segment = [words(&ports), words(&sequence), words(&[0, 0, 0x5002, 1024, 0, 0])].concat();
-    let sum = raw::checksum(CLIENT[0].parse().unwrap(), target.into(), raw::TCP, &segment);
-    segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    segment
 }
 
 /// What the server says to a datagram; `None` if it says nothing.
@@ -288,7 +277,10 @@ fn an_administrator_can_read_and_reload_the_table_with_nft() {
     let text = house.table();
     for expected in [
         "type filter hook prerouting priority mangle; policy accept;",
-        "ct state established,related accept",
+        "tcp flags != syn / fin,syn,rst,ack ct state established accept",
+        "type filter hook input priority mangle; policy accept;",
+        "ct status dnat jump translated",
+        "ct original proto-dst 22 goto door_default",
         "iif \"lo\" accept",
         "fib daddr type unicast accept",
         "ip saddr @trusted4 accept",
@@ -305,7 +297,10 @@ fn an_administrator_can_read_and_reload_the_table_with_nft() {
 #[test]
 fn a_ruleset_can_be_saved_and_loaded_while_the_daemon_runs() {
     let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 60\ntrusted = [\"203.0.113.0/24\"]\nrefuse = \"reject\""));
+    let once = "[[doors]]\nname = \"once\"\nports = [\"80/tcp\", \"53/udp\", \"5000-5010/udp\"]\n\
+                sequence = [1001,1002,1003,1004,1006]\ngrant = \"once\"\n";
+    let more = "max_opened_door_duration = 60\ntrusted = [\"203.0.113.0/24\"]\nrefuse = \"reject\"";
+    house.start(&gate(&format!("{more}\n{once}")));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     let saved = format!("flush ruleset\n{}", house.on_server("nft", &["list", "ruleset"]));

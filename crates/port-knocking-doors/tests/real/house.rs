@@ -284,12 +284,12 @@ impl House {
 
     /// Runs a program in the server's network. Gives what it prints.
     pub(crate) fn on_server(&self, program: &str, arguments: &[&str]) -> String {
-        let mut command = Command::new(program);
-        command.args(arguments);
-        let mut process = Process::start(&self.server, command).unwrap();
-        let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
-        assert!(status.success(), "{program} {arguments:?}: {said}");
-        said
+        run(&self.server, program, arguments)
+    }
+
+    /// Runs a program in the client's network. Gives what it prints.
+    pub(crate) fn in_client(&self, program: &str, arguments: &[&str]) -> String {
+        run(&self.client, program, arguments)
     }
 
     /// Our table in the words of `nft`, or what it says if there is none.
@@ -314,6 +314,15 @@ impl House {
         }
         grants
     }
+}
+
+/// Runs a program in a network. Gives what it prints.
+fn run(network: &Namespace, program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let (status, said) = Process::start(network, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {said}");
+    said
 }
 
 /// Sends a datagram, also if another was answered that its port is closed: the next call reports that, once.

@@ -28,3 +28,4 @@ mod raw;
 mod spa;
 mod unseen;
 mod vandals;
+mod ways_around;

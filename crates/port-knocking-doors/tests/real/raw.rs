@@ -53,6 +53,22 @@ pub(crate) fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -
     packet(source.ip(), target.ip(), UDP, &udp(source, target, payload, None))
 }
 
+/// Flags of a TCP segment (RFC 9293, section 3.1).
+pub(crate) const FIN: u8 = 0x01;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
+
+/// An IP packet with a TCP segment that carries nothing.
+pub(crate) fn segment(source: SocketAddr, target: SocketAddr, sequence: u32, flags: u8) -> Vec<u8> {
+    let ports = [source.port().to_be_bytes(), target.port().to_be_bytes()].concat();
+    let numbers = [sequence.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+    let mut segment = [&ports[..], &numbers, &[0x50, flags], &1024_u16.to_be_bytes(), &[0; 4]].concat();
+    let sum = checksum(source.ip(), target.ip(), TCP, &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    packet(source.ip(), target.ip(), TCP, &segment)
+}
+
 /// The sum over addresses, protocol, length and what an IP packet carries (RFC 768, RFC 8200, RFC 9293).
 pub(crate) fn checksum(source: IpAddr, target: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
@@ -79,5 +95,6 @@ pub(crate) fn send(packet: &[u8]) {
         _ => (Domain::IPV6, <[u8; 16]>::try_from(&packet[24..40]).unwrap().into()),
     };
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(255))).unwrap();
+    socket.set_broadcast(true).unwrap();
     socket.send_to(packet, &SocketAddr::new(target, 0).into()).unwrap();
 }

@@ -63,7 +63,7 @@ pub(super) mod chain {
     pub(in super::super) const PREROUTING: u32 = 0;
     /// `NF_INET_LOCAL_IN`.
     pub(in super::super) const INPUT: u32 = 1;
-    /// `NF_IP_PRI_MANGLE`: after connection tracking (-200), before destination NAT (-100).
+    /// `NF_IP_PRI_MANGLE`: after connection tracking (-200); at prerouting, before destination NAT (-100).
     pub(in super::super) const PRIORITY_MANGLE: i32 = -150;
 }
 
@@ -98,11 +98,13 @@ pub(super) mod set {
     /// `NFT_SET_EVAL`, which `nft` calls `dynamic`: packets may change it.
     pub(in super::super) const FLAG_DYNAMIC: u32 = 0x20;
     pub(in super::super) const FLAG_CONCATENATION: u32 = 0x80;
-    /// Types as `nft` numbers them, so that it can print them: `ipv4_addr`, `ipv6_addr`, and
-    /// `inet_proto . inet_service` (12 and 13, six bits each).
+    /// Types as `nft` numbers them, so that it can print them: `ipv4_addr`, `ipv6_addr`, and six bits for each
+    /// of several behind each other, as `inet_proto` (12) and `inet_service` (13).
     pub(in super::super) const TYPE_IPV4: u32 = 7;
     pub(in super::super) const TYPE_IPV6: u32 = 8;
     pub(in super::super) const TYPE_PROTOCOL_PORT: u32 = 12 << 6 | 13;
+    pub(in super::super) const TYPE_IPV4_PACKET: u32 = TYPE_IPV4 << 12 | TYPE_PROTOCOL_PORT;
+    pub(in super::super) const TYPE_IPV6_PACKET: u32 = TYPE_IPV6 << 12 | TYPE_PROTOCOL_PORT;
 }
 
 /// `enum nft_set_elem_attributes` and `enum nft_set_elem_list_attributes`.
@@ -134,6 +136,7 @@ pub(super) mod data {
     pub(in super::super) const TYPE_VERDICT: u32 = 0xffff_ff00;
     pub(in super::super) const DROP: i32 = 0;
     pub(in super::super) const ACCEPT: i32 = 1;
+    pub(in super::super) const JUMP: i32 = -3;
     pub(in super::super) const GOTO: i32 = -4;
 }
 
@@ -145,8 +148,11 @@ pub(super) mod register {
     pub(in super::super) const FIRST: u32 = 1;
     /// `NFT_REG32_00`, the first four bytes of it.
     pub(in super::super) const WORD_0: u32 = 8;
-    /// `NFT_REG32_01`, the four bytes behind them.
-    pub(in super::super) const WORD_1: u32 = 9;
+
+    /// `NFT_REG32_00` and the four bytes so many words behind them.
+    pub(in super::super) const fn word(number: u32) -> u32 {
+        WORD_0.saturating_add(number)
+    }
 }
 
 /// The attributes of the expressions that we write, by expression.
@@ -162,9 +168,21 @@ pub(super) mod expression {
 
     pub(in super::super) const CT_REGISTER: u16 = 1;
     pub(in super::super) const CT_KEY: u16 = 2;
-    /// `NFT_CT_STATE`; its bits: established 2, related 4.
+    /// `NFTA_CT_DIRECTION`, and `IP_CT_DIR_ORIGINAL` in it.
+    pub(in super::super) const CT_DIRECTION: u16 = 3;
+    pub(in super::super) const CT_ORIGINAL: u8 = 0;
+    /// `NFT_CT_STATE`; the bit of it that says established.
     pub(in super::super) const CT_STATE: u32 = 0;
-    pub(in super::super) const CT_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+    pub(in super::super) const CT_ESTABLISHED: u32 = 2;
+    /// `NFT_CT_STATUS`; `IPS_DST_NAT`, of `linux/netfilter/nf_conntrack_common.h`.
+    pub(in super::super) const CT_STATUS: u32 = 2;
+    pub(in super::super) const CT_DNAT: u32 = 1 << 5;
+    /// `NFT_CT_PROTO_DST`: the destination port.
+    pub(in super::super) const CT_PROTO_DST: u32 = 12;
+
+    /// Flags of a TCP segment (RFC 9293, section 3.1): SYN alone, and FIN, SYN, RST and ACK together.
+    pub(in super::super) const TCP_SYN: u8 = 0x02;
+    pub(in super::super) const TCP_FIN_SYN_RST_ACK: u8 = 0x17;
 
     pub(in super::super) const BITWISE_SOURCE: u16 = 1;
     pub(in super::super) const BITWISE_TARGET: u16 = 2;
@@ -177,6 +195,9 @@ pub(super) mod expression {
     pub(in super::super) const COMPARE_DATA: u16 = 3;
     pub(in super::super) const EQUAL: u32 = 0;
     pub(in super::super) const NOT_EQUAL: u32 = 1;
+    /// `NFT_CMP_LTE` and `NFT_CMP_GTE`.
+    pub(in super::super) const NOT_GREATER: u32 = 3;
+    pub(in super::super) const NOT_LESS: u32 = 5;
 
     /// `NFTA_RANGE_FROM_DATA`, `NFTA_RANGE_TO_DATA`, `NFTA_MATCH_INFO`.
     pub(in super::super) const RANGE_FROM: u16 = 3;
@@ -194,10 +215,11 @@ pub(super) mod expression {
     pub(in super::super) const LOOKUP_REGISTER: u16 = 2;
     pub(in super::super) const LOOKUP_TARGET: u16 = 3;
 
-    /// `enum nft_dynset_attributes`, `NFT_DYNSET_OP_DELETE`.
+    /// `enum nft_dynset_attributes`, `NFT_DYNSET_OP_ADD`, `NFT_DYNSET_OP_DELETE`.
     pub(in super::super) const DYNSET_SET: u16 = 1;
     pub(in super::super) const DYNSET_OPERATION: u16 = 3;
     pub(in super::super) const DYNSET_KEY_REGISTER: u16 = 4;
+    pub(in super::super) const DYNSET_ADD: u32 = 0;
     pub(in super::super) const DYNSET_DELETE: u32 = 2;
 
     /// `enum nft_limit_attributes`, `enum nft_limit_flags`; the type of packets is 0.

@@ -38,6 +38,10 @@ pub(super) enum SetKind {
     Ipv6Ranges,
     /// From protocol and port to a chain.
     PortMap,
+    /// Source address, protocol and source port of packets that have used a grant up. Each for so long.
+    Ipv4Packets(Duration),
+    /// The same of IPv6.
+    Ipv6Packets(Duration),
 }
 
 /// What a packet does to the grant that lets it in.
@@ -113,6 +117,13 @@ impl Batch {
                     let flags = set::FLAG_INTERVAL | set::FLAG_CONCATENATION | set::FLAG_MAP;
                     (flags, set::TYPE_PROTOCOL_PORT, 8)
                 }
+                SetKind::Ipv4Packets(_) | SetKind::Ipv6Packets(_) => {
+                    let flags = flags(Use::Once) | set::FLAG_CONCATENATION;
+                    match kind {
+                        SetKind::Ipv4Packets(_) => (flags, set::TYPE_IPV4_PACKET, 12),
+                        _ => (flags, set::TYPE_IPV6_PACKET, 24),
+                    }
+                }
             };
             writer.put_u32_be(set::FLAGS, flags);
             writer.put_u32_be(set::KEY_TYPE, key_type);
@@ -123,25 +134,21 @@ impl Batch {
                 SetKind::Ipv4Grants(time, each) | SetKind::Ipv6Grants(time, each) => {
                     writer.put(set::TIMEOUT, &millis(time).to_be_bytes());
                     if each != Use::Stays {
-                        // A set that packets may change has to be bounded.
-                        writer.nest(set::DESCRIPTION, |description| {
-                            let size = u32::try_from(limits::GRANTS).unwrap_or(u32::MAX);
-                            description.put_u32_be(set::DESCRIPTION_SIZE, size);
-                        });
+                        writer.nest(set::DESCRIPTION, bounded);
                     }
+                }
+                SetKind::Ipv4Packets(time) | SetKind::Ipv6Packets(time) => {
+                    writer.put(set::TIMEOUT, &millis(time).to_be_bytes());
+                    let address = if key_length == 12 { 4 } else { 16 };
+                    writer.nest(set::DESCRIPTION, |description| {
+                        bounded(description);
+                        concatenated(description, &[address, 1, 2]);
+                    });
                 }
                 SetKind::PortMap => {
                     writer.put_u32_be(set::DATA_TYPE, data::TYPE_VERDICT);
                     writer.put_u32_be(set::DATA_LENGTH, 0);
-                    writer.nest(set::DESCRIPTION, |description| {
-                        description.nest(set::DESCRIPTION_CONCATENATION, |fields| {
-                            for length in [1, 2] {
-                                fields.nest(rule::LIST_ELEMENT, |field| {
-                                    field.put_u32_be(set::FIELD_LENGTH, length);
-                                });
-                            }
-                        });
-                    });
+                    writer.nest(set::DESCRIPTION, |description| concatenated(description, &[1, 2]));
                 }
                 SetKind::Ipv4Ranges | SetKind::Ipv6Ranges => {}
             }
@@ -157,15 +164,15 @@ impl Batch {
         });
     }
 
-    /// Adds a chain that every packet meets that comes in: after connection tracking, before
-    /// destination NAT.
-    pub(super) fn add_prerouting_chain(&mut self, name: &str) {
+    /// Adds a chain that packets meet at a hook, after connection tracking; at prerouting, before destination
+    /// NAT.
+    pub(super) fn add_base_chain(&mut self, name: &str, at: u32) {
         let of = self.table;
         self.message(message::NEW_CHAIN, CREATE, |writer| {
             writer.put_text(chain::TABLE, of);
             writer.put_text(chain::NAME, name);
             writer.nest(chain::HOOK, |hook| {
-                hook.put_u32_be(chain::HOOK_NUMBER, chain::PREROUTING);
+                hook.put_u32_be(chain::HOOK_NUMBER, at);
                 hook.put(chain::HOOK_PRIORITY, &chain::PRIORITY_MANGLE.to_be_bytes());
             });
             writer.put(chain::POLICY, &data::ACCEPT.to_be_bytes());
@@ -254,6 +261,21 @@ impl Element {
             }
         }
     }
+}
+
+/// A set that packets may change has to be bounded.
+fn bounded(description: &mut Writer) {
+    let size = u32::try_from(limits::GRANTS).unwrap_or(u32::MAX);
+    description.put_u32_be(set::DESCRIPTION_SIZE, size);
+}
+
+/// The lengths of the fields that a key is put together from.
+fn concatenated(description: &mut Writer, lengths: &[u32]) {
+    description.nest(set::DESCRIPTION_CONCATENATION, |fields| {
+        for length in lengths {
+            fields.nest(rule::LIST_ELEMENT, |field| field.put_u32_be(set::FIELD_LENGTH, *length));
+        }
+    });
 }
 
 /// The kernel counts milliseconds, and takes 0 for "for ever": at least 1.

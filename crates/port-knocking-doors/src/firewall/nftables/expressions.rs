@@ -1,29 +1,37 @@
 //! What a rule says, and what an element does with those who look for it.
 
 use super::abi::{self, data, expression, register, rule};
-use crate::netlink::message::Writer;
+use crate::{firewall::plan::Protocol, netlink::message::Writer};
 
 /// The expressions of one rule, in the order in which the kernel evaluates them.
 #[derive(Debug)]
 pub(super) struct Expressions<'a>(pub(super) &'a mut Writer);
 
 impl Expressions<'_> {
-    /// `ct state established,related`
-    pub(super) fn if_established_or_related(&mut self) {
-        self.expression("ct", |data| {
-            data.put_u32_be(expression::CT_REGISTER, register::FIRST);
-            data.put_u32_be(expression::CT_KEY, expression::CT_STATE);
-        });
-        self.expression("bitwise", |data| {
-            let value = |writer: &mut Writer, kind, number: u32| {
-                writer.nest(kind, |nest| nest.put(data::VALUE, &number.to_ne_bytes()));
-            };
-            data.put_u32_be(expression::BITWISE_SOURCE, register::FIRST);
-            data.put_u32_be(expression::BITWISE_TARGET, register::FIRST);
-            data.put_u32_be(expression::BITWISE_LENGTH, 4);
-            value(data, expression::BITWISE_MASK, expression::CT_ESTABLISHED_OR_RELATED);
-            value(data, expression::BITWISE_XOR, 0);
-        });
+    /// `tcp flags & (fin | syn | rst | ack) != syn`: a segment that does not ask for a connection.
+    pub(super) fn if_tcp_and_not_syn(&mut self) {
+        self.if_protocol(Protocol::Tcp);
+        self.load_tcp_flags();
+        self.compare(expression::NOT_EQUAL, &[expression::TCP_SYN]);
+    }
+
+    /// `tcp flags & (fin | syn | rst | ack) == syn`: a segment that asks for a connection.
+    pub(super) fn if_tcp_syn(&mut self) {
+        self.if_protocol(Protocol::Tcp);
+        self.load_tcp_flags();
+        self.compare(expression::EQUAL, &[expression::TCP_SYN]);
+    }
+
+    /// `meta l4proto != <number>`
+    pub(super) fn if_not_protocol(&mut self, protocol: Protocol) {
+        self.meta(expression::META_PROTOCOL, register::FIRST);
+        self.compare(expression::NOT_EQUAL, &[protocol.number()]);
+    }
+
+    /// `ct state established`
+    pub(super) fn if_established(&mut self) {
+        self.conntrack(expression::CT_STATE, register::FIRST);
+        self.mask(&expression::CT_ESTABLISHED.to_ne_bytes());
         self.compare(expression::NOT_EQUAL, &0_u32.to_ne_bytes());
     }
 
@@ -45,39 +53,73 @@ impl Expressions<'_> {
         self.compare(expression::EQUAL, &[expression::PACKET_HOST]);
     }
 
-    /// `ip saddr @set`
-    pub(super) fn if_ipv4_source_in(&mut self, set: &str) {
-        self.if_source_in(abi::FAMILY_IPV4, 12, 4, set);
+    /// `ip saddr @set`, or `ip6 saddr @set`
+    pub(super) fn if_source_in(&mut self, family: u8, set: &str) {
+        self.if_family(family);
+        self.load_source(family);
+        self.lookup(set);
     }
 
-    /// `ip6 saddr @set`
-    pub(super) fn if_ipv6_source_in(&mut self, set: &str) {
-        self.if_source_in(abi::FAMILY_IPV6, 8, 16, set);
+    /// `ip saddr . meta l4proto . th sport @set`, or the same of IPv6.
+    pub(super) fn if_packet_in(&mut self, family: u8, set: &str) {
+        self.if_family(family);
+        self.load_source(family);
+        self.load_packet_behind_source(family);
+        self.lookup(set);
     }
 
-    /// `delete @set { ip saddr }`, behind a rule that has found the source there.
-    pub(super) fn use_up(&mut self, set: &str) {
-        self.expression("dynset", |data| {
-            data.put_text(expression::DYNSET_SET, set);
-            data.put_u32_be(expression::DYNSET_OPERATION, expression::DYNSET_DELETE);
-            data.put_u32_be(expression::DYNSET_KEY_REGISTER, register::FIRST);
-        });
+    /// `add @passing { ip saddr . … } delete @grants { ip saddr }`, behind a rule that has found the source
+    /// among the grants.
+    pub(super) fn use_up(&mut self, family: u8, grants: &str, passing: &str) {
+        self.load_packet_behind_source(family);
+        self.change_set(passing, expression::DYNSET_ADD);
+        self.take_out(grants);
+    }
+
+    /// `delete @set { … }`, with the key that was looked up before.
+    pub(super) fn take_out(&mut self, set: &str) {
+        self.change_set(set, expression::DYNSET_DELETE);
     }
 
     /// `meta l4proto <number>`
-    pub(super) fn if_protocol(&mut self, number: u8) {
+    pub(super) fn if_protocol(&mut self, protocol: Protocol) {
         self.meta(expression::META_PROTOCOL, register::FIRST);
-        self.compare(expression::EQUAL, &[number]);
+        self.compare(expression::EQUAL, &[protocol.number()]);
     }
 
     /// `meta l4proto . th dport vmap @map`
     pub(super) fn port_map(&mut self, map: &str) {
         self.meta(expression::META_PROTOCOL, register::WORD_0);
-        self.payload(expression::TRANSPORT_HEADER, 2, 2, register::WORD_1);
+        self.payload(expression::TRANSPORT_HEADER, 2, 2, register::word(1));
         self.expression("lookup", |data| {
             data.put_text(expression::LOOKUP_SET, map);
             data.put_u32_be(expression::LOOKUP_REGISTER, register::WORD_0);
             data.put_u32_be(expression::LOOKUP_TARGET, register::VERDICT);
+        });
+    }
+
+    /// `ct status dnat`: its destination was translated.
+    pub(super) fn if_translated(&mut self) {
+        self.conntrack(expression::CT_STATUS, register::FIRST);
+        self.mask(&expression::CT_DNAT.to_ne_bytes());
+        self.compare(expression::NOT_EQUAL, &0_u32.to_ne_bytes());
+    }
+
+    /// `ct original proto-dst <first>-<last>`: the port that it was sent to, before any translation.
+    pub(super) fn if_sent_to(&mut self, first: u16, last: u16) {
+        self.conntrack(expression::CT_PROTO_DST, register::FIRST);
+        if first == last {
+            return self.compare(expression::EQUAL, &first.to_be_bytes());
+        }
+        self.compare(expression::NOT_LESS, &first.to_be_bytes());
+        self.compare(expression::NOT_GREATER, &last.to_be_bytes());
+    }
+
+    fn change_set(&mut self, set: &str, operation: u32) {
+        self.expression("dynset", |data| {
+            data.put_text(expression::DYNSET_SET, set);
+            data.put_u32_be(expression::DYNSET_OPERATION, operation);
+            data.put_u32_be(expression::DYNSET_KEY_REGISTER, register::FIRST);
         });
     }
 
@@ -88,6 +130,14 @@ impl Expressions<'_> {
 
     pub(super) fn accept(&mut self) {
         self.verdict(data::ACCEPT, None);
+    }
+
+    pub(super) fn go_to(&mut self, chain: &str) {
+        self.verdict(data::GOTO, Some(chain));
+    }
+
+    pub(super) fn jump(&mut self, chain: &str) {
+        self.verdict(data::JUMP, Some(chain));
     }
 
     pub(super) fn drop(&mut self) {
@@ -120,13 +170,55 @@ impl Expressions<'_> {
         self.compare(expression::EQUAL, &kind.to_ne_bytes());
     }
 
-    fn if_source_in(&mut self, family: u8, offset: u32, length: u32, set: &str) {
+    fn if_family(&mut self, family: u8) {
         self.meta(expression::META_FAMILY, register::FIRST);
         self.compare(expression::EQUAL, &[family]);
+    }
+
+    fn load_source(&mut self, family: u8) {
+        let (offset, length) = if family == abi::FAMILY_IPV4 { (12, 4) } else { (8, 16) };
         self.payload(expression::NETWORK_HEADER, offset, length, register::FIRST);
+    }
+
+    /// Loads protocol and source port behind the source.
+    fn load_packet_behind_source(&mut self, family: u8) {
+        let first = if family == abi::FAMILY_IPV4 { 1 } else { 4 };
+        self.meta(expression::META_PROTOCOL, register::word(first));
+        self.payload(expression::TRANSPORT_HEADER, 0, 2, register::word(first.saturating_add(1)));
+    }
+
+    /// The flags FIN, SYN, RST and ACK of a TCP segment.
+    fn load_tcp_flags(&mut self) {
+        self.payload(expression::TRANSPORT_HEADER, 13, 1, register::FIRST);
+        self.mask(&[expression::TCP_FIN_SYN_RST_ACK]);
+    }
+
+    fn lookup(&mut self, set: &str) {
         self.expression("lookup", |data| {
             data.put_text(expression::LOOKUP_SET, set);
             data.put_u32_be(expression::LOOKUP_REGISTER, register::FIRST);
+        });
+    }
+
+    /// Loads from connection tracking; what belongs to a direction, from the original one.
+    fn conntrack(&mut self, key: u32, register: u32) {
+        self.expression("ct", |data| {
+            data.put_u32_be(expression::CT_REGISTER, register);
+            data.put_u32_be(expression::CT_KEY, key);
+            if key == expression::CT_PROTO_DST {
+                data.put(expression::CT_DIRECTION, &[expression::CT_ORIGINAL]);
+            }
+        });
+    }
+
+    /// Keeps these bits of the first register.
+    fn mask(&mut self, bits: &[u8]) {
+        self.expression("bitwise", |data| {
+            data.put_u32_be(expression::BITWISE_SOURCE, register::FIRST);
+            data.put_u32_be(expression::BITWISE_TARGET, register::FIRST);
+            data.put_u32_be(expression::BITWISE_LENGTH, u32::try_from(bits.len()).unwrap_or(0));
+            data.nest(expression::BITWISE_MASK, |nest| nest.put(data::VALUE, bits));
+            data.nest(expression::BITWISE_XOR, |nest| nest.put(data::VALUE, &vec![0; bits.len()]));
         });
     }
 

@@ -21,7 +21,8 @@ pub(crate) fn draw() -> Result<Option<String>, NetlinkError> {
     let request = snapshot::list(message::GET_CHAIN, abi::FAMILY_INET, |_| {});
     let chains = socket.dump(&request, |message| {
         let attributes = snapshot::of_table(message, message::NEW_CHAIN, chain::TABLE)?;
-        Some((attributes.text(chain::NAME)?, attributes.find(chain::HOOK).is_some()))
+        let hook = attributes.nested(chain::HOOK).u32_be(chain::HOOK_NUMBER);
+        Some((attributes.text(chain::NAME)?, hook))
     })?;
     if chains.is_empty() {
         return Ok(None);
@@ -51,10 +52,11 @@ pub(crate) fn draw() -> Result<Option<String>, NetlinkError> {
         let attributes = snapshot::of_table(message, message::NEW_RULE, rule::TABLE)?;
         Some((attributes.text(rule::CHAIN)?, in_words(attributes.nested(rule::EXPRESSIONS))))
     })?;
-    for (name, is_base) in chains {
+    for (name, hook) in chains {
         let _ = writeln!(text, "  chain {name} {{");
-        if is_base {
-            text.push_str("    type filter hook prerouting priority mangle; policy accept;\n");
+        if let Some(hook) = hook {
+            let hook = if hook == chain::INPUT { "input" } else { "prerouting" };
+            let _ = writeln!(text, "    type filter hook {hook} priority mangle; policy accept;");
         }
         for (_, words) in rules.iter().filter(|(chain, _)| *chain == name) {
             let _ = writeln!(text, "    {words}");
@@ -123,7 +125,21 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
     let names: Vec<&str> = rest.iter().map(|(name, _)| name.as_str()).collect();
     let data = |at: usize| rest.get(at).map(|(_, data)| *data);
     Some(match &names[..] {
-        ["ct", "bitwise", "cmp", ..] => ("ct state established,related".to_owned(), 3),
+        ["ct", "bitwise", "cmp", ..] => match data(0)?.u32_be(expression::CT_KEY)? {
+            expression::CT_STATUS => ("ct status dnat".to_owned(), 3),
+            _ => ("ct state established".to_owned(), 3),
+        },
+        ["ct", "cmp", "cmp", ..] => {
+            (format!("ct original proto-dst {}-{}", port(data(1)?)?, port(data(2)?)?), 3)
+        }
+        ["ct", "cmp", ..] => (format!("ct original proto-dst {}", port(data(1)?)?), 2),
+        ["meta", "cmp", "payload", "bitwise", "cmp", ..] => {
+            let how = match data(4)?.u32_be(expression::COMPARE_HOW)? {
+                expression::EQUAL => "==",
+                _ => "!=",
+            };
+            (format!("tcp flags & (fin | syn | rst | ack) {how} syn"), 5)
+        }
         ["fib", "cmp", ..] => ("fib daddr type unicast".to_owned(), 2),
         ["meta", "cmp", "payload", "lookup", ..] => {
             let family = match data(2)?.u32_be(expression::PAYLOAD_LENGTH)? {
@@ -137,7 +153,16 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
         }
         ["meta", "cmp", ..] => match data(0)?.u32_be(expression::META_KEY)? {
             expression::META_INTERFACE => ("iif lo".to_owned(), 2),
-            _ => ("meta l4proto tcp".to_owned(), 2),
+            _ => {
+                let not = match data(1)?.u32_be(expression::COMPARE_HOW)? {
+                    expression::EQUAL => "",
+                    _ => "!= ",
+                };
+                let number = *data(1)?.nested(expression::COMPARE_DATA).find(data::VALUE)?.first()?;
+                let known = |protocol: &Protocol| protocol.number() == number;
+                let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(known)?;
+                (format!("meta l4proto {not}{protocol}"), 2)
+            }
         },
         ["counter", ..] => (format!("counter packets {}", data(0)?.u64_be(expression::COUNTER_PACKETS)?), 1),
         ["reject", ..] => match data(0)?.u32_be(expression::REJECT_TYPE)? {
@@ -146,12 +171,21 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
         },
         ["immediate", ..] => {
             let verdict = data(0)?.nested(expression::IMMEDIATE_DATA).nested(data::VERDICT);
-            let word = match i32::from_be_bytes(*verdict.find(data::VERDICT_CODE)?.first_chunk()?) {
-                data::DROP => "drop",
-                _ => "accept",
+            let chain = || verdict.text(data::VERDICT_CHAIN);
+            let words = match i32::from_be_bytes(*verdict.find(data::VERDICT_CODE)?.first_chunk()?) {
+                data::DROP => "drop".to_owned(),
+                data::GOTO => format!("goto {}", chain()?),
+                data::JUMP => format!("jump {}", chain()?),
+                _ => "accept".to_owned(),
             };
-            (word.to_owned(), 1)
+            (words, 1)
         }
         _ => return None,
     })
+}
+
+/// The port that a rule compares with.
+fn port(compare: Attributes<'_>) -> Option<u16> {
+    let value = compare.nested(expression::COMPARE_DATA).find(data::VALUE)?;
+    Some(u16::from_be_bytes(*value.first_chunk()?))
 }

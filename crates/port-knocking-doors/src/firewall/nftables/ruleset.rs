@@ -10,22 +10,55 @@
 //!     chain door_ssh { ip saddr @ssh4 accept; ip6 saddr @ssh6 accept; counter drop; }
 //!     chain gate {
 //!         type filter hook prerouting priority mangle; policy accept;
-//!         ct state established,related accept
+//!         tcp flags & (fin | syn | rst | ack) != syn ct state established accept
+//!         meta l4proto != tcp ct state established accept
 //!         iif lo accept
 //!         fib daddr type unicast accept
 //!         ip saddr @trusted4 accept
 //!         meta l4proto . th dport vmap @guarded
 //!     }
+//!     chain arrival {
+//!         type filter hook input priority mangle; policy accept;
+//!         tcp flags & (fin | syn | rst | ack) != syn ct state established accept
+//!         meta l4proto != tcp ct state established accept
+//!         iif lo accept
+//!         ip saddr @trusted4 accept
+//!         ct status dnat jump translated
+//!         meta l4proto . th dport vmap @guarded
+//!     }
+//!     chain translated { meta l4proto tcp ct original proto-dst 22 goto door_ssh; … }
 //! }
 //! ```
 //!
-//! A door for one connection only has `flags dynamic` and a size at its sets, its elements say `limit rate
-//! 1/week burst 1 packets`, and its chain `ip saddr @ssh4 delete @ssh4 { ip saddr } accept`. Finding the
-//! element spends it, at once for all processors, and the packet that has found it takes it away.
+//! **A SYN needs a grant, whatever connection tracking says of its addresses and ports.** Connection
+//! tracking calls a SYN `established` as long as it remembers a connection between them: for minutes after
+//! that has ended, and for days if it never did. **What is `related` needs one, too**: with a helper
+//! assigned, a client can name any port in what it says. ICMP errors are not guarded, and pass.
 //!
-//! What is to be passed on to another machine has a unicast destination. Broadcast, multicast and
-//! anycast are guarded like our own addresses: the answer to such a datagram would make everything that
-//! follows from its sender an established connection.
+//! **`gate`** judges what is sent to an address of ours, before destination NAT: so a published port is
+//! guarded by its outside number, wherever it leads. What is to be passed on to another machine has a unicast
+//! destination, and passes. Broadcast, multicast and anycast are guarded like our own addresses: the answer
+//! to such a datagram would make everything that follows from its sender an established connection.
+//!
+//! **`arrival`** judges what ends at this machine, after destination NAT: by the port it was sent to, and
+//! else by the port it ends at. That is what `gate` cannot see: a foreign address, or another port, that is
+//! translated to one of ours. Most packets meet both; for a grant that stays, that makes no difference.
+//!
+//! A door for one connection only has sets with `flags dynamic` and a size, and elements with `limit rate
+//! 1/week burst 1 packets`: finding the element spends it, at once for all processors. In TCP only a SYN
+//! looks for it. The packet that has found it takes it away, and leaves a pass for `arrival`:
+//!
+//! ```text
+//!     set passing4 { type ipv4_addr . inet_proto . inet_service; flags dynamic,timeout; timeout 1s; }
+//!     chain door_web {
+//!         tcp flags & (fin | syn | rst | ack) == syn ip saddr @web4
+//!             add @passing4 { ip saddr . meta l4proto . th sport } delete @web4 { ip saddr } accept
+//!         …
+//!     }
+//!     chain arrival {
+//!         …
+//!         ip saddr . meta l4proto . th sport @passing4 delete @passing4 { … } accept
+//! ```
 //!
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
@@ -38,14 +71,28 @@ use doors_core::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::abi::{
+    self,
+    chain::{INPUT, PREROUTING},
+};
 use super::batch::{Batch, Element, SetKind, Use};
 use crate::firewall::ledger::Standing;
 use crate::firewall::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
 
 /// The name of our table, in the family `inet`.
 pub const TABLE: &str = "port_knocking_doors";
-/// The chain that every packet meets.
+/// The chain that every packet meets before destination NAT.
 pub(super) const GATE: &str = "gate";
+/// The chain that every packet meets that ends at this machine.
+pub(super) const ARRIVAL: &str = "arrival";
+/// The chain for what has come through destination NAT.
+const TRANSLATED: &str = "translated";
+/// The sets of packets that have used up a grant for one connection.
+const PASSING: [&str; 2] = ["passing4", "passing6"];
+/// A packet needs no longer from the gate to its arrival. Of one that ends elsewhere the pass stays for so long.
+const PASSES_FOR: Duration = Duration::from_secs(1);
+/// The two families, in the order in which sets are named.
+const FAMILIES: [u8; 2] = [abi::FAMILY_IPV4, abi::FAMILY_IPV6];
 /// The map from guarded ports to chains.
 pub(super) const GUARDED: &str = "guarded";
 /// The sets of networks that always pass.
@@ -69,6 +116,11 @@ pub(super) fn replace<'a>(
         batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for, each));
         batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for, each));
     }
+    if plan.doors.iter().any(|door| door.once) {
+        let [passing4, passing6] = PASSING;
+        batch.add_set(passing4, SetKind::Ipv4Packets(PASSES_FOR));
+        batch.add_set(passing6, SetKind::Ipv6Packets(PASSES_FOR));
+    }
     add_trusted(&mut batch, &plan.trusted);
     batch.add_set(GUARDED, SetKind::PortMap);
     let guarded = guarded(plan);
@@ -80,8 +132,16 @@ pub(super) fn replace<'a>(
         let doors: Vec<&PlannedDoor> = of(false).chain(of(true)).collect();
         add_door_chain(&mut batch, &chain.name, &doors, plan.refuse);
     }
-    batch.add_elements(GUARDED, &guarded.elements);
-    add_gate(&mut batch, &plan.trusted);
+    let element = |(ports, chain): &(Ports, String)| {
+        let key = |port: u16| {
+            let [high, low] = port.to_be_bytes();
+            vec![ports.protocol.number(), 0, 0, 0, high, low, 0, 0]
+        };
+        Element::Goto(key(ports.first), key(ports.last), chain.clone())
+    };
+    batch.add_elements(GUARDED, &guarded.ports.iter().map(element).collect::<Vec<_>>());
+    add_translated_chain(&mut batch, &guarded);
+    add_base_chains(&mut batch, plan);
 
     let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
     for (admission, standing, left) in grants {
@@ -161,34 +221,76 @@ pub(super) fn set_of(admission: &Admission) -> String {
     }
 }
 
-fn add_gate(batch: &mut Batch, trusted: &[IpNet]) {
-    batch.add_prerouting_chain(GATE);
-    batch.add_rule(GATE, |rule| {
-        rule.if_established_or_related();
-        rule.accept();
-    });
-    batch.add_rule(GATE, |rule| {
-        rule.if_interface(LOOPBACK);
-        rule.accept();
-    });
-    batch.add_rule(GATE, |rule| {
-        rule.if_passed_on();
-        rule.accept();
-    });
-    let [trusted4, trusted6] = TRUSTED;
-    if trusted.iter().any(|net| matches!(net, IpNet::V4(_))) {
-        batch.add_rule(GATE, |rule| {
-            rule.if_ipv4_source_in(trusted4);
+fn add_base_chains(batch: &mut Batch, plan: &Plan) {
+    let trusted = &plan.trusted;
+    for (chain, hook) in [(GATE, PREROUTING), (ARRIVAL, INPUT)] {
+        batch.add_base_chain(chain, hook);
+        batch.add_rule(chain, |rule| {
+            rule.if_tcp_and_not_syn();
+            rule.if_established();
+            rule.accept();
+        });
+        batch.add_rule(chain, |rule| {
+            rule.if_not_protocol(Protocol::Tcp);
+            rule.if_established();
+            rule.accept();
+        });
+        batch.add_rule(chain, |rule| {
+            rule.if_interface(LOOPBACK);
+            rule.accept();
+        });
+        if chain == GATE {
+            batch.add_rule(chain, |rule| {
+                rule.if_passed_on();
+                rule.accept();
+            });
+        }
+        let is_used = [
+            trusted.iter().any(|net| matches!(net, IpNet::V4(_))),
+            trusted.iter().any(|net| matches!(net, IpNet::V6(_))),
+        ];
+        for ((family, set), _) in FAMILIES.into_iter().zip(TRUSTED).zip(is_used).filter(|(_, used)| *used) {
+            batch.add_rule(chain, |rule| {
+                rule.if_source_in(family, set);
+                rule.accept();
+            });
+        }
+        if chain == ARRIVAL {
+            add_passing(batch, plan);
+            batch.add_rule(chain, |rule| {
+                rule.if_translated();
+                rule.jump(TRANSLATED);
+            });
+        }
+        batch.add_rule(chain, |rule| rule.port_map(GUARDED));
+    }
+}
+
+/// Lets through what has used up a grant at the gate, once.
+fn add_passing(batch: &mut Batch, plan: &Plan) {
+    if !plan.doors.iter().any(|door| door.once) {
+        return;
+    }
+    for (family, passing) in FAMILIES.into_iter().zip(PASSING) {
+        batch.add_rule(ARRIVAL, |rule| {
+            rule.if_packet_in(family, passing);
+            rule.take_out(passing);
             rule.accept();
         });
     }
-    if trusted.iter().any(|net| matches!(net, IpNet::V6(_))) {
-        batch.add_rule(GATE, |rule| {
-            rule.if_ipv6_source_in(trusted6);
-            rule.accept();
+}
+
+/// Few connections come through destination NAT, so one rule after the other is quick enough. A map from
+/// `meta l4proto . ct original proto-dst` would be read by the kernel, and not by `nft`.
+fn add_translated_chain(batch: &mut Batch, guarded: &Guarded) {
+    batch.add_chain(TRANSLATED);
+    for (ports, chain) in &guarded.ports {
+        batch.add_rule(TRANSLATED, |rule| {
+            rule.if_protocol(ports.protocol);
+            rule.if_sent_to(ports.first, ports.last);
+            rule.go_to(chain);
         });
     }
-    batch.add_rule(GATE, |rule| rule.port_map(GUARDED));
 }
 
 fn add_trusted(batch: &mut Batch, trusted: &[IpNet]) {
@@ -239,21 +341,29 @@ struct DoorChain {
 fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], refuse: Refuse) {
     batch.add_chain(chain);
     for door in doors {
-        let [set4, set6] = sets(&door.name);
-        batch.add_rule(chain, |rule| {
-            rule.if_ipv4_source_in(&set4);
-            if door.once {
-                rule.use_up(&set4);
+        for ((family, set), passing) in FAMILIES.into_iter().zip(sets(&door.name)).zip(PASSING) {
+            if !door.once {
+                batch.add_rule(chain, |rule| {
+                    rule.if_source_in(family, &set);
+                    rule.accept();
+                });
+                continue;
             }
-            rule.accept();
-        });
-        batch.add_rule(chain, |rule| {
-            rule.if_ipv6_source_in(&set6);
-            if door.once {
-                rule.use_up(&set6);
+            // Looking for the element spends it, so what may not spend it is told apart before.
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                if door.ports.iter().any(|ports| ports.protocol == protocol) {
+                    batch.add_rule(chain, |rule| {
+                        match protocol {
+                            Protocol::Tcp => rule.if_tcp_syn(),
+                            Protocol::Udp => rule.if_protocol(protocol),
+                        }
+                        rule.if_source_in(family, &set);
+                        rule.use_up(family, &set, passing);
+                        rule.accept();
+                    });
+                }
             }
-            rule.accept();
-        });
+        }
     }
     match refuse {
         Refuse::Drop => batch.add_rule(chain, |rule| {
@@ -264,7 +374,7 @@ fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], refuse
             // As a closed port does: a datagram to everybody, or on an Ethernet frame to everybody, has no answer.
             batch.add_rule(chain, |rule| {
                 rule.if_for_this_machine_alone();
-                rule.if_protocol(Protocol::Tcp.number());
+                rule.if_protocol(Protocol::Tcp);
                 rule.counter();
                 rule.reject_with_reset();
             });
@@ -285,11 +395,11 @@ fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], refuse
 #[derive(Debug)]
 struct Guarded {
     chains: Vec<DoorChain>,
-    elements: Vec<Element>,
+    ports: Vec<(Ports, String)>,
 }
 
 fn guarded(plan: &Plan) -> Guarded {
-    let mut guarded = Guarded { chains: Vec::new(), elements: Vec::new() };
+    let mut guarded = Guarded { chains: Vec::new(), ports: Vec::new() };
     for (ports, doors) in pieces(plan) {
         let known = guarded.chains.iter().find(|chain| chain.doors == doors);
         let name = match (known, &doors[..]) {
@@ -300,11 +410,7 @@ fn guarded(plan: &Plan) -> Guarded {
         if known.is_none() {
             guarded.chains.push(DoorChain { name: name.clone(), doors });
         }
-        let key = |port: u16| {
-            let [high, low] = port.to_be_bytes();
-            vec![ports.protocol.number(), 0, 0, 0, high, low, 0, 0]
-        };
-        guarded.elements.push(Element::Goto(key(ports.first), key(ports.last), name));
+        guarded.ports.push((ports, name));
     }
     guarded
 }

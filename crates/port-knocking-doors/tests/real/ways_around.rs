@@ -1,0 +1,227 @@
+//! What a stranger, or a client whose time is over, may try to get past the gate.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::{
+    gate::refused,
+    house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, echoes, gate, server_for},
+    raw,
+};
+
+/// A source port that a client chooses again and again.
+const SAME: u16 = 40_000;
+
+fn client(source: &str) -> SocketAddr {
+    SocketAddr::new(source.parse().unwrap(), SAME)
+}
+
+fn server(source: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(server_for(source), port)
+}
+
+/// Connects from [`SAME`].
+fn connect(house: &House, source: &str, port: u16) -> std::io::Result<TcpStream> {
+    let (from, to) = (client(source), server(source, port));
+    house.client.enter(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&from.into())?;
+        socket.connect_timeout(&to.into(), Duration::from_millis(500))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    })
+}
+
+/// Whether the gate drops a segment from [`SAME`]. Other packets of the client's must be quiet meanwhile.
+fn is_dropped(house: &House, source: &str, sequence: u32, flags: u8) -> bool {
+    is_dropped_at(house, source, PORT, sequence, flags)
+}
+
+fn is_dropped_at(house: &House, source: &str, port: u16, sequence: u32, flags: u8) -> bool {
+    let before = refused(house);
+    house.client.enter(|| raw::send(&raw::segment(client(source), server(source, port), sequence, flags)));
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(250) {
+        if refused(house) > before {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_connection_is_new_whatever_is_remembered_of_its_addresses_and_ports() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 2"));
+    // What the client's kernel would say to answers that it does not expect would end the connections.
+    house.in_client(
+        "nft",
+        &["add table inet t; add chain inet t out { type filter hook output priority 0; }; \
+                              add rule inet t out tcp flags & rst == rst drop"],
+    );
+    for source in CLIENT {
+        house.knock(source, &SEQUENCE);
+        house.hear("opened:");
+        let mut session = connect(&house, source, PORT).unwrap();
+        house.hear("closed:");
+        house.until_closed(source);
+        assert!(is_dropped(&house, source, 7, raw::SYN), "ESTABLISHED");
+        assert!(echoes(&mut session), "the connection lives on");
+        // The server closes, too, when it has read everything: FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT.
+        session.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(is_dropped(&house, source, 7, raw::SYN), "after a FIN");
+        assert_eq!(session.read(&mut [0; 8]).unwrap(), 0);
+        drop(session);
+        assert!(is_dropped(&house, source, 7, raw::SYN), "closed");
+    }
+}
+
+#[test]
+fn a_connection_that_the_server_has_reset_is_no_way_in() {
+    let mut house = House::new();
+    let port = 2222;
+    for address in SERVER {
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                // Ends with a reset.
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        });
+    }
+    house.start(&gate("max_opened_door_duration = 2").replace("[22]", "[2222]"));
+    for source in CLIENT {
+        house.knock(source, &SEQUENCE);
+        house.hear("opened:");
+        for _ in 0..3 {
+            // It is reset, at the latest when it is read.
+            let reset = connect(&house, source, port).and_then(|mut session| session.read(&mut [0; 8]));
+            assert_eq!(reset.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        }
+        house.hear("closed:");
+        house.until("the door is closed", |house| !house.grants("default").contains_key(source));
+        assert!(is_dropped_at(&house, source, port, 7, raw::SYN));
+    }
+}
+
+/// A door for one connection, and a grant of it.
+fn once(house: &mut House, source: &str) {
+    house.start(&format!(
+        "firewall = \"nftables\"\n[[doors]]\nname = \"once\"\nports = [\"22/tcp\", \"53/udp\"]\n\
+         sequence = {SEQUENCE:?}\ngrant = \"once\"\nopen_for = 60\n"
+    ));
+    house.knock(source, &SEQUENCE);
+    house.hear("opened:");
+}
+
+#[test]
+fn only_a_syn_spends_a_grant_for_one_connection() {
+    for source in CLIENT {
+        let mut house = House::new();
+        once(&mut house, source);
+        for flags in
+            [raw::ACK, raw::RST, raw::FIN, raw::SYN | raw::ACK, raw::SYN | raw::FIN, raw::SYN | raw::RST, 0]
+        {
+            assert!(is_dropped(&house, source, 7, flags), "{flags:#x}");
+        }
+        assert!(house.grants("once").contains_key(source));
+        assert_eq!(house.ask(source, PORT), Answer::Accepted);
+        assert_eq!(house.ask(source, PORT), Answer::Silence);
+    }
+}
+
+#[test]
+fn what_is_translated_to_this_machine_is_guarded_by_either_port() {
+    let routed: IpAddr = "203.0.113.9".parse().unwrap();
+    let mut house = House::new();
+    // An address that is routed here and is none of ours; and ports that lead to the guarded one, or from it.
+    house.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+    house.serve(2200);
+    house.on_server(
+        "nft",
+        &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
+         add rule ip nat pre ip daddr 203.0.113.9 tcp dport 22 dnat to 192.0.2.1:22; \
+         add rule ip nat pre ip daddr 203.0.113.9 tcp dport 8022 redirect to :22; \
+         add rule ip nat pre ip daddr 203.0.113.9 tcp dport 23 redirect to :2200; \
+         add rule ip nat pre ip daddr 192.0.2.1 tcp dport 8022 redirect to :22"],
+    );
+    let own = server_for(CLIENT[0]);
+    let ways = [(routed, 22), (routed, 8022), (routed, 23), (own, 8022)];
+    let passes = |house: &House, source: &str, way: (IpAddr, u16)| {
+        house.connect_to(source, way.into(), Duration::from_millis(500)).is_ok()
+    };
+    for way in ways {
+        assert!(passes(&house, STRANGER[0], way), "nothing guards {way:?} before the daemon runs");
+    }
+    house.start(&gate("max_opened_door_duration = 60").replace("[22]", "[22, 23]"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    for way in ways {
+        assert!(!passes(&house, STRANGER[0], way), "{way:?}");
+        assert!(passes(&house, CLIENT[0], way), "{way:?}");
+    }
+}
+
+#[test]
+fn a_range_of_ports_is_guarded_also_before_translation() {
+    let mut house = House::new();
+    house.serve(2200);
+    house.on_server(
+        "nft",
+        &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
+         add rule ip nat pre tcp dport 8000-8010 redirect to :2200"],
+    );
+    house.start(&format!(
+        "firewall = \"nftables\"\n[[doors]]\nname = \"web\"\nports = [\"8000-8005/tcp\"]\n\
+         sequence = {SEQUENCE:?}\nopen_for = 60\n"
+    ));
+    for (port, passes) in [(8000, false), (8003, false), (8005, false), (8006, true)] {
+        assert_eq!((house.ask(CLIENT[0], port) == Answer::Accepted), passes, "{port}");
+    }
+}
+
+#[test]
+fn a_grant_for_one_connection_is_worth_one_also_through_address_translation() {
+    let mut house = House::new();
+    house.on_server(
+        "nft",
+        &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
+         add rule ip nat pre ip daddr 192.0.2.1 tcp dport 8022 redirect to :22"],
+    );
+    once(&mut house, CLIENT[0]);
+    assert_eq!(house.ask(CLIENT[0], 8022), Answer::Accepted);
+    assert_eq!(house.ask(CLIENT[0], 8022), Answer::Silence);
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+}
+
+#[test]
+fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
+    let mut house = House::new();
+    // It echoes, so the client can have it say what a server of FTP would.
+    house.serve(21);
+    house.on_server(
+        "nft",
+        &["add table inet h; add ct helper inet h ftp { type \"ftp\" protocol tcp; }; \
+         add chain inet h pre { type filter hook prerouting priority filter; }; \
+         add rule inet h pre tcp dport 21 ct helper set \"ftp\""],
+    );
+    house.start(&gate(""));
+    let mut control = house.connect(CLIENT[0], 21).unwrap();
+    // The helper reads a line only after it has seen the end of another.
+    for line in ["220 ready\r\n", "227 Entering Passive Mode (192,0,2,1,0,22)\r\n"] {
+        control.write_all(line.as_bytes()).unwrap();
+        control.read_exact(&mut vec![0; line.len()]).unwrap();
+    }
+    let file = "/proc/thread-self/net/nf_conntrack_expect";
+    let expected = house.server.enter(|| std::fs::read_to_string(file).unwrap());
+    assert!(expected.contains("dport=22"), "the kernel expects nothing: {expected}");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+}
