@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -90,7 +91,7 @@ fn a_connection_that_the_server_has_reset_is_no_way_in() {
     for address in SERVER {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 // Ends with a reset.
                 SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -224,4 +225,40 @@ fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
     let expected = house.server.enter(|| std::fs::read_to_string(file).unwrap());
     assert!(expected.contains("dport=22"), "the kernel expects nothing: {expected}");
     assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+}
+
+#[test]
+fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
+    for forged in [raw::FIN | raw::ACK, raw::RST] {
+        let mut house = House::new();
+        // Connection tracking forgets at once what it takes for ended.
+        house.server.enter(|| {
+            for state in ["close", "close_wait", "fin_wait", "last_ack", "time_wait"] {
+                let file = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{state}");
+                std::fs::write(file, "1").unwrap();
+            }
+        });
+        let mut sessions: Vec<TcpStream> =
+            CLIENT.iter().map(|source| connect(&house, source, PORT).unwrap()).collect();
+        house.start(&gate("firewall_rules_check_periode_seconds = 1"));
+        house.hear("connections that were there before go on: 2");
+        for (source, session) in CLIENT.iter().zip(&mut sessions) {
+            assert!(echoes(session));
+            let (from, to) = (client(source), server(source, PORT));
+            house.client.enter(|| raw::send(&raw::segment(from, to, 7, forged)));
+            house.until("connection tracking takes it for ended", |house| !is_established(house, source));
+            house.until("the gate makes it known again", |house| is_established(house, source));
+            assert!(echoes(session), "{forged:#x} {source}");
+        }
+    }
+}
+
+/// Whether connection tracking knows an established connection from [`SAME`].
+fn is_established(house: &House, source: &str) -> bool {
+    let entries =
+        house.server.enter(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
+    let family = if source.contains(':') { "ipv6" } else { "ipv4" };
+    entries
+        .lines()
+        .any(|line| [family, "ESTABLISHED", &format!("sport={SAME}")].iter().all(|part| line.contains(part)))
 }

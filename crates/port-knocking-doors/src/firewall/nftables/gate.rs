@@ -11,7 +11,7 @@ use doors_core::{client::Who, door::Admission, packet::Link, time::Moment};
 use super::{
     monitor::Monitor,
     ruleset::{self, TABLE},
-    sessions,
+    sessions::Sessions,
     snapshot::{self, Entry, Snapshot},
 };
 use crate::{
@@ -61,6 +61,8 @@ pub(crate) struct Gate {
     /// How the kernel shows the table of this plan when nobody has changed it; `None` as long as nobody
     /// knows, and then every check makes it anew.
     intact: Option<Snapshot>,
+    /// Connections from before the gate.
+    sessions: Sessions,
     /// What nobody has heard of yet.
     untold: Untold,
 }
@@ -94,8 +96,8 @@ impl Gate {
     ) -> Result<(Self, Findings), GateError> {
         let socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         monitor.pass_over(socket.port());
-        let (ledger, untold) = (Ledger::default(), Untold::default());
-        let mut gate = Self { socket, clock, plan, ledger, intact: None, untold };
+        let (ledger, sessions, untold) = (Ledger::default(), Sessions::default(), Untold::default());
+        let mut gate = Self { socket, clock, plan, ledger, intact: None, sessions, untold };
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
         gate.make_anew(monitor, &[]).map_err(GateError::Table)?;
@@ -174,6 +176,7 @@ impl Gate {
             (Some(_), None) => self.put_back_missing(&held)?.zip(Some(self.clock.now())),
         };
         self.note_repair(repaired, began);
+        self.keep_sessions_known();
         let Untold { repaired, used } = std::mem::take(&mut self.untold);
         Ok(Findings { repaired, found, used })
     }
@@ -181,6 +184,11 @@ impl Gate {
     /// Whether it is known how the kernel shows the table, so that a change by anybody is noticed.
     pub(crate) fn is_certain(&self) -> bool {
         self.intact.is_some()
+    }
+
+    /// Whether connections from before the gate have to be looked after.
+    pub(crate) fn keeps_sessions(&self) -> bool {
+        !self.sessions.is_empty()
     }
 
     /// Takes the table away, for an orderly stop.
@@ -253,7 +261,7 @@ impl Gate {
     /// what has to be. What others do with tables of their own does not matter.
     fn make_anew(&mut self, monitor: &mut Monitor, refused: &[&Admission]) -> Result<(), NetlinkError> {
         // Before the gate comes, or the next packet of a session would look like the first of another.
-        make_sessions_known(&self.plan, &mut self.socket);
+        self.make_sessions_known();
         for number in 0..TRIES {
             if number > 0 {
                 // What was used up since is not put back.
@@ -276,8 +284,32 @@ impl Gate {
     fn repair(&mut self) -> Result<Moment, NetlinkError> {
         self.replace()?;
         let back = self.clock.now();
-        make_sessions_known(&self.plan, &mut self.socket);
+        self.make_sessions_known();
         Ok(back)
+    }
+
+    /// Nobody is cut off because the gate comes. A kernel that cannot do that still guards.
+    fn make_sessions_known(&mut self) {
+        match self.sessions.make_known(&self.plan, &mut self.socket) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("connections that were there before go on: {count}"),
+            Err(error) => tracing::warn!(
+                "connections to guarded ports that are there already may hang: the kernel does not take \
+                 them into connection tracking: {}",
+                in_one_line(&error)
+            ),
+        }
+    }
+
+    /// Nobody is cut off because connection tracking has forgotten a connection from before the gate.
+    fn keep_sessions_known(&mut self) {
+        if let Err(error) = self.sessions.keep_known(&self.plan, &mut self.socket) {
+            tracing::warn!(
+                "connections from before the gate may hang: the kernel does not take them into connection \
+                 tracking again: {}",
+                in_one_line(&error)
+            );
+        }
     }
 
     fn replace(&mut self) -> Result<(), NetlinkError> {
@@ -346,16 +378,3 @@ impl Gate {
 
 /// Grants in the kernel, how much longer each lasts (`None` for ever), and whose key it was, if it says so.
 type Held = BTreeMap<Admission, (Option<Duration>, Option<Who>)>;
-
-/// Nobody is cut off because the gate comes. A kernel that cannot do that still guards.
-fn make_sessions_known(plan: &Plan, socket: &mut Socket) {
-    match sessions::make_known(plan, socket) {
-        Ok(0) => {}
-        Ok(count) => tracing::info!("connections that were there before go on: {count}"),
-        Err(error) => tracing::warn!(
-            "connections to guarded ports that are there already may hang: the kernel does not take them \
-             into connection tracking: {}",
-            in_one_line(&error)
-        ),
-    }
-}

@@ -33,6 +33,10 @@ const AT_ONCE: usize = 256;
 /// not keep a processor busy.
 const REPAIR_EVERY: Duration = Duration::from_millis(50);
 
+/// Connections from before the gate are looked after this often: for so long one may hang whose entry in
+/// connection tracking somebody has ended with a forged segment.
+const SESSIONS_EVERY: Duration = Duration::from_secs(10);
+
 /// A repair that fails is tried again this soon at the latest.
 const RETRY_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
@@ -224,7 +228,8 @@ impl Worker {
 
     fn check_period(&self) -> Duration {
         let plan = self.gate.plan();
-        plan.check_every.min(plan.clean_every)
+        let period = plan.check_every.min(plan.clean_every);
+        if self.gate.keeps_sessions() { period.min(SESSIONS_EVERY) } else { period }
     }
 
     fn tell_findings(&mut self, findings: gate::Findings) {

@@ -5,10 +5,17 @@
 //! dropped. So, before the gate is set up, the established connections to guarded ports are made
 //! known to connection tracking. No address is let in by this, only these very connections.
 //!
+//! Connection tracking does not know the windows of a connection that it meets in the middle, so it must
+//! believe every segment of it: one forged FIN or RST makes it forget the connection. So as long as such a
+//! connection lives, it is made known again whenever it is missing.
+//!
 //! Source: sock_diag(7), `linux/inet_diag.h`, `linux/netfilter/nfnetlink_conntrack.h`,
 //! `linux/netfilter/nf_conntrack_tcp.h`.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use crate::{
     firewall::plan::{Plan, Protocol, octets},
@@ -52,36 +59,75 @@ const LIBERAL: [u8; 2] = [0x08, 0x08];
 const SECONDS: u32 = 432_000;
 
 /// One connection: who came, and to what.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Session {
     peer: SocketAddr,
     local: SocketAddr,
 }
 
-/// Makes the connections to guarded ports known, through a socket to netfilter. Says how many were new to
-/// connection tracking.
-///
-/// The socket is one that stays open: the kernel takes tens of milliseconds to close one, because it looks
-/// for tables that belong to it.
-pub(super) fn make_known(plan: &Plan, tracking: &mut Socket) -> Result<usize, NetlinkError> {
-    let mut diag = Socket::open(Family::SocketDiagnosis)?;
-    let mut count: usize = 0;
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        for session in diag.dump(&established(u8::try_from(family).unwrap_or(0)), session)? {
-            let guarded = |ports: &crate::firewall::plan::Ports| {
-                ports.protocol == Protocol::Tcp && ports.range().contains(&session.local.port())
-            };
-            if !plan.doors.iter().flat_map(|door| &door.ports).any(guarded) {
-                continue;
-            }
-            match tracking.request(&introduction(session)) {
-                Ok(()) => count = count.saturating_add(1),
-                Err(error) if error.number() == Some(libc::EEXIST) => {}
-                Err(error) => return Err(error),
+/// Connections that were made known to connection tracking, and that may have to be again.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(BTreeSet<Session>);
+
+impl Sessions {
+    /// Makes the connections to guarded ports known, through a socket to netfilter. Says how many were new to
+    /// connection tracking.
+    ///
+    /// The socket is one that stays open: the kernel takes tens of milliseconds to close one, because it
+    /// looks for tables that belong to it.
+    pub(super) fn make_known(&mut self, plan: &Plan, tracking: &mut Socket) -> Result<usize, NetlinkError> {
+        let live = guarded(plan)?;
+        let mut count: usize = 0;
+        for session in &live {
+            if introduce(*session, tracking)? {
+                self.0.insert(*session);
+                count = count.saturating_add(1);
             }
         }
+        self.0.retain(|session| live.contains(session));
+        Ok(count)
     }
-    Ok(count)
+
+    /// Makes those known again that were made known before, live, and were forgotten since. Costs nothing if
+    /// there are none.
+    pub(super) fn keep_known(&mut self, plan: &Plan, tracking: &mut Socket) -> Result<(), NetlinkError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let live = guarded(plan)?;
+        self.0.retain(|session| live.contains(session));
+        self.0.iter().try_for_each(|session| introduce(*session, tracking).map(drop))
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The established connections to guarded ports.
+fn guarded(plan: &Plan) -> Result<BTreeSet<Session>, NetlinkError> {
+    let mut diag = Socket::open(Family::SocketDiagnosis)?;
+    let mut live = BTreeSet::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let all = diag.dump(&established(u8::try_from(family).unwrap_or(0)), session)?;
+        live.extend(all.into_iter().filter(|session| {
+            plan.doors
+                .iter()
+                .flat_map(|door| &door.ports)
+                .any(|ports| ports.protocol == Protocol::Tcp && ports.range().contains(&session.local.port()))
+        }));
+    }
+    Ok(live)
+}
+
+/// Tells connection tracking of a connection. Says whether that was news.
+fn introduce(session: Session, tracking: &mut Socket) -> Result<bool, NetlinkError> {
+    match tracking.request(&introduction(session)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.number() == Some(libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks for all established TCP connections: `struct inet_diag_req_v2`.
