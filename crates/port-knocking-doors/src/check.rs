@@ -79,6 +79,9 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     match chosen {
         Ok(choice) => {
             paragraph(&mut text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
+            let explained = firewall::explained(config, &choice).await;
+            explained.lines.iter().for_each(|line| paragraph(&mut text, line));
+            explained.warnings.iter().for_each(|one| paragraph(&mut text, &format!("warning: {one}")));
             match firewall::obstacles(config, &choice).await {
                 Ok(found) => found.iter().for_each(|one| paragraph(&mut text, &format!("warning: {one}"))),
                 Err(error) => paragraph(

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigError, Hearing},
     entrance::Entrance,
-    firewall::{Choice, Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
+    firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     report,
     running::Mark,
@@ -23,9 +23,6 @@ use crate::{
 
 /// How long an orderly stop waits for the firewall.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// After a failure to go over to another firewall, the next try comes this much later.
-const AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +99,6 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
     let mut entrance = Entrance::default();
     entrance.try_to_listen(&mut keeper, config.key_access.as_ref(), clock);
-    let mut kind = choice.kind;
-    let mut firewalld_comes = Box::pin(firewalld_comes(choice.clone(), Duration::ZERO));
-    let mut may_come = true;
     let mut mark = mark(&config, true);
     let mut supervisor = Supervisor::ready();
     let mut teller = Teller::start().map_err(RunError::Start)?;
@@ -151,15 +145,6 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 None => return Err(RunError::RecorderEnded),
             },
             () = sleep_until(retry_at) => entrance.retry(&mut keeper, clock),
-            new = &mut firewalld_comes, if may_come => {
-                match change_firewall(&mut keeper, &mut firewall, &mut teller, &new, plan.clone(), clock).await {
-                    Ok(()) => (kind, may_come) = (new.kind, false),
-                    Err(error) => {
-                        report::no_other_firewall(&error);
-                        firewalld_comes.set(self::firewalld_comes(choice.clone(), AGAIN));
-                    }
-                }
-            }
             () = supervisor.due() => supervisor.alive(),
             () = has_room(&firewall.orders), if full => {}
             ready = inbox.ready(), if !full => {
@@ -177,11 +162,11 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     for news in told {
         teller.tell(move || report::news(&news));
     }
-    if failed && kind == Kind::Nftables && plan.remove_on_exit {
+    if failed && choice.kind != Kind::RichRules && plan.remove_on_exit {
         teller.end(PATIENCE);
         return Err(RunError::GateStays);
     }
-    teller.tell(move || report::stopped(kind, &plan));
+    teller.tell(move || report::stopped(choice.kind, &plan));
     teller.end(PATIENCE);
     Ok(())
 }
@@ -253,31 +238,6 @@ impl Taken<'_> {
         let _ = firewall.orders.send(Order::Follow(Box::new(config.plan.clone()))).await;
         Some(config.plan)
     }
-}
-
-/// Returns when firewalld comes to take over, if it is to, and not before some time has passed.
-async fn firewalld_comes(choice: Choice, not_before: Duration) -> Choice {
-    tokio::time::sleep(not_before).await;
-    choice.firewalld_comes().await
-}
-
-/// Goes over to another firewall, with everything that runs. If that cannot be, nothing changes.
-async fn change_firewall(
-    keeper: &mut Doorkeeper,
-    firewall: &mut Firewall,
-    teller: &mut Teller,
-    choice: &Choice,
-    plan: Plan,
-    clock: Clock,
-) -> Result<(), FirewallError> {
-    let started = tokio::time::timeout(PATIENCE, Firewall::start(choice, plan.clone(), clock)).await;
-    let new = started.unwrap_or(Err(FirewallError::Silent))?;
-    report::other_firewall(choice, &plan);
-    for news in std::mem::replace(firewall, new).retire(PATIENCE).await {
-        teller.tell(move || report::news(&news));
-    }
-    keeper.restate();
-    Ok(())
 }
 
 /// What the supervisor or the administrator wishes.

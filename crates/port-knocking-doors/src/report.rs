@@ -18,7 +18,7 @@ use doors_spa::receipt::Answer;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    config::{Config, Hearing, without_effect},
+    config::{Config, Hearing},
     firewall::{Choice, Kind, News, plan::Plan},
 };
 
@@ -26,6 +26,13 @@ use crate::{
 pub(crate) fn starting(config: &Config, choice: &Choice) {
     info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), source(config));
     info!(firewall = %choice.kind, "firewall: {}, because {}", choice.kind, choice.why);
+    if choice.kind == Kind::RichRules {
+        warn!(
+            "no gate guards the doors: strangers get in without a knock where a port is published by a container \
+             engine or forwarded, where a rule, a service or a policy of firewalld lets them, and on addresses and \
+             ports of a connection that is still remembered; firewall = \"auto\" guards against all of that"
+        );
+    }
     let hearing = match config.hearing {
         Hearing::Capture => "capture",
         Hearing::Sockets => "sockets",
@@ -47,22 +54,6 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
     for warning in config.warnings_with(choice.kind) {
         warn!("{warning}");
     }
-}
-
-/// Another firewall makes doors open from here on.
-pub(crate) fn other_firewall(choice: &Choice, plan: &Plan) {
-    warn!(firewall = %choice.kind, "firewall: {} from here on, because {}", choice.kind, choice.why);
-    for warning in without_effect(plan, choice.kind) {
-        warn!("{warning}");
-    }
-}
-
-/// Another firewall should, and cannot.
-pub(crate) fn no_other_firewall(why: &dyn Error) {
-    error!(
-        "firewalld has come and cannot be used; if it closes the ports, no knock opens them: {}",
-        in_one_line(why)
-    );
 }
 
 /// Everything is set up.
@@ -231,9 +222,9 @@ pub(crate) fn not_sent(way: &WayBack, why: &dyn Error) {
 /// The daemon stops in order.
 pub(crate) fn stopped(kind: Kind, plan: &Plan) {
     match (kind, plan.remove_on_exit) {
-        (Kind::Firewalld, _) => info!("stopped; open doors close on time"),
-        (Kind::Nftables, true) => info!("stopped; the gate is gone"),
-        (Kind::Nftables, false) => info!(
+        (Kind::RichRules, _) => info!("stopped; open doors close on time"),
+        (Kind::Nftables | Kind::Firewalld, true) => info!("stopped; the gate is gone"),
+        (Kind::Nftables | Kind::Firewalld, false) => info!(
             "stopped; the gate stays, and open doors close on time; to take it away: port-knocking-doors \
              remove-gate"
         ),

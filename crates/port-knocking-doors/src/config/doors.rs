@@ -149,12 +149,12 @@ pub(super) fn fit_together(
         let origin = origin.map_or(Origin::Default, |sequence| sequence.origin.clone());
         return Err(ConfigError::at(&origin, conflict.to_string()));
     }
-    if firewall == FirewallChoice::Firewalld
+    if firewall == FirewallChoice::RichRules
         && let Some(door) = doors.iter().find(|door| door.once.value)
     {
         let what = format!(
-            "the door `{}` has grant = \"once\", which firewalld cannot do; write \"address\", or set firewall = \
-             \"nftables\"",
+            "the door `{}` has grant = \"once\", which rich rules alone cannot do; write \"address\", or set \
+             firewall = \"auto\"",
             door.name.value
         );
         return Err(ConfigError::at(&door.once.origin, what));

@@ -73,10 +73,13 @@ pub const TOP: &[Key] = &[
     },
     Key {
         name: "firewall",
-        shape: "\"auto\", \"firewalld\" or \"nftables\"",
+        shape: "\"auto\", \"firewalld\", \"nftables\" or \"rich-rules\"",
         default: Some("\"auto\""),
-        help: "Which firewall opens the doors. \"auto\" takes firewalld if it is on the system bus, else our \
-               own gate in nftables.",
+        help: "What keeps the doors closed and opens them. Our own gate in nftables guards them in any case but \
+               the last. \"auto\" also opens them in firewalld where that runs and would keep them closed; with \
+               \"firewalld\" it is an error if there is no system bus to reach it; \"nftables\" asks firewalld \
+               for nothing. \"rich-rules\" is for kernels without nf_tables: firewalld alone, no gate, and \
+               strangers get in wherever firewalld lets them.",
     },
     Key {
         name: "listen",
@@ -92,28 +95,28 @@ pub const TOP: &[Key] = &[
         name: "zone",
         shape: "\"auto\" or the name of a firewalld zone",
         default: Some("\"auto\""),
-        help: "firewalld only: the zone in which doors open. \"auto\" takes the zone that the client's \
+        help: "Where firewalld runs: the zone in which doors open. \"auto\" takes the zone that the client's \
                traffic arrives in.",
     },
     Key {
         name: "refuse",
         shape: "\"drop\" or \"reject\"",
         default: Some("\"drop\""),
-        help: "nftables only: what happens to a connection to a closed door. \"drop\" does not answer; \
+        help: "What happens to a connection to a closed door. \"drop\" does not answer; \
                \"reject\" answers like a port where nothing listens.",
     },
     Key {
         name: "trusted",
         shape: "list of networks",
         default: Some("[]"),
-        help: "nftables only: networks that always pass the gate without knocking, for example \
-               \"192.168.1.0/24\" or \"2001:db8::/32\". With firewalld, bind such networks to a zone instead.",
+        help: "Networks that always pass the gate without knocking, for example \"192.168.1.0/24\" or \
+               \"2001:db8::/32\". What firewalld closes, it closes to them, too.",
     },
     Key {
         name: "on_exit",
         shape: "\"keep\" or \"remove\"",
         default: Some("\"keep\""),
-        help: "nftables only: what happens to the gate when the daemon is stopped in order. \"keep\" leaves it: \
+        help: "What happens to the gate when the daemon is stopped in order. \"keep\" leaves it: \
                open doors close on time, and nobody gets in. \"remove\" takes it away: the ports are then as \
                open as the rest of the firewall leaves them.",
     },

@@ -45,17 +45,23 @@ const IN_ETC: &str = "/etc/port_knocker.toml";
 /// Which firewall the administrator wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FirewallChoice {
-    /// firewalld if it is there, else nftables.
+    /// Our own gate, with firewalld beside it if it is there.
     Auto,
-    /// firewalld.
+    /// Our own gate, with firewalld beside it.
     Firewalld,
-    /// Our own gate.
+    /// Our own gate alone.
     Nftables,
+    /// firewalld's rich rules alone.
+    RichRules,
 }
 
 impl FirewallChoice {
-    const WORDS: [(&str, Self); 3] =
-        [("auto", Self::Auto), ("firewalld", Self::Firewalld), ("nftables", Self::Nftables)];
+    const WORDS: [(&str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("firewalld", Self::Firewalld),
+        ("nftables", Self::Nftables),
+        ("rich-rules", Self::RichRules),
+    ];
 }
 
 /// How knocks are heard.

@@ -137,7 +137,7 @@ fn family(network: &IpNet) -> &'static str {
 /// What stands before bound sockets.
 pub(super) fn walled(hearing: Hearing, kind: Kind, ports: &[u16]) -> Option<Warning> {
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    let is_walled = hearing == Hearing::Sockets && kind == Kind::Firewalld && !ports.is_empty();
+    let is_walled = hearing == Hearing::Sockets && kind != Kind::Nftables && !ports.is_empty();
     is_walled.then(|| Warning::Walled(ports.join(", ")))
 }
 
@@ -145,7 +145,8 @@ pub(super) fn walled(hearing: Hearing, kind: Kind, ports: &[u16]) -> Option<Warn
 /// has been looked for: the configuration may leave it open.
 pub(crate) fn without_effect(plan: &Plan, kind: Kind) -> Vec<Warning> {
     let keys = match kind {
-        Kind::Firewalld => vec![
+        Kind::Firewalld => Vec::new(),
+        Kind::RichRules => vec![
             ("refuse", plan.refuse != Refuse::default()),
             ("trusted", !plan.trusted.is_empty()),
             ("on_exit", plan.remove_on_exit),
@@ -163,9 +164,10 @@ mod tests {
     #[test]
     fn bound_sockets_are_warned_of_behind_firewalld_only() {
         let all = [Hearing::Capture, Hearing::Sockets].map(|hearing| {
-            [Kind::Nftables, Kind::Firewalld].map(|kind| walled(hearing, kind, &[7000, 8000]))
+            [Kind::Nftables, Kind::Firewalld, Kind::RichRules]
+                .map(|kind| walled(hearing, kind, &[7000, 8000]).is_some())
         });
-        assert_eq!(all, [[None, None], [None, Some(Warning::Walled("7000, 8000".to_owned()))]]);
+        assert_eq!(all, [[false, false, false], [false, true, true]]);
         assert_eq!(walled(Hearing::Sockets, Kind::Firewalld, &[]), None);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{
     FirewallError, can_follow,
     firewalld::{
-        self,
+        self, Explained,
         bus::{self, Bus},
     },
     nftables,
@@ -21,26 +21,23 @@ use doorknock::errors::in_one_line;
 /// Nobody waits longer for a bus that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// After a bus that could not be used, the next try comes this much later.
-const AGAIN: Duration = Duration::from_secs(10);
-
-/// Where there is no bus at all, there will hardly be one: it is looked for this seldom.
-const SELDOM: Duration = Duration::from_secs(60);
-
 /// Which firewall.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// firewalld, over D-Bus.
-    Firewalld,
     /// Our own gate in nftables.
     Nftables,
+    /// The gate, and rich rules of firewalld where that would close the port.
+    Firewalld,
+    /// Rich rules of firewalld, and no gate.
+    RichRules,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Firewalld => "firewalld",
             Self::Nftables => "nftables",
+            Self::Firewalld => "nftables and firewalld",
+            Self::RichRules => "firewalld's rich rules alone",
         })
     }
 }
@@ -54,33 +51,8 @@ pub struct Choice {
     pub why: String,
     /// Whether firewalld runs, whoever was chosen.
     pub(crate) firewalld_runs: bool,
-    /// Whether firewalld would have been chosen, had it been there.
+    /// Whether firewalld is to be worked with when it comes.
     pub(crate) firewalld_may_come: bool,
-}
-
-impl Choice {
-    /// Returns when firewalld comes, if it was to be chosen and was not there; else never.
-    ///
-    /// At boot firewalld may be late. It keeps the ports closed that the gate guards, so a daemon that
-    /// stayed with the gate would open doors before a wall. The bus may be late, too, or begin anew.
-    pub(crate) async fn firewalld_comes(&self) -> Self {
-        if !self.firewalld_may_come {
-            return std::future::pending().await;
-        }
-        loop {
-            let wait = match timeout(PATIENCE, Bus::connect()).await {
-                Ok(Ok(bus)) => match bus.firewalld_comes().await {
-                    Ok(()) => break,
-                    Err(_) => AGAIN,
-                },
-                Ok(Err(error)) if bus::is_missing(&error) => SELDOM,
-                Ok(Err(_)) | Err(_) => AGAIN,
-            };
-            sleep(wait).await;
-        }
-        let why = "firewalld has come to the system bus".to_owned();
-        Self { kind: Kind::Firewalld, why, firewalld_runs: true, firewalld_may_come: false }
-    }
 }
 
 /// What can be seen of firewalld.
@@ -118,8 +90,16 @@ impl Seen {
 /// If the kernel does not let us look.
 pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<String>, NetlinkError> {
     match choice.kind {
-        Kind::Firewalld => Ok(firewalld::obstacles_with_firewalld(&config.plan).await),
-        Kind::Nftables => nftables::obstacles(&config.plan, choice.firewalld_runs).await,
+        Kind::RichRules => Ok(firewalld::obstacles_with_rich_rules(&config.plan).await),
+        Kind::Nftables | Kind::Firewalld => nftables::obstacles(&config.plan, choice).await,
+    }
+}
+
+/// What firewalld does with the doors' ports, where that is worked with. Touches nothing.
+pub(crate) async fn explained(config: &Config, choice: &Choice) -> Explained {
+    match choice.kind {
+        Kind::Firewalld if choice.firewalld_runs => firewalld::explained(&config.plan).await,
+        Kind::Nftables | Kind::Firewalld | Kind::RichRules => Explained::default(),
     }
 }
 
@@ -130,8 +110,10 @@ pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<St
 pub(crate) async fn possible(config: &Config, choice: &Choice) -> Result<(), FirewallError> {
     can_follow(choice.kind, &config.plan)?;
     match choice.kind {
-        Kind::Firewalld if choice.firewalld_runs => firewalld::zone_is_known(&config.plan).await,
-        Kind::Firewalld | Kind::Nftables => Ok(()),
+        Kind::Firewalld | Kind::RichRules if choice.firewalld_runs => {
+            firewalld::zone_is_known(&config.plan).await
+        }
+        Kind::Firewalld | Kind::RichRules | Kind::Nftables => Ok(()),
     }
 }
 
@@ -156,9 +138,14 @@ pub async fn choose(config: &Config) -> Result<Choice, FirewallError> {
             tracing::debug!("the system bus: {error}");
             is(Kind::Nftables, "there is no system bus to find firewalld on")
         }
-        (FirewallChoice::Firewalld, Seen::NoBus(error)) => return Err(FirewallError::NoBus(error.clone())),
-        (FirewallChoice::Firewalld, Seen::Unclear(why)) => return Err(FirewallError::SilentBus(why.clone())),
+        (FirewallChoice::Firewalld | FirewallChoice::RichRules, Seen::NoBus(error)) => {
+            return Err(FirewallError::NoBus(error.clone()));
+        }
+        (FirewallChoice::Firewalld | FirewallChoice::RichRules, Seen::Unclear(why)) => {
+            return Err(FirewallError::SilentBus(why.clone()));
+        }
         (FirewallChoice::Firewalld, Seen::Bus { .. }) => is(Kind::Firewalld, "the configuration says so"),
+        (FirewallChoice::RichRules, Seen::Bus { .. }) => is(Kind::RichRules, "the configuration says so"),
         (FirewallChoice::Nftables, _) => is(Kind::Nftables, "the configuration says so"),
     };
     Ok(Choice {

@@ -3,10 +3,15 @@
 //! The firewall works in a thread of its own, behind a queue: however slow it is, knocks are heard.
 //!
 //! ```text
-//!   daemon ──► Order ──► worker ──► nftables (netlink) or firewalld (D-Bus)
-//!      ▲                   │
-//!      └────── News ◄──────┘
+//!   daemon ──► Order ──► gate ──► nftables (netlink)
+//!      ▲                  │
+//!      │                  ▼ what the gate has done
+//!      └── News ◄── firewalld beside it ──► firewalld (D-Bus), where it would close the port
 //! ```
+//!
+//! Our gate guards the doors on every machine. Where firewalld runs, a grant is an element in the gate, and
+//! beside it a rich rule if firewalld's zone would close the port. The gate is changed first, and what it has
+//! done is handed on: so a door is open when both say so, and closed when the gate says so.
 
 mod choice;
 pub(crate) mod firewalld;
@@ -17,15 +22,15 @@ pub mod plan;
 use std::{io, thread, time::Duration};
 
 use doors_core::{
-    door::DoorName,
+    door::{Admission, DoorName},
     doorkeeper::{Change, Report},
     limits,
 };
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::choice::{Choice, Kind, choose};
-pub(crate) use self::choice::{obstacles, possible};
-use self::{nftables::GateError, plan::Plan};
+pub(crate) use self::choice::{explained, obstacles, possible};
+use self::{firewalld::Role, ledger::Standing, nftables::GateError, plan::Plan};
 use crate::clock::Clock;
 
 /// What the firewall is asked to do.
@@ -33,10 +38,10 @@ use crate::clock::Clock;
 pub(crate) enum Order {
     /// Make this true.
     Change(Change),
+    /// This was found true in the gate: see that nothing beside it makes it false. Nobody waits for it.
+    Keep(Admission, Standing),
     /// Work by another plan.
     Follow(Box<Plan>),
-    /// Take away what guards the ports: another firewall does that from here on.
-    Retire,
     /// The daemon stops in order; answer when everything before this is done.
     End(oneshot::Sender<()>),
 }
@@ -72,11 +77,17 @@ pub enum FirewallError {
     /// The gate cannot be set up.
     #[error("cannot set up the gate")]
     Gate(#[from] GateError),
+    /// The gate cannot be set up, and rich rules without it would be possible.
+    #[error(
+        "cannot set up the gate beside firewalld; on a kernel without nf_tables, set firewall = \"rich-rules\" (what \
+         that does not protect from is in docs/firewalls.md)"
+    )]
+    GateBeside(#[source] GateError),
     /// firewalld was asked for, and there is no bus to reach it.
-    #[error("firewall = \"firewalld\", and there is no system bus to reach it: {0}")]
+    #[error("the configuration wants firewalld, and there is no system bus to reach it: {0}")]
     NoBus(String),
     /// firewalld was asked for, and the bus is there and of no use.
-    #[error("firewall = \"firewalld\", and {0}; try: systemctl status dbus")]
+    #[error("the configuration wants firewalld, and {0}; try: systemctl status dbus")]
     SilentBus(String),
     /// The zone of the configuration is none of firewalld's.
     #[error("zone = {zone:?}, and firewalld has no such zone; it has: {known}")]
@@ -86,15 +97,12 @@ pub enum FirewallError {
         /// The zones that there are.
         known: String,
     },
-    /// A door lets in one connection only, which firewalld cannot do.
+    /// A door lets in one connection only, which a rich rule cannot do.
     #[error(
-        "the door `{0}` has grant = \"once\", which firewalld cannot do; write grant = \"address\", or set firewall = \
-         \"nftables\""
+        "the door `{0}` has grant = \"once\", which rich rules alone cannot do; write grant = \"address\", or let \
+         the gate guard it: firewall = \"auto\""
     )]
     Once(DoorName),
-    /// It does not say whether it works.
-    #[error("it does not answer")]
-    Silent,
     /// The thread or its runtime.
     #[error("cannot start the thread that works on the firewall")]
     Thread(#[source] io::Error),
@@ -105,7 +113,9 @@ impl FirewallError {
     pub(crate) fn is_wrong_input(&self) -> bool {
         match self {
             Self::NoZone { .. } | Self::Once(_) => true,
-            Self::Gate(_) | Self::NoBus(_) | Self::SilentBus(_) | Self::Silent | Self::Thread(_) => false,
+            Self::Gate(_) | Self::GateBeside(_) | Self::NoBus(_) | Self::SilentBus(_) | Self::Thread(_) => {
+                false
+            }
         }
     }
 }
@@ -146,12 +156,6 @@ impl Firewall {
         can_follow(self.kind, plan)
     }
 
-    /// Another firewall has taken over: takes away what guards the ports. Gives what there is to say.
-    pub(crate) async fn retire(self, patience: Duration) -> Vec<News> {
-        let _ = self.orders.send(Order::Retire).await;
-        self.end(patience).await
-    }
-
     /// Waits until everything that was ordered is done, at most `patience`. Gives what there is to say.
     pub(crate) async fn end(mut self, patience: Duration) -> Vec<News> {
         let (done, is_done) = oneshot::channel();
@@ -175,7 +179,7 @@ impl Firewall {
 /// Whether a firewall of this kind can do what a plan asks for.
 fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
     match plan.doors.iter().find(|door| door.once) {
-        Some(door) if kind == Kind::Firewalld => Err(FirewallError::Once(door.name.clone())),
+        Some(door) if kind == Kind::RichRules => Err(FirewallError::Once(door.name.clone())),
         _ => Ok(()),
     }
 }
@@ -193,28 +197,69 @@ fn work(
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(FirewallError::Thread(error)))),
     };
-    // If nobody waits for it any more, it is not wanted.
     runtime.block_on(async {
-        match choice.kind {
-            Kind::Nftables => match nftables::Worker::start(plan, clock, news) {
-                Ok(worker) => {
-                    if ready.send(Ok(())).is_err() {
-                        return;
-                    }
-                    worker.say_what_stands_in_the_way(choice.firewalld_runs);
-                    worker.run(orders).await;
-                }
-                Err(error) => drop(ready.send(Err(error.into()))),
-            },
-            Kind::Firewalld => match firewalld::Worker::start(plan, clock, news).await {
-                Ok(worker) => {
-                    if ready.send(Ok(())).is_err() {
-                        return;
-                    }
-                    worker.run(orders).await;
-                }
-                Err(error) => drop(ready.send(Err(error))),
-            },
+        let workers = match Workers::start(choice, plan, clock, &news).await {
+            Ok(workers) => workers,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        // If nobody waits for it any more, it is not wanted.
+        if ready.send(Ok(())).is_ok() {
+            workers.run(orders).await;
         }
     });
+}
+
+/// What works on the firewall.
+enum Workers {
+    /// The gate alone.
+    Gate(nftables::Worker),
+    /// The gate, and firewalld beside it, which may come and go.
+    Both(nftables::Worker, firewalld::Worker, mpsc::Receiver<Order>),
+    /// firewalld alone.
+    RichRules(firewalld::Worker),
+}
+
+impl Workers {
+    /// Sets up. firewalld is asked first: a start that fails leaves no gate behind.
+    async fn start(
+        choice: &Choice,
+        plan: Plan,
+        clock: Clock,
+        news: &mpsc::UnboundedSender<News>,
+    ) -> Result<Self, FirewallError> {
+        let state = |role| firewalld::State::new(role, plan.clone(), clock, news.clone());
+        let firewalld = match choice.kind {
+            Kind::RichRules => {
+                return firewalld::Worker::start(state(Role::Alone)).await.map(Self::RichRules);
+            }
+            Kind::Firewalld => Some(firewalld::Worker::start(state(Role::BesideGate)).await?),
+            Kind::Nftables if choice.firewalld_may_come => {
+                Some(firewalld::Worker::waiting(state(Role::BesideGate)))
+            }
+            Kind::Nftables => None,
+        };
+        let (hand_on, handed_on) = mpsc::channel(limits::GRANTS);
+        let beside = firewalld.as_ref().map(|_| hand_on);
+        let gate = nftables::Worker::start(plan.clone(), clock, news.clone(), beside);
+        let gate = gate.map_err(|error| match choice.kind {
+            Kind::Firewalld => FirewallError::GateBeside(error),
+            Kind::Nftables | Kind::RichRules => FirewallError::Gate(error),
+        })?;
+        gate.say_what_stands_in_the_way(choice);
+        Ok(match firewalld {
+            Some(firewalld) => Self::Both(gate, firewalld, handed_on),
+            None => Self::Gate(gate),
+        })
+    }
+
+    /// Works until nobody orders any more.
+    async fn run(self, orders: mpsc::Receiver<Order>) {
+        match self {
+            Self::Gate(gate) => gate.run(orders).await,
+            Self::Both(gate, firewalld, handed_on) => {
+                tokio::join!(gate.run(orders), firewalld.run(handed_on));
+            }
+            Self::RichRules(firewalld) => firewalld.run(orders).await,
+        }
+    }
 }

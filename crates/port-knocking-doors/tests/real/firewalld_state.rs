@@ -163,6 +163,11 @@ fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes
         ("public", "--add-rich-rule=rule service name=ssh accept"),
         ("public", "--add-protocol=tcp"),
         ("public", "--add-source-port=53/tcp"),
+        (
+            "public",
+            "--add-rich-rule=rule family=ipv4 source address=0.0.0.0/0 port port=22 protocol=tcp accept",
+        ),
+        ("public", "--add-rich-rule=rule family=ipv4 source NOT address=203.0.113.9 service name=ssh accept"),
         ("trusted", "--add-source=0.0.0.0/0"),
     ] {
         house.firewall_cmd(&["--permanent", &format!("--zone={zone}"), way]);
@@ -172,13 +177,15 @@ fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes
         house.firewall_cmd(&["--permanent", "--policy=let", way]);
     }
     house.firewalld.as_mut().unwrap().stop_daemon();
-    house.start(&config("firewall = \"firewalld\""));
+    house.start(&config("firewall = \"rich-rules\""));
     let House { firewalld, server, .. } = &mut house;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
     for way in [
         "--zone=public --remove-rich-rule='rule service name=\"ssh\" accept'",
         "--zone=public --remove-protocol=tcp",
         "--zone=public --remove-source-port=53/tcp",
+        "--zone=public --remove-rich-rule='rule family=\"ipv4\" source address=\"0.0.0.0/0\"",
+        "--zone=public --remove-rich-rule='rule family=\"ipv4\" source NOT address=\"203.0.113.9\"",
         "--permanent --zone=trusted --set-target=default",
         "--permanent --policy=let --set-target=CONTINUE",
     ] {

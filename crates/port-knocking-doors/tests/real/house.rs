@@ -100,6 +100,12 @@ impl House {
         self.firewalld.as_ref().unwrap().command(&self.server, arguments).unwrap()
     }
 
+    /// Ends firewalld as a machine without it would be: with nothing of it in the kernel.
+    pub(crate) fn end_firewalld(&mut self) {
+        self.firewalld.as_mut().unwrap().stop_daemon();
+        self.on_server("nft", &["flush", "ruleset"]);
+    }
+
     /// Lets something listen on a TCP port of the server that gives back what it gets.
     pub(crate) fn serve(&self, port: u16) {
         for address in SERVER {

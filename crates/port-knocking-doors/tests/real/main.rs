@@ -12,6 +12,7 @@
     reason = "a test may panic"
 )]
 
+mod beside_firewalld;
 mod by_key;
 mod command_line;
 mod demo;

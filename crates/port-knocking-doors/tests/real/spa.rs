@@ -355,7 +355,7 @@ fn clients_come_and_go_while_the_daemon_runs() {
 }
 
 #[test]
-fn with_firewalld_a_key_opens_and_closes_and_once_is_refused() {
+fn with_firewalld_a_key_opens_and_closes_and_rich_rules_alone_refuse_once() {
     let mut house = House::with_firewalld();
     let device = Device::new(1, &house.card());
     let text = house.gateway(&format!("{DOORS}\n{}", client("laptop", &device, &["ssh"], "")));
@@ -367,13 +367,14 @@ fn with_firewalld_a_key_opens_and_closes_and_once_is_refused() {
     assert_eq!(device.ask(&house, CLIENT[0], &close).answer, Told::Closed);
     assert!(!house.is_open(CLIENT[0]), "the receipt comes after the door has closed");
     house.end(Signal::TERM);
+    let text = text.replace("firewall = \"auto\"", "firewall = \"rich-rules\"");
     let path = house.write(&text.replacen("open_for = 30", "grant = \"once\"", 1));
     for command in [&["check", "--conf"][..], &["--conf"]] {
         let (status, said) = house.run(&[command, &[path.to_str().unwrap()]].concat());
         assert_eq!(status.code(), Some(2), "trying again is of no use: {said}");
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
-            said.contains("grant = \"once\", which firewalld cannot do") && said.contains("nftables"),
+            said.contains("grant = \"once\", which rich rules alone cannot do") && said.contains("\"auto\""),
             "{said}"
         );
     }

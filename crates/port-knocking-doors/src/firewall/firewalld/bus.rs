@@ -20,9 +20,6 @@ pub(crate) const FIREWALLD: &str = "org.fedoraproject.FirewallD1";
 /// for one reload.
 const CALL: Duration = Duration::from_secs(20);
 
-/// One that is there and does not answer is asked again this much later.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
-
 /// Announcements that may wait for us.
 const WAITING: Option<NonZero<usize>> = NonZero::new(1024);
 
@@ -43,28 +40,6 @@ impl Bus {
     pub(crate) async fn firewalld_runs(&self) -> zbus::Result<bool> {
         let bus = DBusProxy::new(&self.connection).await?;
         Ok(bus.name_has_owner(BusName::try_from(FIREWALLD)?).await?)
-    }
-
-    /// Returns when firewalld is there and at work.
-    ///
-    /// It takes its name before it has loaded its rules, and may fail in between. Only an answer shows
-    /// that it guards anything.
-    pub(crate) async fn firewalld_comes(&self) -> zbus::Result<()> {
-        let bus = DBusProxy::new(&self.connection).await?;
-        let mut owners = bus.receive_name_owner_changed_with_args(&[(0, FIREWALLD)]).await?;
-        let firewalld = self.firewalld().await?;
-        loop {
-            // It may have come before we listened.
-            let runs = self.firewalld_runs().await?;
-            if runs && firewalld.main.default_zone().await.is_ok() {
-                return Ok(());
-            }
-            tokio::select! {
-                owner = owners.next() => drop(owner.ok_or(zbus::Error::InterfaceNotFound)?),
-                // Nothing announces that one that hung has begun to answer.
-                () = tokio::time::sleep(ASK_AGAIN), if runs => {}
-            }
-        }
     }
 
     /// What can be asked of firewalld.
@@ -107,6 +82,11 @@ pub(super) enum Announcement {
     Reloaded,
     /// Its zones may have changed.
     ZonesChanged,
+    /// Somebody has put a rich rule in: we, or somebody else.
+    RuleAdded {
+        /// In the words of whoever asked for it.
+        rule: String,
+    },
     /// Somebody has taken a rich rule out: we, somebody else, or its timer.
     RuleRemoved {
         /// In the words of whoever asked for it.
@@ -161,8 +141,12 @@ impl Announcements {
                                     return Announcement::RuleRemoved { rule };
                                 }
                             }
-                            // Most of these are the echo of our own calls.
-                            Some("RichRuleAdded") | None => {}
+                            Some("RichRuleAdded") => {
+                                if let Ok((_, rule, _)) = message.body().deserialize::<(String, String, i32)>() {
+                                    return Announcement::RuleAdded { rule };
+                                }
+                            }
+                            None => {}
                             Some(_) => return Announcement::ZonesChanged,
                         }
                     }

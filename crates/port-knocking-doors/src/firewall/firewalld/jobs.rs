@@ -107,6 +107,13 @@ impl Jobs {
         None
     }
 
+    /// Everything that is left to do.
+    pub(super) fn take_all(&mut self) -> BTreeMap<Admission, Waiting> {
+        self.queue.clear();
+        self.later.clear();
+        std::mem::take(&mut self.waiting)
+    }
+
     /// When a retry is due.
     pub(super) fn next_retry(&self) -> Option<Moment> {
         self.later.first_key_value().map(|(at, _)| *at)

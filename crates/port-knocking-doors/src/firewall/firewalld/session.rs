@@ -15,12 +15,16 @@ use super::{
     leftovers::Leftover,
     obstacles::obstacles,
     paced::Paced,
+    rule::Rule,
     said::{fit, in_one_line},
     state::State,
     work::Outcome,
     zones::Zones,
 };
 use crate::firewall::{FirewallError, News, Order, plan::Plan};
+
+/// After a call for the zones that failed, the next comes this much later.
+const ZONES_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the start waits for firewalld's list of zones.
 const ZONE_PATIENCE: Duration = Duration::from_secs(3);
@@ -39,10 +43,12 @@ pub(super) struct Session {
     firewalld: Firewalld,
     announcements: Announcements,
     present: bool,
-    /// The zones, while nothing has been announced that may have changed them.
-    zones: Option<Zones>,
-    /// How often something was announced that may have changed them.
+    /// How often something was announced that may have changed the zones.
     zone_changes: u64,
+    /// When they may be asked for again, after a call that failed.
+    ask_zones_at: Moment,
+    /// Whether it was said that a call failed.
+    zones_failed: bool,
     /// Open doors whose zone may be another.
     moves: Paced,
     /// Looks at the rules that firewalld holds.
@@ -69,7 +75,8 @@ struct Work {
 
 /// What came of it.
 enum Finished {
-    Task { outcome: Outcome, zones: Option<Zones> },
+    Task(Outcome),
+    Zones(zbus::Result<Zones>),
     Zone(String, zbus::Result<Vec<String>>),
     Obstacles(Vec<String>),
     Look(zbus::Result<Vec<(String, Vec<String>)>>),
@@ -88,20 +95,21 @@ impl Session {
             firewalld,
             announcements,
             present,
-            zones: None,
             zone_changes: 0,
+            ask_zones_at: Moment::default(),
+            zones_failed: false,
             moves: Paced::default(),
             looks: Paced::default(),
             has_looked: true,
             reloads: Paced::default(),
             look_first: present,
-            ask_obstacles: present,
+            ask_obstacles: present && !state.is_beside_gate(),
         };
         if present {
             session.know_zone(state).await?;
-            state.add_all_again();
+            state.comes_into_sight();
         } else {
-            state.lost("firewalld is not on the system bus");
+            state.does_not_run();
         }
         Ok(session)
     }
@@ -121,7 +129,7 @@ impl Session {
                 }
                 work = self.next_work(state);
             }
-            if work.is_none() {
+            if work.is_none() && !(self.present && state.needs_zones()) {
                 state.when_idle();
             }
             let wake = self.wake_at(state, work.is_some(), look_at);
@@ -147,6 +155,10 @@ impl Session {
                 () = sleep_until(wake.map(|moment| state.clock.instant(moment))) => {
                     if look_at <= state.clock.now() {
                         look_at = state.clock.now().after(state.check_every());
+                        if !self.present {
+                            // Somebody may have taken away what it has left.
+                            state.see_nothing();
+                        }
                         if state.has_rules() || !self.has_looked {
                             self.looks.ask(state.clock.now());
                         }
@@ -159,15 +171,30 @@ impl Session {
     /// When something is to be done that nobody announces; `None` if never.
     fn wake_at(&self, state: &State, working: bool, look_at: Moment) -> Option<Moment> {
         let idle = self.present && !working;
-        let of_work = [state.next_retry(), self.looks.due(), self.moves.due()];
-        let look = (state.has_rules() || !self.has_looked).then_some(look_at);
+        let ask_zones = state.needs_zones().then_some(self.ask_zones_at);
+        let of_work = [state.next_retry(), self.looks.due(), self.moves.due(), ask_zones];
+        let worth_a_look = state.has_rules() || !self.has_looked || state.is_in_the_way();
+        let look = worth_a_look.then_some(look_at);
         of_work.into_iter().filter(|_| idle).chain([look]).flatten().min()
     }
 
     /// Begins the next task, or a look.
     fn next_work(&mut self, state: &mut State) -> Option<Work> {
         let firewalld = self.firewalld.clone();
-        let zones = self.zones.clone();
+        if state.needs_zones() {
+            // Nothing can be done without them.
+            if self.ask_zones_at > state.clock.now() {
+                return None;
+            }
+            let (beside, fixed) = (state.is_beside_gate(), state.plan.zone.clone());
+            let progress = Box::pin(async move {
+                Finished::Zones(match beside {
+                    true => Zones::ask_with_ports(&firewalld, fixed.as_deref()).await,
+                    false => Zones::ask(&firewalld).await,
+                })
+            });
+            return self.work(None, progress);
+        }
         if let Some(zone) = state.new_zone() {
             let progress = Box::pin(async move {
                 let all = firewalld.zones.all().await;
@@ -179,15 +206,7 @@ impl Session {
             return self.look(state);
         }
         if let Some((admission, waiting, task)) = state.next_task() {
-            let progress = Box::pin(async move {
-                match find_zones(&firewalld, zones).await {
-                    Ok(zones) => {
-                        let outcome = task.run(firewalld, &zones).await;
-                        Finished::Task { outcome, zones: Some(zones) }
-                    }
-                    Err(error) => Finished::Task { outcome: task.failed(error), zones: None },
-                }
-            });
+            let progress = Box::pin(async move { Finished::Task(task.run(firewalld).await) });
             return self.work(Some((admission, waiting)), progress);
         }
         if std::mem::take(&mut self.ask_obstacles) {
@@ -203,8 +222,13 @@ impl Session {
 
     /// A look at the rules that firewalld holds.
     fn look(&self, state: &State) -> Option<Work> {
-        let (firewalld, zones, fixed) = (self.firewalld.clone(), self.zones.clone(), state.plan.zone.clone());
-        self.work(None, Box::pin(async move { Finished::Look(look(&firewalld, zones, fixed).await) }))
+        let firewalld = self.firewalld.clone();
+        let in_use = state.zones().map(Zones::in_use).unwrap_or_default();
+        let mut names: Vec<String> =
+            in_use.into_iter().map(str::to_owned).chain(state.plan.zone.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        self.work(None, Box::pin(async move { Finished::Look(look(&firewalld, names).await) }))
     }
 
     fn work(
@@ -219,9 +243,25 @@ impl Session {
     fn take(&mut self, finished: Finished, done: Option<Work>, state: &mut State) -> Option<Work> {
         let done = done?;
         match finished {
-            Finished::Task { outcome, zones } => {
-                // An answer that was overtaken by a change says how it was before.
-                self.zones = zones.filter(|_| done.zone_changes == self.zone_changes);
+            Finished::Zones(zones) => {
+                match zones {
+                    // An answer that was overtaken by a change says how it was before.
+                    Ok(_) if done.zone_changes != self.zone_changes => {}
+                    Ok(zones) => {
+                        self.zones_failed = false;
+                        state.learn(zones);
+                    }
+                    Err(error) => {
+                        self.ask_zones_at = state.clock.now().after(ZONES_AGAIN);
+                        if !std::mem::replace(&mut self.zones_failed, true) {
+                            let what = "ask firewalld for its zones".to_owned();
+                            state.tell(News::Failed { what, why: in_one_line(&error) });
+                        }
+                    }
+                }
+                None
+            }
+            Finished::Task(outcome) => {
                 let (admission, waiting) = done.task?;
                 state.done(admission, waiting, outcome);
                 None
@@ -242,6 +282,7 @@ impl Session {
             Finished::Look(Ok(held)) => {
                 self.has_looked = true;
                 let overdue = state.compare(&held);
+                state.look_for_strays();
                 let firewalld = self.firewalld.clone();
                 let progress = Box::pin(async move { Finished::Removed(remove(&firewalld, overdue).await) });
                 self.work(None, progress)
@@ -274,12 +315,17 @@ impl Session {
 
     fn heed(&mut self, announcement: Announcement, work: &mut Option<Work>, state: &mut State) {
         let now = state.clock.now();
-        if let Announcement::RuleRemoved { rule } = announcement {
-            return state.note_removal(&rule);
+        if let Announcement::RuleRemoved { rule } = &announcement {
+            state.note_removal(rule);
         }
-        self.zones = None;
+        if let Announcement::RuleAdded { rule } | Announcement::RuleRemoved { rule } = &announcement
+            && Rule::read(rule).is_some()
+        {
+            return;
+        }
+        state.unsettle();
         self.zone_changes = self.zone_changes.wrapping_add(1);
-        if announcement == Announcement::ZonesChanged {
+        if !matches!(announcement, Announcement::Reloaded | Announcement::Gone | Announcement::Back) {
             return self.moves.ask(now);
         }
         self.looks.ask(now);
@@ -300,11 +346,14 @@ impl Session {
             }
             Announcement::Back => {
                 self.present = true;
-                self.ask_obstacles = true;
+                self.ask_obstacles = !state.is_beside_gate();
                 state.put_back_all("firewalld has started");
             }
             Announcement::Reloaded => state.put_back_all("firewalld was reloaded"),
-            Announcement::ZonesChanged | Announcement::RuleRemoved { .. } | Announcement::NoBus => {}
+            Announcement::ZonesChanged
+            | Announcement::RuleAdded { .. }
+            | Announcement::RuleRemoved { .. }
+            | Announcement::NoBus => {}
         }
     }
 
@@ -340,27 +389,12 @@ pub(crate) async fn zone_is_known(plan: &Plan) -> Result<(), FirewallError> {
     }
 }
 
-async fn find_zones(firewalld: &Firewalld, known: Option<Zones>) -> zbus::Result<Zones> {
-    match known {
-        Some(zones) => Ok(zones),
-        None => Zones::ask(firewalld).await,
-    }
-}
-
-/// The rich rules of every zone in which a grant may be.
-async fn look(
-    firewalld: &Firewalld,
-    known: Option<Zones>,
-    fixed: Option<String>,
-) -> zbus::Result<Vec<(String, Vec<String>)>> {
-    let zones = find_zones(firewalld, known).await?;
-    let mut names: Vec<String> = zones.in_use().into_iter().map(str::to_owned).chain(fixed).collect();
-    names.sort_unstable();
-    names.dedup();
+/// The rich rules of these zones.
+async fn look(firewalld: &Firewalld, zones: Vec<String>) -> zbus::Result<Vec<(String, Vec<String>)>> {
     let mut held = Vec::new();
-    for name in names {
-        let rules = firewalld.zones.rich_rules(&name).await?;
-        held.push((name, rules));
+    for zone in zones {
+        let rules = firewalld.zones.rich_rules(&zone).await?;
+        held.push((zone, rules));
     }
     Ok(held)
 }

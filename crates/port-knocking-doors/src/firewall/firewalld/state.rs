@@ -2,32 +2,38 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
 use doors_core::{
     door::Admission,
     doorkeeper::{Change, Report},
+    packet::Link,
     time::Moment,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    Role,
     bus::{Code, code},
     held::{Held, Holdings, Place},
     jobs::{Jobs, Waiting},
     leftovers::{Leftover, Leftovers},
+    obstacles::Explained,
     restoring::Restoring,
     room::Room,
     rule::{Rule, Texts},
     said::in_one_line,
     work::{Outcome, Task},
+    zones::Zones,
 };
 use crate::{
     clock::Clock,
     firewall::{
         News, Order,
         ledger::{Ledger, Standing},
+        nftables::left_by_firewalld,
         plan::Plan,
     },
 };
@@ -35,18 +41,42 @@ use crate::{
 /// A grant that ends this soon is not missed: firewalld counts in seconds, and may have been first.
 const NOT_MISSED: Duration = Duration::from_secs(2);
 
+/// What is known of what firewalld closes.
+#[derive(Debug)]
+enum Sight {
+    /// firewalld runs, or may, and what its zones let through has yet to be asked. As they were seen last.
+    Unknown(Option<Zones>),
+    /// It runs, and these are its zones.
+    Zones(Zones),
+    /// It does not run, and there is nothing of it in the kernel.
+    Absent,
+    /// It cannot be reached, and has left its rules in the kernel: they are as they were when it was seen last.
+    Left(Option<Zones>),
+}
+
 /// What is known and what is left to do, whether or not anybody is there to do it.
-pub(super) struct State {
+pub(in super::super) struct State {
+    role: Role,
+    /// Whether the configuration names firewalld, or it was there.
+    pub(super) is_expected: bool,
+    sight: Sight,
+    /// What was said of the zones.
+    explained: Explained,
     pub(super) plan: Plan,
     pub(super) clock: Clock,
     news: mpsc::UnboundedSender<News>,
     ledger: Ledger,
+    /// Those of them that need a rule.
+    ruled: BTreeSet<Admission>,
     jobs: Jobs,
     room: Room,
     held: Holdings,
     /// Doors to close before their time, with the rules to take out.
     closing: BTreeMap<Admission, Vec<Rule>>,
     leftovers: Leftovers,
+    /// Whose rules a firewalld had that ended without taking them out. Of what it finds in the kernel when it
+    /// starts again, 1.3.3 knows nothing.
+    strays: BTreeSet<IpAddr>,
     /// Rules that firewalld says were taken out, and that were where they had to be.
     removed: BTreeMap<Rule, Place>,
     texts: Texts,
@@ -58,17 +88,28 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(plan: Plan, clock: Clock, news: mpsc::UnboundedSender<News>) -> Self {
+    pub(in super::super) fn new(
+        role: Role,
+        plan: Plan,
+        clock: Clock,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Self {
         Self {
+            role,
+            is_expected: true,
+            sight: Sight::Unknown(None),
+            explained: Explained::default(),
             plan,
             clock,
             news,
             ledger: Ledger::default(),
+            ruled: BTreeSet::new(),
             jobs: Jobs::default(),
             room: Room::default(),
             held: Holdings::new(),
             closing: BTreeMap::new(),
             leftovers: Leftovers::default(),
+            strays: BTreeSet::new(),
             removed: BTreeMap::new(),
             texts: Texts::from(clock.wall().0),
             restoring: None,
@@ -81,22 +122,12 @@ impl State {
     pub(super) fn note(&mut self, order: Order) {
         match order {
             Order::Change(Change::Open { admission, link, until, by }) => {
-                let now = self.clock.now();
-                let runs = self.ledger.get(&admission, now).is_some();
-                if !runs && !Room::is_there(self.ledger.running(now).count(), by.is_some()) {
-                    // The core says of it that it was never opened.
-                    if let Some(refused) = self.room.refuse(now) {
-                        self.tell(News::Warning(refused.to_string()));
-                    }
-                    return;
-                }
-                self.closing.remove(&admission);
-                let known = runs || by.is_some();
-                self.ledger.note(admission.clone(), Standing { until, link, by }, now);
-                self.jobs.add_fresh(admission, known);
+                self.note_grant(admission, Standing { until, link, by }, true);
             }
+            Order::Keep(admission, standing) => self.note_grant(admission, standing, false),
             Order::Change(Change::Close { admission }) => {
                 self.ledger.strike(&admission);
+                self.ruled.remove(&admission);
                 // The door may be gone from the plan when its turn comes.
                 self.closing.insert(admission.clone(), self.rules(&admission));
                 self.jobs.add_fresh(admission, true);
@@ -110,30 +141,231 @@ impl State {
                 }
                 self.plan = *plan;
                 // Ports and zones may be others: every grant is made true anew.
+                self.unsettle();
                 self.add_all_again();
             }
-            // Its rules end by themselves, and guard nothing.
-            Order::Retire => {}
             Order::End(done) => self.ending.push(done),
+        }
+    }
+
+    /// Takes a grant. If it is `fresh`, somebody waits to hear that it is true.
+    fn note_grant(&mut self, admission: Admission, standing: Standing, fresh: bool) {
+        let now = self.clock.now();
+        if self.is_let_in(&admission, standing.link) {
+            self.closing.remove(&admission);
+            self.ruled.remove(&admission);
+            self.ledger.note(admission.clone(), standing, now);
+            if fresh {
+                self.tell(News::Report(Report::Done { admission }));
+            }
+            return;
+        }
+        let runs = self.ruled.contains(&admission) && self.ledger.get(&admission, now).is_some();
+        let with_key = standing.by.is_some();
+        if !runs && !self.has_room(with_key, now) {
+            // The core says of it that it was never opened.
+            return;
+        }
+        self.closing.remove(&admission);
+        self.ledger.note(admission.clone(), standing, now);
+        self.ruled.insert(admission.clone());
+        match fresh {
+            true => self.jobs.add_fresh(admission, runs || with_key),
+            false => self.jobs.add_again(admission),
+        }
+    }
+
+    /// Whether firewalld would let a client through to a door without a rule, for certain.
+    fn is_let_in(&self, admission: &Admission, link: Link) -> bool {
+        let zones = match (self.role, &self.sight) {
+            (Role::Alone, _) | (_, Sight::Unknown(_) | Sight::Left(None)) => return false,
+            (_, Sight::Absent) => return true,
+            (_, Sight::Zones(zones) | Sight::Left(Some(zones))) => zones,
+        };
+        let Some(door) = self.plan.door(&admission.door) else { return false };
+        let fixed = self.plan.zone.as_deref();
+        door.ports.iter().all(|ports| zones.let_in(admission.source, link, fixed, *ports))
+    }
+
+    /// Whether one more grant may have a rule; if not, says so now and then.
+    fn has_room(&mut self, with_key: bool, now: Moment) -> bool {
+        if !Room::is_there(self.ruled.len(), with_key) {
+            self.prune(now);
+        }
+        let is_there = Room::is_there(self.ruled.len(), with_key);
+        if !is_there && let Some(refused) = self.room.refuse(now) {
+            self.tell(News::Warning(refused.to_string()));
+        }
+        is_there
+    }
+
+    /// Whether the zones have to be asked for before anything can be done.
+    pub(super) fn needs_zones(&self) -> bool {
+        !matches!(self.sight, Sight::Zones(_))
+    }
+
+    /// The zones, if they are known.
+    pub(super) fn zones(&self) -> Option<&Zones> {
+        match &self.sight {
+            Sight::Zones(zones) => Some(zones),
+            Sight::Unknown(_) | Sight::Absent | Sight::Left(_) => None,
+        }
+    }
+
+    /// What the zones let through may be different from here on.
+    pub(super) fn unsettle(&mut self) {
+        self.sight = match std::mem::replace(&mut self.sight, Sight::Absent) {
+            Sight::Zones(zones) => Sight::Unknown(Some(zones)),
+            other => other,
+        };
+    }
+
+    /// Learns which zones there are. What needs a rule now, and did not before, gets one.
+    pub(super) fn learn(&mut self, zones: Zones) {
+        self.sight = Sight::Zones(zones);
+        if self.role == Role::Alone {
+            return;
+        }
+        self.explain();
+        let now = self.clock.now();
+        let running: Vec<(Admission, Link, bool)> = self
+            .ledger
+            .running(now)
+            .filter(|(admission, ..)| !self.ruled.contains(admission))
+            .map(|(admission, standing, _)| (admission.clone(), standing.link, standing.by.is_some()))
+            .collect();
+        for (admission, link, with_key) in running {
+            if !self.is_let_in(&admission, link) && self.has_room(with_key, now) {
+                self.ruled.insert(admission.clone());
+                self.jobs.add_again(admission);
+            }
+        }
+    }
+
+    /// Says what the zones do with the doors' ports, if that is news.
+    fn explain(&mut self) {
+        let Sight::Zones(zones) = &self.sight else { return };
+        let explained = Explained::of(zones, &self.plan);
+        for line in explained.lines.iter().filter(|line| !self.explained.lines.contains(line)) {
+            self.tell(News::Info(line.clone()));
+        }
+        for warning in explained.warnings.iter().filter(|one| !self.explained.warnings.contains(one)) {
+            self.tell(News::Warning(warning.clone()));
+        }
+        self.explained = explained;
+    }
+
+    /// firewalld is there, and nothing is known of it.
+    pub(super) fn comes_into_sight(&mut self) {
+        self.sight = Sight::Unknown(None);
+        self.add_all_again();
+    }
+
+    /// Whether the gate guards the doors.
+    pub(super) fn is_beside_gate(&self) -> bool {
+        self.role == Role::BesideGate
+    }
+
+    /// Whether a firewalld that is gone has left what may close doors.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        matches!(self.sight, Sight::Left(_))
+    }
+
+    /// firewalld is not there when it is looked for. Beside the gate that is no news, unless the configuration
+    /// names it, or something of it is in the way.
+    pub(super) fn does_not_run(&mut self) {
+        self.see_nothing();
+        if self.is_expected || self.is_in_the_way() {
+            self.lost("firewalld is not on the system bus");
+        }
+    }
+
+    /// firewalld is not there, or cannot be reached. What it has left in the kernel counts.
+    pub(super) fn see_nothing(&mut self) {
+        let sources: BTreeSet<IpAddr> = self.held.keys().map(|rule| rule.source).collect();
+        let left = left_by_firewalld(&sources.into_iter().collect::<Vec<_>>());
+        let before = std::mem::replace(&mut self.sight, Sight::Absent);
+        match left {
+            Ok(None) => {}
+            // A kernel that does not say is not taken for one that lets everybody through.
+            Ok(Some(_)) | Err(_) => {
+                self.sight = Sight::Left(match before {
+                    Sight::Zones(zones) => Some(zones),
+                    Sight::Left(zones) | Sight::Unknown(zones) => zones,
+                    Sight::Absent => None,
+                });
+            }
+        }
+        if self.role == Role::BesideGate {
+            self.settle_what_is_let_in();
+        }
+    }
+
+    /// What waits for firewalld, and needs no rule any more, is true.
+    fn settle_what_is_let_in(&mut self) {
+        for (admission, waiting) in self.jobs.take_all() {
+            let link = self.ledger.get(&admission, self.clock.now()).map(|standing| standing.link);
+            if link.is_some_and(|link| self.is_let_in(&admission, link)) {
+                self.ruled.remove(&admission);
+                if waiting.fresh {
+                    self.tell(News::Report(Report::Done { admission }));
+                }
+            } else {
+                self.broken_off(admission, waiting);
+            }
         }
     }
 
     /// firewalld is not there, and has forgotten everything when it comes.
     pub(super) fn lost(&mut self, why: &str) {
-        self.tell(News::Warning(format!(
-            "{why}; knocks are judged, and doors open when it is back; until then the ports that it kept closed \
-             may be open to everybody"
-        )));
+        let sources: BTreeSet<IpAddr> = self.held.keys().map(|rule| rule.source).collect();
+        let left = left_by_firewalld(&sources.into_iter().collect::<Vec<_>>()).unwrap_or(None);
+        self.see_nothing();
+        if left.is_some() {
+            self.strays.extend(self.held.keys().map(|rule| rule.source));
+        }
+        let rules = match left {
+            Some(0) | None => String::new(),
+            Some(1) => ", with a rule of ours".to_owned(),
+            Some(count) => format!(", with {count} rules of ours"),
+        };
+        let remedy = "systemctl restart firewalld, or without it: nft delete table inet firewalld";
+        self.tell(match (self.role, left) {
+            (Role::BesideGate, None) => News::Warning(format!("{why}; the gate goes on guarding the doors")),
+            (Role::BesideGate, Some(_)) => News::Warning(format!(
+                "{why}, and its table is still in the kernel{rules}; the gate goes on guarding the doors, but what \
+                 that table closes opens only when firewalld is back; try: {remedy}"
+            )),
+            (Role::Alone, Some(1..)) => News::Warning(format!(
+                "{why}, and its table is still in the kernel{rules}: nobody takes them out on time, so those doors \
+                 stay open; try: {remedy}"
+            )),
+            (Role::Alone, _) => News::Warning(format!(
+                "{why}; knocks are judged, and doors open when it is back; until then the ports that it kept closed \
+                 may be open to everybody"
+            )),
+        });
         self.held.clear();
+    }
+
+    /// firewalld may be there, and cannot be reached.
+    pub(super) fn cannot_be_reached(&self, why: &str) {
+        let what = "work with firewalld".to_owned();
+        match self.sight {
+            // Most machines have none.
+            Sight::Absent => tracing::debug!("firewalld: {why}"),
+            _ => self.tell(News::Failed { what, why: why.to_owned() }),
+        }
     }
 
     /// firewalld is there and has forgotten everything.
     pub(super) fn put_back_all(&mut self, why: &str) {
+        self.sight = Sight::Unknown(None);
         self.held.clear();
         self.leftovers.forget();
         let missing = self.add_all_again();
         match missing.is_empty() {
-            true => self.tell(News::Info(format!("{why}; no door was open"))),
+            true => self.tell(News::Info(format!("{why}; no door needed it"))),
             false => self.restore(Some(why), missing),
         }
     }
@@ -146,11 +378,33 @@ impl State {
         }
     }
 
-    /// The next grant to make true or false, and what to do for it. The zone is still to be found.
+    /// The next grant to make true or false, and what to do for it; `None` also if the zones are not known.
     pub(super) fn next_task(&mut self) -> Option<(Admission, Waiting, Task)> {
-        let (admission, waiting) = self.jobs.next(self.clock.now())?;
-        let task = self.task(&admission);
-        Some((admission, waiting, task))
+        self.zones()?;
+        let now = self.clock.now();
+        loop {
+            let (admission, waiting) = self.jobs.next(now)?;
+            let link = self.ledger.get(&admission, now).map(|standing| standing.link);
+            // It waited for the zones, and needs no rule.
+            if link.is_some_and(|link| self.is_let_in(&admission, link)) {
+                self.ruled.remove(&admission);
+                self.has_been_done(admission, waiting, now);
+                continue;
+            }
+            let task = self.task(&admission);
+            return Some((admission, waiting, task));
+        }
+    }
+
+    /// A grant is as it must be.
+    fn has_been_done(&mut self, admission: Admission, waiting: Waiting, now: Moment) {
+        let standing = self.ledger.get(&admission, now).is_some();
+        if let Some(restoring) = self.restoring.as_mut().filter(|_| standing) {
+            restoring.is_back(&admission);
+        }
+        if waiting.fresh {
+            self.tell(News::Report(Report::Done { admission }));
+        }
     }
 
     /// When a retry is due.
@@ -191,14 +445,39 @@ impl State {
 
     /// Whether there may be rules that are worth a look.
     pub(super) fn has_rules(&self) -> bool {
-        !(self.held.is_empty() && self.leftovers.is_empty())
+        !(self.held.is_empty() && self.leftovers.is_empty() && self.strays.is_empty())
+    }
+
+    /// Looks for rules in the kernel that firewalld knows nothing of, of clients that have no grant any more.
+    pub(super) fn look_for_strays(&mut self) {
+        let ruled: BTreeSet<IpAddr> = self.ruled.iter().map(|admission| admission.source).collect();
+        let over: Vec<IpAddr> = self.strays.difference(&ruled).copied().collect();
+        if over.is_empty() {
+            return;
+        }
+        match left_by_firewalld(&over) {
+            Ok(Some(count @ 1..)) => self.tell(News::Warning(format!(
+                "firewalld has not taken out what it had in the kernel when it was killed, with rules of ours whose \
+                 time is over: {count}; {}; try: firewall-cmd --reload",
+                match self.role {
+                    Role::Alone => "those doors are open",
+                    Role::BesideGate => "the gate keeps those doors closed",
+                }
+            ))),
+            Ok(_) => {}
+            Err(error) => self.tell(News::Failed {
+                what: "look for rules that firewalld has left in the kernel".to_owned(),
+                why: in_one_line(&error),
+            }),
+        }
+        self.strays.retain(|source| ruled.contains(source));
     }
 
     /// Compares what firewalld holds, zone by zone, with what it should. Gives the rules of ours that
     /// have been there too long and must go.
     pub(super) fn compare(&mut self, held: &[(String, Vec<String>)]) -> Vec<Leftover> {
         let now = self.clock.now();
-        self.ledger.prune(now);
+        self.prune(now);
         let mut found: BTreeSet<Leftover> = BTreeSet::new();
         for (zone, rules) in held {
             let ours = rules.iter().filter_map(|written| Rule::read(written));
@@ -221,6 +500,7 @@ impl State {
         let without: BTreeSet<Admission> = self
             .ledger
             .running(now)
+            .filter(|(admission, ..)| self.ruled.contains(admission))
             .filter(|(admission, ..)| self.rules(admission).iter().any(|rule| missing.contains(rule)))
             .map(|(admission, ..)| admission.clone())
             .collect();
@@ -243,16 +523,22 @@ impl State {
         }
     }
 
-    /// Makes every running grant true anew. Says which there are.
+    /// Makes every running grant true anew that needs a rule. Says which there are.
     pub(super) fn add_all_again(&mut self) -> BTreeSet<Admission> {
         let now = self.clock.now();
-        self.ledger.prune(now);
-        let running: BTreeSet<Admission> =
-            self.ledger.running(now).map(|(admission, ..)| admission.clone()).collect();
+        self.prune(now);
+        let running = self.ruled.clone();
         for admission in &running {
             self.jobs.add_again(admission.clone());
         }
         running
+    }
+
+    /// Forgets the grants that are over.
+    fn prune(&mut self, now: Moment) {
+        let Self { ledger, ruled, .. } = self;
+        ledger.prune(now);
+        ruled.retain(|admission| ledger.get(admission, now).is_some());
     }
 
     /// The rules of a grant.
@@ -264,7 +550,8 @@ impl State {
     /// The rules that running grants want, and until when: as long as the longest of them.
     fn wanted(&self, now: Moment) -> BTreeMap<Rule, Moment> {
         let mut wanted = BTreeMap::new();
-        for (admission, standing, _) in self.ledger.running(now) {
+        for admission in &self.ruled {
+            let Some(standing) = self.ledger.get(admission, now) else { continue };
             for rule in self.rules(admission) {
                 let until = wanted.entry(rule).or_insert(standing.until);
                 *until = standing.until.max(*until);
@@ -306,10 +593,10 @@ impl State {
             held.insert(*rule, of_rule);
         }
         let until = |rule: &Rule| wanted.get(rule).map(|until| (*rule, *until));
+        let link = standing.map(|standing| standing.link).unwrap_or_default();
+        let arrives = || self.zones().map(|zones| zones.of(admission.source, link)).unwrap_or_default();
         Task {
-            source: admission.source,
-            link: standing.map(|standing| standing.link).unwrap_or_default(),
-            zone: self.plan.zone.clone(),
+            zone: self.plan.zone.clone().unwrap_or_else(arrives),
             wanted: rules.iter().filter_map(until).collect(),
             unwanted: rules.iter().filter(|rule| !wanted.contains_key(rule)).copied().collect(),
             closing: closing.is_some(),
@@ -337,20 +624,18 @@ impl State {
         match failure {
             None if closing => {
                 self.closing.remove(&admission);
-                self.tell(News::Report(Report::Closed { admission }));
+                // Beside the gate it was closed before.
+                if self.role == Role::Alone {
+                    self.tell(News::Report(Report::Closed { admission }));
+                }
             }
             None => {
-                if let Some(restoring) = self.restoring.as_mut().filter(|_| standing) {
-                    restoring.is_back(&admission);
-                }
                 // The time of a rule is counted from when firewalld did the call, and may be over by now.
                 // Once is enough: a firewalld that is always slow is not made faster by asking more.
                 if too_long && !(waiting.corrected && standing) {
                     self.jobs.correct(admission.clone());
                 }
-                if waiting.fresh {
-                    self.tell(News::Report(Report::Done { admission }));
-                }
+                self.has_been_done(admission, waiting, now);
             }
             Some(error) => {
                 if waiting.tries == 0 {
@@ -378,6 +663,11 @@ impl State {
         {
             self.tell(news);
         }
+        self.answer_end();
+    }
+
+    /// Whoever waits for the end has waited long enough: nothing is left to do, or nobody is there to do it.
+    pub(super) fn answer_end(&mut self) {
         for done in self.ending.drain(..) {
             let _ = done.send(());
         }

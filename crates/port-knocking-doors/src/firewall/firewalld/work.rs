@@ -1,14 +1,13 @@
 //! One piece of work with firewalld: making one grant true, or false.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use doors_core::{packet::Link, time::Moment};
+use doors_core::time::Moment;
 
 use super::{
     bus::{Code, Firewalld, code},
     held::{Held, Holdings},
     rule::{Rule, Text, Texts},
-    zones::Zones,
 };
 use crate::clock::Clock;
 
@@ -18,12 +17,8 @@ const TEXTS: usize = 3;
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
-    /// For whom.
-    pub(super) source: IpAddr,
-    /// The interface on which the knocks came.
-    pub(super) link: Link,
-    /// The zone in which; `None` for the one in which the traffic of the source arrives.
-    pub(super) zone: Option<String>,
+    /// The zone in which.
+    pub(super) zone: String,
     /// The rules that must be there, and until when.
     pub(super) wanted: Vec<(Rule, Moment)>,
     /// The rules that must not.
@@ -51,13 +46,12 @@ pub(super) struct Outcome {
 
 impl Task {
     /// Does it. It goes on after a failure, so that one bad rule keeps no other door closed.
-    pub(super) async fn run(self, firewalld: Firewalld, zones: &Zones) -> Outcome {
+    pub(super) async fn run(self, firewalld: Firewalld) -> Outcome {
         let mut failure = None;
         let mut holdings = self.held.clone();
-        let zone = self.zone.clone().unwrap_or_else(|| zones.of(self.source, self.link));
         for (rule, until) in &self.wanted {
             let held = holdings.entry(*rule).or_default();
-            let done = self.put_in(&firewalld, &zone, *rule, *until, held).await;
+            let done = self.put_in(&firewalld, &self.zone, *rule, *until, held).await;
             failure = failure.or(done.err());
         }
         for rule in &self.unwanted {
@@ -67,11 +61,6 @@ impl Task {
             failure = failure.or(done.err());
         }
         Outcome { held: holdings, failure, closing: self.closing }
-    }
-
-    /// Nothing could be done.
-    pub(super) fn failed(self, error: zbus::Error) -> Outcome {
-        Outcome { held: self.held, failure: Some(error), closing: self.closing }
     }
 
     /// Puts one rule in with the full time, and then takes out its former text. At no moment is there

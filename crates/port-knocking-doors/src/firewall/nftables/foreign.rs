@@ -4,13 +4,15 @@
 //! known without running it, so this only looks for the clear case: a chain for incoming packets
 //! that drops what it does not know, in a table in which nothing names the port.
 
+use std::net::IpAddr;
+
 use super::{
-    abi::{self, chain, data, element, expression, message, rule},
+    abi::{self, chain, data, element, expression, message, rule, table},
     ruleset::TABLE,
     snapshot::list,
 };
 use crate::{
-    firewall::plan::{Plan, Ports},
+    firewall::plan::{Plan, Ports, octets},
     netlink::{
         message::Attributes,
         socket::{Family, NetlinkError, Socket},
@@ -60,6 +62,29 @@ pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Vec<String>
         }
     }
     Ok(warnings)
+}
+
+/// What a firewalld that is gone has left in the kernel: in how many rules of its table one of these addresses
+/// stands. `None` if there is no such table. Of its iptables backend nothing can be seen here.
+pub(in super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<usize>, NetlinkError> {
+    let mut socket = Socket::open(Family::Netfilter)?;
+    let request = list(message::GET_TABLE, abi::FAMILY_INET, |_| {});
+    let tables = socket.dump(&request, |message| message.attributes(4).text(table::NAME))?;
+    if !tables.iter().any(|name| name == FIREWALLD) {
+        return Ok(None);
+    }
+    let wanted: Vec<Vec<u8>> = sources.iter().map(|source| octets(*source)).collect();
+    let request = list(message::GET_RULE, abi::FAMILY_INET, |writer| writer.put_text(rule::TABLE, FIREWALLD));
+    let rules = socket.dump(&request, |message| {
+        let mut expressions = message.attributes(4).nested(rule::EXPRESSIONS);
+        let names_one = expressions.any(|(_, one)| {
+            let inner = Attributes(one).nested(rule::EXPRESSION_DATA);
+            let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE);
+            value.is_some_and(|value| wanted.iter().any(|source| source == value))
+        });
+        names_one.then_some(())
+    })?;
+    Ok(Some(rules.len()))
 }
 
 fn dropping_chains(socket: &mut Socket) -> Result<Vec<Dropping>, NetlinkError> {

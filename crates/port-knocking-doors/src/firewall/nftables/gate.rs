@@ -196,6 +196,11 @@ impl Gate {
         self.socket.request(&ruleset::remove())
     }
 
+    /// A grant that runs.
+    pub(crate) fn standing(&self, admission: &Admission) -> Option<Standing> {
+        self.ledger.get(admission, self.clock.now())
+    }
+
     /// The plan that is followed.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan

@@ -20,10 +20,11 @@ use doors_core::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
+pub(super) use self::foreign::left_by_firewalld;
 pub(crate) use self::gate::Gate;
 use self::monitor::Monitor;
 pub use self::{gate::GateError, ruleset::TABLE};
-use super::{News, Order, firewalld::obstacles_beside_firewalld, ledger::Standing, plan::Plan};
+use super::{Choice, Kind, News, Order, firewalld::obstacles_beside_firewalld, ledger::Standing, plan::Plan};
 use crate::{clock::Clock, netlink::socket::NetlinkError};
 
 /// Orders that go into one transaction.
@@ -45,6 +46,9 @@ pub(super) struct Worker {
     gate: Gate,
     monitor: Monitor,
     news: mpsc::UnboundedSender<News>,
+    /// Who is handed on what the gate has done, and says when a door is open; `None` if the gate alone
+    /// decides that.
+    beside: Option<mpsc::Sender<Order>>,
     /// Grants that the kernel refused so far. The gate's ledger has them, so every check tries again.
     refused: Vec<Admission>,
     /// Checks that have failed, one after the other.
@@ -57,21 +61,22 @@ impl Worker {
         plan: Plan,
         clock: Clock,
         news: mpsc::UnboundedSender<News>,
+        beside: Option<mpsc::Sender<Order>>,
     ) -> Result<Self, GateError> {
         // It listens before there is anything to change, so that no change is missed.
         let mut monitor = Monitor::open().map_err(GateError::Denied)?;
         let (gate, findings) = Gate::set_up(plan, clock, &mut monitor)?;
-        let mut worker = Self { gate, monitor, news, refused: Vec::new(), failures: 0 };
+        let mut worker = Self { gate, monitor, news, beside, refused: Vec::new(), failures: 0 };
         worker.tell_findings(findings);
         Ok(worker)
     }
 
     /// Says which doors another firewall keeps closed, so that no knock can open them. firewalld may be
     /// slow, and nobody has to wait for this.
-    pub(super) fn say_what_stands_in_the_way(&self, firewalld_runs: bool) {
-        let (plan, news) = (self.gate.plan().clone(), self.news.clone());
+    pub(super) fn say_what_stands_in_the_way(&self, choice: &Choice) {
+        let (plan, news, choice) = (self.gate.plan().clone(), self.news.clone(), choice.clone());
         tokio::spawn(async move {
-            let told = match obstacles(&plan, firewalld_runs).await {
+            let told = match obstacles(&plan, &choice).await {
                 Ok(found) => found.into_iter().map(News::Warning).collect(),
                 Err(error) => {
                     let what = "see whether another firewall closes the doors".to_owned();
@@ -130,25 +135,33 @@ impl Worker {
                 Order::Change(Change::Open { admission, link, until, by }) => {
                     opening.push((admission, Standing { until, link, by }));
                 }
-                Order::Change(Change::Close { admission }) => match self.gate.close(&admission) {
-                    Ok(()) => self.tell(News::Report(Report::Closed { admission })),
-                    Err(error) => {
-                        let what = format!("close the door {} for {}", admission.door, admission.source);
-                        self.failed(what, &error);
+                Order::Change(Change::Close { admission }) => {
+                    match self.gate.close(&admission) {
+                        Ok(()) => self.tell(News::Report(Report::Closed { admission: admission.clone() })),
+                        Err(error) => {
+                            let what = format!("close the door {} for {}", admission.door, admission.source);
+                            self.failed(what, &error);
+                        }
                     }
-                },
+                    self.hand_on(Order::Change(Change::Close { admission }));
+                }
+                // The gate itself has found it.
+                Order::Keep(..) => {}
                 Order::Follow(plan) => {
-                    if let Err(error) = self.gate.follow(*plan, &mut self.monitor) {
+                    if let Err(error) = self.gate.follow((*plan).clone(), &mut self.monitor) {
                         self.failed("set up the gate for the new configuration".to_owned(), &error);
                     }
+                    self.hand_on(Order::Follow(plan));
                 }
-                Order::Retire => self.remove(),
                 Order::End(done) => {
                     if self.gate.plan().remove_on_exit {
                         self.remove();
                     }
                     ended = true;
-                    let _ = done.send(());
+                    match &self.beside {
+                        Some(_) => self.hand_on(Order::End(done)),
+                        None => drop(done.send(())),
+                    }
                 }
             }
         }
@@ -160,17 +173,35 @@ impl Worker {
         if grants.is_empty() {
             return;
         }
-        let admissions: Vec<Admission> = grants.iter().map(|(admission, _)| admission.clone()).collect();
-        match self.gate.open(grants) {
-            Ok(()) => self.tell_done(admissions),
+        match self.gate.open(grants.clone()) {
+            Ok(()) => grants.into_iter().for_each(|(admission, standing)| self.opened(admission, standing)),
             Err(error) => {
-                let what = match &admissions[..] {
-                    [Admission { door, source }] => format!("open the door {door} for {source}"),
+                let what = match &grants[..] {
+                    [(Admission { door, source }, _)] => format!("open the door {door} for {source}"),
                     several => format!("open {} doors", several.len()),
                 };
                 self.failed(format!("{what} yet"), &error);
-                self.refused.extend(admissions);
+                self.refused.extend(grants.into_iter().map(|(admission, _)| admission));
             }
+        }
+    }
+
+    /// The gate lets a client in.
+    fn opened(&self, admission: Admission, Standing { until, link, by }: Standing) {
+        match &self.beside {
+            Some(_) => self.hand_on(Order::Change(Change::Open { admission, link, until, by })),
+            None => self.tell(News::Report(Report::Done { admission })),
+        }
+    }
+
+    /// Hands on what the gate has done.
+    fn hand_on(&self, order: Order) {
+        if let Some(beside) = &self.beside
+            && beside.try_send(order).is_err()
+        {
+            // As many orders wait as there can be grants: what opens no door in time is told by the core.
+            let (what, why) = ("let firewalld know of every door", "too many orders wait for it");
+            self.tell(News::Failed { what: what.to_owned(), why: why.to_owned() });
         }
     }
 
@@ -180,12 +211,6 @@ impl Worker {
                 self.failed("take the gate away".to_owned(), &error);
             }
             _ => {}
-        }
-    }
-
-    fn tell_done(&self, admissions: impl IntoIterator<Item = Admission>) {
-        for admission in admissions {
-            self.tell(News::Report(Report::Done { admission }));
         }
     }
 
@@ -203,8 +228,11 @@ impl Worker {
                     self.failures = self.failures.saturating_add(1);
                 }
                 // All that the ledger has is true.
-                let now_true = std::mem::take(&mut self.refused);
-                self.tell_done(now_true);
+                for admission in std::mem::take(&mut self.refused) {
+                    if let Some(standing) = self.gate.standing(&admission) {
+                        self.opened(admission, standing);
+                    }
+                }
                 self.tell_findings(findings);
             }
             Err(error) => {
@@ -236,11 +264,14 @@ impl Worker {
         if let Some((missing, took)) = findings.repaired {
             self.tell(News::Repaired { missing, took });
         }
-        for (admission, Standing { until, by, .. }) in findings.found {
-            self.tell(News::Report(Report::Found { admission, until, by }));
+        for (admission, standing) in findings.found {
+            let (until, by) = (standing.until, standing.by.clone());
+            self.tell(News::Report(Report::Found { admission: admission.clone(), until, by }));
+            self.hand_on(Order::Keep(admission, standing));
         }
         for (admission, until) in findings.used {
-            self.tell(News::Report(Report::Used { admission, until }));
+            self.tell(News::Report(Report::Used { admission: admission.clone(), until }));
+            self.hand_on(Order::Change(Change::Close { admission }));
         }
     }
 
@@ -255,9 +286,10 @@ impl Worker {
 }
 
 /// Which doors another firewall keeps closed, as far as can be seen.
-pub(crate) async fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Vec<String>, NetlinkError> {
-    let mut found = foreign::obstacles(plan, firewalld_runs)?;
-    if firewalld_runs {
+pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Vec<String>, NetlinkError> {
+    let mut found = foreign::obstacles(plan, choice.firewalld_runs)?;
+    // Where firewalld is worked with, it opens what it closes.
+    if choice.firewalld_runs && choice.kind == Kind::Nftables {
         found.extend(obstacles_beside_firewalld(plan).await);
     }
     Ok(found)

@@ -41,8 +41,14 @@ fn rule(number: u8, port: u16) -> Rule {
 
 impl Scene {
     fn new(doors: Vec<PlannedDoor>) -> Self {
+        let mut scene = Self::in_role(Role::Alone, doors);
+        scene.state.learn(Zones::default());
+        scene
+    }
+
+    fn in_role(role: Role, doors: Vec<PlannedDoor>) -> Self {
         let (teller, news) = mpsc::unbounded_channel();
-        Self { state: State::new(plan(doors), Clock::start(), teller), news }
+        Self { state: State::new(role, plan(doors), Clock::start(), teller), news }
     }
 
     fn now(&self) -> Moment {
@@ -64,6 +70,9 @@ impl Scene {
     /// Does all that is to be done, as firewalld would. Gives the tasks.
     fn work(&mut self) -> Vec<Task> {
         let mut tasks = Vec::new();
+        if self.state.needs_zones() {
+            self.state.learn(Zones::default());
+        }
         while let Some((admission, waiting, task)) = self.state.next_task() {
             let outcome = done(&task);
             self.state.done(admission, waiting, outcome);
@@ -163,7 +172,7 @@ fn what_is_missing_is_put_back_and_nothing_else() {
     assert_eq!(scene.state.compare(&rules), []);
     let tasks = scene.work();
     assert_eq!(tasks.len(), 1);
-    assert_eq!(tasks[0].source, admission("ssh", 8).source);
+    assert_eq!(tasks[0].wanted[0].0.source, admission("ssh", 8).source);
     let repaired = scene.news().into_iter().any(|news| matches!(news, News::Repaired { .. }));
     assert!(repaired);
 }
@@ -257,7 +266,83 @@ fn who_replays_a_sequence_from_many_addresses_gets_a_part_of_the_room() {
     open(&mut scene, 5000, Some(who));
     let tasks = scene.work();
     assert_eq!(tasks.len(), 257);
-    assert_eq!(tasks[1].source, std::net::Ipv4Addr::new(10, 0, 19, 136), "after the one that is extended");
+    assert_eq!(
+        tasks[1].wanted[0].0.source,
+        std::net::Ipv4Addr::new(10, 0, 19, 136),
+        "after the one that is extended"
+    );
     let warnings = scene.news().into_iter().filter(|news| matches!(news, News::Warning(_))).count();
     assert_eq!(warnings, 1);
+}
+
+/// Zones of which `public` is everybody's, and lets these ports through.
+fn letting_through(ports: &[u16]) -> Zones {
+    Zones::letting_through("public", ports.iter().map(|port| Ports::tcp(*port)).collect())
+}
+
+/// The sources for which a door was said to be open.
+fn opened(scene: &mut Scene) -> Vec<IpAddr> {
+    let report = |news| match news {
+        News::Report(Report::Done { admission }) => Some(admission.source),
+        _ => None,
+    };
+    scene.news().into_iter().filter_map(report).collect()
+}
+
+#[test]
+fn beside_the_gate_firewalld_is_asked_only_for_what_it_would_close() {
+    let mut scene = Scene::in_role(Role::BesideGate, vec![door("ssh", &[22]), door("web", &[22, 80])]);
+    scene.state.learn(letting_through(&[22]));
+    scene.open("ssh", 7, 60);
+    assert_eq!(opened(&mut scene), [admission("ssh", 7).source], "at once");
+    scene.open("web", 8, 60);
+    assert!(opened(&mut scene).is_empty());
+    let tasks = scene.work();
+    let ruled: Vec<Rule> = tasks.iter().flat_map(|task| &task.wanted).map(|(rule, _)| *rule).collect();
+    assert_eq!(ruled, [rule(8, 22), rule(8, 80)]);
+    assert_eq!(opened(&mut scene), [admission("web", 8).source]);
+}
+
+#[test]
+fn a_zone_that_closes_a_port_while_a_door_is_open_gets_its_rule() {
+    let mut scene = Scene::in_role(Role::BesideGate, vec![door("ssh", &[22])]);
+    scene.state.learn(letting_through(&[22]));
+    scene.open("ssh", 7, 60);
+    assert_eq!(scene.work().len(), 0);
+    scene.state.unsettle();
+    scene.state.learn(letting_through(&[]));
+    assert_eq!(scene.work().len(), 1);
+    // And one that opens it again needs no more of them.
+    scene.state.unsettle();
+    scene.state.learn(letting_through(&[22]));
+    scene.open("ssh", 7, 90);
+    assert_eq!(scene.work().len(), 0);
+}
+
+#[test]
+fn what_waits_for_the_zones_is_open_when_they_let_it_through() {
+    let mut scene = Scene::in_role(Role::BesideGate, vec![door("ssh", &[22])]);
+    scene.open("ssh", 7, 60);
+    assert!(scene.state.next_task().is_none());
+    assert!(opened(&mut scene).is_empty());
+    scene.state.learn(letting_through(&[22]));
+    assert_eq!(scene.work().len(), 0);
+    assert_eq!(opened(&mut scene), [admission("ssh", 7).source]);
+}
+
+#[test]
+fn who_is_let_through_takes_no_room_from_those_who_need_a_rule() {
+    let mut scene = Scene::in_role(Role::BesideGate, vec![door("ssh", &[22]), door("web", &[80])]);
+    scene.state.learn(letting_through(&[22]));
+    for number in 0..=255 {
+        scene.open("ssh", number, 60);
+    }
+    assert_eq!(opened(&mut scene).len(), 256);
+    scene.open("web", 7, 60);
+    scene.work();
+    assert_eq!(opened(&mut scene), [admission("web", 7).source]);
+    // When all of them need one, they get as many as there is room for, and no call is made for the others.
+    scene.state.unsettle();
+    scene.state.learn(letting_through(&[]));
+    assert_eq!(scene.work().len(), 255);
 }

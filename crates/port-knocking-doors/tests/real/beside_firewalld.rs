@@ -1,0 +1,273 @@
+//! Our gate, and a real firewalld beside it.
+
+use std::{net::TcpListener, thread, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::{
+    firewalld::{in_kernel, rules, stays_open},
+    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, crowd},
+};
+
+/// With a firewalld whose zone lets ssh through, as Debian's and Fedora's do.
+fn as_installed() -> House {
+    let house = House::with_firewalld();
+    house.firewall_cmd(&["--permanent", "--add-service=ssh"]);
+    house.firewall_cmd(&["--reload"]);
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted, "nothing keeps anybody out");
+    house
+}
+
+#[test]
+fn a_port_that_firewalld_leaves_open_is_guarded_and_opens_without_asking_firewalld() {
+    let mut house = as_installed();
+    house.start(&config("max_opened_door_duration = 60"));
+    house.hear("firewalld's zone public lets 22/tcp through, and the gate alone keeps it closed");
+    for (client, stranger) in CLIENT.into_iter().zip(STRANGER) {
+        // A firewalld that does not answer keeps nobody waiting.
+        let firewalld = house.firewalld.as_ref().unwrap().daemon().unwrap();
+        firewalld.signal(Signal::STOP).unwrap();
+        assert_eq!(house.ask(client, PORT), Answer::Silence);
+        house.knock(client, &SEQUENCE);
+        house.hear(&format!("opened: door default for {client}"));
+        assert_eq!(house.ask(client, PORT), Answer::Accepted);
+        assert_eq!(house.ask(stranger, PORT), Answer::Silence);
+        house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
+    }
+    assert!(rules(&house).is_empty());
+}
+
+#[test]
+fn a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door() {
+    let mut house = as_installed();
+    house.start(&config("max_opened_door_duration = 60"));
+    house.hear("lets 22/tcp through");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewall_cmd(&["--remove-service=ssh"]);
+    house.hear("firewalld's zone public closes 22/tcp");
+    house.until("the door is open in firewalld, too", |house| in_kernel(house, CLIENT[0]) == 1);
+    assert!(house.is_open(CLIENT[0]));
+    // Who knocks now is let in by both.
+    house.knock(&crowd(4), &SEQUENCE);
+    house.hear(&format!("opened: door default for {}", crowd(4)));
+    assert!(house.is_open(&crowd(4)));
+    // A rule of somebody else's that denies is as good as a zone that closes.
+    house.firewall_cmd(&["--add-service=ssh"]);
+    house.hear("lets 22/tcp through");
+    house.firewall_cmd(&[
+        "--add-rich-rule=rule family=ipv4 source address=198.51.100.0/24 service name=ssh drop",
+    ]);
+    house.hear("closes 22/tcp");
+    house.knock(&crowd(5), &SEQUENCE);
+    house.hear(&format!("opened: door default for {}", crowd(5)));
+    assert!(house.is_open(&crowd(5)));
+    assert!(!house.is_open(&crowd(6)));
+}
+
+#[test]
+fn no_way_through_firewalld_leads_past_the_gate() {
+    let mut house = House::with_firewalld();
+    let inside = house.machine_behind();
+    let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    house.serve(2200);
+    // 8080 is published as a container engine does it, 8022 forwarded by firewalld.
+    house.on_server(
+        "nft",
+        &["add table ip engine; \
+         add chain ip engine pre { type nat hook prerouting priority dstnat; }; \
+         add rule ip engine pre tcp dport 8080 dnat to 203.0.113.2:80"],
+    );
+    house.firewall_cmd(&["--add-forward-port=port=8022:proto=tcp:toport=2200"]);
+    house
+        .firewall_cmd(&["--add-rich-rule=rule family=ipv4 source address=0.0.0.0/0 service name=ssh accept"]);
+    house.firewall_cmd(&[
+        "--add-rich-rule=rule family=ipv6 source NOT address=2001:db8::99 service name=ssh accept",
+    ]);
+    house.firewall_cmd(&["--zone=trusted", "--add-source=198.51.100.66"]);
+    let ways =
+        [(STRANGER[0], 8080), ("198.51.100.8", 8022), (STRANGER[0], 22), (STRANGER[1], 22), (CLIENT[0], 22)];
+    for (stranger, port) in ways {
+        assert_eq!(
+            house.ask(stranger, port),
+            Answer::Accepted,
+            "{stranger} to {port} before the daemon runs"
+        );
+    }
+    house.start(&config("max_opened_door_duration = 60").replace("[22]", "[22, 8022, 8080]"));
+    for (stranger, port) in ways {
+        assert_eq!(house.ask(stranger, port), Answer::Silence, "{stranger} to {port}");
+    }
+    for (client, port) in ways {
+        house.knock(client, &SEQUENCE);
+        house.until("the door is open", |house| house.ask(client, port) == Answer::Accepted);
+    }
+    assert_eq!(house.ask(&crowd(9), 8080), Answer::Silence);
+}
+
+#[test]
+fn a_policy_that_lets_everybody_in_does_not_lead_past_the_gate() {
+    let mut house = House::with_firewalld();
+    house.firewall_cmd(&["--permanent", "--new-policy=let"]);
+    for way in ["--add-ingress-zone=ANY", "--add-egress-zone=HOST", "--set-target=ACCEPT"] {
+        house.firewall_cmd(&["--permanent", "--policy=let", way]);
+    }
+    house.firewall_cmd(&["--reload"]);
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted);
+    house.start(&config("max_opened_door_duration = 60"));
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_reload_and_a_restart_of_firewalld_never_open_the_gate() {
+    let mut house = as_installed();
+    house.start(&config("max_opened_door_duration = 60"));
+    house.hear("lets 22/tcp through");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewall_cmd(&["--reload"]);
+    house.hear("firewalld was reloaded");
+    assert!(house.is_open(CLIENT[0]));
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
+    house.firewalld.as_mut().unwrap().stop_daemon();
+    house.hear("firewalld has stopped");
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
+    // What the killed one has left lets ssh through: there is nothing to wait for.
+    house.knock(&crowd(3), &SEQUENCE);
+    house.hear(&format!("opened: door default for {}", crowd(3)));
+    assert!(house.is_open(&crowd(3)));
+    let House { firewalld, server, .. } = &mut house;
+    firewalld.as_mut().unwrap().start_daemon(server).unwrap();
+    house.hear("firewalld has started");
+    assert!(house.is_open(CLIENT[0]));
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
+}
+
+#[test]
+fn a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule() {
+    let mut house = House::with_firewalld();
+    house.start(&config("max_opened_door_duration = 4"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::KILL).unwrap();
+    let line = house.hear("firewalld has stopped, and its table is still in the kernel, with a rule of ours");
+    assert!(line.contains("systemctl restart firewalld"), "{line}");
+    house.hear("closed:");
+    house.until_closed(CLIENT[0]);
+    assert_eq!(in_kernel(&house, CLIENT[0]), 1, "the rule is still there");
+    // What its table closes is not called open.
+    house.knock(&crowd(3), &SEQUENCE);
+    house.hear(&format!("never opened: door default for {}", crowd(3)));
+    // Somebody takes the table away: the gate alone decides.
+    house.on_server("nft", &["delete", "table", "inet", "firewalld"]);
+    house.knock(&crowd(4), &SEQUENCE);
+    house.hear(&format!("opened: door default for {}", crowd(4)));
+    assert!(house.is_open(&crowd(4)));
+    assert!(!house.is_open(&crowd(5)));
+}
+
+#[test]
+fn a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so() {
+    let mut house = House::with_firewalld();
+    house.start(&config(
+        "firewall = \"rich-rules\"\nmax_opened_door_duration = 4\nfirewall_rules_check_periode_seconds = 1",
+    ));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::KILL).unwrap();
+    house.hear("with a rule of ours: nobody takes them out on time, so those doors stay open");
+    house.hear("closed:");
+    // A firewalld of before 2 knows nothing of it when it starts again, so nobody can see it in its lists.
+    let House { firewalld, server, .. } = &mut house;
+    firewalld.as_mut().unwrap().start_daemon(server).unwrap();
+    house.hear("firewalld has started");
+    let is_left = in_kernel(&house, CLIENT[0]) > 0;
+    if is_left {
+        let line = house.hear("firewalld has not taken out what it had in the kernel when it was killed");
+        assert!(line.contains("those doors are open; try: firewall-cmd --reload"), "{line}");
+        house.firewall_cmd(&["--reload"]);
+    }
+    assert_eq!(in_kernel(&house, CLIENT[0]), 0);
+    assert!(!house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn once_trusted_and_refuse_hold_beside_firewalld() {
+    let mut house = as_installed();
+    house.start(&format!(
+        "trusted = [\"198.51.100.64/26\"]\nrefuse = \"reject\"\nfirewall_rules_check_periode_seconds = 1\n\
+         [[doors]]\nname = \"once\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\ngrant = \"once\"\nopen_for = 60\n"
+    ));
+    house.hear("lets 22/tcp through");
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted, "trusted");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Refused);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted);
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Refused);
+    // Also where firewalld has a rule for it.
+    house.hear("used:");
+    house.firewall_cmd(&["--remove-service=ssh"]);
+    house.hear("closes 22/tcp");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert_eq!(rules(&house).len(), 1);
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted);
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Refused);
+    house.hear("used:");
+    house.until("its rule goes, too", |house| rules(house).is_empty());
+}
+
+#[test]
+fn a_restart_of_the_daemon_keeps_a_door_open_in_firewalld_over_a_reload() {
+    let mut house = House::with_firewalld();
+    let text = config("max_opened_door_duration = 60");
+    house.start(&text);
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.end(Signal::TERM);
+    house.start(&text);
+    house.hear("found open: door default for");
+    house.until("there is one rule", |house| rules(house).len() == 1);
+    house.firewall_cmd(&["--reload"]);
+    house.hear("put back in");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_zone_of_containers_is_named_as_that_and_no_advice_would_close_it() {
+    let house = House::with_firewalld();
+    house.server.cable("docker0", &house.client, "container").unwrap();
+    house.firewall_cmd(&["--permanent", "--new-zone=docker"]);
+    house.firewall_cmd(&["--permanent", "--zone=docker", "--set-target=ACCEPT"]);
+    house.firewall_cmd(&["--reload"]);
+    house.firewall_cmd(&["--zone=docker", "--change-interface=docker0"]);
+    for (firewall, names_it) in [("rich-rules", true), ("nftables", false), ("auto", false)] {
+        let path = house.write(&config(&format!("firewall = \"{firewall}\"")));
+        let (_, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+        let said = said.replace("\n    ", " ");
+        assert!(!said.contains("--zone=docker"), "{said}");
+        let named = "as containers and virtual machines behind docker0 need it";
+        assert_eq!(said.contains(named), names_it, "{said}");
+    }
+}
+
+#[test]
+fn what_is_open_to_a_service_for_one_address_only_counts_as_closed() {
+    let mut house = House::with_firewalld();
+    house.firewall_cmd(&["--permanent", "--new-service=here"]);
+    house.firewall_cmd(&["--permanent", "--service=here", "--add-port=22/tcp"]);
+    house.firewall_cmd(&["--permanent", "--service=here", "--set-destination=ipv4:203.0.113.77"]);
+    house.firewall_cmd(&["--permanent", "--add-service=here"]);
+    house.firewall_cmd(&["--reload"]);
+    house.start(&config("max_opened_door_duration = 60"));
+    house.hear("closes 22/tcp");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+    stays_open(&house, std::time::Instant::now(), Duration::from_millis(200));
+}
