@@ -4,10 +4,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{Namespace, Process};
+use super::{Namespace, Process, Root};
 
 /// firewalld is a Python program and takes its time to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,6 +18,8 @@ pub struct Firewalld {
     daemon: Option<Process>,
     bus: Process,
     directory: PathBuf,
+    /// Where firewalld comes from, if it is not the machine's own.
+    root: Option<Root>,
 }
 
 impl Firewalld {
@@ -35,7 +37,7 @@ impl Firewalld {
         if bus.wait_for("unix:", PATIENCE).is_none() {
             return Err(io::Error::other(format!("dbus-daemon does not start: {}", bus.lines().join("; "))));
         }
-        Ok(Self { daemon: None, bus, directory: directory.to_owned() })
+        Ok(Self { daemon: None, bus, directory: directory.to_owned(), root: None })
     }
 
     /// Starts a bus, and firewalld on it.
@@ -44,6 +46,16 @@ impl Firewalld {
     /// If one of them is not installed or does not start.
     pub fn start(namespace: &Namespace, directory: &Path) -> io::Result<Self> {
         let mut firewalld = Self::bus_only(namespace, directory)?;
+        firewalld.start_daemon(namespace)?;
+        Ok(firewalld)
+    }
+
+    /// The same with the firewalld of another Debian; the bus is the machine's.
+    ///
+    /// # Errors
+    /// If one of them is not installed or does not start.
+    pub fn start_from(root: Root, namespace: &Namespace, directory: &Path) -> io::Result<Self> {
+        let mut firewalld = Self { root: Some(root), ..Self::bus_only(namespace, directory)? };
         firewalld.start_daemon(namespace)?;
         Ok(firewalld)
     }
@@ -59,18 +71,18 @@ impl Firewalld {
         if !settings.exists() {
             fs::write(settings, "DefaultZone=public\nFirewallBackend=nftables\n")?;
         }
-        let mut command = Command::new("firewalld");
-        command.args(["--nofork", "--nopid", "--system-config"]).arg(&config);
-        command.arg("--log-file").arg(self.directory.join("firewalld.log"));
-        command.env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
-        self.daemon = Some(Process::start(namespace, command).map_err(|error| named("firewalld", error))?);
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < PATIENCE {
+        let mut command = self.program("firewalld");
+        command.args(["--nofork", "--nopid", "--system-config"]).arg(self.seen().join("etc"));
+        command.arg("--log-file").arg(self.seen().join("firewalld.log"));
+        let mut daemon = Process::start(namespace, command).map_err(|error| named("firewalld", error))?;
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE && daemon.wait(Duration::ZERO)?.is_none() {
             if self.command(namespace, &["--state"])?.trim() == "running" {
+                self.daemon = Some(daemon);
                 return Ok(());
             }
         }
-        Err(io::Error::other("firewalld does not answer"))
+        Err(io::Error::other(format!("firewalld does not answer: {}", daemon.lines().join("; "))))
     }
 
     /// Ends firewalld; the bus stays.
@@ -93,7 +105,7 @@ impl Firewalld {
     /// What goes into `DBUS_SYSTEM_BUS_ADDRESS`.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("unix:path={}", self.directory.join("bus").display())
+        bus_address(&self.directory)
     }
 
     /// Runs `firewall-cmd`, as an administrator would. Gives everything that it prints.
@@ -101,12 +113,34 @@ impl Firewalld {
     /// # Errors
     /// If it is not installed.
     pub fn command(&self, namespace: &Namespace, arguments: &[&str]) -> io::Result<String> {
-        let mut command = Command::new("firewall-cmd");
-        command.args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
+        let mut command = self.program("firewall-cmd");
+        command.args(arguments);
         let mut process = Process::start(namespace, command).map_err(|error| named("firewall-cmd", error))?;
         let ended = process.finish(PATIENCE)?;
         ended.map(|(_, said)| said).ok_or_else(|| io::Error::other("firewall-cmd does not end"))
     }
+
+    /// One of firewalld's programs, with its bus.
+    fn program(&self, name: &str) -> Command {
+        let mut command = match &self.root {
+            None => Command::new(name),
+            Some(root) => root.program(&self.directory, name),
+        };
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", bus_address(self.seen()));
+        command
+    }
+
+    /// The directory as firewalld sees it.
+    fn seen(&self) -> &Path {
+        match &self.root {
+            None => &self.directory,
+            Some(_) => Root::inside(),
+        }
+    }
+}
+
+fn bus_address(directory: &Path) -> String {
+    format!("unix:path={}", directory.join("bus").display())
 }
 
 /// A program that is missing is named, and with it the package.

@@ -7,8 +7,9 @@
 mod cable;
 mod firewalld;
 mod process;
+mod root;
 
-pub use self::{firewalld::Firewalld, process::Process};
+pub use self::{firewalld::Firewalld, process::Process, root::Root};
 
 use std::{
     fs::{self, File},
