@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo xtask test       everything that must be true: format, lints, documents, tests
+//! cargo xtask root       a Debian 13 in a directory, whose firewalld is tested with; part of `test`
 //! cargo xtask bench      the figures, beside those of the peers that Debian packages
 //! cargo xtask fuzz       bytes that nobody thought of, for as long as is asked for
 //! cargo xtask generate   writes the files that are made from the sources
@@ -10,6 +11,7 @@
 mod bench;
 mod fuzz;
 mod generate;
+mod root;
 mod test;
 
 use std::{error::Error, process::ExitCode};
@@ -30,6 +32,8 @@ struct Cli {
 enum Command {
     /// Check everything: format, lints, documents, every test, and that generated files are current
     Test,
+    /// Make the Debian 13 whose firewalld is tested with, unless it is there
+    Root,
     /// Measure, side by side with the peers that Debian packages
     Bench(bench::Options),
     /// Try bytes that nobody thought of on everything that reads them, also behind the signature
@@ -49,6 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Test => test::run(),
+        Command::Root => root::run(),
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Generate { check } => generate::run(check),

@@ -9,11 +9,14 @@ use std::{
 use crate::Failure;
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 9] = [
     ("nft", "nftables"),
     ("firewalld", "firewalld"),
     ("dbus-daemon", "dbus"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+    ("chroot", "coreutils"),
     ("ssh-agent", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
 ];
@@ -31,6 +34,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     step("documents", doc)?;
     println!("\n── generated files are current");
     crate::generate::run(true)?;
+    crate::root::run()?;
     let mut test = cargo(&["test", "--workspace", "--locked"]);
     // A snapshot that differs is a failure, not a proposal.
     test.env("INSTA_UPDATE", "no").env("RUST_BACKTRACE", "0");
@@ -40,7 +44,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     step("tests", test)
 }
 
-/// Installs what is missing, if that is possible; else says what to install.
+/// Installs what is missing, programs or files by their whole path, if that is possible; else says what to
+/// install.
 pub(crate) fn install(needed: &[(&str, &str)]) -> Result<(), Failure> {
     let missing: Vec<&str> =
         needed.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
@@ -98,5 +103,6 @@ fn step(name: &str, command: Command) -> Result<(), Failure> {
 fn is_installed(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    // A whole path stays what it is.
     places.into_iter().any(|place| Path::new(place).join(program).is_file())
 }
