@@ -87,7 +87,7 @@ fn make(root: &Path) -> Result<(), Failure> {
 
 fn fetch(unfinished: &Path) -> Result<(), Failure> {
     let mut command = Command::new("debootstrap");
-    command.args(["--variant=minbase", "--include=firewalld", "--download-only"]);
+    command.args(["--variant=minbase", "--include=firewalld,nftables", "--download-only"]);
     // Without its keyring debootstrap would only warn.
     command.args(["--force-check-gpg", &format!("--keyring={KEYRING}"), "trixie"]);
     command.arg(unfinished).arg(mirror()?).stdin(Stdio::null());
