@@ -11,7 +11,18 @@ use rustix::process::Signal;
 
 use crate::house::{
     Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes,
+    with_every_firewalld,
 };
+
+with_every_firewalld! {
+    a_door_opens_for_its_knocker_only_and_firewalld_closes_it
+    a_second_sequence_extends_without_a_gap
+    after_a_reload_open_doors_are_back_within_a_second_with_their_time
+    a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock
+    a_grant_is_in_the_zone_of_the_source_or_of_the_interface
+    a_rule_that_somebody_takes_away_is_put_back
+    several_ports_and_both_families_open_together
+}
 
 pub(crate) fn rules(house: &House) -> Vec<String> {
     house.firewall_cmd(&["--list-rich-rules"]).lines().map(str::to_owned).collect()
@@ -40,9 +51,7 @@ pub(crate) fn stays_open(house: &House, since: Instant, time: Duration) {
     }
 }
 
-#[test]
-fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it() {
-    let mut house = House::with_firewalld();
+fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it(mut house: House) {
     house.start(&config("max_opened_door_duration = 8"));
     house.hear("firewall: nftables and firewalld, because firewalld is on the system bus");
     for (client, stranger) in CLIENT.iter().zip(STRANGER) {
@@ -59,9 +68,7 @@ fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it() {
     house.until("there is no rule", |house| CLIENT.iter().all(|client| in_kernel(house, client) == 0));
 }
 
-#[test]
-fn a_second_sequence_extends_without_a_gap() {
-    let mut house = House::with_firewalld();
+fn a_second_sequence_extends_without_a_gap(mut house: House) {
     house.start(&config("max_opened_door_duration = 10"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
@@ -79,9 +86,7 @@ fn a_second_sequence_extends_without_a_gap() {
     house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
 }
 
-#[test]
-fn after_a_reload_open_doors_are_back_within_a_second_with_their_time() {
-    let mut house = House::with_firewalld();
+fn after_a_reload_open_doors_are_back_within_a_second_with_their_time(mut house: House) {
     house.start(&config("max_opened_door_duration = 20"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
@@ -96,9 +101,7 @@ fn after_a_reload_open_doors_are_back_within_a_second_with_their_time() {
     assert!(opened.elapsed() < Duration::from_secs(24), "{:?}", opened.elapsed());
 }
 
-#[test]
-fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock() {
-    let mut house = House::with_firewalld();
+fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock(mut house: House) {
     house.start(&config("max_opened_door_duration = 30"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
@@ -263,9 +266,7 @@ fn a_firewalld_that_does_not_answer_stalls_no_hearing() {
     assert!(house.is_open(CLIENT[0]));
 }
 
-#[test]
-fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface() {
-    let mut house = House::with_firewalld();
+fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface(mut house: House) {
     house.firewall_cmd(&["--zone=internal", "--add-source=198.51.100.0/24"]);
     house.firewall_cmd(&["--zone=internal", "--remove-service=ssh"]);
     house.firewall_cmd(&["--zone=dmz", "--change-interface=server"]);
@@ -281,9 +282,7 @@ fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface() {
     }
 }
 
-#[test]
-fn a_rule_that_somebody_takes_away_is_put_back() {
-    let mut house = House::with_firewalld();
+fn a_rule_that_somebody_takes_away_is_put_back(mut house: House) {
     // Nobody waits for the check.
     house.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
     house.knock(CLIENT[0], &SEQUENCE);
@@ -344,9 +343,7 @@ fn arrives(house: &House, client: &str, listener: &UdpSocket) -> bool {
     listener.recv(&mut datagram).is_ok_and(|length| datagram[..length] == *b"hello")
 }
 
-#[test]
-fn several_ports_and_both_families_open_together() {
-    let mut house = House::with_firewalld();
+fn several_ports_and_both_families_open_together(mut house: House) {
     house.serve(8443);
     let listeners = SERVER.map(|address| {
         let address = SocketAddr::new(address.parse().unwrap(), 60_005);

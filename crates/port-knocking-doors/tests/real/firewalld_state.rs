@@ -9,8 +9,14 @@ use rustix::process::Signal;
 
 use crate::{
     firewalld::{in_kernel, stays_open},
-    house::{CLIENT, House, SEQUENCE, config},
+    house::{CLIENT, House, SEQUENCE, config, with_every_firewalld},
 };
+
+with_every_firewalld! {
+    of_zones_with_overlapping_sources_the_first_by_name_is_the_clients
+    a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed
+    whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes
+}
 
 #[test]
 fn no_timer_of_before_a_reload_closes_a_door_that_was_extended_after_it() {
@@ -105,9 +111,7 @@ fn after_many_reloads_in_a_row_open_doors_are_back() {
     stays_open(&house, Instant::now(), Duration::from_secs(3));
 }
 
-#[test]
-fn of_zones_with_overlapping_sources_the_first_by_name_is_the_clients() {
-    let mut house = House::with_firewalld();
+fn of_zones_with_overlapping_sources_the_first_by_name_is_the_clients(mut house: House) {
     for (zone, source) in [("home", "192.0.2.0/24"), ("work", "192.0.2.7")] {
         house.firewall_cmd(&[&format!("--zone={zone}"), "--remove-service=ssh"]);
         house.firewall_cmd(&[&format!("--zone={zone}"), &format!("--add-source={source}")]);
@@ -132,9 +136,7 @@ fn an_interface_of_a_zone_goes_before_a_pattern_of_another() {
     assert!(house.is_open(CLIENT[0]));
 }
 
-#[test]
-fn a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed() {
-    let mut house = House::with_firewalld();
+fn a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed(mut house: House) {
     let door = |name: &str, first: u16| {
         format!(
             "[[doors]]\nname = \"{name}\"\nports = [\"22/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = 600\n"
@@ -156,9 +158,7 @@ fn a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed() {
     assert_eq!(house.end(Signal::TERM).code(), Some(0));
 }
 
-#[test]
-fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes() {
-    let mut house = House::with_firewalld();
+fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes(mut house: House) {
     for (zone, way) in [
         ("public", "--add-rich-rule=rule service name=ssh accept"),
         ("public", "--add-protocol=tcp"),

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::{Firewalld, Namespace, Process};
+use port_knocking_doors::lab::{Firewalld, Namespace, Process, Root};
 use rustix::{
     process::Signal,
     thread::{CpuSet, sched_getcpu, sched_setaffinity},
@@ -57,6 +57,35 @@ pub(crate) struct House {
     pub(crate) directory: TempDir,
 }
 
+/// Whose firewalld it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// The one that is installed here.
+    Machine,
+    /// 2.3, of Debian 13.
+    Trixie,
+}
+
+/// Makes of each function a test for every firewalld.
+macro_rules! with_every_firewalld {
+    ($($test:ident)*) => {$(
+        mod $test {
+            use crate::house::{House, Origin};
+
+            #[test]
+            fn of_this_machine() {
+                super::$test(House::with_firewalld_of(Origin::Machine));
+            }
+
+            #[test]
+            fn of_debian_13() {
+                super::$test(House::with_firewalld_of(Origin::Trixie));
+            }
+        }
+    )*};
+}
+pub(crate) use with_every_firewalld;
+
 /// How an attempt to connect ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
@@ -88,9 +117,18 @@ impl House {
 
     /// With a bus and a firewalld on it, whose zone `public` does not let ssh through.
     pub(crate) fn with_firewalld() -> Self {
+        Self::with_firewalld_of(Origin::Machine)
+    }
+
+    /// The same with another firewalld.
+    pub(crate) fn with_firewalld_of(origin: Origin) -> Self {
         let mut house = Self::new();
-        let firewalld = Firewalld::start(&house.server, house.directory.path()).unwrap();
-        house.firewalld = Some(firewalld);
+        let (server, directory) = (&house.server, house.directory.path());
+        let firewalld = match origin {
+            Origin::Machine => Firewalld::start(server, directory),
+            Origin::Trixie => Root::trixie().and_then(|root| Firewalld::start_from(root, server, directory)),
+        };
+        house.firewalld = Some(firewalld.unwrap());
         house.firewall_cmd(&["--permanent", "--remove-service=ssh"]);
         house.firewall_cmd(&["--reload"]);
         house
