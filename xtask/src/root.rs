@@ -60,17 +60,17 @@ pub(crate) fn run() -> Result<(), Failure> {
     // Another run may have made it while this one waited.
     if !root.is_dir() {
         println!("\n── making {}: firewalld of Debian 13", root.display());
-        make(&root).map_err(|failure| format!("there is no firewalld of Debian 13: {failure}"))?;
+        make(&root, &locked).map_err(|failure| format!("there is no firewalld of Debian 13: {failure}"))?;
     }
     drop(locked);
     Ok(())
 }
 
 /// Makes it under another name first: what has the right name is complete.
-fn make(root: &Path) -> Result<(), Failure> {
+fn make(root: &Path, lock: &File) -> Result<(), Failure> {
     let unfinished = root.with_extension("unfinished");
     remove(&unfinished)?;
-    fetch(&unfinished)?;
+    fetch(&unfinished, lock)?;
     unpack(&unfinished)?;
     for useless in USELESS {
         remove(&unfinished.join(useless))?;
@@ -85,12 +85,14 @@ fn make(root: &Path) -> Result<(), Failure> {
     fs::rename(&unfinished, root).map_err(|error| format!("cannot name {}: {error}", root.display()).into())
 }
 
-fn fetch(unfinished: &Path) -> Result<(), Failure> {
+fn fetch(unfinished: &Path, lock: &File) -> Result<(), Failure> {
     let mut command = Command::new("debootstrap");
     command.args(["--variant=minbase", "--include=firewalld,nftables", "--download-only"]);
     // Without its keyring debootstrap would only warn.
     command.args(["--force-check-gpg", &format!("--keyring={KEYRING}"), "trixie"]);
-    command.arg(unfinished).arg(mirror()?).stdin(Stdio::null());
+    command.arg(unfinished).arg(mirror()?);
+    // A file without content, which stays locked for as long as debootstrap goes on, also without us.
+    command.stdin(lock.try_clone()?);
     let fetched = command.output().map_err(|error| format!("cannot run debootstrap: {error}"))?;
     if fetched.status.success() {
         return Ok(());
