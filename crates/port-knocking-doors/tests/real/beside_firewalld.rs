@@ -6,21 +6,29 @@ use rustix::process::Signal;
 
 use crate::{
     firewalld::{in_kernel, rules, stays_open},
-    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, crowd},
+    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, crowd, with_every_firewalld},
 };
 
+with_every_firewalld! {
+    a_port_that_firewalld_leaves_open_is_guarded_and_opens_without_asking_firewalld
+    no_way_through_firewalld_leads_past_the_gate
+    a_policy_that_lets_everybody_in_does_not_lead_past_the_gate
+    a_reload_and_a_restart_of_firewalld_never_open_the_gate
+    a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule
+    a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so
+    a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door
+}
+
 /// With a firewalld whose zone lets ssh through, as Debian's and Fedora's do.
-fn as_installed() -> House {
-    let house = House::with_firewalld();
+fn as_installed(house: House) -> House {
     house.firewall_cmd(&["--permanent", "--add-service=ssh"]);
     house.firewall_cmd(&["--reload"]);
     assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted, "nothing keeps anybody out");
     house
 }
 
-#[test]
-fn a_port_that_firewalld_leaves_open_is_guarded_and_opens_without_asking_firewalld() {
-    let mut house = as_installed();
+fn a_port_that_firewalld_leaves_open_is_guarded_and_opens_without_asking_firewalld(house: House) {
+    let mut house = as_installed(house);
     house.start(&config("max_opened_door_duration = 60"));
     house.hear("firewalld's zone public lets 22/tcp through, and the gate alone keeps it closed");
     for (client, stranger) in CLIENT.into_iter().zip(STRANGER) {
@@ -37,9 +45,8 @@ fn a_port_that_firewalld_leaves_open_is_guarded_and_opens_without_asking_firewal
     assert!(rules(&house).is_empty());
 }
 
-#[test]
-fn a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door() {
-    let mut house = as_installed();
+fn a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door(house: House) {
+    let mut house = as_installed(house);
     house.start(&config("max_opened_door_duration = 60"));
     house.hear("lets 22/tcp through");
     house.knock(CLIENT[0], &SEQUENCE);
@@ -65,9 +72,7 @@ fn a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door() {
     assert!(!house.is_open(&crowd(6)));
 }
 
-#[test]
-fn no_way_through_firewalld_leads_past_the_gate() {
-    let mut house = House::with_firewalld();
+fn no_way_through_firewalld_leads_past_the_gate(mut house: House) {
     let inside = house.machine_behind();
     let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
@@ -106,9 +111,7 @@ fn no_way_through_firewalld_leads_past_the_gate() {
     assert_eq!(house.ask(&crowd(9), 8080), Answer::Silence);
 }
 
-#[test]
-fn a_policy_that_lets_everybody_in_does_not_lead_past_the_gate() {
-    let mut house = House::with_firewalld();
+fn a_policy_that_lets_everybody_in_does_not_lead_past_the_gate(mut house: House) {
     house.firewall_cmd(&["--permanent", "--new-policy=let"]);
     for way in ["--add-ingress-zone=ANY", "--add-egress-zone=HOST", "--set-target=ACCEPT"] {
         house.firewall_cmd(&["--permanent", "--policy=let", way]);
@@ -122,9 +125,8 @@ fn a_policy_that_lets_everybody_in_does_not_lead_past_the_gate() {
     assert!(house.is_open(CLIENT[0]));
 }
 
-#[test]
-fn a_reload_and_a_restart_of_firewalld_never_open_the_gate() {
-    let mut house = as_installed();
+fn a_reload_and_a_restart_of_firewalld_never_open_the_gate(house: House) {
+    let mut house = as_installed(house);
     house.start(&config("max_opened_door_duration = 60"));
     house.hear("lets 22/tcp through");
     house.knock(CLIENT[0], &SEQUENCE);
@@ -147,9 +149,7 @@ fn a_reload_and_a_restart_of_firewalld_never_open_the_gate() {
     assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
 }
 
-#[test]
-fn a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule() {
-    let mut house = House::with_firewalld();
+fn a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule(mut house: House) {
     house.start(&config("max_opened_door_duration = 4"));
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
@@ -170,9 +170,7 @@ fn a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule() {
     assert!(!house.is_open(&crowd(5)));
 }
 
-#[test]
-fn a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so() {
-    let mut house = House::with_firewalld();
+fn a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so(mut house: House) {
     house.start(&config(
         "firewall = \"rich-rules\"\nmax_opened_door_duration = 4\nfirewall_rules_check_periode_seconds = 1",
     ));
@@ -185,8 +183,7 @@ fn a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so() {
     let House { firewalld, server, .. } = &mut house;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
     house.hear("firewalld has started");
-    let is_left = in_kernel(&house, CLIENT[0]) > 0;
-    if is_left {
+    if in_kernel(&house, CLIENT[0]) > 0 {
         let line = house.hear("firewalld has not taken out what it had in the kernel when it was killed");
         assert!(line.contains("those doors are open; try: firewall-cmd --reload"), "{line}");
         house.firewall_cmd(&["--reload"]);
@@ -197,7 +194,7 @@ fn a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so() {
 
 #[test]
 fn once_trusted_and_refuse_hold_beside_firewalld() {
-    let mut house = as_installed();
+    let mut house = as_installed(House::with_firewalld());
     house.start(&format!(
         "trusted = [\"198.51.100.64/26\"]\nrefuse = \"reject\"\nfirewall_rules_check_periode_seconds = 1\n\
          [[doors]]\nname = \"once\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\ngrant = \"once\"\nopen_for = 60\n"

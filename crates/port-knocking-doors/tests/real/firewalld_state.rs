@@ -9,11 +9,12 @@ use rustix::process::Signal;
 
 use crate::{
     firewalld::{in_kernel, stays_open},
-    house::{CLIENT, House, SEQUENCE, config, with_every_firewalld},
+    house::{CLIENT, House, Origin, SEQUENCE, config, with_every_firewalld},
 };
 
 with_every_firewalld! {
     of_zones_with_overlapping_sources_the_first_by_name_is_the_clients
+    the_zone_of_an_interface_and_a_pattern_for_it_is_found_as_this_firewalld_does
     a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed
     whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes
 }
@@ -123,9 +124,7 @@ fn of_zones_with_overlapping_sources_the_first_by_name_is_the_clients(mut house:
     assert!(house.is_open(CLIENT[0]));
 }
 
-#[test]
-fn an_interface_of_a_zone_goes_before_a_pattern_of_another() {
-    let mut house = House::with_firewalld();
+fn the_zone_of_an_interface_and_a_pattern_for_it_is_found_as_this_firewalld_does(mut house: House) {
     for (zone, interface) in [("dmz", "ser+"), ("work", "server")] {
         house.firewall_cmd(&[&format!("--zone={zone}"), "--remove-service=ssh"]);
         house.firewall_cmd(&[&format!("--zone={zone}"), &format!("--change-interface={interface}")]);
@@ -192,6 +191,23 @@ fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes
         let line = house.hear(way);
         assert!(line.contains("22/tcp is open to everybody"), "{line}");
     }
+}
+
+/// Of firewalld 2; before, there are no priorities.
+#[test]
+fn a_zone_with_a_lower_priority_goes_before_the_zone_of_a_source() {
+    let mut house = House::with_firewalld_of(Origin::Trixie);
+    for (zone, arrives) in [("dmz", "--change-interface=server"), ("internal", "--add-source=192.0.2.0/24")] {
+        house.firewall_cmd(&["--permanent", &format!("--zone={zone}"), "--remove-service=ssh"]);
+        house.firewall_cmd(&["--permanent", &format!("--zone={zone}"), arrives]);
+    }
+    house.firewall_cmd(&["--permanent", "--zone=dmz", "--set-ingress-priority=-20"]);
+    house.firewall_cmd(&["--reload"]);
+    house.start(&config("max_opened_door_duration = 60"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+    assert!(house.firewall_cmd(&["--zone=dmz", "--list-rich-rules"]).contains(CLIENT[0]));
 }
 
 #[test]
