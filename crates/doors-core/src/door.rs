@@ -3,38 +3,23 @@
 use alloc::{borrow::ToOwned, sync::Arc, vec::Vec};
 use core::{fmt, net::IpAddr, time::Duration};
 
+pub use doors_spa::door::BadName;
+use doors_spa::door::check_name;
+
 /// The name of a door: 1 to 32 letters, digits, `_` and `-`, the first a letter.
 ///
-/// It becomes part of names in the kernel, so it holds nothing that would need quoting there. Cheap
-/// to clone. A door keeps its identity by its name when the configuration is read again.
+/// The rule is [`check_name`], which clients hold an answer to as well. Cheap to clone. A door keeps its
+/// identity by its name when the configuration is read again.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct DoorName(Arc<str>);
 
 impl DoorName {
-    /// The longest name.
-    pub const MAX_LEN: usize = 32;
-
-    /// Names that would give the kernel's sets a name that `nft` reads as a word of its own.
-    const RESERVED: [&str; 3] = ["icmpv", "ip", "trusted"];
-
     /// Takes a name that somebody wrote.
     ///
     /// # Errors
     /// [`BadName`] tells which rule it breaks.
     pub fn new(name: &str) -> Result<Self, BadName> {
-        if Self::RESERVED.contains(&name) {
-            return Err(BadName::Reserved);
-        }
-        if name.len() > Self::MAX_LEN {
-            return Err(BadName::Long);
-        }
-        if !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
-            return Err(BadName::Start);
-        }
-        if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-            return Err(BadName::Character);
-        }
-        Ok(Self(Arc::from(name)))
+        check_name(name).map(|()| Self(Arc::from(name)))
     }
 
     /// The name as text.
@@ -48,23 +33,6 @@ impl fmt::Display for DoorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Why a text cannot name a door.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum BadName {
-    /// A word of nftables or of ours.
-    #[error("is a word of the firewall; choose another name")]
-    Reserved,
-    /// Over [`DoorName::MAX_LEN`].
-    #[error("is too long; a door's name has at most 32 characters")]
-    Long,
-    /// Empty, or the first character is no letter.
-    #[error("must begin with a letter from a to z")]
-    Start,
-    /// A character that the kernel's names cannot hold.
-    #[error("may hold only letters from a to z, digits, `_` and `-`")]
-    Character,
 }
 
 /// The UDP ports to knock on, in order: 5 to 20 of them, none zero.
@@ -155,25 +123,6 @@ pub struct Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_fits_into_the_kernels_names() {
-        for good in ["ssh", "S", "web-80_b", "a2345678901234567890123456789012"] {
-            assert_eq!(DoorName::new(good).map(|name| name.as_str().len()), Ok(good.len()));
-        }
-        for (bad, why) in [
-            ("", BadName::Start),
-            ("4ssh", BadName::Start),
-            ("-ssh", BadName::Start),
-            ("ssh 2", BadName::Character),
-            ("tür", BadName::Character),
-            ("s{}", BadName::Character),
-            ("ip", BadName::Reserved),
-            ("a23456789012345678901234567890123", BadName::Long),
-        ] {
-            assert_eq!(DoorName::new(bad), Err(why), "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_sequence_has_five_to_twenty_ports() {

@@ -18,6 +18,7 @@
 //! | module        | what it holds                                                       |
 //! |---------------|---------------------------------------------------------------------|
 //! | [`address`]   | an IP address in sixteen bytes                                      |
+//! | [`door`]      | how a door may be called, and how many there can be                 |
 //! | [`identity`]  | a client's public key, and its short name; a door's short name      |
 //! | [`card`]      | what the gateway gives to every client                              |
 //! | [`gateway`]   | the gateway's key, and how it opens a knock                         |
@@ -33,6 +34,7 @@ extern crate alloc;
 
 pub mod address;
 pub mod card;
+pub mod door;
 pub mod gateway;
 pub mod identity;
 pub mod letter;

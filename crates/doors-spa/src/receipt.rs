@@ -22,7 +22,10 @@
 //! 5.3). So only whoever sealed the knock can read the receipt, and no key ever seals two of them.
 
 use alloc::{string::String, vec::Vec};
-use core::{fmt, net::SocketAddr};
+use core::{
+    fmt,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use chacha20poly1305::{AeadInOut as _, ChaCha20Poly1305, KeyInit as _, Tag};
 use hpke::{
@@ -33,6 +36,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     KNOCK, address,
+    door::{BadName, NAME_MAX, check_name},
     suite::{AEAD_TAG, Aead, Kdf, Kem},
 };
 
@@ -113,6 +117,11 @@ const SALT: usize = 16;
 const PLAIN: usize = KNOCK - SALT - AEAD_TAG;
 const FIXED: usize = 44;
 
+/// Doors that a page holds at least, unless it is the last: there is room for so many of the longest names.
+pub const DOORS_ON_A_PAGE: u16 = 3;
+
+const _: () = assert!((PLAIN - FIXED) / (NAME_MAX + 5) == DOORS_ON_A_PAGE as usize);
+
 impl Receipt {
     /// Keeps as many doors as there is room for.
     #[must_use]
@@ -148,10 +157,24 @@ impl Receipt {
         bytes
     }
 
-    /// Reads an opened receipt; `None` if it says what is not known here. Only a gateway makes one, and a
-    /// client need not trust it with its memory.
-    #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads an opened receipt. Only a gateway makes one, and a client need trust it neither with its memory
+    /// nor with its terminal. An address that is none is read as the unspecified one.
+    ///
+    /// # Errors
+    /// [`BadReceipt`] if it says what is not known here, or what no gateway can mean.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadReceipt> {
+        let (receipt, names) = Self::split(bytes).ok_or(BadReceipt::Shape)?;
+        let mut receipt = receipt.ok_or(BadReceipt::Answer)?;
+        for (name, longest) in names {
+            let name = core::str::from_utf8(name).map_err(|_| BadReceipt::Name(BadName::Character))?;
+            check_name(name).map_err(BadReceipt::Name)?;
+            receipt.doors.push(ToldDoor { name: String::from(name), longest });
+        }
+        Ok(receipt)
+    }
+
+    /// Takes the bytes apart: a receipt without doors, if its answer is one, and the doors.
+    fn split(bytes: &[u8]) -> Option<(Option<Self>, Vec<(&[u8], u32)>)> {
         let ([answer, count], rest) = bytes.split_first_chunk()?;
         let (in_all, rest) = rest.split_first_chunk()?;
         let (seconds, rest) = rest.split_first_chunk()?;
@@ -165,24 +188,35 @@ impl Receipt {
             let (length, behind) = rest.split_first()?;
             let (name, behind) = behind.split_at_checked(usize::from(*length))?;
             let (longest, behind) = behind.split_first_chunk()?;
-            let name = String::from(core::str::from_utf8(name).ok()?);
-            // It is shown on a terminal.
-            if name.contains(char::is_control) {
-                return None;
-            }
-            doors.push(ToldDoor { name, longest: u32::from_be_bytes(*longest) });
+            doors.push((name, u32::from_be_bytes(*longest)));
             rest = behind;
         }
-        Some(Self {
-            answer: Answer::from_number(*answer)?,
+        let seen = address::decode(*seen).unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+        let receipt = Answer::from_number(*answer).map(|answer| Self {
+            answer,
             seconds: u32::from_be_bytes(*seconds),
             time: u64::from_be_bytes(*time),
-            seen: SocketAddr::new(address::decode(*seen)?, u16::from_be_bytes(*port)),
+            seen: SocketAddr::new(seen, u16::from_be_bytes(*port)),
             challenge: *challenge,
             doors_in_all: u16::from_be_bytes(*in_all),
-            doors,
-        })
+            doors: Vec::new(),
+        });
+        Some((receipt, doors))
     }
+}
+
+/// Why a receipt cannot be read, though the gateway has sealed it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadReceipt {
+    /// It is shorter than it says.
+    #[error("it is cut off")]
+    Shape,
+    /// The number of its answer has no meaning here.
+    #[error("its kind is not known here; a newer doorknock may know it")]
+    Answer,
+    /// It tells of a door that no configuration can have.
+    #[error("it names a door whose name {0}")]
+    Name(BadName),
 }
 
 /// What seals and opens the receipt of one knock. Both sides have it, and nobody else.
@@ -224,9 +258,16 @@ impl ReceiptKey {
         bytes
     }
 
-    /// Opens a receipt; `None` if it is none for this knock.
+    /// Opens a receipt; `None` if it is none for this knock, or cannot be read.
     #[must_use]
     pub fn open(&self, datagram: &[u8]) -> Option<Receipt> {
+        self.unseal(datagram)?.ok()
+    }
+
+    /// Opens a receipt; `None` if it is none for this knock. What is one comes from the gateway, even if it
+    /// cannot be read.
+    #[must_use]
+    pub fn unseal(&self, datagram: &[u8]) -> Option<Result<Receipt, BadReceipt>> {
         let datagram: &[u8; KNOCK] = datagram.try_into().ok()?;
         let (salt, rest) = datagram.split_first_chunk::<SALT>()?;
         let (sealed, tag) = rest.split_first_chunk::<PLAIN>()?;
@@ -235,7 +276,7 @@ impl ReceiptKey {
         self.cipher(salt)
             .decrypt_inout_detached(&NONCE.into(), &[], InOutBuf::from(&mut plain[..]), &Tag::from(tag))
             .ok()?;
-        Receipt::decode(&plain)
+        Some(Receipt::decode(&plain))
     }
 
     /// Each salt makes a key of its own, so the nonce never changes.

@@ -14,7 +14,7 @@ use doors_spa::{
     gateway::{Gateway, GatewayKey, Hint, NoKnock, Proven},
     identity::{ClientId, ClientKey, DoorId},
     letter::Letter,
-    receipt::{Answer, Receipt, ReceiptKey, ToldDoor},
+    receipt::{Answer, BadReceipt, Receipt, ReceiptKey, ToldDoor},
     request::{Operation, Request},
 };
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -241,6 +241,18 @@ fn a_receipt_tells_as_many_doors_as_fit() {
     let told = client_side.open(&gateway_side.seal(&receipt, [1; 16])).unwrap();
     assert_eq!(told, receipt);
     assert_eq!(told.doors.len(), 10);
+}
+
+#[test]
+fn a_receipt_with_a_name_that_no_door_can_have_is_the_gateways_and_is_not_read() {
+    let (bytes, client_side) = knock(&request());
+    let (_, gateway_side) = open(&bytes).unwrap().into_parts();
+    for name in ["s\u{1b}[2J", "s\u{202e}hss", "s\u{200b}sh", "", "trusted"] {
+        let doors = vec![ToldDoor { name: name.to_owned(), longest: 30 }];
+        let sealed = gateway_side.seal(&Receipt { doors, ..receipt() }, [1; 16]);
+        assert!(matches!(client_side.unseal(&sealed), Some(Err(BadReceipt::Name(_)))), "{name:?}");
+        assert_eq!(client_side.open(&sealed), None);
+    }
 }
 
 #[test]

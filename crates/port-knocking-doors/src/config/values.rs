@@ -21,8 +21,8 @@ use super::{
 };
 use crate::firewall::plan::{Ports, Protocol};
 
-/// The longest time in seconds: a year.
-const MAX_SECONDS: u64 = 31_536_000;
+/// The longest time in seconds.
+const MAX_SECONDS: u64 = doors_spa::door::LONGEST.as_secs();
 
 const A_LIST_OF_DOORS: &str = "a list of doors like [\"ssh\"]";
 

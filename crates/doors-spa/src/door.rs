@@ -1,0 +1,86 @@
+//! How a door may be called, how many doors a gateway can have, and how long one can be open.
+//!
+//! The gateway refuses a configuration that breaks these rules, and a client an answer that does: what a
+//! receipt tells is shown on a terminal, and asked for page by page.
+
+use core::time::Duration;
+
+/// Doors in one configuration: far more than anybody has, and few enough that the tree of their sequences is
+/// numbered with 16 bits.
+pub const MOST: u16 = 256;
+
+/// The longest time for which a door can be open: a year.
+pub const LONGEST: Duration = Duration::from_secs(31_536_000);
+
+/// The longest name, in bytes.
+pub const NAME_MAX: usize = 32;
+
+/// Names that would give the kernel's sets a name that `nft` reads as a word of its own.
+const RESERVED: [&str; 3] = ["icmpv", "ip", "trusted"];
+
+/// Checks a name: 1 to 32 letters from a to z, digits, `_` and `-`, the first a letter.
+///
+/// It becomes part of names in the kernel and a word on a terminal, so it holds nothing that would need
+/// quoting in either.
+///
+/// # Errors
+/// [`BadName`] tells which rule it breaks.
+pub fn check_name(name: &str) -> Result<(), BadName> {
+    if RESERVED.contains(&name) {
+        return Err(BadName::Reserved);
+    }
+    if name.len() > NAME_MAX {
+        return Err(BadName::Long);
+    }
+    if !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return Err(BadName::Start);
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+        return Err(BadName::Character);
+    }
+    Ok(())
+}
+
+/// Why a text cannot name a door.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadName {
+    /// A word of nftables or of ours.
+    #[error("is a word of the firewall; choose another name")]
+    Reserved,
+    /// Over [`NAME_MAX`].
+    #[error("is too long; a door's name has at most 32 characters")]
+    Long,
+    /// Empty, or the first character is no letter.
+    #[error("must begin with a letter from a to z")]
+    Start,
+    /// A character that the kernel's names cannot hold.
+    #[error("may hold only letters from a to z, digits, `_` and `-`")]
+    Character,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_fits_into_the_kernels_names_and_onto_a_terminal() {
+        for good in ["ssh", "S", "web-80_b", "a2345678901234567890123456789012"] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        for (bad, why) in [
+            ("", BadName::Start),
+            ("4ssh", BadName::Start),
+            ("-ssh", BadName::Start),
+            ("ssh 2", BadName::Character),
+            ("tür", BadName::Character),
+            ("s{}", BadName::Character),
+            ("s\u{1b}[2J", BadName::Character),
+            ("s\u{202e}hss", BadName::Character),
+            ("s\u{200b}sh", BadName::Character),
+            ("ip", BadName::Reserved),
+            ("a23456789012345678901234567890123", BadName::Long),
+        ] {
+            assert_eq!(check_name(bad), Err(why), "{bad:?}");
+        }
+    }
+}
