@@ -37,7 +37,8 @@ Exit codes:
   3  no answer
   4  not allowed
   5  refused for another reason: too many, the address, the server's disk or
-     firewall, or a clock that a challenge did not help
+     firewall, or a clock that a challenge did not help; or the server's answer
+     cannot be true
 
 In ~/.ssh/config, as \"doorknock ssh-config\" prints it:
   Host myserver

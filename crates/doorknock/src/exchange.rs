@@ -18,7 +18,7 @@ use doors_spa::{
     card::Card,
     identity::ClientId,
     letter::{Letter, Unsealed},
-    receipt::{Answer, Receipt, ReceiptKey},
+    receipt::{Answer, BadReceipt, Receipt, ReceiptKey},
     request::{Operation, Request},
 };
 use rand_core::CryptoRng;
@@ -59,7 +59,7 @@ pub struct Exchange {
     knock_at: Duration,
     over_at: Option<Duration>,
     outstanding: Vec<ReceiptKey>,
-    settled: Option<Receipt>,
+    settled: Option<Result<Receipt, BadReceipt>>,
 }
 
 /// What is to be done now.
@@ -71,6 +71,8 @@ pub enum Next {
     Wait(Duration),
     /// Nothing more: the gateway has answered.
     Settled(Receipt),
+    /// Nothing more: the gateway has answered, and its answer cannot be read.
+    Unreadable(BadReceipt),
     /// Nothing more: nobody answers.
     Over,
 }
@@ -105,8 +107,10 @@ impl Exchange {
 
     /// What is to be done at this moment.
     pub fn next(&mut self, now: Duration) -> Next {
-        if let Some(receipt) = self.settled.take() {
-            return Next::Settled(receipt);
+        match self.settled.take() {
+            Some(Ok(receipt)) => return Next::Settled(receipt),
+            Some(Err(bad)) => return Next::Unreadable(bad),
+            None => {}
         }
         let left = self.over_at.map(|over| over.saturating_sub(now));
         if left.is_some_and(|left| left.is_zero()) {
@@ -159,12 +163,16 @@ impl Exchange {
 
     /// Takes a datagram that came from the server's address, which says nothing about who sent it.
     pub fn heard(&mut self, datagram: &[u8], now: Duration) -> Heard {
-        let Some(receipt) = self.outstanding.iter().find_map(|key| key.open(datagram)) else {
+        let Some(answer) = self.outstanding.iter().find_map(|key| key.unseal(datagram)) else {
             return Heard::Nothing;
         };
         // The knocks before were made by the same clock. What becomes of them is of no interest, and a
         // second challenge for one of them must not look like a refusal of this one's answer.
         self.outstanding.clear();
+        let Ok(receipt) = answer else {
+            self.settled = Some(answer);
+            return Heard::Answer;
+        };
         let challenged = receipt.answer == Answer::Stale && receipt.challenge != [0; 8];
         if challenged && self.challenges_left > 0 {
             self.challenge = receipt.challenge;
@@ -176,7 +184,7 @@ impl Exchange {
             self.over_at = self.over_at.map(|over| over.max(now.saturating_add(LAST_WAIT)));
             return Heard::Challenge(receipt.time);
         }
-        self.settled = Some(receipt);
+        self.settled = Some(Ok(receipt));
         Heard::Answer
     }
 }

@@ -18,6 +18,7 @@ use rand_core::UnwrapErr;
 
 use crate::{
     agent::AgentError,
+    credible::{self, Incredible},
     exchange::{Errand, Exchange, Heard, Next},
     own_address,
     signer::Signer,
@@ -73,6 +74,11 @@ pub enum Unanswered {
     /// The card is no use.
     #[error(transparent)]
     Card(#[from] Unsealed),
+    /// The gateway's answer is none.
+    #[error(
+        "the server's answer cannot be true; see whether it is the right server, with an up-to-date daemon"
+    )]
+    Incredible(#[from] Incredible),
 }
 
 /// Runs a task at these addresses. The outcomes come in the order in which they are known, one for each;
@@ -147,7 +153,11 @@ fn run(socket: &UdpSocket, task: &Task, named: Option<IpAddr>) -> Result<Answere
                     challenged = Some(signed_difference(theirs, wall_clock()));
                 }
             }
-            Next::Settled(receipt) => return Ok(Answered { receipt, challenged }),
+            Next::Settled(receipt) => {
+                credible::check(&receipt, task.operation)?;
+                return Ok(Answered { receipt, challenged });
+            }
+            Next::Unreadable(bad) => return Err(Incredible::from(bad).into()),
             Next::Over => {
                 sent?;
                 return Err(Unanswered::Silence);

@@ -14,6 +14,8 @@
 //! | [`private_file`]    | files that nobody else may read                            |
 //! | [`exchange`]        | from a knock to its receipt, without I/O                   |
 //! | [`knocking`]        | runs exchanges, with sockets and clocks                    |
+//! | [`credible`]        | which answers can be true                                  |
+//! | [`pages`]           | the doors of a server page by page, without I/O            |
 //! | [`own_address`]     | the address to name in a knock                             |
 //! | [`telling`]         | what the user is told                                      |
 //! | [`span`]            | spans of time, for people                                  |
@@ -30,6 +32,7 @@ pub mod agent_socket;
 pub mod arrival;
 pub mod attempts;
 pub mod cli;
+pub mod credible;
 pub mod errors;
 pub mod exchange;
 pub mod join;
@@ -37,6 +40,7 @@ pub mod key_file;
 pub mod keygen;
 pub mod knocking;
 pub mod own_address;
+pub mod pages;
 pub mod private_file;
 pub mod sequence;
 pub mod servers;

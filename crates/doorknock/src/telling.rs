@@ -56,6 +56,7 @@ impl Ending {
                 | Answer::Firewall => Self::Refused,
             },
             Err(Unanswered::Silence) => Self::NoAnswer,
+            Err(Unanswered::Incredible(_)) => Self::Refused,
             Err(Unanswered::Send(_) | Unanswered::Agent(_) | Unanswered::Card(_)) => Self::Failed,
         }
     }
@@ -112,14 +113,22 @@ pub fn clock_note(outcome: &Outcome) -> Option<String> {
     Some(format!("{}; the server answered a challenge", clock(difference)))
 }
 
-/// A note about a time that is shorter than what was asked for.
+/// A note about a time that is not what was asked for.
 #[must_use]
-pub fn shorter_note(outcome: &Outcome, operation: Operation) -> Option<String> {
+pub fn time_note(outcome: &Outcome, operation: Operation) -> Option<String> {
     let Operation::Open { wanted, .. } = operation else { return None };
     let granted = outcome.result.as_ref().ok()?.receipt.seconds;
     // A second may pass until the receipt is made.
-    let shorter = granted.saturating_add(2) < wanted;
-    shorter.then(|| format!("the server gives no more than {}", span::text(granted.into())))
+    if granted.saturating_add(2) < wanted {
+        return Some(format!("the server gives no more than {}", span::text(granted.into())));
+    }
+    let longer = wanted != 0 && granted > wanted.saturating_add(2);
+    longer.then(|| {
+        format!(
+            "this is more than the {} you asked for: it was open for longer before",
+            span::text(wanted.into())
+        )
+    })
 }
 
 /// A note about an address that was named without being asked for, and that the server does not see.
@@ -148,7 +157,7 @@ fn refusal(answer: Answer, receipt: &Receipt, question: Question<'_>, now: Times
             let theirs = i64::try_from(receipt.time).unwrap_or(i64::MAX);
             let difference = theirs.saturating_sub(now.as_millisecond());
             format!(
-                "{what}: {}, and the server does not take the answer to its challenge; set the clock, or try again",
+                "{what}: {}, and the server does not take the answer to its challenge; set the clocks, or try again",
                 clock(difference)
             )
         }
@@ -164,7 +173,16 @@ fn refusal(answer: Answer, receipt: &Receipt, question: Question<'_>, now: Times
     }
 }
 
+/// Whether two clocks can be so far apart, in milliseconds. A clock that nobody has set is at 1970, or a few
+/// decades from now.
+fn can_differ(difference: i64) -> bool {
+    difference.unsigned_abs() < 100 * 366 * 86_400_000
+}
+
 fn clock(difference: i64) -> String {
+    if !can_differ(difference) {
+        return "the server names a time more than a hundred years away, which cannot be".to_owned();
+    }
     let (amount, way) = (difference.unsigned_abs(), if difference > 0 { "behind" } else { "ahead" });
     match amount.checked_div(1000).unwrap_or_default() {
         // The server has a reason of its own: it was started anew, or does not remember.
@@ -236,7 +254,12 @@ pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
         seconds: granted.map(|receipt| receipt.seconds),
         until: granted.map(|receipt| until(now, receipt.seconds).to_string()),
         doors,
-        clock_difference_ms: outcome.result.as_ref().ok().and_then(|answered| answered.challenged),
+        clock_difference_ms: outcome
+            .result
+            .as_ref()
+            .ok()
+            .and_then(|answered| answered.challenged)
+            .filter(|difference| can_differ(*difference)),
         message: line(outcome, question, now),
     };
     // Maps and numbers of these types can always be written.
@@ -257,6 +280,7 @@ fn word(outcome: &Outcome) -> &'static str {
             Answer::Firewall => "firewall",
         },
         Err(Unanswered::Silence) => "no-answer",
+        Err(Unanswered::Incredible(_)) => "incredible",
         Err(Unanswered::Send(_)) => "unreachable",
         Err(Unanswered::Agent(_) | Unanswered::Card(_)) => "failed",
     }
@@ -303,6 +327,34 @@ mod tests {
         }
         let note = clock_note(&outcome(Answer::Granted, Some(-61_000)));
         assert_eq!(note.as_deref(), Some("your clock is 1 min 1 s ahead; the server answered a challenge"));
+    }
+
+    #[test]
+    fn a_time_centuries_away_is_not_told_as_one() {
+        for time in [u64::MAX, 1 << 62, 10_000_000_000_000] {
+            let mut stale = outcome(Answer::Stale, None);
+            stale.result.as_mut().unwrap().receipt.time = time;
+            let line = line(&stale, QUESTION, Timestamp::UNIX_EPOCH);
+            assert!(line.contains("a time more than a hundred years away, which cannot be"), "{line}");
+        }
+        for difference in [i64::MIN, i64::MAX, -10_000_000_000_000] {
+            let outcome = outcome(Answer::Granted, Some(difference));
+            assert!(clock_note(&outcome).unwrap().contains("which cannot be"));
+            let text = json(&outcome, QUESTION, Timestamp::UNIX_EPOCH);
+            assert!(text.contains("\"clock_difference_ms\":null"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_not_what_was_asked_for_is_called_so() {
+        let note = |wanted| {
+            let open = Operation::Open { door: doors_spa::identity::DoorId([0; 8]), wanted };
+            time_note(&outcome(Answer::Granted, None), open)
+        };
+        assert_eq!([0, 28, 30, 32].map(note), [const { None }; 4]);
+        assert_eq!(note(600).as_deref(), Some("the server gives no more than 30 s"));
+        let longer = note(10).unwrap();
+        assert!(longer.starts_with("this is more than the 10 s you asked for"), "{longer}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use doors_spa::{
@@ -21,6 +21,7 @@ use super::{Failure, How, Manner, Place, complain, family};
 use crate::{
     join,
     knocking::{Outcome, Task, Unanswered, knock_at, knock_once},
+    pages::Pages,
     servers::{ServerName, Servers},
     signer::Signer,
     span,
@@ -66,9 +67,7 @@ fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) 
         if matters || how.json {
             printed = tell(outcome, question, how);
             if this == Ending::Done && !how.json {
-                telling::shorter_note(outcome, operation)
-                    .into_iter()
-                    .for_each(|note| remark(&note, how.quiet));
+                telling::time_note(outcome, operation).into_iter().for_each(|note| remark(&note, how.quiet));
             }
             if this == Ending::Done && address.is_none() && !how.json {
                 telling::address_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
@@ -117,16 +116,20 @@ pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
         }
         return Ok(ending.unwrap_or(Ending::Failed));
     };
-    let mut told = 0_u32;
+    let start = Instant::now();
+    let mut pages = Pages::default();
     loop {
+        let next = match pages.take(&receipt, start.elapsed()) {
+            Ok(next) => next,
+            Err(error) => {
+                let outcome = Outcome { server: address, named: None, result: Err(error.into()) };
+                tell(&outcome, question, how)?;
+                return Ok(Ending::of(&outcome));
+            }
+        };
         print_doors(&receipt, server, address, how)?;
-        told = told.saturating_add(u32::try_from(receipt.doors.len()).unwrap_or(u32::MAX));
-        // A page without doors would be asked for without end.
-        if receipt.doors.is_empty() || told >= u32::from(receipt.doors_in_all) {
-            return Ok(Ending::Done);
-        }
-        let task = visit.task(Operation::Ask { skip: told }, None, &signer);
-        let outcome = knock_once(address, &task);
+        let Some(skip) = next else { return Ok(Ending::Done) };
+        let outcome = knock_once(address, &visit.task(Operation::Ask { skip }, None, &signer));
         let this = Ending::of(&outcome);
         match outcome.result {
             Ok(answered) if this == Ending::Done => receipt = answered.receipt,
@@ -262,7 +265,8 @@ impl Visit {
             let mut unanswered = Vec::new();
             let mut answered = false;
             for outcome in knock_at(&self.addresses, self.task(operation, address, signer)) {
-                if outcome.result.is_err() {
+                // An answer that cannot be true is one: the key was known.
+                if matches!(&outcome.result, Err(why) if !matches!(why, Unanswered::Incredible(_))) {
                     unanswered.push(outcome);
                     continue;
                 }

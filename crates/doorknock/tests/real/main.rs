@@ -10,6 +10,7 @@
 )]
 
 mod home;
+mod hostile;
 mod house;
 mod keys;
 mod program;

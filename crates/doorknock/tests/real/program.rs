@@ -20,14 +20,14 @@ use crate::{
     house::{House, public_key, receipt},
 };
 
-fn add(home: &Home, house: &House) {
+pub(crate) fn add(home: &Home, house: &House) {
     let host = house.address.ip().to_string();
     let said = home.doorknock(&["add", "home", &host, &house.card, "--port", &house.port()]);
     assert_eq!(said.code, Some(0), "{said:?}");
 }
 
 /// A home with the usual key, and a gateway that answers so.
-fn scene(
+pub(crate) fn scene(
     answer: impl FnMut(usize, &doors_spa::request::Request) -> Option<Receipt> + Send + 'static,
 ) -> (Home, House) {
     let home = Home::new();
