@@ -12,7 +12,7 @@
 //! requests are all that is needed, so they are written here: the crates for the agent bring an asynchronous
 //! runtime, a second set of algorithms, and fifty others.
 //!
-//! Nothing the agent says can take more memory than `LONGEST`, or more time than [`PATIENCE`] for each read.
+//! Nothing the agent says can take more memory than `LONGEST`, or more time than [`PATIENCE`] for each answer.
 
 use std::{
     io::{self, Read, Write},

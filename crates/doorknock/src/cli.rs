@@ -4,19 +4,23 @@ use std::{
     ffi::OsString,
     io::{self, Write as _},
     net::IpAddr,
+    num::NonZeroU16,
     path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, builder::TypedValueParser};
+use doors_spa::door::check_name;
 
 use crate::{
     errors::in_one_line,
+    host::Host,
     join,
     key_file::KeyFileError,
     keygen::KeygenError,
+    safe_text::{escaped, is_seen},
     sequence,
-    servers::{ServerName, ServersError},
+    servers::{ServerName, ServersError, USUAL_PORT},
     signer::SignerError,
     span,
     target::{self, Family},
@@ -59,13 +63,12 @@ enum Command {
         /// What to call it
         server: ServerName,
         /// Where it is: a name or an address
-        #[arg(value_parser = host)]
-        host: String,
+        host: Host,
         /// Its card, "doors1-…"; "-" reads it from standard input
         card: String,
         /// The UDP port to knock on
-        #[arg(long, default_value_t = doors_spa::PORT, value_parser = clap::value_parser!(u16).range(1..))]
-        port: u16,
+        #[arg(long, default_value_t = USUAL_PORT, value_parser = port())]
+        port: NonZeroU16,
         /// The key to sign with, for this server
         #[arg(short = 'i', long = "identity", value_name = "FILE")]
         identity: Option<PathBuf>,
@@ -130,8 +133,7 @@ enum Command {
     /// Send a sequence of knocks
     Sequence {
         /// The server: a name or an address
-        #[arg(value_parser = host)]
-        host: String,
+        host: Host,
         /// The 5 to 20 UDP ports to knock on, in order: 16001,16002,16003,16004,16005
         ports: Ports,
         /// Wait until this TCP port accepts connections, and say how long it took
@@ -147,8 +149,7 @@ enum Command {
     #[command(group(clap::ArgGroup::new("knock").required(true).args(["sequence", "server"])))]
     Proxy {
         /// The server: a name or an address
-        #[arg(value_parser = host)]
-        host: String,
+        host: Host,
         /// The TCP port to connect to
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
@@ -250,19 +251,15 @@ fn family(ipv4: bool, ipv6: bool) -> Family {
     }
 }
 
-/// It becomes a word in ~/.ssh/config, and a line on a terminal.
-fn host(text: &str) -> Result<String, String> {
-    let wrong = |c: char| !(c.is_alphanumeric() || ".-_:[]%".contains(c));
-    match text.is_empty() || text.starts_with('-') || text.contains(wrong) {
-        true => Err("write a name like door.example.org, or an address".to_owned()),
-        false => Ok(text.to_owned()),
-    }
+fn port() -> impl TypedValueParser<Value = NonZeroU16> {
+    clap::value_parser!(u16).range(1..).try_map(NonZeroU16::try_from)
 }
 
+/// The rule of the server, so that it becomes a word on a terminal and in ~/.ssh/config.
 fn door(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.contains(char::is_control) {
-        true => Err("write the name of a door; doorknock ask shows them".to_owned()),
-        false => Ok(text.to_owned()),
+    match check_name(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(_) => Err("no server has a door of this name; doorknock ask shows them".to_owned()),
     }
 }
 
@@ -271,8 +268,12 @@ fn door(text: &str) -> Result<String, String> {
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let name = OsString::from("doorknock");
     let arguments = std::iter::once(name).chain(arguments.into_iter().map(Into::into));
-    // A wrong option ends the program here, with a message and code 2.
-    match Cli::parse_from(arguments).command.run() {
+    let arguments: Vec<OsString> = arguments.collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return wrong(&error, &arguments),
+    };
+    match cli.command.run() {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(failure) => {
             complain(&in_one_line(&failure));
@@ -281,8 +282,27 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     }
 }
 
+/// Help that was asked for, or what is wrong with an option. That quotes the arguments, which need not come from
+/// the user: ssh hands over a host as it stands in a link.
+fn wrong(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let is_plain = |argument: &OsString| argument.to_str().is_some_and(|text| text.chars().all(is_seen));
+    if !error.use_stderr() || arguments.iter().all(is_plain) {
+        // Ends here, with code 0 or 2.
+        error.exit();
+    }
+    let text = error.render().to_string();
+    text.lines().for_each(|line| {
+        let _ = writeln!(io::stderr(), "{}", escaped(line));
+    });
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "doorknock: {line}");
+    let _ = writeln!(io::stderr(), "doorknock: {}", escaped(line));
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{}", escaped(line)).map_err(Failure::Print)
 }
 
 /// The definition of the command line, for manual pages.
@@ -295,9 +315,9 @@ impl Command {
     fn run(self) -> Result<Ending, Failure> {
         let done = match self {
             Self::Add { server, host, card, port, identity, replace } => {
-                store::add(&server, host, &card, port, identity, replace)
+                store::add(&server, host, &card, port, identity.as_deref(), replace)
             }
-            Self::List { json } => store::list(json),
+            Self::List { json } => return store::list(json),
             Self::Remove { server } => store::remove(&server),
             Self::SshConfig { at } => store::ssh_config(&at),
             Self::Keygen { file, no_passphrase } => key::make(file, no_passphrase),
@@ -348,8 +368,8 @@ enum Failure {
     Card(#[from] doors_spa::card::BadCard),
     #[error("cannot read the card from standard input")]
     CardInput(#[source] io::Error),
-    #[error("\"{door}\" cannot be written into ~/.ssh/config; ask for a door whose name is a plain word")]
-    DoorInConfig { door: String },
+    #[error("cannot remember the key; {0}")]
+    KeyPath(String),
     #[error(transparent)]
     Send(#[from] sequence::Unsent),
     #[error(

@@ -2,8 +2,11 @@
 
 use std::error::Error;
 
+use crate::safe_text::escaped;
+
 /// An error with all its causes, in one line. A cause that ends what was said already is not said twice: some
-/// libraries put it into their own message as well.
+/// libraries put it into their own message as well. What names, paths and files bring along is spelled out if it
+/// would steer a terminal.
 #[must_use]
 pub fn in_one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -16,7 +19,7 @@ pub fn in_one_line(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    text
+    escaped(&text)
 }
 
 #[cfg(test)]
@@ -41,6 +44,13 @@ mod tests {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             Some(&self.cause)
         }
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let cause = io::Error::other("no\nsuch \u{1b}[2Jfile");
+        let error = Outer { message: "cannot\nconnect", cause };
+        assert_eq!(in_one_line(&error), "cannot\\nconnect: no\\nsuch \\u{1b}[2Jfile");
     }
 
     #[test]

@@ -3,8 +3,7 @@
 //! The crate `ssh-key` reads and decrypts them, and does nothing else here.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +12,10 @@ use ed25519_dalek::SigningKey;
 use ssh_key::{PrivateKey, PublicKey, private::KeypairData, public::KeyData};
 use zeroize::Zeroizing;
 
-use crate::private_file;
+use crate::{
+    safe_text::{escaped, is_seen},
+    trusted_file::{self, TrustedFile, Untrusted},
+};
 
 /// A file that is longer is no key.
 const LONGEST: u64 = 64 * 1024;
@@ -33,14 +35,9 @@ pub struct KeyFile {
 /// Why a key file is no use.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It cannot be read.
-    #[error("cannot read the key {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// It cannot be read, or another user may have written it.
+    #[error("cannot use the key")]
+    Read(#[from] Untrusted),
     /// It is no key, or damaged.
     #[error("{path} is no OpenSSH key; make one with: doorknock keygen")]
     NoKey {
@@ -98,18 +95,22 @@ impl KeyFile {
     /// [`KeyFileError`].
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let mut path = path.to_owned();
-        let opened = File::open(&path).or_else(|error| {
-            let public = public_path(&path);
-            let file = File::open(&public).map_err(|_| error)?;
-            path = public;
-            Ok(file)
-        });
-        let unreadable = |source| KeyFileError::Read { path: path.clone(), source };
-        let file = opened.map_err(unreadable)?;
-        let open_to_others = private_file::open_to_others(&file).map_err(unreadable)?;
-        let mut text = Zeroizing::new(Vec::new());
-        file.take(LONGEST).read_to_end(&mut text).map_err(unreadable)?;
-        Self::parse(path, &text, open_to_others)
+        let read = match trusted_file::read(&path, LONGEST) {
+            Err(error @ Untrusted::Unreadable { .. }) => {
+                let public = public_path(&path);
+                match trusted_file::read(&public, LONGEST) {
+                    // Of both, the one that was asked for is told.
+                    Err(Untrusted::Unreadable { .. }) => Err(error),
+                    read => {
+                        path = public;
+                        read
+                    }
+                }
+            }
+            read => read,
+        };
+        let TrustedFile { bytes, open_to_others } = read?;
+        Self::parse(path, &bytes, open_to_others)
     }
 
     fn parse(path: PathBuf, text: &[u8], open_to_others: Option<u32>) -> Result<Self, KeyFileError> {
@@ -157,7 +158,7 @@ impl KeyFile {
         if !private.is_encrypted() {
             return signing_key(&private, &public).ok_or(KeyFileError::OnlyPublic { path });
         }
-        let prompt = format!("Passphrase of {}: ", path.display());
+        let prompt = escaped(&format!("Passphrase of {}: ", path.display()));
         for _ in 0..PASSPHRASES {
             let passphrase =
                 ask(&prompt).map_err(|source| KeyFileError::NoTerminal { path: path.clone(), source })?;
@@ -172,12 +173,12 @@ impl KeyFile {
 
 /// The type of a key as its public line tells it, which lies beside the private half.
 fn kind_told(path: &Path, text: &[u8]) -> String {
-    let beside = std::fs::read(public_path(path)).unwrap_or_default();
-    let mut words = [text, &beside]
+    let beside = trusted_file::read(&public_path(path), LONGEST);
+    let beside = beside.map(|file| file.bytes).unwrap_or_default();
+    let mut words = [text, &beside[..]]
         .into_iter()
         .map(|text| String::from_utf8_lossy(text).split_whitespace().next().unwrap_or_default().to_owned());
-    let plain =
-        |word: &String| !word.is_empty() && !word.starts_with("-----") && !word.contains(char::is_control);
+    let plain = |word: &String| !word.is_empty() && !word.starts_with("-----") && word.chars().all(is_seen);
     words.find(plain).unwrap_or_else(|| "unknown".to_owned())
 }
 

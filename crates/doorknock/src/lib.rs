@@ -1,8 +1,8 @@
 //! Knocks on the doors of a server, and waits until they open.
 //!
 //! With an SSH key ([`doors_spa`]), or with a sequence of ports. Builds wherever Rust's standard library does:
-//! what differs between systems is in [`agent_socket`], [`private_file`] and [`standard_output`], and nowhere
-//! else.
+//! what differs between systems is in [`agent_socket`], [`private_file`], [`standard_output`] and
+//! [`trusted_file`], and nowhere else.
 //!
 //! | module              | what it does                                               |
 //! |---------------------|------------------------------------------------------------|
@@ -11,7 +11,10 @@
 //! | [`signer`]          | who signs                                                  |
 //! | [`agent`]           | asks the `ssh-agent`, which [`agent_socket`] finds         |
 //! | [`key_file`]        | reads a key; [`keygen`] makes one                          |
-//! | [`private_file`]    | files that nobody else may read                            |
+//! | [`private_file`]    | writes files that nobody else may read                     |
+//! | [`trusted_file`]    | reads files that nobody else can have written              |
+//! | [`host`]            | a name or an address                                       |
+//! | [`safe_text`]       | text of others on a terminal                               |
 //! | [`exchange`]        | from a knock to its receipt, without I/O                   |
 //! | [`knocking`]        | runs exchanges, with sockets and clocks                    |
 //! | [`credible`]        | which answers can be true                                  |
@@ -35,6 +38,7 @@ pub mod cli;
 pub mod credible;
 pub mod errors;
 pub mod exchange;
+pub mod host;
 pub mod join;
 pub mod key_file;
 pub mod keygen;
@@ -42,6 +46,7 @@ pub mod knocking;
 pub mod own_address;
 pub mod pages;
 pub mod private_file;
+pub mod safe_text;
 pub mod sequence;
 pub mod servers;
 pub mod signer;
@@ -49,3 +54,4 @@ pub mod span;
 pub mod standard_output;
 pub mod target;
 pub mod telling;
+pub mod trusted_file;

@@ -1,10 +1,10 @@
 //! Files that nobody else may read.
 //!
-//! One of three modules that know which system this is. On Unix, permission bits keep others out; elsewhere,
+//! One of four modules that know which system this is. On Unix, permission bits keep others out; elsewhere,
 //! a file in the user's own directory is only the user's.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     path::Path,
 };
@@ -44,20 +44,12 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     system::create_directory(path)
 }
 
-/// The permission bits of a file that others may read or change; `None` if only its owner may.
-///
-/// # Errors
-/// What the system says.
-pub fn open_to_others(file: &File) -> io::Result<Option<u32>> {
-    system::open_to_others(file)
-}
-
 #[cfg(unix)]
 mod system {
     use std::{
         fs::{DirBuilder, File, OpenOptions},
         io,
-        os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
         path::Path,
     };
 
@@ -69,11 +61,6 @@ mod system {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
     }
 
-    pub(super) fn open_to_others(file: &File) -> io::Result<Option<u32>> {
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        Ok((mode & 0o077 != 0).then_some(mode))
-    }
-
     /// A name is on the disk only when its directory is.
     pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
@@ -83,7 +70,7 @@ mod system {
 #[cfg(not(unix))]
 mod system {
     use std::{
-        fs::{self, File, OpenOptions},
+        fs::{self, OpenOptions},
         io,
         path::Path,
     };
@@ -94,10 +81,6 @@ mod system {
 
     pub(super) fn create_directory(path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)
-    }
-
-    pub(super) fn open_to_others(_: &File) -> io::Result<Option<u32>> {
-        Ok(None)
     }
 
     /// Directories cannot be opened as files here; a journal keeps their order.

@@ -1,5 +1,8 @@
 //! The store of servers: one TOML file for each, that nobody else may read.
 //!
+//! A file may come from a backup, another program or another hand. So it is held to the same rules when it is
+//! read as when it is written, by the same types, and one that breaks them stands in the way of no other.
+//!
 //! ```toml
 //! # ~/.config/doorknock/servers/home.toml
 //! host = "door.example.org"
@@ -10,6 +13,7 @@
 
 use std::{
     env, fs, io,
+    num::NonZeroU16,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -19,20 +23,33 @@ use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::private_file;
+use crate::{
+    host::Host,
+    private_file,
+    safe_text::is_seen,
+    trusted_file::{TrustedDirectory, TrustedFile, Untrusted},
+};
+
+/// No file of a server is longer.
+const LONGEST: u64 = 16 * 1024;
 
 /// Where to knock, and with what.
 #[derive(Debug)]
 pub struct Server {
     /// A name or an address.
-    pub host: String,
+    pub host: Host,
     /// The UDP port.
-    pub port: u16,
+    pub port: NonZeroU16,
     /// What its gateway gives to every client.
     pub card: Card,
     /// The key to sign with, if one was chosen.
-    pub key: Option<PathBuf>,
+    pub key: Option<KeyPath>,
 }
+
+/// Where a key is, wherever the client is started.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "PathBuf", into = "PathBuf")]
+pub struct KeyPath(PathBuf);
 
 /// The directory with the files.
 #[derive(Clone, Debug)]
@@ -48,16 +65,22 @@ pub struct ServerName(String);
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    host: String,
+    host: Host,
     #[serde(default = "usual_port")]
-    port: u16,
+    port: NonZeroU16,
     card: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<PathBuf>,
+    key: Option<KeyPath>,
 }
 
-fn usual_port() -> u16 {
-    doors_spa::PORT
+/// Where to knock if nobody says otherwise.
+pub const USUAL_PORT: NonZeroU16 = match NonZeroU16::new(doors_spa::PORT) {
+    Some(port) => port,
+    None => NonZeroU16::MAX,
+};
+
+fn usual_port() -> NonZeroU16 {
+    USUAL_PORT
 }
 
 /// Why a server cannot be stored or found.
@@ -79,7 +102,7 @@ pub enum ServersError {
         name: String,
     },
     /// The file does not say what it should.
-    #[error("{path} line {line}: {reason}")]
+    #[error("{path} line {line}: {reason}; correct the file, or remove it")]
     Broken {
         /// The file.
         path: PathBuf,
@@ -89,7 +112,7 @@ pub enum ServersError {
         reason: String,
     },
     /// The file's card is none.
-    #[error("{path} line {line}: the card is none")]
+    #[error("{path} line {line}: the card is none; doorknock add --replace stores another")]
     Card {
         /// The file.
         path: PathBuf,
@@ -98,7 +121,16 @@ pub enum ServersError {
         /// What is wrong with it.
         source: BadCard,
     },
-    /// A file cannot be read or written.
+    /// Somebody else may have written what is in the store.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    /// The file is called as no server can be.
+    #[error("{path} is not called like a server; rename it, or move it away")]
+    Name {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be written or removed.
     #[error("cannot {what} {path}")]
     File {
         /// What was tried.
@@ -153,9 +185,10 @@ impl Servers {
             line: 1,
             reason: error.to_string(),
         })?;
-        private_file::create_directory(&self.directory)
-            .and_then(|()| private_file::replace(&path, text.as_bytes()))
-            .map_err(|source| ServersError::File { what: "write", path, source })
+        let file = |source| ServersError::File { what: "write", path: path.clone(), source };
+        private_file::create_directory(&self.directory).map_err(file)?;
+        TrustedDirectory::open(&self.directory)?;
+        private_file::replace(&path, text.as_bytes()).map_err(file)
     }
 
     /// Reads a server.
@@ -163,14 +196,33 @@ impl Servers {
     /// # Errors
     /// [`ServersError`].
     pub fn get(&self, name: &ServerName) -> Result<Server, ServersError> {
-        let path = self.path(name);
-        match fs::read_to_string(&path).map(Zeroizing::new) {
-            Ok(text) => parse(&path, &text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(ServersError::Unknown { name: name.0.clone() })
-            }
-            Err(source) => Err(ServersError::File { what: "read", path, source }),
+        let directory = TrustedDirectory::open(&self.directory)?;
+        let read = directory.map(|directory| self.read(&directory, name)).transpose()?;
+        read.flatten().ok_or_else(|| ServersError::Unknown { name: name.0.clone() })
+    }
+
+    /// All servers, in the order of their names. What is wrong with one of them is told in its place.
+    ///
+    /// # Errors
+    /// [`ServersError`] if the store as a whole cannot be read.
+    pub fn all(&self) -> Result<Vec<(String, Result<Server, ServersError>)>, ServersError> {
+        let Some(directory) = TrustedDirectory::open(&self.directory)? else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for file in directory.names()? {
+            let file = file.to_string_lossy();
+            // A hidden file is an editor's, or a file system's.
+            let Some(stem) = file.strip_suffix(".toml").filter(|stem| !stem.starts_with('.')) else {
+                continue;
+            };
+            let server = match stem.parse::<ServerName>() {
+                Ok(name) => self.read(&directory, &name).transpose(),
+                Err(_) => Some(Err(ServersError::Name { path: self.directory.join(&*file) })),
+            };
+            // One that has gone meanwhile is none.
+            all.extend(server.map(|server| (stem.to_owned(), server)));
         }
+        all.sort_by(|(name, _), (other, _)| name.cmp(other));
+        Ok(all)
     }
 
     /// Forgets a server.
@@ -185,25 +237,9 @@ impl Servers {
         })
     }
 
-    /// The names, in order.
-    ///
-    /// # Errors
-    /// [`ServersError`].
-    pub fn names(&self) -> Result<Vec<ServerName>, ServersError> {
-        let unreadable = |source| ServersError::File { what: "read", path: self.directory.clone(), source };
-        let entries = match fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(unreadable(error)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let file = entry.map_err(unreadable)?.file_name();
-            let name = file.to_str().and_then(|file| file.strip_suffix(".toml"));
-            names.extend(name.and_then(|name| name.parse::<ServerName>().ok()));
-        }
-        names.sort();
-        Ok(names)
+    fn read(&self, directory: &TrustedDirectory, name: &ServerName) -> Result<Option<Server>, ServersError> {
+        let read = directory.read(&format!("{}.toml", name.0), LONGEST)?;
+        read.map(|TrustedFile { bytes, .. }| parse(&self.path(name), &bytes)).transpose()
     }
 
     fn path(&self, name: &ServerName) -> PathBuf {
@@ -235,14 +271,52 @@ impl FromStr for ServerName {
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<Server, ServersError> {
+impl KeyPath {
+    /// Takes a path, from the directory in which the client was started if it is not a whole one.
+    ///
+    /// # Errors
+    /// A message if it cannot be written down.
+    pub fn new(path: &Path) -> Result<Self, String> {
+        Self::try_from(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl TryFrom<PathBuf> for KeyPath {
+    type Error = String;
+
+    fn try_from(path: PathBuf) -> Result<Self, Self::Error> {
+        match path.is_absolute() && path.to_str().is_some_and(|text| text.chars().all(is_seen)) {
+            true => Ok(Self(path)),
+            false => Err("write the whole path of a key, without control characters".to_owned()),
+        }
+    }
+}
+
+impl From<KeyPath> for PathBuf {
+    fn from(path: KeyPath) -> Self {
+        path.0
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Server, ServersError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| ServersError::Broken {
+        path: path.to_owned(),
+        line: line_of(bytes, error.valid_up_to()),
+        reason: "this is no text".to_owned(),
+    })?;
     let Written { host, port, card, key } = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        let line = error.span().map_or(1, |span| line_of(bytes, span.start));
         ServersError::Broken { path: path.to_owned(), line, reason: told_without_card(&error) }
     })?;
     let card = Zeroizing::new(card);
     let card = card.parse().map_err(|source| {
-        let line = line_of(text, text.find("card").unwrap_or(0));
+        let line = line_of(bytes, text.find("card").unwrap_or(0));
         ServersError::Card { path: path.to_owned(), line, source }
     })?;
     Ok(Server { host, port, card, key })
@@ -256,8 +330,8 @@ fn told_without_card(error: &toml::de::Error) -> String {
     }
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count().saturating_add(1)
+fn line_of(text: &[u8], at: usize) -> usize {
+    text.iter().take(at).filter(|byte| **byte == b'\n').count().saturating_add(1)
 }
 
 #[cfg(test)]
@@ -269,7 +343,7 @@ mod tests {
     use super::*;
 
     fn broken(text: &str) -> String {
-        let error = parse(Path::new("home.toml"), text).unwrap_err();
+        let error = parse(Path::new("home.toml"), text.as_bytes()).unwrap_err();
         crate::errors::in_one_line(&error)
     }
 
@@ -286,14 +360,37 @@ mod tests {
     #[test]
     fn a_broken_file_is_told_with_its_line_and_without_its_card() {
         let card = GatewayKey::generate(&mut UnwrapErr(SysRng)).card().to_text();
-        assert!(parse(Path::new("home.toml"), &format!("host = \"x\"\ncard = \"{}\"", *card)).is_ok());
+        assert!(
+            parse(Path::new("home.toml"), format!("host = \"x\"\ncard = \"{}\"", *card).as_bytes()).is_ok()
+        );
         let unknown = broken(&format!("host = \"x\"\ncard = \"{}\"\nports = 1\n", *card));
         assert!(unknown.starts_with("home.toml line 3: unknown field `ports`"), "{unknown}");
         let wrong = broken(&format!("host = \"x\"\nport = \"{}\"\ncard = \"\"\n", *card));
-        assert_eq!(wrong, "home.toml line 2: this is not what belongs here");
+        assert_eq!(wrong, "home.toml line 2: this is not what belongs here; correct the file, or remove it");
         let cut = broken(&format!("host = \"x\"\n\ncard = \"{}\"\n", &card[..40]));
-        assert!(cut.starts_with("home.toml line 3: the card is none: it has been cut off"), "{cut}");
+        assert!(
+            cut.starts_with("home.toml line 3: the card is none; ") && cut.contains("it has been cut off"),
+            "{cut}"
+        );
         assert!(broken("host = \"x\"\ncard").starts_with("home.toml line 2: "));
         assert!(broken("host = \"x\"").starts_with("home.toml line 1: missing field `card`"));
+    }
+
+    #[test]
+    fn a_server_is_read_only_if_it_could_have_been_added() {
+        let card = GatewayKey::generate(&mut UnwrapErr(SysRng)).card().to_text();
+        for (wrong, why) in [
+            ("host = \"x\\n    ProxyCommand id\"", "write a name like door.example.org"),
+            ("host = \"x\\u001b[2J\"", "write a name like door.example.org"),
+            ("host = \"-oX\"", "write a name like door.example.org"),
+            ("host = \"x\"\nport = 0", "nonzero u16"),
+            ("host = \"x\"\nport = 65536", "nonzero u16"),
+            ("host = \"x\"\nkey = \"id\"", "write the whole path of a key"),
+            ("host = \"x\"\nkey = \"/a\\nb\"", "write the whole path of a key"),
+            ("host = \"x\"\nkey = \"/a\\u202eb\"", "write the whole path of a key"),
+        ] {
+            let said = broken(&format!("{wrong}\ncard = \"{}\"\n", *card));
+            assert!(said.contains(why) && said.ends_with("; correct the file, or remove it"), "{said}");
+        }
     }
 }

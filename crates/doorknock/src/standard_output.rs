@@ -1,6 +1,6 @@
 //! Standard output that can be closed before the process ends.
 //!
-//! One of three modules that know which system this is: whoever reads a pipe learns of its end when the last
+//! One of four modules that know which system this is: whoever reads a pipe learns of its end when the last
 //! descriptor of it is closed, and the standard library closes none of this process's own.
 
 use std::io::{self, Write};

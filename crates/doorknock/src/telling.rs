@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     errors::in_one_line,
     knocking::{Outcome, Unanswered},
-    span,
+    safe_text, span,
 };
 
 /// What was asked for, as the user wrote it.
@@ -262,8 +262,7 @@ pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
             .filter(|difference| can_differ(*difference)),
         message: line(outcome, question, now),
     };
-    // Maps and numbers of these types can always be written.
-    serde_json::to_string(&told).unwrap_or_default()
+    safe_text::json(&told)
 }
 
 fn word(outcome: &Outcome) -> &'static str {

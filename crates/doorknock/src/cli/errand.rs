@@ -1,7 +1,7 @@
 //! `doorknock open`, `close`, `ask`, and `proxy` with a server
 
 use std::{
-    io::{self, Write as _},
+    io,
     net::{IpAddr, SocketAddr, TcpStream},
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -17,12 +17,13 @@ use doors_spa::{
 };
 use jiff::Timestamp;
 
-use super::{Failure, How, Manner, Place, complain, family};
+use super::{Failure, How, Manner, Place, complain, family, print};
 use crate::{
+    host::Host,
     join,
     knocking::{Outcome, Task, Unanswered, knock_at, knock_once},
     pages::Pages,
-    servers::{ServerName, Servers},
+    servers::{KeyPath, ServerName, Servers},
     signer::Signer,
     span,
     standard_output::StandardOutput,
@@ -166,7 +167,7 @@ fn print_doors(
 }
 
 pub(super) fn proxy(
-    host: &str,
+    host: &Host,
     port: u16,
     at: &Place,
     wanted: Option<u32>,
@@ -208,8 +209,8 @@ pub(super) fn proxy(
 ///
 /// The door is open already, so every address is tried once and with patience: a door may be open for a
 /// single connection.
-fn connect(host: &str, port: u16, opened: IpAddr, manner: Manner) -> Result<TcpStream, Failure> {
-    let mut addresses = target::resolve(host, manner.family())?;
+fn connect(host: &Host, port: u16, opened: IpAddr, manner: Manner) -> Result<TcpStream, Failure> {
+    let mut addresses = target::resolve(host.bare(), manner.family())?;
     addresses.iter_mut().for_each(|address| address.set_port(port));
     // A false key sorts first.
     addresses.sort_by_key(|address| (address.ip() != opened, address.is_ipv4() != opened.is_ipv4()));
@@ -220,7 +221,7 @@ fn connect(host: &str, port: u16, opened: IpAddr, manner: Manner) -> Result<TcpS
             Err(error) => failure = error,
         }
     }
-    Err(Failure::OpenAndSilent { host: host.to_owned(), port, source: failure })
+    Err(Failure::OpenAndSilent { host: host.to_string(), port, source: failure })
 }
 
 impl Visit {
@@ -232,9 +233,9 @@ impl Visit {
         quiet: bool,
     ) -> Result<Self, Failure> {
         let server = Servers::of_user()?.get(name)?;
-        let signers = Signer::find(identity.or(server.key.as_deref()))?;
-        let mut addresses = target::resolve(&server.host, family)?;
-        addresses.iter_mut().for_each(|address| address.set_port(server.port));
+        let signers = Signer::find(identity.or(server.key.as_ref().map(KeyPath::as_path)))?;
+        let mut addresses = target::resolve(server.host.bare(), family)?;
+        addresses.iter_mut().for_each(|address| address.set_port(server.port.get()));
         // Who names an address uses the door over its family, and the other would open it a second time.
         if let Some(named) = address
             && addresses.iter().any(|address| address.is_ipv4() == named.is_ipv4())
@@ -310,10 +311,6 @@ fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Fail
             Ok(())
         }
     }
-}
-
-fn print(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(Failure::Print)
 }
 
 fn remark(line: &str, quiet: bool) {

@@ -5,10 +5,11 @@ use std::{
     path::PathBuf,
 };
 
-use super::Failure;
+use super::{Failure, print};
 use crate::{
     key_file::ask_on_terminal,
     keygen::{self, KeygenError},
+    safe_text::escaped,
     signer::Signer,
 };
 
@@ -24,7 +25,7 @@ pub(super) fn make(file: Option<PathBuf>, no_passphrase: bool) -> Result<(), Fai
     let line = match no_passphrase {
         true => keygen::make(&path, None)?,
         false => {
-            let prompt = format!("Passphrase for {}: ", path.display());
+            let prompt = escaped(&format!("Passphrase for {}: ", path.display()));
             let first = ask_on_terminal(&prompt).map_err(KeygenError::NoTerminal)?;
             if first.is_empty() {
                 return Err(KeygenError::Empty.into());
@@ -36,10 +37,7 @@ pub(super) fn make(file: Option<PathBuf>, no_passphrase: bool) -> Result<(), Fai
             keygen::make(&path, Some(&first))?
         }
     };
-    let _ = writeln!(
-        io::stderr(),
-        "{} is made; this line belongs into the server's configuration:",
-        path.display()
-    );
-    writeln!(io::stdout(), "{line}").map_err(Failure::Print)
+    let made = format!("{} is made; this line belongs into the server's configuration:", path.display());
+    let _ = writeln!(io::stderr(), "{}", escaped(&made));
+    print(&line)
 }

@@ -1,16 +1,17 @@
 //! `doorknock sequence`, and `doorknock proxy` with a sequence.
 
 use std::{
-    io::{self, Write as _},
+    io,
     net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Failure, Manner, complain};
+use super::{Failure, Manner, complain, print};
 use crate::{
     arrival,
     errors::in_one_line,
+    host::Host,
     join,
     sequence::{self, Unsent},
     standard_output::StandardOutput,
@@ -18,30 +19,30 @@ use crate::{
 };
 
 pub(super) fn run(
-    host: &str,
+    host: &Host,
     ports: &[u16],
     wait: Option<u16>,
     quiet: bool,
     manner: Manner,
 ) -> Result<(), Failure> {
-    let addresses = target::resolve(host, manner.family())?;
+    let addresses = target::resolve(host.bare(), manner.family())?;
     let line = match wait {
         None => only_knock(&addresses, ports, quiet, manner)?,
         Some(port) => {
             let (stream, took) = knock_until_open(host, &addresses, ports, port, manner)?;
-            let peer = stream.peer_addr().map_or(host.to_owned(), |peer| peer.ip().to_string());
+            let peer = stream.peer_addr().map_or(host.to_string(), |peer| peer.ip().to_string());
             let took = took.as_secs_f64() * 1000.0;
             format!("{peer} port {port} accepts connections, {took:.1} ms after the last knock")
         }
     };
     match quiet {
         true => Ok(()),
-        false => writeln!(io::stdout(), "{line}").map_err(Failure::Print),
+        false => print(&line),
     }
 }
 
-pub(super) fn proxy(host: &str, port: u16, ports: &[u16], manner: Manner) -> Result<(), Failure> {
-    let addresses = target::resolve(host, manner.family())?;
+pub(super) fn proxy(host: &Host, port: u16, ports: &[u16], manner: Manner) -> Result<(), Failure> {
+    let addresses = target::resolve(host.bare(), manner.family())?;
     let (stream, _) = knock_until_open(host, &addresses, ports, port, manner)?;
     Ok(join::join(&stream, io::stdin(), StandardOutput::default())?)
 }
@@ -86,7 +87,7 @@ fn sum(reached: impl Iterator<Item = (String, usize)>) -> String {
 /// Knocks and waits, up to as many times as wanted. Gives the connection, and how long after the last
 /// knock to that address it was made.
 fn knock_until_open(
-    host: &str,
+    host: &Host,
     addresses: &[SocketAddr],
     ports: &[u16],
     port: u16,
@@ -112,7 +113,7 @@ fn knock_until_open(
     }
     // It does not matter if another address accepts.
     tell(&unsent);
-    Err(Failure::Closed { host: host.to_owned(), port })
+    Err(Failure::Closed { host: host.to_string(), port })
 }
 
 /// What became of one sequence.

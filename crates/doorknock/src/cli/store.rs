@@ -2,24 +2,31 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    path::PathBuf,
+    num::NonZeroU16,
+    path::Path,
 };
 
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Failure, Place};
-use crate::servers::{Server, ServerName, Servers};
+use super::{Failure, Place, complain, print};
+use crate::{
+    errors::in_one_line,
+    host::Host,
+    safe_text,
+    servers::{KeyPath, Server, ServerName, Servers},
+    telling::Ending,
+};
 
 /// More than a card and the white space around it.
 const LONGEST_INPUT: u64 = 4096;
 
 pub(super) fn add(
     name: &ServerName,
-    host: String,
+    host: Host,
     card: &str,
-    port: u16,
-    identity: Option<PathBuf>,
+    port: NonZeroU16,
+    identity: Option<&Path>,
     replace: bool,
 ) -> Result<(), Failure> {
     let card = match card {
@@ -31,7 +38,7 @@ pub(super) fn add(
         card => card.parse()?,
     };
     // It is read from other directories, too.
-    let key = identity.map(|path| std::path::absolute(&path).unwrap_or(path));
+    let key = identity.map(KeyPath::new).transpose().map_err(Failure::KeyPath)?;
     Ok(Servers::of_user()?.add(name, &Server { host, port, card, key }, replace)?)
 }
 
@@ -39,39 +46,45 @@ pub(super) fn remove(name: &ServerName) -> Result<(), Failure> {
     Ok(Servers::of_user()?.remove(name)?)
 }
 
+/// One server, for programs. All keys are always there.
 #[derive(Serialize)]
 struct Listed<'a> {
     name: &'a str,
-    host: &'a str,
-    port: u16,
+    host: Option<&'a str>,
+    port: Option<u16>,
+    error: Option<String>,
 }
 
-pub(super) fn list(json: bool) -> Result<(), Failure> {
-    let servers = Servers::of_user()?;
-    for name in servers.names()? {
-        let Server { host, port, .. } = servers.get(&name)?;
-        let listed = Listed { name: name.as_str(), host: &host, port };
-        let line = match json {
-            // Text and numbers can always be written.
-            true => serde_json::to_string(&listed).unwrap_or_default(),
-            false => format!("{}  {host}  {port}", name.as_str()),
-        };
-        writeln!(io::stdout(), "{line}").map_err(Failure::Print)?;
+/// Shows all servers. What is wrong with one of them hides no other, and is told with the way out.
+pub(super) fn list(json: bool) -> Result<Ending, Failure> {
+    let mut ending = Ending::Done;
+    for (name, server) in Servers::of_user()?.all()? {
+        if server.is_err() {
+            ending = Ending::Failed;
+        }
+        let error = server.as_ref().err().map(|error| in_one_line(error));
+        match (server, error) {
+            (server, error) if json => {
+                let server = server.as_ref().ok();
+                let (host, port) =
+                    (server.map(|server| server.host.as_str()), server.map(|server| server.port.get()));
+                print(&safe_text::json(&Listed { name: &name, host, port, error }))?;
+            }
+            (Ok(server), _) => print(&format!("{name}  {}  {}", server.host, server.port))?,
+            (Err(_), error) => complain(&error.unwrap_or_default()),
+        }
     }
-    Ok(())
+    Ok(ending)
 }
 
 pub(super) fn ssh_config(at: &Place) -> Result<(), Failure> {
     let Place { server, door } = at;
-    // ssh gives the line to a shell.
-    if !door.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-')) || door.starts_with('-') {
-        return Err(Failure::DoorInConfig { door: door.clone() });
-    }
-    let host = Servers::of_user()?.get(server)?.host;
-    let host = host.trim_matches(['[', ']']);
+    // ssh gives the command to a shell. The names of servers and doors are words in it.
+    let host = Servers::of_user()?.get(server)?.host.in_ssh_config();
     let server = server.as_str();
     let lines = format!(
         "Host {server}\n    HostName {host}\n    ProxyCommand doorknock proxy %h %p --server {server} --door {door}"
     );
+    // Lines of a file, and each is made of words.
     writeln!(io::stdout(), "{lines}").map_err(Failure::Print)
 }

@@ -14,3 +14,4 @@ mod hostile;
 mod house;
 mod keys;
 mod program;
+mod store;

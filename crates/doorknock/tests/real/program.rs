@@ -211,7 +211,10 @@ fn servers_are_kept_for_their_user_alone() {
     let said = home.doorknock(&["list"]);
     assert_eq!(said.out, format!("home  127.0.0.1  {}", house.port()));
     let said = home.doorknock(&["list", "--json"]);
-    assert_eq!(said.out, format!("{{\"name\":\"home\",\"host\":\"127.0.0.1\",\"port\":{}}}", house.port()));
+    assert_eq!(
+        said.out,
+        format!("{{\"name\":\"home\",\"host\":\"127.0.0.1\",\"port\":{},\"error\":null}}", house.port())
+    );
 
     let said = home.doorknock(&["add", "home", "192.0.2.1", &house.card]);
     assert_eq!((said.code, said.err.contains("--replace")), (Some(1), true), "{said:?}");
@@ -223,7 +226,7 @@ fn servers_are_kept_for_their_user_alone() {
     let expected = "Host home\n    HostName door.example.org\n    \
                     ProxyCommand doorknock proxy %h %p --server home --door ssh";
     assert_eq!(home.doorknock(&["ssh-config", "home", "ssh"]).out, expected);
-    assert_eq!(home.doorknock(&["ssh-config", "home", "ssh; id"]).code, Some(1));
+    assert_eq!(home.doorknock(&["ssh-config", "home", "ssh; id"]).code, Some(2));
 
     assert_eq!(home.doorknock(&["remove", "home"]).code, Some(0));
     assert_eq!(home.doorknock(&["remove", "home"]).code, Some(1));
