@@ -36,7 +36,8 @@ Exit codes:
   2  an option, a variable or the configuration is wrong; nothing was touched
 
 Environment:
-  KNOCKER_SEQ    the magic sequence, where --magic-seq is absent
+  KNOCKER_SEQ    the magic sequence, where --magic-seq is absent; other users cannot
+                 read it in the list of processes, as they can that option
   KNOCKER_PORTS  the ports to control, where --ports is absent
   RUST_LOG       what is logged, where -v is absent: error, warn, info, debug, trace or
                  off; with target=level, the rest stays as it is

@@ -254,7 +254,11 @@ impl Config {
             sequence: sequence.transpose()?.or(file.opening_sequence.clone()),
         };
         whole(&default_door, &file)?;
-        Resolver { settings: Vec::new() }.resolve(default_door, file, path)
+        let mut config = Resolver { settings: Vec::new() }.resolve(default_door, file, path)?;
+        if surroundings.magic_seq.is_some() {
+            config.warnings.push(Warning::InProcessList);
+        }
+        Ok(config)
     }
 }
 

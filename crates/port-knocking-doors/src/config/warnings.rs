@@ -27,6 +27,12 @@ pub enum Warning {
          your own with opening_sequence, KNOCKER_SEQ or --magic-seq, or take the sequence out if clients have keys"
     )]
     Published(DoorName),
+    /// Arguments stand in the list of processes.
+    #[error(
+        "the sequence is given with --magic-seq, so every user of this machine can read it in the list of processes; \
+         write it into the configuration file (opening_sequence), or set the variable KNOCKER_SEQ"
+    )]
+    InProcessList,
     /// The ports are neighbours.
     #[error("the door `{0}` opens to ports that count up or down, which is what a scan looks like; mix them")]
     Neighbours(DoorName),

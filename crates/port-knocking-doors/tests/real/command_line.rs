@@ -17,7 +17,7 @@ use port_knocking_doors::lab::Namespace;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use crate::house::PATIENCE;
+use crate::house::{House, PATIENCE, gate};
 
 const GOOD: &str = "ports_to_controls = [2222]\nopening_sequence = [40871, 12903, 55012, 7741, 31337]\n";
 
@@ -115,6 +115,27 @@ fn options_go_before_variables_before_the_file_before_defaults() {
     let text = check(command.args(["-p", "4444", "-m", "10001,10002,10003,10004,10006"]));
     assert!(text.contains("opens 4444/tcp") && text.contains("# option --ports"), "{text}");
     assert!(text.contains("knocks on 10001 10002 10003 10004 10006"), "{text}");
+}
+
+#[test]
+fn a_sequence_on_the_command_line_is_warned_of_and_one_from_elsewhere_is_not() {
+    let home = TempDir::new().unwrap();
+    let sequence = "10001,10002,10003,10004,10006";
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = "every user of this machine can read it in the list of processes; write it into the configuration \
+                file (opening_sequence), or set the variable KNOCKER_SEQ";
+    let text = words(&check(program(home.path()).args(["-m", sequence])));
+    assert_eq!(text.matches(told).count(), 1, "{text}");
+    let text = words(&check(program(home.path()).env("KNOCKER_SEQ", sequence)));
+    assert!(!text.contains("list of processes"), "{text}");
+
+    let mut house = House::new();
+    let mut command = house.program();
+    command.args(["-m", sequence]).arg("--conf").arg(house.write(&gate("")));
+    house.start_command(command);
+    let line = house.hear("list of processes");
+    assert!(line.contains(told) && line.contains("WARN"), "{line}");
+    assert!(!house.daemon().lines().iter().any(|line| line.contains("list of processes")), "it is said once");
 }
 
 #[test]
