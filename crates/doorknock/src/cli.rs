@@ -25,10 +25,12 @@ use crate::{
     span,
     target::{self, Family},
     telling::Ending,
+    trusted_file::Untrusted,
 };
 
 mod errand;
 mod key;
+mod secret_input;
 mod sequence_command;
 mod store;
 
@@ -64,7 +66,8 @@ enum Command {
         server: ServerName,
         /// Where it is: a name or an address
         host: Host,
-        /// Its card, "doors1-…"; "-" reads it from standard input
+        /// Its card: "-" reads it from standard input, where other users cannot see it;
+        /// or the card itself, "doors1-…"
         card: String,
         /// The UDP port to knock on
         #[arg(long, default_value_t = USUAL_PORT, value_parser = port())]
@@ -75,6 +78,9 @@ enum Command {
         /// Take the place of a server of this name
         #[arg(long)]
         replace: bool,
+        /// Say nothing but errors
+        #[arg(short, long)]
+        quiet: bool,
     },
     /// Show the servers that are stored
     List {
@@ -134,8 +140,13 @@ enum Command {
     Sequence {
         /// The server: a name or an address
         host: Host,
-        /// The 5 to 20 UDP ports to knock on, in order: 16001,16002,16003,16004,16005
-        ports: Ports,
+        /// The 5 to 20 UDP ports to knock on, in order: "-" reads them from standard input,
+        /// where other users cannot see them; or the ports, 16001,16002,16003,16004,16005
+        #[arg(required_unless_present = "sequence_file", conflicts_with = "sequence_file")]
+        ports: Option<Ports>,
+        /// Read the ports from this file, that only you can read
+        #[arg(long, value_name = "FILE")]
+        sequence_file: Option<PathBuf>,
         /// Wait until this TCP port accepts connections, and say how long it took
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         wait: Option<u16>,
@@ -146,16 +157,19 @@ enum Command {
         manner: Manner,
     },
     /// Knock, connect, and join the connection with standard input and output
-    #[command(group(clap::ArgGroup::new("knock").required(true).args(["sequence", "server"])))]
+    #[command(group(clap::ArgGroup::new("knock").required(true).args(["sequence_file", "sequence", "server"])))]
     Proxy {
         /// The server: a name or an address
         host: Host,
         /// The TCP port to connect to
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
-        /// The 5 to 20 UDP ports to knock on, in order
-        #[arg(long, value_name = "PORTS")]
-        sequence: Option<Ports>,
+        /// The file with the 5 to 20 UDP ports to knock on, in order, that only you can read
+        #[arg(long, value_name = "FILE")]
+        sequence_file: Option<PathBuf>,
+        /// The ports themselves; other users can see them as long as the connection lives
+        #[arg(long, value_name = "PORTS", value_parser = ports)]
+        sequence: Option<PortList>,
         /// Knock at this stored server instead of sending a sequence
         #[arg(long, requires = "door")]
         server: Option<ServerName>,
@@ -171,6 +185,9 @@ enum Command {
         /// The key to sign with
         #[arg(short = 'i', long = "identity", value_name = "FILE", requires = "server")]
         identity: Option<PathBuf>,
+        /// Say nothing but errors
+        #[arg(short, long)]
+        quiet: bool,
         #[command(flatten)]
         manner: Manner,
     },
@@ -204,14 +221,33 @@ struct How {
     quiet: bool,
 }
 
+/// Where the ports of a sequence are.
 #[derive(Clone, Debug)]
-struct Ports(Vec<u16>);
+enum Ports {
+    StandardInput,
+    Here(Vec<u16>),
+}
 
 impl std::str::FromStr for Ports {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        sequence::parse_ports(text).map(Self)
+        match text {
+            "-" => Ok(Self::StandardInput),
+            text => sequence::parse_ports(text).map(Self::Here),
+        }
+    }
+}
+
+/// The ports of a sequence.
+#[derive(Clone, Debug)]
+struct PortList(Vec<u16>);
+
+/// Where standard input is the connection.
+fn ports(text: &str) -> Result<PortList, String> {
+    match text {
+        "-" => Err("standard input is the connection here; name a file with --sequence-file".to_owned()),
+        text => sequence::parse_ports(text).map(PortList),
     }
 }
 
@@ -314,8 +350,9 @@ pub fn command() -> clap::Command {
 impl Command {
     fn run(self) -> Result<Ending, Failure> {
         let done = match self {
-            Self::Add { server, host, card, port, identity, replace } => {
-                store::add(&server, host, &card, port, identity.as_deref(), replace)
+            Self::Add { server, host, card, port, identity, replace, quiet } => {
+                let card = secret_input::card(&card, &server, &host, quiet)?;
+                store::add(&server, host, card, port, identity.as_deref(), replace)
             }
             Self::List { json } => return store::list(json),
             Self::Remove { server } => store::remove(&server),
@@ -324,11 +361,16 @@ impl Command {
             Self::Open { at, wanted, address, how } => return errand::open(&at, wanted, address, &how),
             Self::Close { at, address, how } => return errand::close(&at, address, &how),
             Self::Ask { server, how } => return errand::ask(&server, &how),
-            Self::Sequence { host, ports, wait, quiet, manner } => {
-                sequence_command::run(&host, &ports.0, wait, quiet, manner)
+            Self::Sequence { host, ports, sequence_file, wait, quiet, manner } => {
+                let ports = secret_input::ports(ports, sequence_file.as_deref(), &host, quiet)?;
+                sequence_command::run(&host, &ports, wait, quiet, manner)
             }
-            Self::Proxy { host, port, sequence: Some(ports), manner, .. } => {
+            Self::Proxy { host, port, sequence: Some(ports), quiet, manner, .. } => {
+                secret_input::warn_of_ports("doorknock proxy … --sequence-file FILE", quiet);
                 sequence_command::proxy(&host, port, &ports.0, manner)
+            }
+            Self::Proxy { host, port, sequence_file: Some(file), manner, .. } => {
+                sequence_command::proxy(&host, port, &secret_input::ports_in(&file)?, manner)
             }
             Self::Proxy {
                 host,
@@ -338,11 +380,13 @@ impl Command {
                 wanted,
                 address,
                 identity,
+                quiet,
                 manner,
                 ..
             } => {
                 let at = Place { server, door };
-                return errand::proxy(&host, port, &at, wanted, address, identity, manner);
+                let target = (&host, port);
+                return errand::proxy(target, &at, wanted, address, identity.as_deref(), quiet, manner);
             }
             // The definition of the group "knock" leaves no other.
             Self::Proxy { .. } => Ok(()),
@@ -366,8 +410,14 @@ enum Failure {
     Keygen(#[from] KeygenError),
     #[error("the card is none")]
     Card(#[from] doors_spa::card::BadCard),
-    #[error("cannot read the card from standard input")]
-    CardInput(#[source] io::Error),
+    #[error("cannot read the {what} from standard input")]
+    Input { what: &'static str, source: io::Error },
+    #[error("cannot use the sequence")]
+    SequenceFile(#[from] Untrusted),
+    #[error("{path} can be read by others (mode {mode:03o}); try: chmod 600 {path}")]
+    SequenceOpen { path: PathBuf, mode: u32 },
+    #[error("cannot use the sequence in {place}: {reason}")]
+    Sequence { place: String, reason: String },
     #[error("cannot remember the key; {0}")]
     KeyPath(String),
     #[error(transparent)]

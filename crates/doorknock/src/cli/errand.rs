@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, TcpStream},
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -167,15 +167,15 @@ fn print_doors(
 }
 
 pub(super) fn proxy(
-    host: &Host,
-    port: u16,
+    (host, port): (&Host, u16),
     at: &Place,
     wanted: Option<u32>,
     address: Option<IpAddr>,
-    identity: Option<PathBuf>,
+    identity: Option<&Path>,
+    quiet: bool,
     manner: Manner,
 ) -> Result<Ending, Failure> {
-    let visit = Visit::prepare(&at.server, manner.family(), address, identity.as_deref(), false)?;
+    let visit = Visit::prepare(&at.server, manner.family(), address, identity, quiet)?;
     let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing: false };
     let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
     let mut opened = None;
@@ -185,9 +185,9 @@ pub(super) fn proxy(
         let this = Ending::of(outcome);
         ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
         if this == Ending::Done {
-            telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, false));
+            telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, quiet));
             if address.is_none() {
-                telling::address_note(outcome).into_iter().for_each(|note| remark(&note, false));
+                telling::address_note(outcome).into_iter().for_each(|note| remark(&note, quiet));
             }
             opened = Some(outcome.server.ip());
             return ControlFlow::Break(());

@@ -1,13 +1,13 @@
 //! `doorknock add`, `list`, `remove` and `ssh-config`
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     num::NonZeroU16,
     path::Path,
 };
 
+use doors_spa::card::Card;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::{Failure, Place, complain, print};
 use crate::{
@@ -18,25 +18,14 @@ use crate::{
     telling::Ending,
 };
 
-/// More than a card and the white space around it.
-const LONGEST_INPUT: u64 = 4096;
-
 pub(super) fn add(
     name: &ServerName,
     host: Host,
-    card: &str,
+    card: Card,
     port: NonZeroU16,
     identity: Option<&Path>,
     replace: bool,
 ) -> Result<(), Failure> {
-    let card = match card {
-        "-" => {
-            let mut text = Zeroizing::new(String::new());
-            io::stdin().take(LONGEST_INPUT).read_to_string(&mut text).map_err(Failure::CardInput)?;
-            text.parse()?
-        }
-        card => card.parse()?,
-    };
     // It is read from other directories, too.
     let key = identity.map(KeyPath::new).transpose().map_err(Failure::KeyPath)?;
     Ok(Servers::of_user()?.add(name, &Server { host, port, card, key }, replace)?)

@@ -14,4 +14,5 @@ mod hostile;
 mod house;
 mod keys;
 mod program;
+mod secrets;
 mod store;

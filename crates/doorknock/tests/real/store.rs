@@ -98,7 +98,8 @@ fn a_store_that_others_can_change_is_refused_with_the_way_out() {
     let directory = store.directory();
     for mode in [0o777, 0o770] {
         set_mode(&directory, mode);
-        for arguments in [&["list"][..], &["open", "home", "ssh"], &["add", "new", "192.0.2.1", &store.card]]
+        for arguments in
+            [&["list"][..], &["open", "home", "ssh"], &["add", "new", "192.0.2.1", &store.card, "--quiet"]]
         {
             is_told(&store.home.doorknock(arguments), &format!("chmod go-w {}", directory.display()));
         }

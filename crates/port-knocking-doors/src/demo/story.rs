@@ -210,13 +210,12 @@ impl Story {
 
     /// Runs the client, as anybody would.
     fn knock(&mut self) -> Result<(), DemoError> {
-        let arguments = format!("{SEQUENCE} --wait {PORT} --delay 0");
-        self.screen.command("client", &format!("doorknock sequence {SERVER} \\"));
-        self.screen.remark(&format!("            {arguments}"));
-        let server = SERVER.to_string();
-        let all: Vec<&str> =
-            ["demo-client", "sequence", &server].into_iter().chain(arguments.split(' ')).collect();
-        self.screen.right(&run(&self.client, &self.place, &all)?);
+        let arguments = format!("sequence {SERVER} - --wait {PORT} --delay 0");
+        // The arguments would be read by every user of the machine in the list of processes.
+        self.screen.command("client", &format!("echo {SEQUENCE} | \\"));
+        self.screen.remark(&format!("            doorknock {arguments}"));
+        let all: Vec<&str> = ["demo-client"].into_iter().chain(arguments.split(' ')).collect();
+        self.screen.right(&run_with(&self.client, &self.place, &all, SEQUENCE)?);
         Ok(())
     }
 
@@ -238,7 +237,10 @@ impl Story {
         let added = on_server(&["client", "add", "laptop", "--door", "default", "--key-file", &public])?;
         self.right(&added);
         let card = on_server(&["gateway", "card"])?;
-        on_client(&["add", "home", &SERVER.to_string(), card.trim(), "-i", &key])?;
+        let server = SERVER.to_string();
+        let add = ["add", "home", &server, "-", "-i", &key];
+        self.command("client", &format!("echo {} | doorknock {}", shown(&[card.trim()]), shown(&add)));
+        run_with(&self.client, &self.place, &[&["demo-client"], &add[..]].concat(), &card)?;
         let opened = on_client(&["open", "home", "default"])?;
         self.right(&opened);
         Ok(())
@@ -360,7 +362,22 @@ fn start_daemon(
 
 /// Runs this program until it ends well, and gives what it says.
 fn run(namespace: &Namespace, home: &Path, arguments: &[&str]) -> Result<String, DemoError> {
+    run_with(namespace, home, arguments, "")
+}
+
+/// Runs this program with this input until it ends well, and gives what it says.
+fn run_with(
+    namespace: &Namespace,
+    home: &Path,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, DemoError> {
     let mut command = this_program();
+    // What fits into a pipe waits there.
+    let (reader, mut writer) = io::pipe().map_err(io_error("make a pipe"))?;
+    writer.write_all(input.as_bytes()).map_err(io_error("write into a pipe"))?;
+    drop(writer);
+    command.stdin(reader);
     command.args(arguments).env("HOME", home).env_remove("SSH_AUTH_SOCK").env_remove("XDG_CONFIG_HOME");
     command.env_remove("DOORKNOCK_CONFIG");
     let mut process = Process::start(namespace, command).map_err(io_error("start a program"))?;

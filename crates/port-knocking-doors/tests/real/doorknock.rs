@@ -1,8 +1,11 @@
 //! The client, as a program, against the real daemon.
 
 use std::{
+    fs::{File, Permissions},
     io::{self, Read as _},
     net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -14,14 +17,23 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::house::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, gate};
 
-fn sequence() -> String {
-    SEQUENCE.map(|port| port.to_string()).join(",")
+/// The file with the sequence, that only its owner can read.
+fn sequence_file(house: &House) -> PathBuf {
+    let path = house.directory.path().join("sequence");
+    std::fs::write(&path, SEQUENCE.map(|port| port.to_string()).join(",")).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// What the client finds when it is told to read the sequence from its input.
+fn sequence(house: &House) -> Stdio {
+    File::open(sequence_file(house)).unwrap().into()
 }
 
 /// Runs the client until it ends: the same code as the program `doorknock`.
 pub(crate) fn doorknock(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
-    command.arg("demo-client").args(arguments).stdin(Stdio::null());
+    command.arg("demo-client").args(arguments).stdin(sequence(house));
     let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
     (status.code(), said)
 }
@@ -34,7 +46,7 @@ fn doorknock_by_name(house: &House, arguments: &[&str]) -> (Option<i32>, String)
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
     command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("demo-client").args(arguments);
-    command.stdin(Stdio::null());
+    command.stdin(sequence(house));
     let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
     (status.code(), said)
 }
@@ -77,8 +89,7 @@ fn the_knocks_arrive_in_order_over_the_families_that_are_wanted() {
         (&["-4"], [all.clone(), none.clone()]),
         (&["-6"], [none, all]),
     ] {
-        let (code, said) =
-            doorknock_by_name(&house, &[&["sequence", "both", &sequence()], families].concat());
+        let (code, said) = doorknock_by_name(&house, &[&["sequence", "both", "-"], families].concat());
         assert_eq!((code, ears.heard()), (Some(0), expected), "{said}");
     }
 }
@@ -89,7 +100,7 @@ fn the_delay_lies_between_two_knocks_and_the_pause_between_two_times() {
     let mut ears = Ears::at_server(&house);
     let start = Instant::now();
     let more = ["--delay", "50", "--repeat", "3", "--pause", "1"];
-    let (code, said) = doorknock(&house, &[&["sequence", SERVER[0], &sequence()], &more[..]].concat());
+    let (code, said) = doorknock(&house, &[&["sequence", SERVER[0], "-"], &more[..]].concat());
     assert_eq!((code, said.as_str()), (Some(0), "sent 15 knocks to 192.0.2.1"));
     assert!(start.elapsed() >= Duration::from_millis(3 * 4 * 50 + 2 * 1000));
     assert_eq!(ears.heard(), [SEQUENCE.repeat(3), Vec::new()]);
@@ -100,7 +111,7 @@ fn it_knocks_and_waits_until_the_door_is_open() {
     let mut house = House::new();
     house.start(&gate(""));
     for (server, client) in SERVER.iter().zip(CLIENT) {
-        let (code, said) = doorknock(&house, &["sequence", server, &sequence(), "--wait", "22"]);
+        let (code, said) = doorknock(&house, &["sequence", server, "-", "--wait", "22"]);
         assert_eq!(code, Some(0), "{said}");
         assert!(said.starts_with(&format!("{server} port 22 accepts connections, ")), "{said}");
         house.hear(&format!("opened: door default for {client}"));
@@ -111,10 +122,10 @@ fn it_knocks_and_waits_until_the_door_is_open() {
 fn without_wait_it_only_knocks() {
     let mut house = House::new();
     house.start(&gate(""));
-    let (code, said) = doorknock(&house, &["sequence", SERVER[0], &sequence(), "--delay", "0"]);
+    let (code, said) = doorknock(&house, &["sequence", SERVER[0], "-", "--delay", "0"]);
     assert_eq!((code, said.as_str()), (Some(0), "sent 5 knocks to 192.0.2.1"));
     house.hear("opened:");
-    let (code, said) = doorknock(&house, &["sequence", SERVER[0], &sequence(), "--quiet"]);
+    let (code, said) = doorknock(&house, &["sequence", SERVER[0], "-", "--quiet"]);
     assert_eq!((code, said.as_str()), (Some(0), ""));
 }
 
@@ -157,7 +168,7 @@ fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
     // The server's kernel repeats the answer after a second: longer than many tries take, and all but one of
     // them find the door closed.
     lose_answers(&house, 1);
-    let (code, said) = doorknock(&house, &["sequence", SERVER[0], &sequence(), "--wait", "22"]);
+    let (code, said) = doorknock(&house, &["sequence", SERVER[0], "-", "--wait", "22"]);
     assert_eq!(code, Some(0), "{said}");
     let took = said.split("connections, ").nth(1).and_then(|rest| rest.split('.').next());
     assert!(took.unwrap().parse::<u32>().unwrap() >= 900, "no answer was lost: {said}");
@@ -167,7 +178,7 @@ fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
 fn what_could_not_be_sent_is_told_and_not_counted() {
     let mut house = House::new();
     house.start(&gate("ignoring_period_after_knock_error = 1"));
-    let knock = ["sequence", "both", &sequence(), "--repeat", "2", "--pause", "1"];
+    let knock = ["sequence", "both", "-", "--repeat", "2", "--pause", "1"];
     let sum = |server: usize| format!("10 knocks to {}", SERVER[server]);
     let (code, said) = doorknock_by_name(&house, &knock);
     assert_eq!(code, Some(0), "{said}");
@@ -181,15 +192,15 @@ fn what_could_not_be_sent_is_told_and_not_counted() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("sent {}", sum(0))) && !said.contains(" and "), "{said}");
     assert_eq!(said.matches(&complaint).count(), 2, "{said}");
-    let (code, said) = doorknock_by_name(&house, &["sequence", "both", &sequence(), "--quiet"]);
+    let (code, said) = doorknock_by_name(&house, &["sequence", "both", "-", "--quiet"]);
     assert_eq!((code, said.as_str()), (Some(0), ""));
     // One address is enough; the other is told only if that is not.
-    let (code, said) = doorknock_by_name(&house, &["sequence", "both", &sequence(), "--wait", "22"]);
+    let (code, said) = doorknock_by_name(&house, &["sequence", "both", "-", "--wait", "22"]);
     assert_eq!((code, said.contains("cannot")), (Some(0), false), "{said}");
-    let closed = ["sequence", "both", &sequence(), "--wait", "23", "--timeout", "1"];
+    let closed = ["sequence", "both", "-", "--wait", "23", "--timeout", "1"];
     let (code, said) = doorknock_by_name(&house, &closed);
     assert_eq!((code, said.contains(&complaint)), (Some(1), true), "{said}");
-    let (code, said) = doorknock_by_name(&house, &["sequence", "both", &sequence(), "-6"]);
+    let (code, said) = doorknock_by_name(&house, &["sequence", "both", "-", "-6"]);
     assert_eq!((code, said.starts_with(&complaint)), (Some(1), true), "{said}");
 }
 
@@ -212,10 +223,8 @@ fn it_repeats_after_a_pause_that_the_server_forgives() {
     house.start(&gate("ignoring_period_after_knock_error = 1"));
     // Whatever was knocked before went wrong: the first time is ignored, the second is not.
     house.knock(CLIENT[0], &[9]);
-    let (code, said) = doorknock(
-        &house,
-        &["sequence", SERVER[0], &sequence(), "--wait", "22", "--repeat", "3", "--pause", "2"],
-    );
+    let (code, said) =
+        doorknock(&house, &["sequence", SERVER[0], "-", "--wait", "22", "--repeat", "3", "--pause", "2"]);
     assert_eq!(code, Some(0), "{said}");
 }
 
@@ -236,7 +245,7 @@ fn wrong_options_end_with_two() {
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(named), "{said}");
     }
-    let (code, said) = doorknock(&house, &["sequence", "192.0.2.1", "1,2,3,4,5", "-6"]);
+    let (code, said) = doorknock(&house, &["sequence", "192.0.2.1", "-", "-6"]);
     assert_eq!((code, said.as_str()), (Some(1), "doorknock: 192.0.2.1 has no IPv6 address"));
 }
 
@@ -245,7 +254,7 @@ fn proxy_joins_the_connection_with_its_input_and_output() {
     let mut house = House::new();
     house.start(&gate(""));
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
-    command.args(["demo-client", "proxy", SERVER[0], "22", "--sequence", &sequence()]);
+    command.args(["demo-client", "proxy", SERVER[0], "22", "--sequence-file"]).arg(sequence_file(&house));
     let path = house.directory.path().join("input");
     std::fs::write(&path, "what goes in comes out\n").unwrap();
     command.stdin(std::fs::File::open(path).unwrap());
