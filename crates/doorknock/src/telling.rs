@@ -1,6 +1,6 @@
 //! What the user is told: the truth, in one line for each address.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 
 use doors_spa::{
     receipt::{Answer, Receipt},
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     errors::in_one_line,
     knocking::{Outcome, Unanswered},
-    safe_text, span,
+    safe_text, span, trusted_file,
 };
 
 /// What was asked for, as the user wrote it.
@@ -203,15 +203,27 @@ fn clock_face(now: Timestamp, then: Timestamp) -> String {
     then.strftime(format).to_string()
 }
 
+/// No file of a time zone is longer.
+const LONGEST_ZONE: u64 = 1024 * 1024;
+
 /// The user's time zone.
 ///
 /// Where a Unix system has it in one file, that is read: to learn the zone's *name*, which nobody asks for, all
-/// the system's zones would be listed, and that takes longer than the knock.
+/// the system's zones would be listed, and that takes longer than the knock. So is a file that `TZ` names,
+/// because the library would wait for a FIFO; if it cannot be read, the time is told in UTC.
 fn zone() -> TimeZone {
-    let chosen = std::env::var_os("TZ").is_some();
-    let file = if chosen { None } else { std::fs::read("/etc/localtime").ok() };
-    let zone = file.and_then(|bytes| TimeZone::tzif("local", &bytes).ok());
-    zone.unwrap_or_else(TimeZone::system)
+    let chosen = std::env::var_os("TZ");
+    let text = chosen.as_deref().map(|zone| zone.to_string_lossy());
+    let named = text.as_deref().map(|zone| zone.strip_prefix(':').unwrap_or(zone));
+    let read = |path: &str| {
+        let file = trusted_file::read(Path::new(path), LONGEST_ZONE).ok()?;
+        TimeZone::tzif("local", &file.bytes).ok()
+    };
+    match named {
+        None => read("/etc/localtime").unwrap_or_else(TimeZone::system),
+        Some(path) if Path::new(path).is_absolute() => read(path).unwrap_or(TimeZone::UTC),
+        Some(_) => TimeZone::system(),
+    }
 }
 
 /// One address, for programs. All keys are always there.

@@ -16,7 +16,7 @@ use doors_spa::{
 };
 
 use crate::{
-    home::{Home, Said},
+    home::{Home, Said, run},
     house::{House, public_key, receipt},
 };
 
@@ -187,6 +187,24 @@ fn programs_read_one_object_in_a_line() {
     assert!(said.out.starts_with("{\"server\":\"home\",\"address\":\"127.0.0.1:"), "{said:?}");
     assert!(said.out.contains("\"outcome\":\"open\",\"admitted\":\"127.0.0.1\",\"seconds\":30,"), "{said:?}");
     assert_eq!(said.out.lines().count(), 1);
+}
+
+#[test]
+fn a_time_zone_that_is_no_file_holds_nothing_up() {
+    let (home, _house) = scene(|_, _| Some(Receipt { seconds: 30, ..receipt(Answer::Granted) }));
+    let fifo = home.path("fifo");
+    run(std::process::Command::new("mkfifo").arg("-m").arg("600").arg(&fifo));
+    for zone in [fifo.display().to_string(), format!(":{}", fifo.display())] {
+        let said = Said::of(home.command(&["open", "home", "ssh"]).env("TZ", zone));
+        assert!(said.out.starts_with("ssh open for 127.0.0.1 until "), "{said:?}");
+    }
+    let hour = |zone: &str| {
+        let said = Said::of(home.command(&["open", "home", "ssh"]).env("TZ", zone));
+        said.out.split("until ").nth(1).unwrap()[..2].to_owned()
+    };
+    let [before, named, after] = ["Etc/GMT+5", "/usr/share/zoneinfo/Etc/GMT+5", "Etc/GMT+5"].map(hour);
+    assert!([&before, &after].contains(&&named), "{before} {named} {after}");
+    assert_ne!(named, hour("UTC"));
 }
 
 #[test]
