@@ -57,6 +57,15 @@ pub struct Servers {
     directory: PathBuf,
 }
 
+/// A file of the store.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it is called, without `.toml`.
+    pub name: String,
+    /// What is in it, or why that is not used.
+    pub server: Result<Server, ServersError>,
+}
+
 /// What a server is called here.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ServerName(String);
@@ -205,7 +214,7 @@ impl Servers {
     ///
     /// # Errors
     /// [`ServersError`] if the store as a whole cannot be read.
-    pub fn all(&self) -> Result<Vec<(String, Result<Server, ServersError>)>, ServersError> {
+    pub fn all(&self) -> Result<Vec<Entry>, ServersError> {
         let Some(directory) = TrustedDirectory::open(&self.directory)? else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         for file in directory.names()? {
@@ -219,9 +228,9 @@ impl Servers {
                 Err(_) => Some(Err(ServersError::Name { path: self.directory.join(&*file) })),
             };
             // One that has gone meanwhile is none.
-            all.extend(server.map(|server| (stem.to_owned(), server)));
+            all.extend(server.map(|server| Entry { name: stem.to_owned(), server }));
         }
-        all.sort_by(|(name, _), (other, _)| name.cmp(other));
+        all.sort_by(|entry, other| entry.name.cmp(&other.name));
         Ok(all)
     }
 

@@ -56,7 +56,9 @@ pub enum Untrusted {
         wanted: &'static str,
     },
     /// Another user can change it at any time.
-    #[error("{path} belongs to another user (number {owner}); if you trust what is in it: chown")]
+    #[error(
+        "{path} belongs to another user (number {owner}); if you trust what is in it, make it yours: sudo chown $USER {path}"
+    )]
     Owner {
         /// Where it is.
         path: PathBuf,

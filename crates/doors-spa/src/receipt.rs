@@ -163,18 +163,27 @@ impl Receipt {
     /// # Errors
     /// [`BadReceipt`] if it says what is not known here, or what no gateway can mean.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadReceipt> {
-        let (receipt, names) = Self::split(bytes).ok_or(BadReceipt::Shape)?;
-        let mut receipt = receipt.ok_or(BadReceipt::Answer)?;
-        for (name, longest) in names {
+        let Written { answer, mut receipt, doors } = Written::split(bytes).ok_or(BadReceipt::Shape)?;
+        receipt.answer = Answer::from_number(answer).ok_or(BadReceipt::Answer)?;
+        for (name, longest) in doors {
             let name = core::str::from_utf8(name).map_err(|_| BadReceipt::Name(BadName::Character))?;
             check_name(name).map_err(BadReceipt::Name)?;
             receipt.doors.push(ToldDoor { name: String::from(name), longest });
         }
         Ok(receipt)
     }
+}
 
-    /// Takes the bytes apart: a receipt without doors, if its answer is one, and the doors.
-    fn split(bytes: &[u8]) -> Option<(Option<Self>, Vec<(&[u8], u32)>)> {
+/// The parts of a receipt, of which not all have been looked at.
+struct Written<'a> {
+    answer: u8,
+    /// All but its answer and its doors.
+    receipt: Receipt,
+    doors: Vec<(&'a [u8], u32)>,
+}
+
+impl<'a> Written<'a> {
+    fn split(bytes: &'a [u8]) -> Option<Self> {
         let ([answer, count], rest) = bytes.split_first_chunk()?;
         let (in_all, rest) = rest.split_first_chunk()?;
         let (seconds, rest) = rest.split_first_chunk()?;
@@ -192,16 +201,16 @@ impl Receipt {
             rest = behind;
         }
         let seen = address::decode(*seen).unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-        let receipt = Answer::from_number(*answer).map(|answer| Self {
-            answer,
+        let receipt = Receipt {
+            answer: Answer::NotAllowed,
             seconds: u32::from_be_bytes(*seconds),
             time: u64::from_be_bytes(*time),
             seen: SocketAddr::new(seen, u16::from_be_bytes(*port)),
             challenge: *challenge,
             doors_in_all: u16::from_be_bytes(*in_all),
             doors: Vec::new(),
-        });
-        Some((receipt, doors))
+        };
+        Some(Self { answer: *answer, receipt, doors })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     errors::in_one_line,
     host::Host,
     safe_text,
-    servers::{KeyPath, Server, ServerName, Servers},
+    servers::{Entry, KeyPath, Server, ServerName, Servers},
     telling::Ending,
 };
 
@@ -47,7 +47,7 @@ struct Listed<'a> {
 /// Shows all servers. What is wrong with one of them hides no other, and is told with the way out.
 pub(super) fn list(json: bool) -> Result<Ending, Failure> {
     let mut ending = Ending::Done;
-    for (name, server) in Servers::of_user()?.all()? {
+    for Entry { name, server } in Servers::of_user()?.all()? {
         if server.is_err() {
             ending = Ending::Failed;
         }
