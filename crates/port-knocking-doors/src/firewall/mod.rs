@@ -214,9 +214,9 @@ enum Workers {
     /// The gate alone.
     Gate(nftables::Worker),
     /// The gate, and firewalld beside it, which may come and go.
-    Both(nftables::Worker, firewalld::Worker, mpsc::Receiver<Order>),
+    Both(nftables::Worker, Box<firewalld::Worker>, mpsc::Receiver<Order>),
     /// firewalld alone.
-    RichRules(firewalld::Worker),
+    RichRules(Box<firewalld::Worker>),
 }
 
 impl Workers {
@@ -230,7 +230,8 @@ impl Workers {
         let state = |role| firewalld::State::new(role, plan.clone(), clock, news.clone());
         let firewalld = match choice.kind {
             Kind::RichRules => {
-                return firewalld::Worker::start(state(Role::Alone)).await.map(Self::RichRules);
+                let worker = firewalld::Worker::start(state(Role::Alone)).await?;
+                return Ok(Self::RichRules(Box::new(worker)));
             }
             Kind::Firewalld => Some(firewalld::Worker::start(state(Role::BesideGate)).await?),
             Kind::Nftables if choice.firewalld_may_come => {
@@ -247,7 +248,7 @@ impl Workers {
         })?;
         gate.say_what_stands_in_the_way(choice);
         Ok(match firewalld {
-            Some(firewalld) => Self::Both(gate, firewalld, handed_on),
+            Some(firewalld) => Self::Both(gate, Box::new(firewalld), handed_on),
             None => Self::Gate(gate),
         })
     }
