@@ -107,21 +107,33 @@ fn opening_with_firewalld(program: &Path) -> Result<(), Failure> {
     let bare = firewall.bare_calls(50)?;
     print_times("the bare D-Bus call addRichRule alone", &bare);
 
-    let mut network_2 = Network::new()?;
-    let firewall_2 = Firewall::start(&network_2)?;
-    let daemon = network_2.start_ours_on(program, "firewall = \"firewalld\"", Some(firewall_2.address()))?;
-    let times = network_2.open_for(1..=50)?;
-    print_times("port-knocking-doors, firewalld", &times);
-    drop(daemon);
+    for (what, choice, open) in [
+        ("gate, and the zone lets the port through", "firewalld", true),
+        ("gate, and the zone closes the port", "firewalld", false),
+        ("rich rules alone, and no gate", "rich-rules", false),
+    ] {
+        let mut network = Network::new()?;
+        let firewall = Firewall::start(&network)?;
+        if open {
+            firewall.let_through(&network)?;
+        }
+        let text = format!("firewall = \"{choice}\"\nrefuse = \"reject\"");
+        let mut daemon = network.start_ours_on(program, &text, Some(firewall.address()))?;
+        if choice == "firewalld" {
+            daemon.wait_for("firewalld's zone public", PATIENCE).ok_or("the zones are not known")?;
+        }
+        print_times(&format!("port-knocking-doors, {what}"), &network.open_for(1..=50)?);
+    }
 
-    let mut daemon = network.start_ours_on(program, "firewall = \"firewalld\"", Some(firewall.address()))?;
+    let text = "firewall = \"firewalld\"\nrefuse = \"reject\"";
+    let mut daemon = network.start_ours_on(program, text, Some(firewall.address()))?;
     let mut times = network.open_for(1..=25)?;
     let reloading = Instant::now();
     firewall.reload(&network)?;
     let reloaded = reloading.elapsed();
     let line = daemon.wait_for("firewalld was reloaded", PATIENCE).unwrap_or_default();
     times.extend(network.open_for(26..=50)?);
-    print_times("the same, with a reload after 25 doors", &times);
+    print_times("the zone closes the port, and a reload after 25 doors", &times);
     let open = (1..=50).filter(|number| network.is_open(&crowd(*number))).count();
     println!("  firewall-cmd --reload took {:.0} ms; doors open at the end: {open} of 50", millis(reloaded));
     println!("  the daemon: {}", line.split_once("WARN ").map_or("(nothing)", |(_, said)| said));

@@ -65,6 +65,12 @@ impl Firewall {
         Ok(Self { firewalld })
     }
 
+    /// Lets the port through, as firewalld is installed.
+    pub(super) fn let_through(&self, network: &Network) -> Result<(), Failure> {
+        let said = self.firewalld.command(&network.server, &["--add-service=ssh"])?;
+        if said.contains("success") { Ok(()) } else { Err(said.into()) }
+    }
+
     pub(super) fn address(&self) -> String {
         self.firewalld.address()
     }
