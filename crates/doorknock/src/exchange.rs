@@ -16,7 +16,7 @@ use std::{net::IpAddr, time::Duration};
 use doors_spa::{
     KNOCK,
     card::Card,
-    identity::ClientId,
+    identity::ClientKey,
     letter::{Letter, Unsealed},
     receipt::{Answer, BadReceipt, Receipt, ReceiptKey},
     request::{Operation, Request},
@@ -41,7 +41,7 @@ pub struct Errand {
     /// What is to be done.
     pub operation: Operation,
     /// Who knocks.
-    pub client: ClientId,
+    pub client: ClientKey,
     /// Whom to admit; `None` for the source of the datagram.
     pub address: Option<IpAddr>,
 }
@@ -134,11 +134,9 @@ impl Exchange {
         let mut nonce = [0; 8];
         random.fill_bytes(&mut nonce);
         let Errand { operation, client, address } = self.errand;
-        Letter::new(
-            card,
-            &Request { operation, time, nonce, client, address, challenge: self.challenge },
-            random,
-        )
+        let (id, challenge) = (client.id(), self.challenge);
+        let request = Request { operation, time, nonce, client: id, address, challenge };
+        Letter::new(card, &client, &request, random)
     }
 
     /// The datagram of a letter that has been signed. It leaves now.

@@ -131,7 +131,7 @@ fn connect(server: SocketAddr) -> io::Result<(UdpSocket, IpAddr)> {
 }
 
 fn run(socket: &UdpSocket, task: &Task, named: Option<IpAddr>) -> Result<Answered, Unanswered> {
-    let client = task.signer.public().id();
+    let client = *task.signer.public();
     let mut exchange = Exchange::new(Errand { operation: task.operation, client, address: named });
     let start = Instant::now();
     let mut sent = Err(io::Error::from(ErrorKind::NetworkUnreachable));

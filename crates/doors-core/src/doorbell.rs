@@ -65,8 +65,8 @@ impl Doorbell {
     pub fn new(gateways: &[Lasting], clients: &Clients) -> Self {
         let known = |(gateway, until): &Lasting| {
             let mut by_hint: BTreeMap<Hint, Vec<(ClientId, TagKey)>> = BTreeMap::new();
-            for client in clients.iter().map(|client| client.key.id()) {
-                by_hint.entry(Hint::at(client)).or_default().push((client, gateway.tag_key(client)));
+            for key in clients.iter().map(|client| &client.key) {
+                by_hint.entry(Hint::at(key.id())).or_default().push((key.id(), gateway.tag_key(key)));
             }
             Known { gateway: Arc::clone(gateway), until: *until, clients: by_hint }
         };

@@ -143,7 +143,7 @@ impl Gateway {
 
     /// What recognises the datagrams of a client.
     #[must_use]
-    pub fn tag_key(&self, client: ClientId) -> TagKey {
+    pub fn tag_key(&self, client: &ClientKey) -> TagKey {
         TagKey(suite::tag_key(&self.site, client))
     }
 

@@ -7,7 +7,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
 /// A client's Ed25519 public key. It is known to be a point that can verify.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClientKey(VerifyingKey);
 
 impl ClientKey {
@@ -72,14 +72,18 @@ impl ClientKey {
     /// also the first of its fingerprint.
     #[must_use]
     pub fn id(&self) -> ClientId {
-        ClientId(first_bytes(&Sha256::digest(self.encoded())))
+        ClientId(first_bytes(&self.digest()))
     }
 
     /// The fingerprint, as `ssh-keygen -l` prints it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let digest = Sha256::digest(self.encoded());
-        ["SHA256:", &Base64Unpadded::encode_string(&digest)].concat()
+        ["SHA256:", &Base64Unpadded::encode_string(&self.digest())].concat()
+    }
+
+    /// The SHA-256 of the encoded key.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.encoded()).into()
     }
 
     /// Whether this key has signed these bytes. Strict: no signature has a second form (RFC 8032, section

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     KNOCK,
     card::Card,
-    identity::ClientId,
+    identity::ClientKey,
     receipt::ReceiptKey,
     request::Request,
     signature,
@@ -42,12 +42,17 @@ pub enum Unsealed {
 }
 
 impl Letter {
-    /// Begins a knock for the gateway of this card, with fresh randomness.
+    /// Begins a knock of this client for the gateway of this card, with fresh randomness.
     ///
     /// # Errors
     /// [`Unsealed`] if the card is no use.
-    pub fn new(card: &Card, request: &Request, random: &mut impl CryptoRng) -> Result<Self, Unsealed> {
-        Self::of_bytes(card, request.client, request.encode(), random)
+    pub fn new(
+        card: &Card,
+        client: &ClientKey,
+        request: &Request,
+        random: &mut impl CryptoRng,
+    ) -> Result<Self, Unsealed> {
+        Self::of_bytes(card, client, request.encode(), random)
     }
 
     /// The same for any 64 bytes in a client's name: what a client with a key could do that means ill.
@@ -56,7 +61,7 @@ impl Letter {
     /// [`Unsealed`] if the card is no use.
     pub fn of_bytes(
         card: &Card,
-        client: ClientId,
+        client: &ClientKey,
         request: [u8; Request::LEN],
         random: &mut impl CryptoRng,
     ) -> Result<Self, Unsealed> {
@@ -68,7 +73,7 @@ impl Letter {
             hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&mode, &recipient, &info, random)
                 .map_err(|_| Unsealed::Card)?;
         let enc: [u8; 32] = encapsulated.to_bytes().into();
-        let [c0, c1, ..] = client.0;
+        let [c0, c1, ..] = client.id().0;
         let hint = suite::hint(&suite::hint_key(&card.site), &enc, [c0, c1]);
         let to_sign = signature::signed_bytes(&[&info, &enc, &request]);
         Ok(Self { context, enc, request, to_sign, hint, tag_key: suite::tag_key(&card.site, client) })

@@ -12,7 +12,7 @@ use blake2::{
 };
 use zeroize::Zeroizing;
 
-use crate::identity::ClientId;
+use crate::identity::ClientKey;
 
 pub(crate) type Kem = hpke::kem::X25519HkdfSha256;
 pub(crate) type Kdf = hpke::kdf::HkdfSha256;
@@ -44,9 +44,10 @@ pub(crate) fn hint_key(site: &[u8; 32]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(mac::<U32>(site, &[HINT_KEY]).into())
 }
 
-/// The key of one client's tags, from the site secret.
-pub(crate) fn tag_key(site: &[u8; 32], client: ClientId) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(mac::<U32>(site, &[TAG_KEY, &client.0]).into())
+/// The key of one client's tags, from the site secret and the whole digest of the client's public key: a
+/// shorter name could be found by trying all of them at one recorded knock.
+pub(crate) fn tag_key(site: &[u8; 32], client: &ClientKey) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(mac::<U32>(site, &[TAG_KEY, &client.digest()]).into())
 }
 
 /// The hint at a client in a knock with this encapsulated key; or the other way round, the first bytes of
@@ -149,6 +150,20 @@ mod tests {
         assert_eq!(text, plain);
         receiver.export(b"TestContext", &mut export).unwrap();
         assert_eq!(export[..], exported);
+    }
+
+    #[test]
+    fn a_tag_key_is_made_of_the_whole_digest_and_not_of_the_short_name_in_a_knock() {
+        let (site, line) =
+            ([7; 32], "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT");
+        let (client, _) = ClientKey::from_openssh(&[line, " x"].concat()).unwrap();
+        let digest = client.digest();
+        assert_eq!(digest[..8], client.id().0);
+        let made_of = |bytes: &[u8]| <[u8; 32]>::from(mac::<U32>(&site, &[TAG_KEY, bytes]));
+        assert_eq!(*tag_key(&site, &client), made_of(&digest));
+        for shorter in 0..digest.len() {
+            assert_ne!(*tag_key(&site, &client), made_of(&digest[..shorter]), "{shorter}");
+        }
     }
 
     /// RFC 7693 has no keyed vector for BLAKE2s; these are of Python's `hashlib.blake2s`, with `key =

@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use base64ct::Encoding as _;
 use doors_spa::{
     gateway::{Gateway, GatewayKey},
     identity::{ClientKey, DoorId},
@@ -81,6 +82,8 @@ fn the_specification_is_what_the_code_does() {
     let signer = SigningKey::from_bytes(value("client seed")[..].try_into().unwrap());
     let client = ClientKey::new(signer.verifying_key().as_bytes()).unwrap();
     assert_eq!(client.bytes()[..], value("client public"));
+    let fingerprint = base64ct::Base64Unpadded::encode_string(&value("fingerprint"));
+    assert_eq!(client.fingerprint(), format!("SHA256:{fingerprint}"));
     assert_eq!(client.id().0[..], value("client"));
     let request = Request {
         operation: Operation::Open { door: DoorId::of("ssh"), wanted: 600 },
@@ -92,7 +95,7 @@ fn the_specification_is_what_the_code_does() {
     };
     assert_eq!(request.encode()[..], value("request"));
 
-    let letter = Letter::new(&card, &request, &mut Given(value("ikmE"))).unwrap();
+    let letter = Letter::new(&card, &client, &request, &mut Given(value("ikmE"))).unwrap();
     assert_eq!(letter.to_sign(), value("to sign"));
     let signature = signer.sign(letter.to_sign()).to_bytes();
     assert_eq!(signature[..], value("signature"));
@@ -100,7 +103,7 @@ fn the_specification_is_what_the_code_does() {
     assert_eq!(knock[..], value("knock"));
 
     let gateway = Gateway::new(&key).unwrap();
-    let tagged = gateway.tag_key(client.id()).fits(&knock).unwrap();
+    let tagged = gateway.tag_key(&client).fits(&knock).unwrap();
     let (read, gateway_side) = gateway.open(tagged).unwrap().prove(&client).unwrap().into_parts();
     assert_eq!(read, request);
     let receipt = Receipt {

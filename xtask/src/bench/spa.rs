@@ -336,9 +336,12 @@ impl Device {
             address: None,
             challenge: [0; 8],
         };
-        let sealed = Letter::new(card, &request, &mut UnwrapErr(getrandom::SysRng)).and_then(|letter| {
+        let letter = claimed
+            .client()
+            .and_then(|key| Letter::new(card, &key, &request, &mut UnwrapErr(getrandom::SysRng)).ok());
+        let sealed = letter.and_then(|letter| {
             let signature = self.0.sign(letter.to_sign()).to_bytes();
-            letter.seal(&signature)
+            letter.seal(&signature).ok()
         });
         sealed.map_or([0; KNOCK], |(knock, _)| knock)
     }

@@ -31,7 +31,7 @@ impl Scene {
         let signer = SigningKey::from_bytes(&[3; 32]);
         let client = ClientKey::new(signer.verifying_key().as_bytes()).unwrap();
         let operation = Operation::Open { door: DoorId::of("ssh"), wanted: 30 };
-        let exchange = Exchange::new(Errand { operation, client: client.id(), address: None });
+        let exchange = Exchange::new(Errand { operation, client, address: None });
         Self { key: GatewayKey::generate(&mut UnwrapErr(SysRng)), signer, exchange, sent: Vec::new() }
     }
 
@@ -63,7 +63,7 @@ impl Scene {
     fn unseal(&self, number: usize) -> (Box<Request>, ReceiptKey) {
         let client = self.client();
         let gateway = Gateway::new(&self.key).unwrap();
-        let tagged = gateway.tag_key(client.id()).fits(&self.sent[number].1).unwrap();
+        let tagged = gateway.tag_key(&client).fits(&self.sent[number].1).unwrap();
         let unproven = gateway.open(tagged).unwrap();
         let (request, key) = unproven.prove(&client).unwrap().into_parts();
         (Box::new(request), key)
@@ -130,7 +130,7 @@ fn forged_datagrams_change_nothing() {
         assert_eq!(scene.exchange.heard(wrong, ms(20)), Heard::Nothing);
     }
     let other = Scene { sent: scene.sent.clone(), ..Scene::new() };
-    assert!(Gateway::new(&other.key).unwrap().tag_key(other.client().id()).fits(&other.sent[0].1).is_none());
+    assert!(Gateway::new(&other.key).unwrap().tag_key(&other.client()).fits(&other.sent[0].1).is_none());
     assert!(matches!(scene.run(ms(20), ms(20)), Next::Wait(wait) if wait == ms(280)));
     assert_eq!(scene.exchange.heard(&right, ms(21)), Heard::Answer);
 }

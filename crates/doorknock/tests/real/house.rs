@@ -52,7 +52,7 @@ impl House {
             let mut number = 0;
             while let Ok((length, source)) = socket.recv_from(&mut buffer) {
                 let Ok(knock) = buffer[..length].try_into() else { continue };
-                let Some(tagged) = gateway.tag_key(client.id()).fits(knock) else { continue };
+                let Some(tagged) = gateway.tag_key(&client).fits(knock) else { continue };
                 let Ok(unproven) = gateway.open(tagged) else { continue };
                 let Some(proven) = unproven.prove(&client) else { continue };
                 let (request, seal) = proven.into_parts();

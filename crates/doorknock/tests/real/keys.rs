@@ -99,7 +99,7 @@ fn our_signature_is_the_one_that_ssh_keygen_makes_and_verifies() {
     let gateway = GatewayKey::generate(&mut UnwrapErr(SysRng));
     let card: Card = gateway.card();
     let request = request(&client);
-    let letter = Letter::new(&card, &request, &mut UnwrapErr(SysRng)).unwrap();
+    let letter = Letter::new(&card, &client, &request, &mut UnwrapErr(SysRng)).unwrap();
     let ours = unlock(&path, "").unwrap().sign(letter.to_sign()).to_bytes();
     let (knock, _) = letter.seal(&ours).unwrap();
 

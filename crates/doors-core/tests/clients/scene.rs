@@ -180,7 +180,8 @@ impl Scene {
     pub(crate) fn seal(&mut self, request: &Request, signer: u8) -> Sealed {
         let mut request = *request;
         request.client = client(signer).key.id();
-        let letter = Letter::new(&self.gateway.card(), &request, &mut self.random).unwrap();
+        let key = client(signer).key;
+        let letter = Letter::new(&self.gateway.card(), &key, &request, &mut self.random).unwrap();
         let signature = SigningKey::from_bytes(&[signer; 32]).sign(letter.to_sign()).to_bytes();
         let (bytes, key) = letter.seal(&signature).unwrap();
         Sealed { bytes, key }

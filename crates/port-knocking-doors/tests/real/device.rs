@@ -61,7 +61,8 @@ impl Device {
 
     /// Seals a request that another key has signed.
     pub(crate) fn seal_with(&self, request: &Request, key: &SigningKey) -> Sealed {
-        let letter = Letter::new(&self.card, request, &mut UnwrapErr(getrandom::SysRng)).unwrap();
+        let mut random = UnwrapErr(getrandom::SysRng);
+        let letter = Letter::new(&self.card, &self.client(), request, &mut random).unwrap();
         let signature = key.sign(letter.to_sign()).to_bytes();
         let (bytes, receipt_key) = letter.seal(&signature).unwrap();
         Sealed { bytes, receipt_key }
