@@ -74,8 +74,9 @@ fn keeper(gateway: &GatewayKey, client: Client) -> Doorkeeper {
     };
     let mut keeper = Doorkeeper::new(rules).unwrap();
     let window = Duration::from_secs(60);
-    let mut reception =
-        Reception::new(RunKey([9; 32]), Freshness::new(window, Some(&[]), Moment::default(), WALL));
+    // Started long enough ago that a request is accepted by its time.
+    let freshness = Freshness::new(window, &[], Moment::default(), Wall(WALL.0 - 121_000));
+    let mut reception = Reception::new(RunKey([9; 32]), freshness);
     reception.listen_to(Audience {
         port: doors_spa::PORT,
         clients: Clients::new([client]),
@@ -96,7 +97,7 @@ fn send(keeper: &mut Doorkeeper, payload: &[u8]) -> bool {
         link: Link(1),
         payload,
     };
-    let now = Moment::new(Duration::from_secs(1));
+    let now = Moment::new(Duration::from_secs(121));
     keeper.handle_packet(&packet, now, WALL);
     while keeper.poll_record().is_some() {
         keeper.handle_recorded(true, now, WALL);

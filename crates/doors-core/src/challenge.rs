@@ -1,8 +1,9 @@
 //! How a client whose clock is wrong, or whose gateway's is, proves that its knock is fresh.
 //!
-//! A challenge is a MAC over client, source address and a coarse monotonic time, under a key of this run.
-//! Nothing has to be remembered to recognise it, and it is worthless from another address, for another
-//! client, after a restart, and after a minute and a half.
+//! A challenge is a MAC over client, source address, a coarse monotonic time and the client's round, under a
+//! key of this run. It is worthless from another address, for another client, after a restart, and after a
+//! minute and a half. Only the rounds have to be remembered: another one begins when more requests of a client
+//! are spent than can be remembered, so that all its challenges so far are worthless.
 
 use core::net::IpAddr;
 
@@ -33,15 +34,22 @@ const SLOT_SECONDS: u64 = 30;
 impl RunKey {
     /// The challenge for this client at this address; never zero.
     #[must_use]
-    pub fn challenge(&self, client: ClientId, source: IpAddr, now: Moment) -> [u8; 8] {
-        self.of_slot(client, source, slot(now))
+    pub fn challenge(&self, client: ClientId, source: IpAddr, round: u64, now: Moment) -> [u8; 8] {
+        self.of_slot(client, source, round, slot(now))
     }
 
     /// Whether this is a challenge that was made for this client at this address of late.
     #[must_use]
-    pub fn recognises(&self, challenge: [u8; 8], client: ClientId, source: IpAddr, now: Moment) -> bool {
+    pub fn recognises(
+        &self,
+        challenge: [u8; 8],
+        client: ClientId,
+        source: IpAddr,
+        round: u64,
+        now: Moment,
+    ) -> bool {
         (0..3).any(|age| {
-            let made = slot(now).checked_sub(age).map(|slot| self.of_slot(client, source, slot));
+            let made = slot(now).checked_sub(age).map(|slot| self.of_slot(client, source, round, slot));
             made.is_some_and(|made| bool::from(made.ct_eq(&challenge)))
         })
     }
@@ -55,11 +63,12 @@ impl RunKey {
         mac.finalize().into_bytes().into()
     }
 
-    fn of_slot(&self, client: ClientId, source: IpAddr, slot: u64) -> [u8; 8] {
+    fn of_slot(&self, client: ClientId, source: IpAddr, round: u64, slot: u64) -> [u8; 8] {
         let mut mac = Blake2sMac::<U8>::new((&self.0).into());
         mac.update(b"challenge");
         mac.update(&client.0);
         mac.update(&address::encode(Some(source)));
+        mac.update(&round.to_be_bytes());
         mac.update(&slot.to_be_bytes());
         let challenge: [u8; 8] = mac.finalize().into_bytes().into();
         // Zero says that there is none.
@@ -84,23 +93,24 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_is_for_one_client_at_one_address_in_one_run() {
+    fn a_challenge_is_for_one_client_at_one_address_in_one_run_and_round() {
         let (key, source) = (RunKey([7; 32]), "192.0.2.7".parse().unwrap());
-        let challenge = key.challenge(CLIENT, source, at(100));
-        assert!(key.recognises(challenge, CLIENT, source, at(100)));
-        assert!(!key.recognises(challenge, ClientId([2; 8]), source, at(100)));
-        assert!(!key.recognises(challenge, CLIENT, "192.0.2.8".parse().unwrap(), at(100)));
-        assert!(!RunKey([8; 32]).recognises(challenge, CLIENT, source, at(100)));
-        assert!(!key.recognises([0; 8], CLIENT, source, at(100)));
+        let challenge = key.challenge(CLIENT, source, 1, at(100));
+        assert!(key.recognises(challenge, CLIENT, source, 1, at(100)));
+        assert!(!key.recognises(challenge, CLIENT, source, 2, at(100)));
+        assert!(!key.recognises(challenge, ClientId([2; 8]), source, 1, at(100)));
+        assert!(!key.recognises(challenge, CLIENT, "192.0.2.8".parse().unwrap(), 1, at(100)));
+        assert!(!RunKey([8; 32]).recognises(challenge, CLIENT, source, 1, at(100)));
+        assert!(!key.recognises([0; 8], CLIENT, source, 1, at(100)));
     }
 
     #[test]
     fn a_challenge_lives_for_a_minute_and_not_for_two() {
         let (key, source) = (RunKey([7; 32]), "2001:db8::7".parse().unwrap());
         for made in 0..90 {
-            let challenge = key.challenge(CLIENT, source, at(made));
-            assert!(key.recognises(challenge, CLIENT, source, at(made + 60)), "{made}");
-            assert!(!key.recognises(challenge, CLIENT, source, at(made + 90)), "{made}");
+            let challenge = key.challenge(CLIENT, source, 0, at(made));
+            assert!(key.recognises(challenge, CLIENT, source, 0, at(made + 60)), "{made}");
+            assert!(!key.recognises(challenge, CLIENT, source, 0, at(made + 90)), "{made}");
         }
     }
 }

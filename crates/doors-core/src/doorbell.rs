@@ -5,7 +5,7 @@
 //! budget for those, and only the client whose key is known can be crowded out.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     vec::Vec,
 };
@@ -19,7 +19,7 @@ use doors_spa::{
 
 use crate::{
     client::Clients,
-    limits::{COPIES_KNOWN, OPENING_EVERY, OPENINGS_AT_ONCE},
+    limits::{COPIES_PER_CLIENT, OPENING_EVERY, OPENINGS_AT_ONCE},
     time::{Moment, Wall},
 };
 
@@ -31,16 +31,12 @@ pub type Lasting = (Arc<Gateway>, Option<Wall>);
 pub struct Doorbell {
     gateways: Vec<Known>,
     budgets: BTreeMap<ClientId, Budget>,
-    copied: Copied,
+    copied: BTreeMap<ClientId, Copied>,
 }
 
-/// The beginnings of the latest datagrams that were opened. Nobody makes the same bytes twice but
-/// whoever copies them, and copying takes no card.
-#[derive(Debug, Default)]
-struct Copied {
-    known: BTreeSet<Front>,
-    in_order: VecDeque<Front>,
-}
+/// The beginnings of the latest datagrams that one client has signed, the oldest first. Nobody makes the same
+/// bytes twice, but copying them takes no card.
+type Copied = VecDeque<Front>;
 
 /// Hint and tag.
 type Front = [u8; 16];
@@ -75,27 +71,27 @@ impl Doorbell {
 
     /// The same, for other gateway keys and clients; what was copied is still known.
     #[must_use]
-    pub fn with(self, gateways: &[Lasting], clients: &Clients) -> Self {
+    pub fn with(mut self, gateways: &[Lasting], clients: &Clients) -> Self {
+        self.budgets.retain(|client, _| clients.get(*client).is_some());
+        self.copied.retain(|client, _| clients.get(*client).is_some());
         Self { budgets: self.budgets, copied: self.copied, ..Self::new(gateways, clients) }
     }
 
-    /// Whether these very bytes were opened before.
+    /// Whether this client has signed these very bytes before.
     #[must_use]
-    pub fn is_copied(&self, datagram: &[u8; KNOCK]) -> bool {
-        datagram.first_chunk::<16>().is_some_and(|front| self.copied.known.contains(front))
+    pub fn is_copied(&self, client: ClientId, datagram: &[u8; KNOCK]) -> bool {
+        let copied = self.copied.get(&client).zip(datagram.first_chunk());
+        copied.is_some_and(|(copied, front)| copied.contains(front))
     }
 
-    /// Remembers bytes that are opened. Not those that no budget pays for: they would push out the others.
-    pub fn remember(&mut self, datagram: &[u8; KNOCK]) {
+    /// Remembers bytes that this client is proven to have signed. No others: what anybody can make would push
+    /// these out.
+    pub fn remember(&mut self, client: ClientId, datagram: &[u8; KNOCK]) {
         let Some(front) = datagram.first_chunk::<16>().copied() else { return };
-        let Copied { known, in_order } = &mut self.copied;
-        if known.insert(front) {
-            in_order.push_back(front);
-        }
-        if in_order.len() > COPIES_KNOWN
-            && let Some(oldest) = in_order.pop_front()
-        {
-            known.remove(&oldest);
+        let copied = self.copied.entry(client).or_default();
+        copied.push_back(front);
+        if copied.len() > COPIES_PER_CLIENT {
+            copied.pop_front();
         }
     }
 

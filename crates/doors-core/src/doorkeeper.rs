@@ -14,10 +14,10 @@ use crate::{
     client::Who,
     door::Admission,
     doors::{Doors, Opening, Running},
-    freshness::Record,
+    freshness::{Fresh, Record},
     knock::Knock,
     packet::Packet,
-    reception::{Audience, Heard, Outgoing, Reception, Stranger, Waiting},
+    reception::{Asker, Audience, Heard, Outgoing, Reception, Stranger},
     sequences::Conflict,
     throttle::Throttle,
     time::{Moment, Wall},
@@ -195,9 +195,10 @@ impl Doorkeeper {
     pub fn handle_recorded(&mut self, held: bool, now: Moment, wall: Wall) {
         let Some(reception) = &mut self.reception else { return };
         let Some(waiting) = reception.recorded() else { return };
-        match held {
-            true => self.act(&waiting, now, wall),
-            false => self.refuse(&waiting, Answer::NotRecorded, now),
+        match (held, waiting.fresh) {
+            (false, _) => self.refuse(&waiting.asker, Answer::NotRecorded, now),
+            (true, None) => self.refuse(&waiting.asker, Answer::Stale, now),
+            (true, Some(fresh)) => self.act(&waiting.asker, &fresh, now, wall),
         }
     }
 
@@ -278,7 +279,7 @@ impl Doorkeeper {
     /// What is said of a datagram to the port of single packet authorization.
     fn note(&mut self, heard: Heard, source: IpAddr, now: Moment) {
         let event = match heard {
-            Heard::Fresh => return,
+            Heard::Waits => return,
             // Costs whoever sends it nothing, so it is told as a detail only.
             Heard::Stranger(why @ (Stranger::Unknown | Stranger::Copied), who) => {
                 return self.trace(Event::Stranger { source, why, who }, now);
@@ -291,13 +292,13 @@ impl Doorkeeper {
     }
 
     /// Does what a client asks, who is known, and whose request is fresh and on disk.
-    fn act(&mut self, waiting: &Waiting, now: Moment, wall: Wall) {
+    fn act(&mut self, asker: &Asker, fresh: &Fresh, now: Moment, wall: Wall) {
         self.handle_timeout(now);
-        let Some(client) = self.reception.as_ref().and_then(|reception| reception.client(waiting.client))
+        let Some(client) = self.reception.as_ref().and_then(|reception| reception.client(asker.client))
         else {
             return;
         };
-        match waiting.fresh.operation() {
+        match fresh.operation() {
             Operation::Ask { skip } => {
                 let told = |(name, longest): (&crate::door::DoorName, Duration)| ToldDoor {
                     name: name.as_str().into(),
@@ -307,63 +308,63 @@ impl Doorkeeper {
                 let in_all = u16::try_from(doors.len()).unwrap_or(u16::MAX);
                 let skip = usize::try_from(skip).unwrap_or(usize::MAX);
                 if let Some(reception) = &mut self.reception {
-                    reception.tell(waiting, in_all, doors.into_iter().skip(skip));
+                    reception.tell(asker, in_all, doors.into_iter().skip(skip));
                 }
             }
             Operation::Open { door, wanted } => {
                 let wanted = Duration::from_secs(wanted.into());
-                match self.access.judge_request(&waiting.fresh, client, door, wanted, waiting.way, wall) {
-                    Ok(grant) => self.open_for(waiting, grant, now),
-                    Err(Refusal::Address) => self.refuse(waiting, Answer::Address, now),
+                match self.access.judge_request(fresh, client, door, wanted, asker.way, wall) {
+                    Ok(grant) => self.open_for(asker, grant, now),
+                    Err(Refusal::Address) => self.refuse(asker, Answer::Address, now),
                     Err(
                         Refusal::NotAllowed | Refusal::Repeated | Refusal::Waiting | Refusal::Wrong { .. },
-                    ) => self.refuse(waiting, Answer::NotAllowed, now),
+                    ) => self.refuse(asker, Answer::NotAllowed, now),
                 }
             }
             Operation::Close { door } => {
                 let Some(door) = self.access.door_of(client, door) else {
-                    return self.refuse(waiting, Answer::NotAllowed, now);
+                    return self.refuse(asker, Answer::NotAllowed, now);
                 };
-                let source = waiting.fresh.address().unwrap_or(waiting.way.to.ip());
+                let source = fresh.address().unwrap_or(asker.way.to.ip());
                 if !client.may_come_from(source) {
-                    return self.refuse(waiting, Answer::Address, now);
+                    return self.refuse(asker, Answer::Address, now);
                 }
                 let admission = Admission { door: door.name.clone(), source };
                 let who = client.who.clone();
-                self.close_for(waiting, admission, &who, now);
+                self.close_for(asker, admission, &who, now);
             }
         }
     }
 
-    fn open_for(&mut self, waiting: &Waiting, grant: Grant, now: Moment) {
+    fn open_for(&mut self, asker: &Asker, grant: Grant, now: Moment) {
         match self.doors.open(grant, now) {
             Opening::Changed(admission, running) => {
                 self.changed(admission.clone(), &running);
                 if let Some(reception) = &mut self.reception {
-                    reception.promise(waiting, admission, Answer::Granted, now);
+                    reception.promise(asker, admission, Answer::Granted, now);
                 }
             }
             Opening::JustNow(admission) => {
                 let Some(running) = self.doors.get(&admission) else { return };
                 let Some(reception) = &mut self.reception else { return };
                 match running.confirmed {
-                    true => reception.answer(waiting, Answer::Granted, seconds(running.until.remaining(now))),
+                    true => reception.answer(asker, Answer::Granted, seconds(running.until.remaining(now))),
                     // The firewall is at it.
-                    false => reception.promise(waiting, admission, Answer::Granted, now),
+                    false => reception.promise(asker, admission, Answer::Granted, now),
                 }
             }
-            Opening::Full(_) => self.refuse(waiting, Answer::TooMany, now),
+            Opening::Full(_) => self.refuse(asker, Answer::TooMany, now),
         }
     }
 
     /// Closes a door that nobody but the client itself has opened, or that was open before this program
     /// started, so that nobody knows whose it is.
-    fn close_for(&mut self, waiting: &Waiting, admission: Admission, who: &Who, now: Moment) {
+    fn close_for(&mut self, asker: &Asker, admission: Admission, who: &Who, now: Moment) {
         let anothers = |running: &Running| {
             running.shared || running.by.as_ref().map_or(!running.adopted, |by| by != who)
         };
         if self.doors.get(&admission).is_some_and(anothers) {
-            return self.refuse(waiting, Answer::NotAllowed, now);
+            return self.refuse(asker, Answer::NotAllowed, now);
         }
         if self.doors.close(&admission).is_some() {
             self.events.push_back(Event::Closed { admission: admission.clone(), by: Some(who.clone()) });
@@ -371,15 +372,15 @@ impl Doorkeeper {
         // Asked of the firewall in any case: it may hold a grant that is not known here.
         self.changes.push_back(Change::Close { admission: admission.clone() });
         if let Some(reception) = &mut self.reception {
-            reception.promise(waiting, admission, Answer::Closed, now);
+            reception.promise(asker, admission, Answer::Closed, now);
         }
     }
 
-    fn refuse(&mut self, waiting: &Waiting, why: Answer, now: Moment) {
+    fn refuse(&mut self, asker: &Asker, why: Answer, now: Moment) {
         let Some(reception) = &mut self.reception else { return };
-        reception.answer(waiting, why, 0);
-        let Some(who) = reception.client(waiting.client).map(|client| client.who.clone()) else { return };
-        self.tell(Event::Refused { who, source: waiting.way.to.ip(), why }, now);
+        reception.answer(asker, why, 0);
+        let Some(who) = reception.client(asker.client).map(|client| client.who.clone()) else { return };
+        self.tell(Event::Refused { who, source: asker.way.to.ip(), why }, now);
     }
 
     fn changed(&mut self, admission: Admission, running: &Running) {

@@ -3,15 +3,37 @@
 //! ```text
 //!                    ┌ challenge in place ──► made here, for this client, of late, and not used? ─┐
 //!   Proven ── seen? ─┤                                                                            ├─► Fresh
-//!      │        │    └ none ──► time within the window, and after the floor? ─────────────────────┘
-//!      │        └ yes: silence               └ no: Stale; the client gets a challenge
+//!      │        │    └ none ──► time within the window, and after the floors? ────────────────────┘
+//!      │        └ yes: silence               └ no: Stale; the floor rises to its time, and the client gets
+//!      │                                           a challenge
+//!      └─ whatever the answer: the request is spent
 //! ```
 //!
-//! What was accepted is remembered by client: the times and nonces of the latest, and the *floor*, below
-//! which nothing is accepted by its time any more. Both are on disk before a knock has any effect, so a
-//! restart forgets nothing. If the disk has lost them, the time of the start is the floor.
+//! By its time alone a request is accepted only if it is later than two floors.
 //!
-//! Time never locks anybody out: whoever is stale gets a challenge, and then time is not asked.
+//! - *The client's own*: what was accepted of it and is forgotten, and what was refused for its time. A knock
+//!   that is dated ahead would be good as soon as our date gets there; so the floor rises to its time, on disk,
+//!   before it is answered. No other client's floor is touched by that, or one clock could make all others
+//!   knock twice.
+//! - *Everybody's*: the end of the window at the start, and the latest time that was ever accepted of anybody
+//!   by its time. What was made before the start, with a clock that is ahead by no more than the window, lies
+//!   below the first; what was accepted by an earlier run whose date was later than ours, below the second. So
+//!   neither a date that goes back nor a state that is restored brings an accepted knock back.
+//!
+//! While it runs, a date that jumps is a start: from there on, everybody's floor is the end of the window at
+//! the later of both dates.
+//!
+//! On disk is what a later start cannot know of its own clock: what was accepted and what was refused for its
+//! time, of each client, and the latest time accepted of anybody. Where that may be too little, because a disk
+//! has lost some of it, or because the date was wrong until it was set forward (and with it the floor of a
+//! start after a loss), everybody's floor is on disk, too. The floor of a start itself is not, nor that of a
+//! date set back: the next start has its own, and what is accepted until then is on disk.
+//!
+//! What is *spent* opens nothing in this run, though its client was told that it had too much on its way or that
+//! it cannot be recorded. By time, what is forgotten is below the floor. By challenge, a client whose spent
+//! requests are too many to be remembered has its challenges made worthless, and gets another when it asks.
+//!
+//! Time never locks anybody out: a client whose request is stale gets a challenge, and then time is not asked.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::{net::IpAddr, time::Duration};
@@ -33,7 +55,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Fresh {
     pub(crate) request: Request,
-    receipt_key: ReceiptKey,
 }
 
 impl Fresh {
@@ -41,11 +62,6 @@ impl Fresh {
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         self.request.address
-    }
-
-    /// What seals the receipt.
-    pub(crate) fn receipt_key(&self) -> &ReceiptKey {
-        &self.receipt_key
     }
 
     /// What is asked for.
@@ -58,15 +74,15 @@ impl Fresh {
 /// Why a client's request is not fresh.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unfresh {
-    /// It was accepted before.
+    /// It was seen before.
     Replayed,
-    /// Its time says nothing; a challenge would.
-    Stale,
+    /// Its time says nothing; a challenge would. With what has to be on disk before the client gets one.
+    Stale(Option<Record>),
     /// The client has used up its share of challenges for this minute.
     Crowded,
 }
 
-/// One accepted request, as it is kept on disk.
+/// One accepted request, or a floor, as it is kept on disk.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Record {
     /// Whose it was.
@@ -79,31 +95,49 @@ pub struct Record {
     pub nonce: [u8; 8],
 }
 
+impl Record {
+    fn floor(client: ClientId, time: u64) -> Self {
+        Self { client, time: time.min(LATEST) | FLOOR, nonce: [0; 8] }
+    }
+}
+
 /// See [`Record::time`].
 const BY_CHALLENGE: u64 = 1 << 63;
 const FLOOR: u64 = 1 << 62;
 const EVERYBODY: ClientId = ClientId([0; 8]);
+/// The latest time that leaves room for the two bits. No clock gets so far.
+const LATEST: u64 = FLOOR - 1;
 
-/// A time without the two bits. No clock gets so far.
+/// A time without the two bits.
 fn bare(time: u64) -> u64 {
-    time & !(BY_CHALLENGE | FLOOR)
+    time & LATEST
 }
+
+/// A date that differs from the monotonic clock by so much more or less than before has jumped.
+const JUMP: i64 = 1000;
+
+/// A challenge is worthless after this long; see `challenge`.
+const CHALLENGE_LIVES: Duration = Duration::from_secs(90);
 
 /// What is remembered of one client.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    /// Accepted by their time, all above the floor.
+    /// Within the window when they came, by their time.
     by_time: BTreeSet<(u64, [u8; 8])>,
-    /// Accepted for their challenge, the latest last.
-    by_challenge: VecDeque<(u64, [u8; 8])>,
-    /// Challenges of this run that are used, and when they are worthless anyway.
-    used: VecDeque<([u8; 8], Moment)>,
+    /// With a challenge, the latest last, and when that challenge is worthless.
+    by_challenge: VecDeque<(u64, [u8; 8], Moment)>,
+    /// When the challenges of accepted requests are worthless.
+    used: VecDeque<Moment>,
+    /// Challenges of earlier rounds are worthless.
+    round: u64,
     floor: u64,
 }
 
 impl Memory {
     fn has_seen(&self, time: u64, nonce: [u8; 8]) -> bool {
-        self.by_time.contains(&(time, nonce)) || self.by_challenge.contains(&(bare(time), nonce))
+        let challenged = (bare(time), nonce);
+        self.by_time.contains(&(time, nonce))
+            || self.by_challenge.iter().any(|(time, nonce, _)| (*time, *nonce) == challenged)
     }
 
     fn note_time(&mut self, time: u64, nonce: [u8; 8]) {
@@ -116,10 +150,15 @@ impl Memory {
         }
     }
 
-    fn note_challenge(&mut self, time: u64, nonce: [u8; 8]) {
-        self.by_challenge.push_back((bare(time), nonce));
-        while self.by_challenge.len() > KNOCKS_REMEMBERED {
-            self.by_challenge.pop_front();
+    fn note_challenge(&mut self, time: u64, nonce: [u8; 8], now: Moment, worthless: Moment) {
+        self.by_challenge.push_back((bare(time), nonce, worthless));
+        while self.by_challenge.len() > KNOCKS_REMEMBERED
+            && let Some((_, _, worthless)) = self.by_challenge.pop_front()
+        {
+            // What is forgotten must not be accepted again.
+            if worthless > now {
+                self.round = self.round.saturating_add(1);
+            }
         }
     }
 }
@@ -129,32 +168,38 @@ impl Memory {
 pub struct Freshness {
     window: Duration,
     memories: BTreeMap<ClientId, Memory>,
-    /// The floor of clients of whom nothing is remembered.
-    floor: u64,
-    /// Set if the memories of the run before are lost: how far the date was ahead of the monotonic clock. A
-    /// date that is set forward later would bring back knocks from before the start.
-    lost_at: Option<u64>,
+    /// The latest time that is known to have been accepted of anybody by its time, or that may have been.
+    highest: u64,
+    /// What that was at the start.
+    highest_before: u64,
+    /// The date at the start, or at the latest jump of the date if that was later.
+    since: u64,
+    /// How far the date is ahead of the monotonic clock, in milliseconds.
+    ahead: i64,
 }
 
-/// A challenge is worthless after this long; see `challenge`.
-const CHALLENGE_LIVES: Duration = Duration::from_secs(90);
-
 impl Freshness {
-    /// Starts with what the run before has left; `None` if that is lost.
-    pub fn new(window: Duration, records: Option<&[Record]>, now: Moment, wall: Wall) -> Self {
-        let mut freshness = Self { window, memories: BTreeMap::new(), floor: 0, lost_at: None };
-        match records {
-            Some(records) => {
-                records.iter().for_each(|record| freshness.remember(record));
-                // An earlier run has lost its memory, and its date may have been as wrong as this one's.
-                freshness.lost_at = (freshness.floor > 0).then(|| ahead(now, wall));
-            }
-            None => {
-                freshness.lost_at = Some(ahead(now, wall));
-                freshness.floor = freshness.end_of_window(wall);
-            }
-        }
+    /// Starts with what the run before has left.
+    #[must_use]
+    pub fn new(window: Duration, records: &[Record], now: Moment, wall: Wall) -> Self {
+        let mut freshness = Self {
+            window,
+            memories: BTreeMap::new(),
+            highest: 0,
+            highest_before: 0,
+            since: wall.0,
+            ahead: ahead(now, wall),
+        };
+        records.iter().for_each(|record| freshness.remember(record, Moment::default()));
+        freshness.highest_before = freshness.highest;
         freshness
+    }
+
+    /// What a disk that has lost something has to hold from a start at this date on: what was accepted before
+    /// is not known, and was not dated later than this.
+    #[must_use]
+    pub fn lost(window: Duration, wall: Wall) -> Record {
+        Record::floor(EVERYBODY, end_of_window(wall.0, window))
     }
 
     /// Accepts another difference between the clocks from here on.
@@ -162,20 +207,22 @@ impl Freshness {
         self.window = window;
     }
 
-    /// Watches the date. Gives what has to be on disk if it was set forward after the memory of before was
-    /// lost: knocks from before the start must not come back with it.
+    /// Watches the date. Gives what has to be on disk if it was set forward.
     pub fn watch_the_date(&mut self, now: Moment, wall: Wall) -> Option<Record> {
-        let ahead = ahead(now, wall);
-        if ahead <= self.lost_at?.saturating_add(1000) {
+        let (before, after) = (self.ahead, ahead(now, wall));
+        if before.abs_diff(after) <= JUMP.unsigned_abs() {
             return None;
         }
-        self.lost_at = Some(ahead);
-        let record = Record { client: EVERYBODY, time: self.end_of_window(wall) | FLOOR, nonce: [0; 8] };
-        self.remember(&record);
-        Some(record)
+        self.ahead = after;
+        // Where the date would be without the jump.
+        let unmoved = u64::try_from(milliseconds(now).saturating_add(before)).unwrap_or(0);
+        self.since = self.since.max(wall.0).max(unmoved);
+        let record = (after > before).then(|| Self::lost(self.window, wall));
+        record.inspect(|record| self.remember(record, now))
     }
 
-    /// Judges a request that its client has signed. Gives what has to be on disk before anything is done.
+    /// Judges a request that its client has signed. Gives what seals its receipt, and what has to be on disk
+    /// before anything is done. Whatever comes of it, the same request is never fresh again in this run.
     ///
     /// # Errors
     /// [`Unfresh`] says why it must not be done.
@@ -186,49 +233,52 @@ impl Freshness {
         key: &RunKey,
         now: Moment,
         wall: Wall,
-    ) -> Result<(Fresh, Record), (Unfresh, ReceiptKey)> {
+    ) -> (ReceiptKey, Result<(Fresh, Record), Unfresh>) {
         let (request, receipt_key) = proven.into_parts();
-        let (client, time, nonce) = (request.client, request.time, request.nonce);
-        let by_challenge = request.challenge != [0; 8];
-        let accepted = match by_challenge {
-            true => self.judge_challenge(&request, source, key, now),
-            false => self.judge_time(&request, wall),
+        let seen =
+            self.memories.get(&request.client).map(|memory| memory.has_seen(request.time, request.nonce));
+        let judged = match request.challenge {
+            _ if seen == Some(true) => Err(Unfresh::Replayed),
+            [0, 0, 0, 0, 0, 0, 0, 0] => self.judge_time(&request, now, wall),
+            _ => self.judge_challenge(&request, source, key, now),
         };
-        if let Err(unfresh) = accepted {
-            return Err((unfresh, receipt_key));
-        }
-        let time = if by_challenge { bare(time) | BY_CHALLENGE } else { time };
-        let record = Record { client, time, nonce };
-        self.remember(&record);
-        Ok((Fresh { request, receipt_key }, record))
+        (receipt_key, judged.map(|record| (Fresh { request }, record)))
+    }
+
+    /// A challenge for this client.
+    #[must_use]
+    pub fn challenge(&self, key: &RunKey, client: ClientId, source: IpAddr, now: Moment) -> [u8; 8] {
+        key.challenge(client, source, self.round(client), now)
     }
 
     /// Everything that has to stay on disk.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        let floor = |floor: u64| (floor > 0).then_some((floor | FLOOR, [0; 8]));
-        let record = |client, (time, nonce)| Record { client, time, nonce };
+        let floor = |client, time: u64| (time > 0).then(|| Record::floor(client, time));
         let of_one = move |(client, memory): (&ClientId, &Memory)| {
-            let mut all: VecDeque<(u64, [u8; 8])> = floor(memory.floor).into_iter().collect();
-            all.extend(&memory.by_time);
-            all.extend(memory.by_challenge.iter().map(|(time, nonce)| (time | BY_CHALLENGE, *nonce)));
             let client = *client;
-            all.into_iter().map(move |item| record(client, item))
+            let record = |(time, nonce)| Record { client, time, nonce };
+            let mut all: VecDeque<Record> = floor(client, memory.floor).into_iter().collect();
+            all.extend(memory.by_time.iter().copied().map(record));
+            let by_challenge = memory.by_challenge.iter();
+            all.extend(by_challenge.map(|(time, nonce, _)| record((time | BY_CHALLENGE, *nonce))));
+            all
         };
-        let of_everybody = floor(self.floor).map(|item| record(EVERYBODY, item));
-        of_everybody.into_iter().chain(self.memories.iter().flat_map(of_one))
+        floor(EVERYBODY, self.highest).into_iter().chain(self.memories.iter().flat_map(of_one))
     }
 
-    fn judge_time(&self, request: &Request, wall: Wall) -> Result<(), Unfresh> {
-        let memory = self.memories.get(&request.client);
-        if memory.is_some_and(|memory| memory.has_seen(request.time, request.nonce)) {
-            return Err(Unfresh::Replayed);
+    fn judge_time(&mut self, request: &Request, now: Moment, wall: Wall) -> Result<Record, Unfresh> {
+        let Request { client, time, nonce, .. } = *request;
+        let own_floor = self.memories.get(&client).map_or(0, |memory| memory.floor);
+        let floor = own_floor.max(self.highest_before).max(end_of_window(self.since, self.window));
+        let apart = u128::from(time.abs_diff(wall.0));
+        if apart <= self.window.as_millis() && time > floor && time <= LATEST {
+            let record = Record { client, time, nonce };
+            self.remember(&record, now);
+            return Ok(record);
         }
-        let floor = memory.map_or(self.floor, |memory| memory.floor);
-        let apart = u128::from(request.time.abs_diff(wall.0));
-        match apart <= self.window.as_millis() && request.time > floor {
-            true => Ok(()),
-            false => Err(Unfresh::Stale),
-        }
+        // Its own floor, though it may be below everybody's: that one is not on disk.
+        let raised = (time.min(LATEST) > own_floor).then(|| Record::floor(client, time));
+        Err(Unfresh::Stale(raised.inspect(|record| self.remember(record, now))))
     }
 
     fn judge_challenge(
@@ -237,57 +287,58 @@ impl Freshness {
         source: IpAddr,
         key: &RunKey,
         now: Moment,
-    ) -> Result<(), Unfresh> {
-        let known = self.memories.get_mut(&request.client);
-        if known.as_ref().is_some_and(|memory| memory.has_seen(request.time, request.nonce)) {
-            return Err(Unfresh::Replayed);
+    ) -> Result<Record, Unfresh> {
+        let Request { client, nonce, challenge, .. } = *request;
+        let recognised = key.recognises(challenge, client, source, self.round(client), now);
+        // The time is the client's, and may have any bits.
+        let record = Record { client, time: bare(request.time) | BY_CHALLENGE, nonce };
+        self.remember(&record, now);
+        if !recognised {
+            return Err(Unfresh::Stale(None));
         }
-        if !key.recognises(request.challenge, request.client, source, now) {
-            return Err(Unfresh::Stale);
-        }
-        let memory = match known {
-            Some(memory) => memory,
-            None => self.memories.entry(request.client).or_insert(Memory {
-                // Whatever held for the unknown client holds for the known one.
-                floor: self.floor,
-                ..Memory::default()
-            }),
-        };
-        memory.used.retain(|(_, worthless)| *worthless > now);
-        if memory.used.len() >= CHALLENGES_USED {
+        let used = &mut self.memories.entry(client).or_default().used;
+        used.retain(|worthless| *worthless > now);
+        if used.len() >= CHALLENGES_USED {
             return Err(Unfresh::Crowded);
         }
         // One challenge serves for all knocks of a client in its slot, each with its own nonce; what is
         // bounded is how many of these a client can have.
-        memory.used.push_back((request.nonce, now.after(CHALLENGE_LIVES)));
-        Ok(())
+        used.push_back(now.after(CHALLENGE_LIVES));
+        Ok(record)
     }
 
-    fn remember(&mut self, record: &Record) {
+    fn round(&self, client: ClientId) -> u64 {
+        self.memories.get(&client).map_or(0, |memory| memory.round)
+    }
+
+    fn remember(&mut self, record: &Record, now: Moment) {
+        let time = bare(record.time);
         let is_floor = record.time & FLOOR != 0;
         if is_floor && record.client == EVERYBODY {
-            self.floor = self.floor.max(bare(record.time));
-            for memory in self.memories.values_mut() {
-                memory.floor = memory.floor.max(self.floor);
-            }
+            self.highest = self.highest.max(time);
             return;
         }
-        let floor = self.floor;
-        let new = || Memory { floor, ..Memory::default() };
-        let memory = self.memories.entry(record.client).or_insert_with(new);
+        let memory = self.memories.entry(record.client).or_default();
         match record.time & BY_CHALLENGE {
-            _ if is_floor => memory.floor = memory.floor.max(bare(record.time)),
-            0 => memory.note_time(record.time, record.nonce),
-            _ => memory.note_challenge(record.time, record.nonce),
+            _ if is_floor => memory.floor = memory.floor.max(time),
+            0 => {
+                self.highest = self.highest.max(time);
+                memory.note_time(time, record.nonce);
+            }
+            _ => memory.note_challenge(time, record.nonce, now, now.after(CHALLENGE_LIVES)),
         }
-    }
-
-    fn end_of_window(&self, wall: Wall) -> u64 {
-        wall.0.saturating_add(u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
+fn end_of_window(date: u64, window: Duration) -> u64 {
+    date.saturating_add(u64::try_from(window.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// How far the date is ahead of the monotonic clock, in milliseconds.
-fn ahead(now: Moment, wall: Wall) -> u64 {
-    wall.0.saturating_sub(u64::try_from(now.since_start().as_millis()).unwrap_or(u64::MAX))
+fn ahead(now: Moment, wall: Wall) -> i64 {
+    i64::try_from(wall.0).unwrap_or(i64::MAX).saturating_sub(milliseconds(now))
+}
+
+fn milliseconds(now: Moment) -> i64 {
+    i64::try_from(now.since_start().as_millis()).unwrap_or(i64::MAX)
 }

@@ -40,13 +40,14 @@ pub const DOOR_LINE_EVERY: Duration = Duration::from_millis(100);
 /// What was left untold is told as one number this long after the first of it.
 pub const SUMMED_AFTER: Duration = Duration::from_secs(60);
 
-/// Requests that are remembered of each client, twice: those accepted by their time, and those accepted for
-/// a challenge. Whoever knocks more often in a minute than this has its oldest forgotten, and nothing that
+/// Requests that are remembered of each client, twice: those accepted by their time, and those with a
+/// challenge. A client that knocks more often in a minute than this has its oldest forgotten, and nothing that
 /// old is accepted any more.
 pub const KNOCKS_REMEMBERED: usize = 32;
 
 /// Requests of one client that are accepted for a challenge in a minute and a half. Fewer than are
-/// remembered, so that none is forgotten while its challenge is worth something.
+/// remembered, so that a client has to be refused before one is forgotten while its challenge is worth
+/// something.
 pub const CHALLENGES_USED: usize = 24;
 
 /// Requests of one client that wait for the disk or the firewall.
@@ -65,6 +66,7 @@ pub const OPENINGS_AT_ONCE: u32 = 256;
 /// After this long, one more: so this costs at most a twentieth of a processor for each client.
 pub const OPENING_EVERY: Duration = Duration::from_millis(2);
 
-/// Datagrams in the name of clients that are known again by their first bytes: half a minute of all that one
-/// client may send. A copy costs a hash and no keys.
-pub const COPIES_KNOWN: usize = 16_384;
+/// Datagrams of each client, all signed by it, that are known again by their first bytes: as many as its
+/// requests that are remembered, so that a copy costs a hash and no keys for as long as it would be refused
+/// as seen. Each client has its own, so that none pushes out another's.
+pub const COPIES_PER_CLIENT: usize = 2 * KNOCKS_REMEMBERED;

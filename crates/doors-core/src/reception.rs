@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   datagram ─► hint, tag ─► expired? network? ─► copied? budget? ─► HPKE ─► signature ─► fresh? ─► Record ─► disk
-//!               └──────── silence for everybody else ──────────────────┘         │          │
-//!                                                                            └ Stale    ▼
-//!   receipt ◄── Reply ◄──────────────────────── firewall ◄── grant ◄── policy ◄── recorded
+//!               └──────── silence for everybody else ──────────────────┘                                       │
+//!                                                                                                 recorded ◄───┘
+//!   receipt ◄── Reply ◄────────────────────────────────── firewall ◄── grant ◄── policy ◄── fresh ◄──┤
+//!                 └◄───────────────────────────────────────────────────── challenge ◄─────── stale ◄─┘
 //! ```
 //!
-//! A request has no effect before the disk remembers it. A receipt says "granted" only when the firewall
-//! has said so.
+//! A request has no effect before the disk remembers it, nor is one that is dated ahead answered before. A
+//! receipt says "granted" only when the firewall has said so.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -56,9 +57,9 @@ pub enum Stranger {
     Forged,
     /// More is made in the name of this client than it could send.
     Flood,
-    /// Somebody has sent the very same bytes before.
+    /// The very same bytes came before.
     Copied,
-    /// It was accepted before.
+    /// The same request came before.
     Replayed,
     /// The client's time is over.
     Expired,
@@ -72,22 +73,30 @@ pub enum Heard {
     /// Nobody's.
     Stranger(Stranger, Option<Who>),
     /// A client's, and waiting for the disk.
-    Fresh,
+    Waits,
     /// A client's whose time says nothing: it gets a challenge.
     Stale(Who),
     /// A client's that has too much on its way.
     Crowded(Who),
 }
 
+/// A client that waits for an answer.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Who asks.
+    pub client: ClientId,
+    /// Where the answer goes.
+    pub way: WayBack,
+    key: ReceiptKey,
+}
+
 /// A request that waits for the disk.
 #[derive(Debug)]
 pub struct Waiting {
     /// Who asks.
-    pub client: ClientId,
-    /// What for.
-    pub fresh: Fresh,
-    /// Where the answer goes.
-    pub way: WayBack,
+    pub asker: Asker,
+    /// What for; `None` if it is stale, and gets a challenge.
+    pub fresh: Option<Fresh>,
 }
 
 /// An answer that has yet to be sealed.
@@ -95,9 +104,7 @@ pub struct Waiting {
 pub struct Reply {
     /// What it says; its time and challenge are filled in when it is sealed.
     pub receipt: Receipt,
-    key: ReceiptKey,
-    way: WayBack,
-    client: ClientId,
+    asker: Asker,
 }
 
 /// A receipt on its way.
@@ -193,17 +200,17 @@ impl Reception {
         if let Some(why) = restricted {
             return Some(Heard::Stranger(why, Some(who)));
         }
-        if self.doorbell.is_copied(datagram) {
+        if self.doorbell.is_copied(id, datagram) {
             return Some(Heard::Stranger(Stranger::Copied, None));
         }
         if !self.doorbell.spend(id, now) {
             return Some(Heard::Stranger(Stranger::Flood, Some(who)));
         }
-        self.doorbell.remember(datagram);
         let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
         let Some(proven) = proven else {
             return Some(Heard::Stranger(Stranger::Forged, Some(who)));
         };
+        self.doorbell.remember(id, datagram);
         Some(self.admit(proven, id, who, packet.way_back(), now, wall))
     }
 
@@ -224,22 +231,21 @@ impl Reception {
     }
 
     /// Answers a request at once.
-    pub fn answer(&mut self, waiting: &Waiting, answer: Answer, seconds: u32) {
-        let reply = reply(waiting.fresh.receipt_key(), waiting.way, waiting.client, answer, seconds);
-        self.replies.push_back(reply);
+    pub fn answer(&mut self, asker: &Asker, answer: Answer, seconds: u32) {
+        self.replies.push_back(Reply::new(asker.clone(), answer, seconds));
     }
 
     /// Answers what a client may open.
-    pub fn tell(&mut self, waiting: &Waiting, in_all: u16, doors: impl IntoIterator<Item = ToldDoor>) {
-        let mut reply = reply(waiting.fresh.receipt_key(), waiting.way, waiting.client, Answer::Told, 0);
+    pub fn tell(&mut self, asker: &Asker, in_all: u16, doors: impl IntoIterator<Item = ToldDoor>) {
+        let mut reply = Reply::new(asker.clone(), Answer::Told, 0);
         reply.receipt.doors_in_all = in_all;
         reply.receipt = reply.receipt.with_doors(doors);
         self.replies.push_back(reply);
     }
 
     /// Answers a request when the firewall has made it true, or has not in time.
-    pub fn promise(&mut self, waiting: &Waiting, admission: Admission, answer: Answer, now: Moment) {
-        let reply = reply(waiting.fresh.receipt_key(), waiting.way, waiting.client, answer, 0);
+    pub fn promise(&mut self, asker: &Asker, admission: Admission, answer: Answer, now: Moment) {
+        let reply = Reply::new(asker.clone(), answer, 0);
         let promise = Promise { reply, until: now.after(PATIENCE_WITH_FIREWALL) };
         self.promises.entry(admission).or_default().push(promise);
     }
@@ -278,12 +284,13 @@ impl Reception {
     pub fn poll_receipt(&mut self, now: Moment, wall: Wall) -> Option<Outgoing> {
         let mut reply = self.replies.pop_front()?;
         reply.receipt.time = wall.0;
+        let Asker { client, way, key } = reply.asker;
         if reply.receipt.answer == Answer::Stale {
-            reply.receipt.challenge = self.key.challenge(reply.client, reply.way.to.ip(), now);
+            reply.receipt.challenge = self.freshness.challenge(&self.key, client, way.to.ip(), now);
         }
         self.salts = self.salts.wrapping_add(1);
-        let bytes = reply.key.seal(&reply.receipt, self.key.salt(self.salts));
-        Some(Outgoing { way: reply.way, bytes })
+        let bytes = key.seal(&reply.receipt, self.key.salt(self.salts));
+        Some(Outgoing { way, bytes })
     }
 
     fn admit(
@@ -295,43 +302,49 @@ impl Reception {
         now: Moment,
         wall: Wall,
     ) -> Heard {
-        if self.on_the_way(client) >= WAITING_PER_CLIENT {
-            let (_, key) = proven.into_parts();
-            self.replies.push_back(reply(&key, way, client, Answer::TooMany, 0));
-            return Heard::Crowded(who);
-        }
+        let crowded = self.on_the_way(client) >= WAITING_PER_CLIENT;
         if let Some(record) = self.freshness.watch_the_date(now, wall) {
             self.to_record.push_back(record);
             self.waiting.push_back(None);
         }
-        match self.freshness.judge(proven, way.to.ip(), &self.key, now, wall) {
-            Ok((fresh, record)) => {
-                self.to_record.push_back(record);
-                self.waiting.push_back(Some(Waiting { client, fresh, way }));
-                Heard::Fresh
+        let (key, judged) = self.freshness.judge(proven, way.to.ip(), &self.key, now, wall);
+        let asker = Asker { client, way, key };
+        let (fresh, record) = match judged {
+            Err(Unfresh::Replayed) => return Heard::Stranger(Stranger::Replayed, Some(who)),
+            // Only here: judging has spent it.
+            _ if crowded => {
+                self.answer(&asker, Answer::TooMany, 0);
+                return Heard::Crowded(who);
             }
-            Err((Unfresh::Replayed, _)) => Heard::Stranger(Stranger::Replayed, Some(who)),
-            Err((Unfresh::Stale, key)) => {
-                self.replies.push_back(reply(&key, way, client, Answer::Stale, 0));
-                Heard::Stale(who)
+            Err(Unfresh::Crowded) => {
+                self.answer(&asker, Answer::TooMany, 0);
+                return Heard::Crowded(who);
             }
-            Err((Unfresh::Crowded, key)) => {
-                self.replies.push_back(reply(&key, way, client, Answer::TooMany, 0));
-                Heard::Crowded(who)
+            Err(Unfresh::Stale(None)) => {
+                self.answer(&asker, Answer::Stale, 0);
+                return Heard::Stale(who);
             }
-        }
+            Err(Unfresh::Stale(Some(record))) => (None, record),
+            Ok((fresh, record)) => (Some(fresh), record),
+        };
+        self.to_record.push_back(record);
+        self.waiting.push_back(Some(Waiting { asker, fresh }));
+        Heard::Waits
     }
 
     fn on_the_way(&self, client: ClientId) -> usize {
-        let waiting = self.waiting.iter().flatten().filter(|waiting| waiting.client == client).count();
-        let promised = self.promises.values().flatten().filter(|promise| promise.reply.client == client);
-        waiting.saturating_add(promised.count())
+        let waiting = self.waiting.iter().flatten().filter(|waiting| waiting.asker.client == client).count();
+        let promised = self.promises.values().flatten();
+        let promised = promised.filter(|promise| promise.reply.asker.client == client).count();
+        waiting.saturating_add(promised)
     }
 }
 
-fn reply(key: &ReceiptKey, way: WayBack, client: ClientId, answer: Answer, seconds: u32) -> Reply {
-    let seen: SocketAddr = way.to;
-    let receipt =
-        Receipt { answer, seconds, time: 0, seen, challenge: [0; 8], doors_in_all: 0, doors: Vec::new() };
-    Reply { receipt, key: key.clone(), way, client }
+impl Reply {
+    fn new(asker: Asker, answer: Answer, seconds: u32) -> Self {
+        let seen: SocketAddr = asker.way.to;
+        let (challenge, doors) = ([0; 8], Vec::new());
+        let receipt = Receipt { answer, seconds, time: 0, seen, challenge, doors_in_all: 0, doors };
+        Self { receipt, asker }
+    }
 }

@@ -18,7 +18,6 @@ use crate::{
     clients_file::{self, EditError, NewClient, ReplaceError},
     config::{Config, ConfigError},
     gateway_key::{self, KeyError},
-    journal::Journal,
     running::{self, Takeover},
 };
 
@@ -149,15 +148,7 @@ pub(crate) fn gateway(command: &Gateway, config: &Config) -> Result<String, Admi
     match command {
         Gateway::Init => {
             gateway_key::init(path, &mut random)?;
-            let mut text = format!("written: {}\n", path.display());
-            // No knock was ever made for a new key, so a memory without knocks is a whole one. Without any, the
-            // daemon would have to doubt the first knocks.
-            if let Err(error) = Journal::open(&config.state_dir, &[]) {
-                let _ =
-                    writeln!(text, "the daemon will have to make its state itself: {}", in_one_line(&error));
-            }
-            text.push_str("its card: port-knocking-doors gateway card\n");
-            Ok(text)
+            Ok(format!("written: {}\nits card: port-knocking-doors gateway card\n", path.display()))
         }
         Gateway::Card { qr } => {
             let keys = gateway_key::load(path)?;

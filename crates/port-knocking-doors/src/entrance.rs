@@ -49,6 +49,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Entrance {
     /// Runs from the first client on, until the end.
     recorder: Option<Recorder>,
+    /// The disk knows less than the core.
+    behind: bool,
     /// What could not be had so far, when it is tried again, and what was said of it.
     missing: Option<(KeyAccess, Instant, String)>,
 }
@@ -130,10 +132,16 @@ impl Entrance {
     }
 
     /// Hands over what has to be on disk.
-    pub(crate) fn forward(&self, keeper: &mut Doorkeeper) {
+    pub(crate) fn forward(&mut self, keeper: &mut Doorkeeper) {
         let Some(recorder) = &self.recorder else { return };
-        while let Some(record) = keeper.poll_record() {
-            recorder.append(record);
+        let new: Vec<Record> = std::iter::from_fn(|| keeper.poll_record()).collect();
+        if new.is_empty() {
+            return;
+        }
+        match std::mem::take(&mut self.behind) {
+            // With these comes all that the disk has not taken before.
+            true => recorder.keep(remembered(keeper), new.len()),
+            false => new.into_iter().for_each(|record| recorder.append(record)),
         }
     }
 
@@ -146,40 +154,40 @@ impl Entrance {
     }
 
     /// Takes what the recorder says.
-    pub(crate) fn hear(&self, keeper: &mut Doorkeeper, recorded: Recorded, clock: Clock) {
+    pub(crate) fn hear(&mut self, keeper: &mut Doorkeeper, recorded: Recorded, clock: Clock) {
         match recorded {
             Recorded::Held(count) => {
                 (0..count).for_each(|_| keeper.handle_recorded(true, clock.now(), clock.wall()))
             }
             Recorded::Failed(count, why) => {
                 report::not_recorded(&why);
+                self.behind = true;
                 (0..count).for_each(|_| keeper.handle_recorded(false, clock.now(), clock.wall()));
             }
             Recorded::Long => {
-                let records = keeper.reception().map(|reception| reception.freshness().records().collect());
-                if let (Some(recorder), Some(records)) = (&self.recorder, records) {
-                    recorder.keep(records);
+                if let Some(recorder) = &self.recorder {
+                    recorder.keep(remembered(keeper), 0);
                 }
             }
         }
     }
 }
 
+/// All that has to be on the disk.
+fn remembered(keeper: &Doorkeeper) -> Vec<Record> {
+    keeper.reception().map(|reception| reception.freshness().records().collect()).unwrap_or_default()
+}
+
 /// Begins to remember.
 fn begin(access: &KeyAccess, clock: Clock) -> Result<(Recorder, Reception), EntranceError> {
     let key = run_key()?;
     let (now, wall) = (clock.now(), clock.wall());
-    // If nothing is remembered, the time of this start is the floor, over every later start.
-    let lost = Freshness::new(access.window, None, now, wall);
-    let first: Vec<Record> = lost.records().collect();
-    let (recorder, found) = Recorder::start(&access.state_dir, &first)?;
-    let freshness = match found {
-        Some(records) => Freshness::new(access.window, Some(&records), now, wall),
-        None => {
-            report::memory_lost(&access.state_dir);
-            lost
-        }
-    };
+    let lost = Freshness::lost(access.window, wall);
+    let (recorder, loaded) = Recorder::start(&access.state_dir, &[lost])?;
+    if !loaded.found {
+        report::memory_lost(&access.state_dir);
+    }
+    let freshness = Freshness::new(access.window, &loaded.records, now, wall);
     Ok((recorder, Reception::new(key, freshness)))
 }
 

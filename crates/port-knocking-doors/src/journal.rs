@@ -1,23 +1,24 @@
 //! The knocks that were accepted, on disk: what keeps a replayed knock out after a restart.
 //!
 //! ```text
-//!   <state_dir>/lock         held by the one process that writes
-//!   <state_dir>/knocks       the journal
-//!   <state_dir>/knocks.new   the next one, while it is made
+//!   <state_dir>/lock             held by the one process that writes
+//!   <state_dir>/knocks           the journal
+//!   <state_dir>/knocks.new       the next one, while it is made
+//!   <state_dir>/knocks.damaged   the latest one whose header was damaged
 //!
 //!   header, 16 bytes                      record, 32 bytes; then the next, up to one that is all zero
 //!    0  6  "knocks"                        0  8  client
 //!    6  2  version, 1                      8  8  time, milliseconds since 1970
 //!    8  4  generation                     16  8  nonce
-//!   12  4  check, over the 12 before      24  2  how many were written at once with it, before it
-//!                                         26  6  check, over the 26 before, generation and slot
+//!   12  4  check, over the 12 before      24  8  check, over the 24 before, generation and slot
 //! ```
 //!
-//! Numbers are big-endian; a check is the first bytes of a SHA-256. It finds what a crash has torn, and is
-//! no defence: whoever can write here is root.
+//! Numbers are big-endian; a check is the first bytes of a SHA-256. It finds what a crash has torn or a disk has
+//! damaged, and is no defence: only root can write here.
 //!
-//! An acknowledged knock is never lost: [`Journal::append`] returns when it is on the disk. At every
-//! instant `knocks` is a whole journal, or one whose end was never acknowledged.
+//! An acknowledged knock is on the disk: [`Journal::append`] returns when it is. What is not whole at the next
+//! start is as if lost: it is counted, left out, and its place is taken by what the core says of a loss. So a
+//! damaged journal keeps no client out, and lets no copy in.
 
 mod log;
 mod place;
@@ -33,6 +34,7 @@ use std::{
 
 use doors_core::freshness::Record;
 
+pub use self::record::Loss;
 use self::{
     log::{LONGEST, Log},
     place::{KNOCKS, NEXT, Place},
@@ -56,46 +58,49 @@ pub struct Journal {
 /// What was found on the disk.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Loaded {
-    /// The knocks, in the order in which they were written.
+    /// The knocks, in the order in which they were written, and after a loss what the core says of it.
     pub records: Vec<Record>,
-    /// There was a journal. If not, it is unknown what was accepted before.
+    /// There was a journal.
     pub found: bool,
-    /// The end of it was cut off, as no whole records stood there. No crash makes an acknowledged one go
-    /// that way, but a disk that is worn out may.
-    pub torn: bool,
+    /// Not all of it was whole.
+    pub loss: Option<Loss>,
 }
 
 impl Journal {
-    /// Opens the journal in this directory, and makes both if they are missing. A new journal holds `first`
-    /// from its beginning: at no instant is there one that says less.
+    /// Opens the journal in this directory, and makes both if they are missing. If it is missing, or not all of
+    /// it is whole, what it holds from here on is what is whole, and `if_lost`: at no instant is there a journal
+    /// that says less.
     ///
     /// # Errors
     /// [`JournalError`] if there is no journal to go on with. Nothing was changed then.
-    pub fn open(directory: &Path, first: &[Record]) -> Result<(Self, Loaded), JournalError> {
+    pub fn open(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), JournalError> {
         let place = Place::open(directory)?;
         let Some((file, bytes)) = place.read()? else {
-            return Ok((Self::make(place, first)?, Loaded::default()));
+            return Self::make(place, 1, Loaded { records: if_lost.to_vec(), ..Loaded::default() });
         };
         let path = || place.path(KNOCKS);
-        let contents = match record::read(&bytes) {
+        let write = |source| JournalError::Write { path: path(), source };
+        let Contents { generation, mut records, loss } = match record::read(&bytes) {
             Ok(contents) => contents,
-            Err(Unreadable::Empty) => {
-                let loaded = Loaded { torn: true, ..Loaded::default() };
-                return Ok((Self::make(place, first)?, loaded));
+            Err(Unreadable::Header(loss)) => {
+                place.put_aside().map_err(write)?;
+                let records = if_lost.to_vec();
+                return Self::make(place, 1, Loaded { records, found: true, loss: Some(loss) });
             }
             Err(Unreadable::NotOurs) => return Err(JournalError::NotOurs { path: path() }),
             Err(Unreadable::Version(version)) => {
                 return Err(JournalError::Version { path: path(), version });
             }
-            Err(Unreadable::Damaged(offset)) => return Err(JournalError::Damaged { path: path(), offset }),
         };
-        let Contents { generation, records, torn } = contents;
+        if loss.is_some() {
+            records.extend(if_lost);
+            return Self::make(place, generation.wrapping_add(1), Loaded { records, found: true, loss });
+        }
         let mut log = Log::new(file, generation, records.len(), bytes.len());
-        let settled = if torn { log.cut_tail() } else { log.sync() };
-        settled.map_err(|source| JournalError::Write { path: path(), source })?;
+        log.sync().map_err(write)?;
         // The last one to write may have ended between the name and its way to the disk.
         let journal = Self { place, log, added: records.len(), renamed: true };
-        Ok((journal, Loaded { records, found: true, torn }))
+        Ok((journal, Loaded { records, found: true, loss: None }))
     }
 
     /// Writes knocks, and returns when they are on the disk.
@@ -127,13 +132,13 @@ impl Journal {
         self.added > MANY
     }
 
-    fn make(place: Place, first: &[Record]) -> Result<Self, JournalError> {
-        let log = write(&place, 1, first)?;
+    /// Makes the file anew, with these records.
+    fn make(place: Place, generation: u32, loaded: Loaded) -> Result<(Self, Loaded), JournalError> {
+        let log = write(&place, generation, &loaded.records)?;
         let mut journal = Self { place, log, added: 0, renamed: true };
-        journal
-            .sync_name()
-            .map_err(|source| JournalError::Write { path: journal.place.path(KNOCKS), source })?;
-        Ok(journal)
+        let named = journal.sync_name();
+        named.map_err(|source| JournalError::Write { path: journal.place.path(KNOCKS), source })?;
+        Ok((journal, loaded))
     }
 
     /// Brings the name of the file to the disk. Until then a crash may bring back the file before it, so
@@ -209,8 +214,8 @@ pub enum JournalError {
     },
     /// The journal is of another version.
     #[error(
-        "{} has version {version}, and this program knows 1; move it away, and start again: no knock from \
-         before that start is accepted then",
+        "{} has version {version}, and this program knows 1; move it away, and start again: the first minute costs \
+         each knock a challenge, as after every start",
         path.display()
     )]
     Version {
@@ -218,18 +223,6 @@ pub enum JournalError {
         path: PathBuf,
         /// What it says.
         version: u16,
-    },
-    /// What was on the disk is no longer.
-    #[error(
-        "{} is damaged at byte {offset}; move it away, and start again: no knock from before that start is \
-         accepted then",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Where the first bad record, or the header, begins.
-        offset: usize,
     },
     /// The disk is full, or broken.
     #[error("cannot write {}", path.display())]

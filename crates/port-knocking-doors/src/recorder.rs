@@ -1,6 +1,9 @@
 //! Writes down which requests were accepted, in a thread of its own: a disk may take its time, and knocks
 //! are heard meanwhile. Whatever waits is written, and synced, in one go.
 //!
+//! After a failure the disk knows less than the core. Then only a whole new journal is written, with all that
+//! the core remembers, before anything more is said to be held.
+//!
 //! ```text
 //!   daemon ──► Order ──► recorder ──► journal ──► disk
 //!      ▲                    │
@@ -13,7 +16,10 @@ use doorknock::errors::in_one_line;
 use doors_core::freshness::Record;
 use tokio::sync::mpsc;
 
-use crate::journal::{Journal, JournalError};
+use crate::{
+    journal::{Journal, JournalError, Loaded},
+    report,
+};
 
 /// Records that are written in one go.
 const AT_ONCE: usize = 256;
@@ -23,8 +29,8 @@ const AT_ONCE: usize = 256;
 enum Order {
     /// Write this behind the others.
     Append(Record),
-    /// Keep only these.
-    Keep(Vec<Record>),
+    /// Keep only these, among which are so many that somebody waits for.
+    Keep(Vec<Record>, usize),
 }
 
 /// What became of it.
@@ -32,7 +38,7 @@ enum Order {
 pub(crate) enum Recorded {
     /// So many more records are on the disk.
     Held(usize),
-    /// So many are not, and why.
+    /// So many are not, and why. From here on only [`Recorder::keep`] is done.
     Failed(usize, String),
     /// Many records are not needed any more: it is time to say which are.
     Long,
@@ -57,21 +63,18 @@ pub enum RecorderError {
 }
 
 impl Recorder {
-    /// Opens the journal in this directory. Gives what it holds; `None` if it was not there, so that nobody
-    /// knows what was accepted before. Then it holds `first` from here on.
-    pub(crate) fn start(
-        directory: &Path,
-        first: &[Record],
-    ) -> Result<(Self, Option<Vec<Record>>), RecorderError> {
-        let (journal, loaded) = Journal::open(directory, first)?;
-        if loaded.torn {
-            tracing::warn!("the last record of {} was torn, and is dropped", directory.display());
+    /// Opens the journal in this directory, and gives what it holds. If it was not there, or not all of it was
+    /// whole, then it holds `if_lost`, too, from here on.
+    pub(crate) fn start(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), RecorderError> {
+        let (journal, loaded) = Journal::open(directory, if_lost)?;
+        if let Some(loss) = &loaded.loss {
+            report::journal_damaged(directory, loss);
         }
         let (orders, queue) = blocking::channel();
         let (teller, recorded) = mpsc::unbounded_channel();
         let run = move || work(journal, &queue, &teller);
         thread::Builder::new().name("recorder".to_owned()).spawn(run).map_err(RecorderError::Thread)?;
-        Ok((Self { orders, recorded }, loaded.found.then_some(loaded.records)))
+        Ok((Self { orders, recorded }, loaded))
     }
 
     /// Writes this down. The core bounds how much waits.
@@ -80,9 +83,9 @@ impl Recorder {
         let _ = self.orders.send(Order::Append(record));
     }
 
-    /// Keeps only these.
-    pub(crate) fn keep(&self, records: Vec<Record>) {
-        let _ = self.orders.send(Order::Keep(records));
+    /// Keeps only these, among which are so many new ones.
+    pub(crate) fn keep(&self, records: Vec<Record>, new: usize) {
+        let _ = self.orders.send(Order::Keep(records, new));
     }
 
     /// What became of the oldest order; `None` if the thread has ended.
@@ -91,7 +94,8 @@ impl Recorder {
     }
 }
 
-fn work(mut journal: Journal, orders: &blocking::Receiver<Order>, teller: &mpsc::UnboundedSender<Recorded>) {
+fn work(journal: Journal, orders: &blocking::Receiver<Order>, teller: &mpsc::UnboundedSender<Recorded>) {
+    let mut desk = Desk { journal, failed: None, teller };
     while let Ok(first) = orders.recv() {
         let mut waiting = vec![first];
         waiting.extend(orders.try_iter().take(AT_ONCE));
@@ -99,29 +103,60 @@ fn work(mut journal: Journal, orders: &blocking::Receiver<Order>, teller: &mpsc:
         for order in waiting {
             match order {
                 Order::Append(record) => records.push(record),
-                Order::Keep(keep) => {
-                    append(&mut journal, std::mem::take(&mut records), teller);
-                    if let Err(error) = journal.compact(&keep) {
-                        // The old journal is whole, and goes on.
-                        tracing::error!("cannot shorten the journal: {}", in_one_line(&error));
-                    }
+                Order::Keep(keep, new) => {
+                    desk.append(&std::mem::take(&mut records));
+                    desk.keep(&keep, new);
                 }
             }
         }
-        append(&mut journal, records, teller);
-        if journal.wants_compaction() {
+        desk.append(&records);
+        if desk.journal.wants_compaction() {
             let _ = teller.send(Recorded::Long);
         }
     }
 }
 
-fn append(journal: &mut Journal, records: Vec<Record>, teller: &mpsc::UnboundedSender<Recorded>) {
-    if records.is_empty() {
-        return;
-    }
-    let told = match journal.append(&records) {
-        Ok(()) => Recorded::Held(records.len()),
-        Err(error) => Recorded::Failed(records.len(), in_one_line(&error)),
-    };
-    let _ = teller.send(told);
+/// Where the thread writes.
+struct Desk<'a> {
+    journal: Journal,
+    /// Why the disk knows less than the core.
+    failed: Option<String>,
+    teller: &'a mpsc::UnboundedSender<Recorded>,
 }
+
+impl Desk<'_> {
+    fn append(&mut self, records: &[Record]) {
+        if records.is_empty() {
+            return;
+        }
+        if self.failed.is_none() {
+            self.failed = self.journal.append(records).err().map(|error| in_one_line(&error));
+        }
+        self.tell(records.len());
+    }
+
+    fn keep(&mut self, records: &[Record], new: usize) {
+        match self.journal.compact(records) {
+            Ok(()) => self.failed = None,
+            Err(error) if new == 0 && self.failed.is_none() => {
+                // The old journal is whole, and goes on.
+                tracing::error!("cannot shorten the journal: {}", in_one_line(&error));
+            }
+            Err(error) => self.failed = Some(in_one_line(&error)),
+        }
+        if new > 0 {
+            self.tell(new);
+        }
+    }
+
+    fn tell(&self, count: usize) {
+        let told = match &self.failed {
+            None => Recorded::Held(count),
+            Some(why) => Recorded::Failed(count, why.clone()),
+        };
+        let _ = self.teller.send(told);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     config::{Config, Hearing},
     firewall::{Choice, Kind, News, plan::Plan},
+    journal::Loss,
 };
 
 /// The first lines: what runs here, and how.
@@ -194,9 +195,34 @@ pub(crate) fn clients_heard() {
 /// It is unknown which knocks were accepted before.
 pub(crate) fn memory_lost(directory: &Path) {
     info!(
-        "nothing is remembered of earlier knocks in {}: for the first minutes, clients have to prove that theirs \
-         are new, which costs them a moment",
+        "nothing is remembered of earlier knocks in {}; none of them is accepted any more",
         directory.display()
+    );
+}
+
+/// Not everything that was on the disk is whole.
+pub(crate) fn journal_damaged(directory: &Path, loss: &Loss) {
+    let Loss { header, records, bytes, missing } = *loss;
+    let mut what = Vec::new();
+    if header {
+        what.push(
+            "its header is damaged, so that nothing in it counts; it is kept as knocks.damaged".to_owned(),
+        );
+    }
+    if records > 0 {
+        let (s, are) = if records == 1 { ("", "is") } else { ("s", "are") };
+        what.push(format!("{records} record{s} ({bytes} bytes) {are} not whole"));
+    }
+    if missing > 0 {
+        what.push(format!("at least {missing} bytes are missing at its end"));
+    }
+    warn!(
+        records,
+        bytes,
+        missing,
+        "{} was damaged: {}; what is whole counts, and no knock from before this start is accepted",
+        directory.join("knocks").display(),
+        what.join(", and ")
     );
 }
 

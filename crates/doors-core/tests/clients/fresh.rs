@@ -1,6 +1,6 @@
 //! No knock counts twice.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use doors_core::{doorkeeper::Event, limits, reception::Stranger, time::Wall};
 use doors_spa::{
@@ -9,7 +9,7 @@ use doors_spa::{
     request::Request,
 };
 
-use crate::scene::{Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, audience, open};
+use crate::scene::{Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, audience, open, rules};
 
 #[test]
 fn nothing_happens_before_the_disk_has_it_and_nothing_if_it_cannot() {
@@ -34,16 +34,23 @@ fn a_knock_counts_once_from_wherever_and_whenever_it_comes_again() {
     let mut next = scene.restart();
     assert_eq!(next.send(SOURCE, &sealed.bytes), None);
     assert!(matches!(next.events().last(), Some(Event::Stranger { why: Stranger::Replayed, .. })));
-    let mut next = next.restart();
-    // When it is forgotten, though its time is still within the window, it is stale; and its challenge is for
-    // whoever can read it.
-    for _ in 0..limits::KNOCKS_REMEMBERED + 1 {
-        next.wait(1);
-        assert_eq!(next.opens("ssh", 0), Answer::Granted);
-    }
-    let stale = next.send(OTHER, &sealed.bytes).unwrap();
-    assert_eq!(sealed.key.open(&stale).unwrap().answer, Answer::Stale);
     assert!(!next.is_open("ssh", OTHER));
+}
+
+#[test]
+fn a_knock_that_is_forgotten_within_the_window_is_stale_and_its_challenge_is_for_its_client() {
+    let mut scene = Scene::new();
+    let request = scene.request(open("ssh", 0));
+    let sealed = scene.seal(&request, LAPTOP);
+    assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+    for _ in 0..limits::COPIES_PER_CLIENT + 1 {
+        scene.now = scene.now.after(Duration::from_millis(100));
+        scene.wall += 100;
+        assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+    }
+    let stale = scene.send(OTHER, &sealed.bytes).unwrap();
+    assert_eq!(sealed.key.open(&stale).unwrap().answer, Answer::Stale);
+    assert!(!scene.is_open("ssh", OTHER));
 }
 
 #[test]
@@ -93,19 +100,302 @@ fn no_challenge_is_answered_so_often_that_one_could_be_forgotten() {
 }
 
 #[test]
-fn a_clock_that_was_wrong_and_is_right_again_needs_no_challenge() {
+fn a_knock_that_is_dated_ahead_is_answered_once_and_opens_nothing_when_its_time_comes() {
+    for (restart, junk) in [(false, false), (true, false), (false, true)] {
+        let mut scene = Scene::new();
+        let request = Request { time: scene.wall + 75_000, ..scene.request(open("ssh", 0)) };
+        let sealed = scene.seal(&request, LAPTOP);
+        let stale = scene.send(SOURCE, &sealed.bytes).unwrap();
+        assert_eq!(sealed.key.open(&stale).unwrap().answer, Answer::Stale);
+        // More proven datagrams of this client than are remembered, and unsigned ones in the other's name.
+        for number in 0..limits::COPIES_PER_CLIENT + 1 {
+            let request = Request { time: number as u64, ..scene.request(open("ssh", 0)) };
+            scene.ask(SOURCE, &request, LAPTOP);
+        }
+        for _ in 0..if junk { 4 * limits::COPIES_PER_CLIENT } else { 0 } {
+            let forged = scene.seal(&request, PHONE);
+            scene.send(OTHER, &forged.bytes);
+        }
+        scene.wait(15);
+        if restart {
+            scene = scene.restart();
+        }
+        // Its time comes; after a restart, as soon as a knock is accepted by its time at all.
+        scene.wait(60);
+        for _ in 0..3 {
+            let answer = scene.send(OTHER, &sealed.bytes);
+            let answer = answer.map(|answer| sealed.key.open(&answer).unwrap().answer);
+            assert!(matches!(answer, None | Some(Answer::Stale)), "{answer:?}");
+            assert!(!scene.is_open("ssh", OTHER));
+            scene.wait(20);
+        }
+    }
+}
+
+#[test]
+fn a_floor_that_rises_for_a_knock_dated_ahead_is_on_disk_before_the_challenge_leaves() {
+    let mut scene = Scene::new();
+    let request = Request { time: scene.wall + 75_000, ..scene.request(open("ssh", 0)) };
+    let sealed = scene.seal(&request, LAPTOP);
+    scene.disk_is_full = true;
+    let answer = scene.send(SOURCE, &sealed.bytes).unwrap();
+    assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::NotRecorded);
+    // In memory it is raised all the same.
+    scene.wait(75);
+    assert!(
+        scene
+            .send(OTHER, &sealed.bytes)
+            .is_none_or(|answer| { sealed.key.open(&answer).unwrap().answer == Answer::NotRecorded })
+    );
+    assert!(!scene.is_open("ssh", OTHER));
+    // And with the next that can be written it comes to the disk.
+    scene.disk_is_full = false;
+    assert!(scene.disk.is_empty());
+    assert_eq!(scene.gets_in(0), Answer::Granted);
+    assert_eq!(scene.disk, scene.remembered());
+    let mut next = scene.restart();
+    next.wall = START;
+    next = next.restart();
+    next.wall = request.time;
+    assert!(
+        next.send(OTHER, &sealed.bytes)
+            .is_none_or(|answer| { sealed.key.open(&answer).unwrap().answer == Answer::Stale })
+    );
+    assert!(!next.is_open("ssh", OTHER));
+}
+
+#[test]
+fn a_clock_that_is_ahead_costs_its_own_client_a_challenge_each_time_and_no_other() {
     let mut scene = Scene::new();
     for _ in 0..100 {
         scene.wait(10);
-        let mut request = scene.request(open("ssh", 0));
-        request.time = START + 50 * 365 * 24 * 3_600_000;
-        let stale = scene.ask(SOURCE, &request, LAPTOP).unwrap();
-        let challenge = stale.challenge;
-        let request = Request { challenge, time: request.time, ..scene.request(open("ssh", 0)) };
-        assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Granted);
+        assert_eq!(scene.gets_in(50 * 365 * 24 * 3_600_000), Answer::Granted);
     }
+    // Right again, it needs one all the same: its knocks of before are dated later.
+    assert_eq!(scene.opens("ssh", 0), Answer::Stale);
+    assert_eq!(scene.gets_in(0), Answer::Granted);
+    for _ in 0..2 {
+        let request = scene.request(open("ssh", 0));
+        assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, Answer::Granted);
+        scene = scene.restart();
+        scene.wait(121);
+        assert_eq!(scene.gets_in(0), Answer::Granted);
+    }
+}
+
+#[test]
+fn in_the_first_minute_after_a_start_a_knock_costs_one_challenge_and_then_none() {
+    let mut scene = Scene::new().restart();
+    for _ in 0..6 {
+        assert_eq!(scene.opens("ssh", 0), Answer::Stale);
+        assert_eq!(scene.gets_in(0), Answer::Granted);
+        // A clock that is ahead as far as it may be.
+        assert_eq!(scene.gets_in(60_000), Answer::Granted);
+        scene.wait(10);
+    }
+    let request = scene.request(open("ssh", 0));
+    assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, Answer::Stale, "60 s");
+    scene.wait(1);
+    let request = scene.request(open("ssh", 0));
+    assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, Answer::Granted, "61 s");
+}
+
+#[test]
+fn a_start_on_a_day_before_takes_no_knock_of_that_day() {
+    let day = 24 * 3_600_000;
+    let mut scene = Scene::new();
+    let yesterday = Request { time: START - day + 5_000, ..scene.request(open("ssh", 0)) };
+    let sealed = scene.seal(&yesterday, LAPTOP);
+    for _ in 0..5 {
+        assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+        scene.wait(2);
+    }
+    scene.wall = START - day;
+    for _ in 0..3 {
+        let mut next = scene.restart();
+        for _ in 0..30 {
+            next.wait(10);
+            let answer = next.send(OTHER, &sealed.bytes);
+            assert!(answer.is_none_or(|answer| sealed.key.open(&answer).unwrap().answer == Answer::Stale));
+            assert!(!next.is_open("ssh", OTHER));
+            assert_eq!(next.gets_in(0), Answer::Granted, "nobody is locked out");
+        }
+        scene = next;
+        scene.disk = scene.remembered();
+        scene.wall = START - day;
+    }
+}
+
+#[test]
+fn a_state_of_a_minute_ago_lets_no_copy_in() {
+    let mut scene = Scene::new();
+    let older = scene.disk.clone();
+    for off in [-60_000, 0, 60_000] {
+        let request =
+            Request { time: scene.wall.saturating_add_signed(off), ..scene.request(open("ssh", 0)) };
+        let sealed = scene.seal(&request, LAPTOP);
+        let answer = scene.send(SOURCE, &sealed.bytes).unwrap();
+        assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Granted);
+        let mut next = scene.restart_with(Some(&older));
+        for _ in 0..150 {
+            let answer = next.send(OTHER, &sealed.bytes);
+            assert!(answer.is_none_or(|answer| sealed.key.open(&answer).unwrap().answer == Answer::Stale));
+            assert!(!next.is_open("ssh", OTHER));
+            next.wait(1);
+        }
+    }
+}
+
+#[test]
+fn what_was_accepted_of_one_client_is_a_floor_for_all_after_a_start_and_what_was_refused_is_not() {
+    let mut scene = Scene::new();
+    for number in 0..limits::KNOCKS_REMEMBERED * 2 {
+        let request = Request { time: scene.wall + 30_000 + number as u64, ..scene.request(open("ssh", 0)) };
+        assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, Answer::Granted);
+        scene.wait(1);
+    }
+    let highest = scene.wall - 1_000 + 30_000 + 2 * limits::KNOCKS_REMEMBERED as u64 - 1;
+    assert_eq!(scene.gets_in(500_000), Answer::Granted);
+    // Over compaction, too.
+    scene.disk = scene.remembered();
+    scene.wall -= 300_000;
+    let mut next = scene.restart();
+    next.wait(310);
+    let late = Request { time: highest, ..next.request(open("ssh", 0)) };
+    assert_eq!(next.ask(SOURCE, &late, PHONE).unwrap().answer, Answer::Stale);
+    next.wait(60);
+    let later = Request { time: highest + 1, ..next.request(open("ssh", 0)) };
+    assert_eq!(next.ask(SOURCE, &later, PHONE).unwrap().answer, Answer::Granted);
+}
+
+#[test]
+fn a_date_that_jumps_while_it_runs_takes_no_knock_of_before_the_jump() {
+    for by in [-3_600_000_i64, -61_000, 3_600_000, 61_000] {
+        let mut scene = Scene::new();
+        // Held back: one of before the jump for each moment after it.
+        let made: Vec<_> = (0..80)
+            .map(|number: u64| {
+                let date = scene.wall.min(scene.wall.saturating_add_signed(by)) + number * 2_000;
+                let request = Request { time: date, ..scene.request(open("ssh", 0)) };
+                scene.seal(&request, LAPTOP)
+            })
+            .collect();
+        scene.wall = scene.wall.saturating_add_signed(by);
+        for sealed in &made {
+            let answer = scene.send(OTHER, &sealed.bytes);
+            let answer = answer.map(|answer| sealed.key.open(&answer).unwrap().answer);
+            let end = START.max(START.saturating_add_signed(by)) + 60_000;
+            if scene.wall < end {
+                assert!(matches!(answer, None | Some(Answer::Stale)), "{by}: {answer:?}");
+            }
+            scene.wait(1);
+        }
+        assert_eq!(scene.gets_in(0), Answer::Granted);
+    }
+}
+
+#[test]
+fn a_date_far_ahead_that_is_corrected_costs_challenges_and_locks_nobody_out() {
+    let years = 14 * 365 * 24 * 3_600_000;
+    let mut scene = Scene::new();
+    scene.wall += years;
+    assert_eq!(scene.gets_in(0), Answer::Granted);
+    scene.wait(70);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
-    assert_eq!(scene.restart().opens("ssh", 0), Answer::Granted);
+    scene.wall -= years;
+    for _ in 0..3 {
+        for _ in 0..10 {
+            assert_eq!(scene.opens("ssh", 0), Answer::Stale);
+            assert_eq!(scene.gets_in(0), Answer::Granted);
+            scene.wait(30);
+        }
+        scene = scene.restart();
+    }
+    // What ends it: the state is taken away.
+    let mut scene = scene.restart_with(None);
+    scene.wait(121);
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn a_first_start_in_1970_is_over_when_the_date_comes() {
+    let mut scene = Scene::after(None, 20_000);
+    let before = Request { time: START, ..scene.request(open("ssh", 0)) };
+    let sealed = scene.seal(&before, LAPTOP);
+    let request = Request { time: START, ..scene.request(open("ssh", 0)) };
+    let stale = scene.ask(SOURCE, &request, LAPTOP).unwrap();
+    assert_eq!(stale.answer, Answer::Stale);
+    scene.wall = START;
+    let answer = scene.send(OTHER, &sealed.bytes).unwrap();
+    assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
+    assert_eq!(scene.gets_in(0), Answer::Granted);
+    scene.wait(61);
+    assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() {
+    type Refuse = fn(&mut Scene);
+    let too_many_on_the_way: Refuse = |scene| {
+        scene.firewall_works = false;
+        for _ in 0..limits::WAITING_PER_CLIENT {
+            let request = scene.request(open("ssh", 0));
+            scene.ask(SOURCE, &request, LAPTOP);
+        }
+    };
+    let too_many_challenges: Refuse = |scene| {
+        for _ in 0..limits::CHALLENGES_USED {
+            assert_eq!(scene.gets_in(-3_600_000), Answer::Granted);
+        }
+    };
+    let cannot_be_recorded: Refuse = |scene| scene.disk_is_full = true;
+    let not_allowed: Refuse = |scene| {
+        let mut rules = rules();
+        rules.doors.retain(|door| door.name.as_str() != "ssh");
+        scene.keeper.change_rules(rules).unwrap();
+    };
+    for (refuse, answer) in [
+        (too_many_on_the_way, Answer::TooMany),
+        (too_many_challenges, Answer::TooMany),
+        (cannot_be_recorded, Answer::NotRecorded),
+        (not_allowed, Answer::NotAllowed),
+    ] {
+        // Copies by their bytes, copies that are forgotten, and all that is remembered.
+        for more in [0, limits::COPIES_PER_CLIENT + 1] {
+            for challenged in [false, true] {
+                if answer == Answer::TooMany && !challenged && refuse as usize == too_many_challenges as usize
+                {
+                    continue;
+                }
+                let mut scene = Scene::new();
+                let time = if challenged { 0 } else { scene.wall };
+                let stale = Request { time: 0, ..scene.request(open("ssh", 0)) };
+                let challenge = scene.ask(SOURCE, &stale, LAPTOP).unwrap().challenge;
+                let challenge = if challenged { challenge } else { [0; 8] };
+                refuse(&mut scene);
+                let request = Request { time, challenge, ..scene.request(open("ssh", 0)) };
+                let sealed = scene.seal(&request, LAPTOP);
+                let refused = scene.send(SOURCE, &sealed.bytes).unwrap();
+                assert_eq!(sealed.key.open(&refused).unwrap().answer, answer, "{challenged}");
+                for _ in 0..more {
+                    let request = Request { challenge, time, ..scene.request(open("ssh", 0)) };
+                    scene.ask(SOURCE, &request, LAPTOP);
+                }
+                // All is well again: nothing is on the way, the challenges are a minute old, the disk is empty.
+                (scene.disk_is_full, scene.firewall_works) = (false, true);
+                scene.keeper.change_rules(rules()).unwrap();
+                scene.changes.clear();
+                for _ in 0..20 {
+                    scene.wait(5);
+                    scene.receipts.clear();
+                    let again = scene.send(SOURCE, &sealed.bytes);
+                    let again = again.map(|again| sealed.key.open(&again).unwrap().answer);
+                    assert!(!matches!(again, Some(Answer::Granted)), "{answer:?}, {more}, {challenged}");
+                    assert!(scene.changes.is_empty(), "{answer:?}, {more}, {challenged}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -123,6 +413,12 @@ fn without_the_memory_of_before_the_start_is_the_floor_over_every_later_restart(
         assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
         lost = lost.restart();
     }
+    // Also if the date goes back then.
+    lost.wall = START - 600_000;
+    lost = lost.restart();
+    lost.wait(640);
+    let answer = lost.send(SOURCE, &sealed.bytes).unwrap();
+    assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
     // A date that is set only after the start brings nothing back.
     let mut early = Scene::after(None, 0);
     early.wall = START + 2000;

@@ -2,38 +2,61 @@
 
 use std::time::Duration;
 
-use doors_spa::{identity::DoorId, letter::Letter, receipt::Answer};
+use doors_spa::{identity::DoorId, letter::Letter, receipt::Answer, request::Request};
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
 
-use crate::scene::{Counting, LAPTOP, OTHER, SOURCE, Scene, Sealed, client, open};
+use crate::scene::{LAPTOP, OTHER, SOURCE, Scene, Sealed, client, open};
 
 #[derive(Clone, Debug)]
 enum Deed {
     Wait(u64),
     SetDate(i64),
+    /// The next run, on the disk as it is.
     Restart,
+    /// The next run, on the disk as it was so many steps ago.
+    Restore(usize),
     LoseDisk,
+    FillDisk(bool),
     /// A knock whose clock is off by so many milliseconds, with a challenge or without.
     Knock {
         off: i64,
         challenge: bool,
     },
-    /// One of the knocks of before.
-    Replay(usize),
+    /// The same, but it does not arrive.
+    HoldBack {
+        off: i64,
+    },
+    /// One of the knocks of before, wherever it has got to, from somebody else.
+    Copy(usize),
 }
 
 fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let off = || prop_oneof![-90_000_i64..90_000, Just(0), Just(60_000)];
     let deed = prop_oneof![
-        (0_u64..100).prop_map(Deed::Wait),
-        (-200_000_i64..200_000).prop_map(Deed::SetDate),
-        Just(Deed::Restart),
-        Just(Deed::LoseDisk),
-        (-90_000_i64..90_000, any::<bool>()).prop_map(|(off, challenge)| Deed::Knock { off, challenge }),
-        any::<usize>().prop_map(Deed::Replay),
-        any::<usize>().prop_map(Deed::Replay),
+        2 => (0_u64..100).prop_map(Deed::Wait),
+        1 => (-200_000_i64..200_000).prop_map(Deed::SetDate),
+        1 => Just(Deed::Restart),
+        1 => any::<usize>().prop_map(Deed::Restore),
+        1 => Just(Deed::LoseDisk),
+        1 => any::<bool>().prop_map(Deed::FillDisk),
+        3 => (off(), any::<bool>()).prop_map(|(off, challenge)| Deed::Knock { off, challenge }),
+        2 => off().prop_map(|off| Deed::HoldBack { off }),
+        6 => any::<usize>().prop_map(Deed::Copy),
     ];
-    proptest::collection::vec(deed, 1..60)
+    proptest::collection::vec(deed, 1..80)
+}
+
+/// A knock that a client has made, and what became of it.
+struct Made {
+    sealed: Sealed,
+    time: u64,
+    challenged: bool,
+    /// The run in which it was made.
+    run: u32,
+    opened: bool,
+    /// It arrived, and its client was told no.
+    refused_in: Option<u32>,
 }
 
 proptest! {
@@ -81,53 +104,121 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever happens to clocks, disk and daemon: no knock ever opens a door twice, and whoever answers a
-    /// challenge gets in.
+    /// Whatever happens to clocks, disk and daemon:
+    ///
+    /// - no knock opens a door twice;
+    /// - none that was made before the last start opens one by its time alone;
+    /// - none that was refused opens one in the same run;
+    /// - a client that answers a challenge gets in.
+    ///
+    /// A date that is behind at a start is told from a right one by what the disk says of before; so where the
+    /// disk is lost or older at the same time, the date is as late as it ever was.
     #[test]
     fn no_knock_ever_counts_twice_and_a_challenge_always_helps(deeds in deeds()) {
         let mut scene = Scene::new();
-        let mut accepted: Vec<Sealed> = Vec::new();
-        let mut floor_of_date = scene.wall;
+        let mut disks = vec![scene.disk.clone()];
+        let mut all: Vec<Made> = Vec::new();
+        let (mut run, mut latest) = (0, scene.wall);
         for deed in deeds {
+            latest = latest.max(scene.wall);
             match deed {
                 Deed::Wait(seconds) => scene.wait(seconds),
                 Deed::SetDate(by) => scene.wall = scene.wall.saturating_add_signed(by).max(1_000_000_000),
-                Deed::Restart => scene = scene.restart(),
-                Deed::LoseDisk => {
-                    // Lost at a moment whose date is no earlier than any before: a clock that goes back *and* a
-                    // disk that is lost cannot be told from a first start.
-                    scene.wall = scene.wall.max(floor_of_date);
-                    let random = Counting(scene.random.0);
-                    scene = Scene::after(None, scene.wall);
-                    scene.random = random;
+                Deed::FillDisk(full) => scene.disk_is_full = full,
+                Deed::Restart | Deed::Restore(_) | Deed::LoseDisk => {
+                    let older = match deed {
+                        Deed::Restore(which) => Some(disks[which % disks.len()].clone()),
+                        _ => Some(scene.disk.clone()),
+                    };
+                    // What was made before, and never arrived, is on no disk.
+                    scene.wall = scene.wall.max(latest);
+                    let disk = if matches!(deed, Deed::LoseDisk) { None } else { older };
+                    scene = scene.restart_with(disk.as_deref());
+                    run += 1;
                 }
                 Deed::Knock { off, challenge } => {
-                    let mut request = scene.request(open("ssh", 0));
-                    request.time = scene.wall.saturating_add_signed(off);
-                    let mut sealed = scene.seal(&request, LAPTOP);
-                    let mut answer = sealed.key.open(&scene.send(SOURCE, &sealed.bytes).unwrap()).unwrap();
-                    if answer.answer == Answer::Stale && challenge {
-                        let time = request.time;
-                        request = scene.request(open("ssh", 0));
-                        (request.time, request.challenge) = (time, answer.challenge);
-                        sealed = scene.seal(&request, LAPTOP);
-                        answer = sealed.key.open(&scene.send(SOURCE, &sealed.bytes).unwrap()).unwrap();
-                        prop_assert!([Answer::Granted, Answer::TooMany].contains(&answer.answer));
-                    }
-                    if answer.answer == Answer::Granted {
-                        accepted.push(sealed);
+                    let time = scene.wall.saturating_add_signed(off);
+                    let request = Request { time, ..scene.request(open("ssh", 0)) };
+                    let sealed = scene.seal(&request, LAPTOP);
+                    let bytes = scene.send(SOURCE, &sealed.bytes).unwrap();
+                    let stale = sealed.key.open(&bytes).unwrap();
+                    let made = |sealed, answer, challenged| Made {
+                        sealed, time, challenged, run,
+                        opened: answer == Answer::Granted,
+                        refused_in: (answer != Answer::Granted).then_some(run),
+                    };
+                    all.push(made(sealed, stale.answer, false));
+                    if stale.answer == Answer::Stale && challenge {
+                        let challenge = stale.challenge;
+                        let request = Request { time, challenge, ..scene.request(open("ssh", 0)) };
+                        let sealed = scene.seal(&request, LAPTOP);
+                        let bytes = scene.send(SOURCE, &sealed.bytes).unwrap();
+                        let answer = sealed.key.open(&bytes).unwrap().answer;
+                        match scene.disk_is_full {
+                            true => prop_assert!([Answer::NotRecorded, Answer::TooMany].contains(&answer)),
+                            false => prop_assert!([Answer::Granted, Answer::TooMany].contains(&answer)),
+                        }
+                        all.push(made(sealed, answer, true));
                     }
                 }
-                Deed::Replay(which) => {
-                    if let Some(sealed) = which.checked_rem(accepted.len()).map(|which| &accepted[which]) {
-                        let answer = scene.send(OTHER, &sealed.bytes);
-                        let answer = answer.map(|answer| sealed.key.open(&answer).unwrap().answer);
-                        prop_assert!(matches!(answer, None | Some(Answer::Stale)), "{answer:?}");
-                        prop_assert!(!scene.is_open("ssh", OTHER));
+                Deed::HoldBack { off } => {
+                    let time = scene.wall.saturating_add_signed(off);
+                    let request = Request { time, ..scene.request(open("ssh", 0)) };
+                    let sealed = scene.seal(&request, LAPTOP);
+                    all.push(Made { sealed, time, challenged: false, run, opened: false, refused_in: None });
+                }
+                Deed::Copy(which) => {
+                    let Some(which) = which.checked_rem(all.len()) else { continue };
+                    let made = &mut all[which];
+                    scene.changes.clear();
+                    let answer = scene.send(OTHER, &made.sealed.bytes);
+                    let answer = answer.map(|answer| made.sealed.key.open(&answer).unwrap().answer);
+                    let opens = answer == Some(Answer::Granted);
+                    prop_assert_eq!(opens, scene.is_open("ssh", OTHER) && !scene.changes.is_empty());
+                    if opens {
+                        prop_assert!(!made.opened, "twice");
+                        prop_assert!(made.refused_in != Some(run), "refused before");
+                        prop_assert!(!made.challenged, "from elsewhere");
+                        // Dated later than the window at the start allows, it cannot be told from a new one.
+                        let ahead = made.time > scene.started + 60_000;
+                        prop_assert!(made.run == run || ahead, "from before the start");
                     }
+                    made.opened |= opens;
+                    if answer.is_some() && !opens {
+                        made.refused_in = Some(run);
+                    }
+                    scene.forget("ssh", OTHER);
                 }
             }
-            floor_of_date = floor_of_date.max(scene.wall);
+            disks.push(scene.disk.clone());
+        }
+    }
+
+    /// The same with a date that may also be behind at a start, on the disk as it is: what arrived before, and was
+    /// accepted or refused for its time, opens nothing any more.
+    #[test]
+    fn a_date_that_is_behind_at_a_start_brings_nothing_back_that_arrived(
+        steps in proptest::collection::vec((-300_000_i64..300_000, -90_000_i64..90_000, 0_u64..200), 1..12)
+    ) {
+        let mut scene = Scene::new();
+        let mut arrived: Vec<Sealed> = Vec::new();
+        for (date, off, wait) in steps {
+            let time = scene.wall.saturating_add_signed(off);
+            let request = Request { time, ..scene.request(open("ssh", 0)) };
+            let sealed = scene.seal(&request, LAPTOP);
+            prop_assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+            arrived.push(sealed);
+            scene.wall = scene.wall.saturating_add_signed(date);
+            scene = scene.restart();
+            for _ in 0..3 {
+                scene.wait(wait);
+                for sealed in &arrived {
+                    let answer = scene.send(OTHER, &sealed.bytes);
+                    let answer = answer.map(|answer| sealed.key.open(&answer).unwrap().answer);
+                    prop_assert!(matches!(answer, None | Some(Answer::Stale)), "{:?}", answer);
+                }
+                prop_assert_eq!(scene.gets_in(0), Answer::Granted);
+            }
         }
     }
 }

@@ -76,6 +76,11 @@ pub(crate) struct Scene {
     pub(crate) wall: u64,
     pub(crate) disk: Vec<Record>,
     pub(crate) disk_is_full: bool,
+    /// The disk knows less than the keeper.
+    behind: bool,
+    run: u8,
+    /// The date of the start.
+    pub(crate) started: u64,
     pub(crate) firewall_works: bool,
     pub(crate) changes: Vec<Change>,
     pub(crate) receipts: Vec<(IpAddr, [u8; 192])>,
@@ -116,17 +121,25 @@ pub(crate) fn audience(gateway: &GatewayKey) -> Audience {
 }
 
 impl Scene {
+    /// Started so long ago that a request is accepted by its time.
     pub(crate) fn new() -> Self {
-        Self::after(Some(&[]), START)
+        let mut scene = Self::after(Some(&[]), START - 121_000);
+        scene.wait(121);
+        scene
     }
 
-    /// A run that finds this on the disk.
+    /// A run that finds this on the disk, or that the disk has lost what it held.
     pub(crate) fn after(records: Option<&[Record]>, wall: u64) -> Self {
+        Self::run(1, records, wall)
+    }
+
+    fn run(run: u8, records: Option<&[Record]>, wall: u64) -> Self {
         let gateway = GatewayKey::generate(&mut Counting(7));
         let now = Moment::new(Duration::from_secs(5));
-        let freshness = Freshness::new(Duration::from_secs(60), records, now, Wall(wall));
-        let disk = freshness.records().collect();
-        let mut reception = Reception::new(RunKey([9; 32]), freshness);
+        let window = Duration::from_secs(60);
+        let disk = records.map_or_else(|| vec![Freshness::lost(window, Wall(wall))], <[Record]>::to_vec);
+        let freshness = Freshness::new(window, &disk, now, Wall(wall));
+        let mut reception = Reception::new(RunKey([run; 32]), freshness);
         reception.listen_to(audience(&gateway));
         let mut keeper = Doorkeeper::new(rules()).unwrap();
         keeper.receive_clients(reception);
@@ -138,6 +151,9 @@ impl Scene {
             wall,
             disk,
             disk_is_full: false,
+            behind: false,
+            run,
+            started: wall,
             firewall_works: true,
             changes: Vec::new(),
             receipts: Vec::new(),
@@ -157,7 +173,12 @@ impl Scene {
 
     /// The next run, on the same disk.
     pub(crate) fn restart(&self) -> Self {
-        let mut next = Self::after(Some(&self.disk), self.wall);
+        self.restart_with(Some(&self.disk))
+    }
+
+    /// The next run, with this on its disk.
+    pub(crate) fn restart_with(&self, disk: Option<&[Record]>) -> Self {
+        let mut next = Self::run(self.run.wrapping_add(1), disk, self.wall);
         next.random = Counting(self.random.0);
         next
     }
@@ -211,8 +232,14 @@ impl Scene {
             let mut worked = false;
             while let Some(record) = self.keeper.poll_record() {
                 assert_eq!(self.keeper.poll_change(), None, "nothing changes before the disk has it");
-                if !self.disk_is_full {
-                    self.disk.push(record);
+                match (self.disk_is_full, self.behind) {
+                    (true, _) => self.behind = true,
+                    (false, false) => self.disk.push(record),
+                    // As the daemon does: what could not be written comes with the next.
+                    (false, true) => {
+                        self.disk = self.remembered();
+                        self.behind = false;
+                    }
                 }
                 self.keeper.handle_recorded(!self.disk_is_full, self.now, Wall(self.wall));
                 worked = true;
@@ -237,6 +264,34 @@ impl Scene {
                 return;
             }
         }
+    }
+
+    /// Takes a grant away, as an administrator does.
+    pub(crate) fn forget(&mut self, door: &str, source: &str) {
+        let Some(until) = self.keeper.doors().get(&admission(door, source)).map(|running| running.until)
+        else {
+            return;
+        };
+        let admission = admission(door, source);
+        self.keeper.handle_report(Report::Used { admission, until }, self.now);
+    }
+
+    /// All that has to be on the disk.
+    pub(crate) fn remembered(&self) -> Vec<Record> {
+        self.keeper.reception().unwrap().freshness().records().collect()
+    }
+
+    /// Asks, and answers the challenge if there is one, as a client does.
+    pub(crate) fn gets_in(&mut self, off: i64) -> Answer {
+        let time = self.wall.saturating_add_signed(off);
+        let request = Request { time, ..self.request(open("ssh", 0)) };
+        let receipt = self.ask(SOURCE, &request, LAPTOP).expect("an answer");
+        if receipt.answer != Answer::Stale {
+            return receipt.answer;
+        }
+        let challenge = receipt.challenge;
+        let request = Request { time, challenge, ..self.request(open("ssh", 0)) };
+        self.ask(SOURCE, &request, LAPTOP).expect("an answer").answer
     }
 
     pub(crate) fn ask(&mut self, source: &str, request: &Request, signer: u8) -> Option<Receipt> {

@@ -10,11 +10,12 @@ use std::io;
 
 use doors_core::freshness::Record;
 
-use super::record::{self, AT_ONCE, RECORD};
+use super::record::{self, RECORD};
 
-/// By how much the file grows. Zeros are written, not only reserved: a file system notes on its own what
+/// By how much the file grows, and so a divisor of its length: another length says that it was cut. Zeros are
+/// written, not only reserved: a file system notes on its own what
 /// was reserved and is now used, and that note would have to be on the disk too.
-const STEP: usize = 64 * 1024;
+pub(super) const STEP: usize = 64 * 1024;
 /// No file is longer, as it is read into memory: two million knocks.
 pub(super) const LONGEST: usize = 64 * 1024 * 1024;
 
@@ -61,54 +62,50 @@ impl<D: Disk> Log<D> {
     pub(super) fn whole(generation: u32, records: &[Record]) -> Vec<u8> {
         let mut bytes = record::header(generation).to_vec();
         for (slot, record) in records.iter().enumerate() {
-            // The file is used when all of it is on the disk: no record is torn together with another.
-            bytes.extend(record::encode(record, generation, slot, 0));
+            bytes.extend(record::encode(record, generation, slot));
         }
         bytes.resize(bytes.len().saturating_add(RECORD).next_multiple_of(STEP), 0);
         bytes
     }
 
-    /// Brings to the disk what a process has written that was killed before it could. Else a crash could
-    /// take one of its records and leave a later one of ours, which looks like damage.
+    /// Brings to the disk what a process has written that was killed before it could. What is believed has to
+    /// stay.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.disk.sync()
     }
 
     /// Cuts off what stands after the records.
-    pub(super) fn cut_tail(&mut self) -> io::Result<()> {
+    fn cut_tail(&mut self) -> io::Result<()> {
         let end = record::offset(self.slots);
         self.bad_tail = true;
         self.disk.cut(end)?;
         self.room = end;
+        // No room yet: nothing but the length says that nothing is missing.
+        self.disk.cut(end.next_multiple_of(STEP))?;
         // Else the tail could come back after a crash, behind newer records.
         self.disk.sync()?;
         self.bad_tail = false;
         Ok(())
     }
 
-    /// Writes records, and returns when they are on the disk. After an error, only whole parts of
-    /// [`AT_ONCE`] records stay.
+    /// Writes records, and returns when they are on the disk. After an error, none of them stays, or only what
+    /// the disk would not let go.
     pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         if self.bad_tail {
             self.cut_tail()?;
         }
-        for part in records.chunks(AT_ONCE) {
-            if let Err(error) = self.append_part(part) {
-                // If this fails too, the next append begins with it.
-                let _ = self.cut_tail();
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.write(records).inspect_err(|_| {
+            // If this fails too, the next append begins with it.
+            let _ = self.cut_tail();
+        })
     }
 
-    fn append_part(&mut self, records: &[Record]) -> io::Result<()> {
+    fn write(&mut self, records: &[Record]) -> io::Result<()> {
         let slots = self.slots.saturating_add(records.len());
         self.grow(record::offset(slots))?;
-        let bytes: Vec<u8> = (0_u16..)
-            .zip(self.slots..)
+        let bytes: Vec<u8> = (self.slots..)
             .zip(records)
-            .flat_map(|((place, slot), record)| record::encode(record, self.generation, slot, place))
+            .flat_map(|(slot, record)| record::encode(record, self.generation, slot))
             .collect();
         self.disk.write_at(&bytes, record::offset(self.slots))?;
         self.disk.sync()?;

@@ -19,6 +19,8 @@ use super::{
 
 /// The name of the journal.
 pub(super) const KNOCKS: &str = "knocks";
+/// The name of the latest one whose header was damaged.
+pub(super) const DAMAGED: &str = "knocks.damaged";
 /// Its name while it is made.
 pub(super) const NEXT: &str = "knocks.new";
 const LOCK: &str = "lock";
@@ -87,6 +89,11 @@ impl Place {
             // It may hold the room that the old one needs.
             let _ = rustix::fs::unlinkat(&self.directory, NEXT, AtFlags::empty());
         })
+    }
+
+    /// Gives the journal the name of a damaged one, in the place of an earlier one.
+    pub(super) fn put_aside(&self) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.directory, KNOCKS, &self.directory, DAMAGED)?)
     }
 
     /// Returns when the names in it are on the disk.

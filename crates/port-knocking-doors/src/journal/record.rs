@@ -1,26 +1,24 @@
-//! The bytes of the journal: its header, its records, and where in a file they end.
+//! The bytes of the journal: its header, its records, and what of them is whole.
 
 use doors_core::freshness::Record;
 use doors_spa::identity::ClientId;
 use sha2::{Digest as _, Sha256};
 
+use super::log::STEP;
+
 /// The length of the header in bytes.
 pub(super) const HEADER: usize = 16;
 /// The length of a record in bytes.
 pub(super) const RECORD: usize = 32;
-/// The most records that are written at once. A crash can tear no more than these.
-pub(super) const AT_ONCE: usize = 512;
 const MAGIC: &[u8; 6] = b"knocks";
 const VERSION: u16 = 1;
 const BLANK: [u8; RECORD] = [0; RECORD];
 
-/// A record's bytes in the file with this generation, in this slot, as the `place`th of those that are
-/// written at once.
-pub(super) fn encode(record: &Record, generation: u32, slot: usize, place: u16) -> [u8; RECORD] {
+/// A record's bytes in the file with this generation, in this slot.
+pub(super) fn encode(record: &Record, generation: u32, slot: usize) -> [u8; RECORD] {
     let mut bytes = BLANK;
     let time = record.time.to_be_bytes();
-    let place = place.to_be_bytes();
-    let body = [&record.client.0[..], &time, &record.nonce, &place];
+    let body = [&record.client.0[..], &time, &record.nonce];
     let check = check(&body, generation, slot);
     for (to, from) in bytes.iter_mut().zip(body.into_iter().chain([&check[..]]).flatten()) {
         *to = *from;
@@ -28,15 +26,14 @@ pub(super) fn encode(record: &Record, generation: u32, slot: usize, place: u16) 
     bytes
 }
 
-/// The record in these bytes, and its place among those that were written at once.
-fn decode(bytes: &[u8; RECORD], generation: u32, slot: usize) -> Option<(Record, u16)> {
+/// The record in these bytes.
+fn decode(bytes: &[u8; RECORD], generation: u32, slot: usize) -> Option<Record> {
     let (client, rest) = bytes.split_first_chunk::<8>()?;
     let (time, rest) = rest.split_first_chunk::<8>()?;
-    let (nonce, rest) = rest.split_first_chunk::<8>()?;
-    let (place, told) = rest.split_first_chunk::<2>()?;
-    let right = told == check(&[client, time, nonce, place], generation, slot);
+    let (nonce, told) = rest.split_first_chunk::<8>()?;
+    let right = told == check(&[client, time, nonce], generation, slot);
     let record = Record { client: ClientId(*client), time: u64::from_be_bytes(*time), nonce: *nonce };
-    right.then_some((record, u16::from_be_bytes(*place)))
+    right.then_some(record)
 }
 
 /// What stands in a file.
@@ -44,21 +41,31 @@ fn decode(bytes: &[u8; RECORD], generation: u32, slot: usize) -> Option<(Record,
 pub(super) struct Contents {
     pub(super) generation: u32,
     pub(super) records: Vec<Record>,
-    /// After the last record is something that is none.
-    pub(super) torn: bool,
+    pub(super) loss: Option<Loss>,
+}
+
+/// What of a journal is not whole.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Loss {
+    /// The beginning says no longer what the file is, so that nothing in it is believed.
+    pub header: bool,
+    /// Places of records in which none is whole.
+    pub records: usize,
+    /// The bytes of the header and of these places that are there.
+    pub bytes: usize,
+    /// So many bytes are missing at the end, at the least. What stood there is not known.
+    pub missing: usize,
 }
 
 /// Why the bytes of a file are no journal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unreadable {
-    /// It ends within the header: nothing was ever written after it.
-    Empty,
     /// It begins in another way.
     NotOurs,
     /// It was written by another version.
     Version(u16),
-    /// What begins at this byte was whole once.
-    Damaged(usize),
+    /// It is ours, and the header is not whole.
+    Header(Loss),
 }
 
 /// The header of a file.
@@ -76,46 +83,46 @@ pub(super) fn offset(slot: usize) -> usize {
     slot.saturating_mul(RECORD).saturating_add(HEADER)
 }
 
-/// Reads a file. The data end at the first slot without a record; what follows has to be blank, or torn.
-///
-/// Torn is what a crash leaves of records that were written at once: the disk may have taken any of them,
-/// in any order, and nobody was told that they are there. A record that was written *later* proves that
-/// the bad slot was once whole, and that is damage.
+/// Reads a file. Every record that is whole counts, wherever it stands: its check binds it to its file and
+/// slot. What is not, is what a crash has left of records of which nobody was told that they are there, or
+/// damage; which of them is not known, so it is as if lost.
 pub(super) fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
-    let (generation, slots) = read_header(bytes)?;
+    let missing = bytes.len().max(1).next_multiple_of(STEP).saturating_sub(bytes.len());
+    let (generation, slots) = read_header(bytes).map_err(|unreadable| match unreadable {
+        Unreadable::Header(loss) => Unreadable::Header(Loss { missing, ..loss }),
+        other => other,
+    })?;
     let (slots, rest) = slots.as_chunks::<RECORD>();
-    let mut records = Vec::new();
-    for (slot, bytes) in slots.iter().enumerate() {
-        let Some((record, _)) = decode(bytes, generation, slot) else { break };
-        records.push(record);
+    let blank = |bytes: &&[u8; RECORD]| **bytes == BLANK;
+    let end = slots.len().saturating_sub(slots.iter().rev().take_while(blank).count());
+    let written = slots.iter().enumerate().take(end);
+    let records: Vec<Record> = written.filter_map(|(slot, bytes)| decode(bytes, generation, slot)).collect();
+    let mut lost = end.saturating_sub(records.len());
+    let mut lost_bytes = lost.saturating_mul(RECORD);
+    if rest.iter().any(|byte| *byte != 0) {
+        lost = lost.saturating_add(1);
+        lost_bytes = lost_bytes.saturating_add(rest.len());
     }
-
-    let end = records.len();
-    let damaged = Unreadable::Damaged(offset(end));
-    let mut torn = rest.iter().any(|byte| *byte != 0);
-    for (slot, bytes) in slots.iter().enumerate().skip(end).filter(|(_, bytes)| **bytes != BLANK) {
-        torn = true;
-        let distance = slot.saturating_sub(end);
-        let later = decode(bytes, generation, slot).is_some_and(|(_, place)| usize::from(place) < distance);
-        if later || distance >= AT_ONCE {
-            return Err(damaged);
-        }
-    }
-    Ok(Contents { generation, records, torn })
+    let loss = Loss { header: false, records: lost, bytes: lost_bytes, missing };
+    Ok(Contents { generation, records, loss: (loss != Loss::default()).then_some(loss) })
 }
 
 fn read_header(bytes: &[u8]) -> Result<(u32, &[u8]), Unreadable> {
+    let damaged = |bytes| Unreadable::Header(Loss { header: true, bytes, ..Loss::default() });
     let Some((header, slots)) = bytes.split_first_chunk::<HEADER>() else {
         let ours = bytes.iter().zip(MAGIC).all(|(is, should)| is == should);
-        return Err(if ours { Unreadable::Empty } else { Unreadable::NotOurs });
+        return Err(if ours { damaged(bytes.len()) } else { Unreadable::NotOurs });
     };
     let (start, told) = header.split_last_chunk::<4>().ok_or(Unreadable::NotOurs)?;
     let [magic @ .., v0, v1, g0, g1, g2, g3] = start else { return Err(Unreadable::NotOurs) };
-    if magic != MAGIC {
-        return Err(Unreadable::NotOurs);
-    }
-    if *told != header_check(start) {
-        return Err(Unreadable::Damaged(0));
+    // What would be right with our name in front was ours. Zeros are what some file systems leave after a crash.
+    let [m0, m1, m2, m3, m4, m5] = *MAGIC;
+    let named = [m0, m1, m2, m3, m4, m5, *v0, *v1, *g0, *g1, *g2, *g3];
+    match (magic == MAGIC, *told == header_check(&named)) {
+        (true, true) => {}
+        (true, false) | (false, true) => return Err(damaged(HEADER)),
+        (false, false) if header.iter().all(|byte| *byte == 0) => return Err(damaged(HEADER)),
+        (false, false) => return Err(Unreadable::NotOurs),
     }
     match u16::from_be_bytes([*v0, *v1]) {
         VERSION => Ok((u32::from_be_bytes([*g0, *g1, *g2, *g3]), slots)),
@@ -128,7 +135,7 @@ fn header_check(start: &[u8]) -> [u8; 4] {
 }
 
 /// Binds a record to its file and its slot, so that old bytes that come up elsewhere are no record.
-fn check(body: &[&[u8]], generation: u32, slot: usize) -> [u8; 6] {
+fn check(body: &[&[u8]], generation: u32, slot: usize) -> [u8; 8] {
     let mut hash = Sha256::new();
     for part in body {
         hash.update(part);

@@ -15,8 +15,9 @@ use doors_spa::identity::ClientId;
 use proptest::prelude::*;
 
 use super::{
-    log::Disk,
-    record::{AT_ONCE, HEADER, RECORD},
+    log::{Disk, STEP},
+    place::DAMAGED,
+    record::{HEADER, RECORD},
     *,
 };
 
@@ -27,6 +28,13 @@ fn knock(number: u64) -> Record {
 fn knocks(numbers: std::ops::Range<u64>) -> Vec<Record> {
     numbers.map(knock).collect()
 }
+
+fn whole(records: Vec<Record>) -> Loaded {
+    Loaded { records, found: true, loss: None }
+}
+
+/// What the core says of a loss.
+const LOST: Record = Record { client: ClientId([0; 8]), time: 1 << 62, nonce: [0; 8] };
 
 /// A file in memory, that fails when it is told to.
 #[derive(Debug, Default)]
@@ -77,13 +85,13 @@ fn what_was_acknowledged_is_loaded_again() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state");
     let (mut journal, loaded) = Journal::open(&state, &[]).unwrap();
-    assert_eq!(loaded, Loaded { records: vec![], found: false, torn: false });
+    assert_eq!(loaded, Loaded::default());
     journal.append(&knocks(0..1)).unwrap();
     journal.append(&knocks(1..3000)).unwrap();
     drop(journal);
 
     let (mut journal, loaded) = Journal::open(&state, &[]).unwrap();
-    assert_eq!(loaded, Loaded { records: knocks(0..3000), found: true, torn: false });
+    assert_eq!(loaded, whole(knocks(0..3000)));
     journal.append(&knocks(3000..3001)).unwrap();
     drop(journal);
     assert_eq!(Journal::open(&state, &[]).unwrap().1.records, knocks(0..3001));
@@ -99,92 +107,122 @@ fn only_the_owner_may_read_the_journal() {
     assert_eq!(mode(&state.join(KNOCKS)), 0o600);
 }
 
-#[test]
-fn a_process_that_is_killed_at_any_instant_leaves_exactly_the_whole_records() {
-    let mut written = Log::<Memory>::whole(1, &[]);
-    for slot in 0..20 {
-        let at = record::offset(slot);
-        // Alone, and several at once.
-        let place = if slot < 10 { 0 } else { u16::try_from(slot - 10).unwrap() };
-        let bytes = record::encode(&knock(slot as u64), 1, slot, place);
-        written[at..at + RECORD].copy_from_slice(&bytes);
-    }
-    let end = record::offset(20);
-    for length in 0..=end {
-        let whole = length.saturating_sub(HEADER) / RECORD;
-        let mut zeros_after = written[..length].to_vec();
-        match record::read(&zeros_after) {
-            Ok(contents) => {
-                assert_eq!(contents.records, knocks(0..whole as u64), "{length}");
-                let part = &written[record::offset(whole)..length];
-                assert_eq!(contents.torn, part.iter().any(|byte| *byte != 0), "{length}");
-            }
-            Err(error) => assert!(length < HEADER && error == Unreadable::Empty, "{length}: {error:?}"),
-        }
-        if length < HEADER {
-            continue;
-        }
-        zeros_after.resize(written.len(), 0);
-        assert_eq!(record::read(&zeros_after).unwrap().records, knocks(0..whole as u64), "{length}");
-    }
-}
-
-#[test]
-fn a_torn_end_is_cut_off_and_written_over() {
-    for length in 1..RECORD {
-        let place = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
-        journal.append(&knocks(0..3)).unwrap();
-        drop(journal);
-        let file = place.path().join(KNOCKS);
-        let mut bytes = fs::read(&file).unwrap();
-        bytes.truncate(record::offset(2) + length);
-        fs::write(&file, bytes).unwrap();
-
-        let (mut journal, loaded) = Journal::open(place.path(), &[]).unwrap();
-        assert_eq!(loaded, Loaded { records: knocks(0..2), found: true, torn: true });
-        journal.append(&knocks(2..4)).unwrap();
-        drop(journal);
-        let (_, loaded) = Journal::open(place.path(), &[]).unwrap();
-        assert_eq!(loaded, Loaded { records: knocks(0..4), found: true, torn: false });
-    }
-}
-
-#[test]
-fn damage_before_a_later_record_is_never_passed_over() {
+/// A small journal, in a directory of its own: so many records that were written one by one.
+fn small(count: u64) -> (tempfile::TempDir, Vec<u8>) {
     let place = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
-    for number in 0..4 {
+    for number in 0..count {
         journal.append(&[knock(number)]).unwrap();
     }
     drop(journal);
-    let file = place.path().join(KNOCKS);
-    let good = fs::read(&file).unwrap();
-    for at in 0..record::offset(3) {
-        let mut bytes = good.clone();
-        bytes[at] ^= 1;
-        fs::write(&file, bytes).unwrap();
-        let error = Journal::open(place.path(), &[]).unwrap_err();
-        let expected = match at {
-            0..6 => format!("{} is no journal of knocks; move it away", file.display()),
-            6..HEADER => format!("{} is damaged at byte 0; move it away", file.display()),
-            _ => {
-                let slot = (at - HEADER) / RECORD * RECORD + HEADER;
-                format!("{} is damaged at byte {slot}; move it away", file.display())
-            }
-        };
-        assert!(error.to_string().starts_with(&expected), "{at}: {error}");
+    let bytes = fs::read(place.path().join(KNOCKS)).unwrap();
+    assert_eq!(bytes.len(), STEP);
+    (place, bytes)
+}
+
+/// What a start finds in a directory whose journal is these bytes; and the next start finds the same, and no loss.
+fn found(place: &Path, bytes: &[u8]) -> (Vec<Record>, Loss) {
+    fs::write(place.join(KNOCKS), bytes).unwrap();
+    let (mut journal, loaded) = Journal::open(place, &[LOST]).unwrap();
+    assert_eq!(loaded.records.last(), Some(&LOST), "the core's word is on the disk");
+    journal.append(&[knock(77)]).unwrap();
+    drop(journal);
+    let (_, next) = Journal::open(place, &[]).unwrap();
+    assert_eq!(next, whole([&loaded.records[..], &[knock(77)]].concat()));
+    let mut records = loaded.records;
+    records.pop();
+    (records, loaded.loss.expect("a loss"))
+}
+
+#[test]
+fn a_journal_that_is_cut_anywhere_opens_with_what_is_whole_and_says_how_much_is_not() {
+    let (place, bytes) = small(20);
+    let end = record::offset(20);
+    for length in (0..=end + RECORD).chain([STEP - 1]) {
+        let (records, loss) = found(place.path(), &bytes[..length]);
+        let missing = if length == 0 { STEP } else { STEP - length };
+        if length < HEADER {
+            assert!(records.is_empty());
+            assert_eq!(loss, Loss { header: true, records: 0, bytes: length, missing }, "{length}");
+            continue;
+        }
+        let whole = ((length - HEADER) / RECORD).min(20);
+        assert_eq!(records, knocks(0..whole as u64), "{length}");
+        let part = if length < end { (length - HEADER) % RECORD } else { 0 };
+        let torn = usize::from(part > 0);
+        assert_eq!(loss, Loss { header: false, records: torn, bytes: part, missing }, "{length}");
     }
-    // The same for a hole, and for the end of the file that another one was.
+    assert!(place.path().join(DAMAGED).exists());
+}
+
+#[test]
+fn a_journal_with_any_bit_flipped_opens_with_every_record_that_is_whole() {
+    let (place, bytes) = small(6);
+    for bit in 0..record::offset(8) * 8 {
+        let mut flipped = bytes.clone();
+        let at = bit / 8;
+        flipped[at] ^= 1 << (bit % 8);
+        let (records, loss) = found(place.path(), &flipped);
+        if at < HEADER {
+            assert!(records.is_empty(), "{bit}");
+            assert_eq!(loss, Loss { header: true, bytes: HEADER, ..Loss::default() }, "{bit}");
+            assert_eq!(fs::read(place.path().join(DAMAGED)).unwrap(), flipped, "it is kept");
+            continue;
+        }
+        let slot = (at - HEADER) / RECORD;
+        let mut expected = knocks(0..6);
+        // One that was never written, with what stands before it.
+        let mut lost = 1;
+        if slot < 6 {
+            expected.remove(slot);
+        } else {
+            lost = slot - 5;
+        }
+        assert_eq!(records, expected, "{bit}");
+        let lost = Loss { records: lost, bytes: lost * RECORD, ..Loss::default() };
+        assert_eq!(loss, lost, "{bit}");
+    }
+}
+
+#[test]
+fn as_many_records_as_are_damaged_are_counted_wherever_they_stand() {
+    let (place, good) = small(20);
+    for damaged in [0..4, 7..9, 16..20, 0..20] {
+        for fill in [0, 1, 0xff] {
+            let mut bytes = good.clone();
+            bytes[record::offset(damaged.start)..record::offset(damaged.end)].fill(fill);
+            // Zeros at the end are what stands where nothing was written yet.
+            if fill == 0 && damaged.end == 20 {
+                continue;
+            }
+            let (records, loss) = found(place.path(), &bytes);
+            let all = knocks(0..damaged.start as u64).into_iter().chain(knocks(damaged.end as u64..20));
+            assert_eq!(records, all.collect::<Vec<_>>());
+            let count = damaged.len();
+            assert_eq!(loss, Loss { records: count, bytes: count * RECORD, ..Loss::default() });
+        }
+    }
+    // Records of another file, or in another place, are none.
+    let mut moved = good.clone();
+    moved.copy_within(record::offset(3)..record::offset(4), record::offset(5));
+    assert_eq!(found(place.path(), &moved).1.records, 1);
+    let mut other = good;
+    other[..HEADER].copy_from_slice(&record::header(2));
+    assert_eq!(found(place.path(), &other), (vec![], Loss { records: 20, bytes: 640, ..Loss::default() }));
+}
+
+#[test]
+fn a_header_of_zeros_is_damage_and_another_file_is_not_ours() {
+    let (place, good) = small(3);
     let mut bytes = good.clone();
-    bytes[record::offset(1)..record::offset(2)].fill(0);
-    fs::write(&file, &bytes).unwrap();
-    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Damaged { offset: 48, .. })));
-    bytes.copy_from_slice(&good);
-    bytes[..HEADER].copy_from_slice(&record::header(2));
-    bytes[HEADER..record::offset(AT_ONCE + 1)].fill(1);
-    fs::write(&file, &bytes).unwrap();
-    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Damaged { offset: 16, .. })));
+    bytes[..512].fill(0);
+    assert_eq!(found(place.path(), &bytes).1, Loss { header: true, bytes: HEADER, ..Loss::default() });
+    for other in [&b"#!/bin/sh\nexit 0\n"[..], b"notes", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0"] {
+        fs::write(place.path().join(KNOCKS), other).unwrap();
+        let error = Journal::open(place.path(), &[LOST]).unwrap_err();
+        assert!(matches!(error, JournalError::NotOurs { .. }), "{error}");
+        assert_eq!(fs::read(place.path().join(KNOCKS)).unwrap(), other, "nothing was changed");
+    }
 }
 
 #[test]
@@ -247,7 +285,7 @@ fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
     journal.append(&knocks(4097..4099)).unwrap();
     drop(journal);
     let (_, loaded) = Journal::open(place.path(), &[]).unwrap();
-    assert_eq!(loaded, Loaded { records: knocks(4000..4099), found: true, torn: false });
+    assert_eq!(loaded, whole(knocks(4000..4099)));
     assert!(!place.path().join(NEXT).exists());
 }
 
@@ -300,7 +338,7 @@ fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
         // necessary does no harm.
         assert_eq!(loaded.records[..count as usize], knocks(0..count));
         assert_eq!(loaded.records.last(), Some(&knock(count)));
-        assert!(!loaded.torn);
+        assert_eq!(loaded.loss, None);
     };
     std::thread::spawn(story).join().unwrap();
 }
@@ -316,7 +354,7 @@ proptest! {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join(KNOCKS), &bytes).unwrap();
         Journal::open(place.path(), &[]).unwrap();
-        bytes[0] = 0;
+        bytes[..HEADER].fill(b'x');
         fs::write(place.path().join(KNOCKS), &bytes).unwrap();
         Journal::open(place.path(), &[]).unwrap_err();
     }
@@ -362,6 +400,12 @@ proptest! {
         }
         let contents = record::read(&bytes).unwrap();
         prop_assert!(contents.records.starts_with(&knocks(0..9)));
-        prop_assert!(knocks(0..309).starts_with(&contents.records));
+        // Any of the others may be there; those that are not, and stand before one that is, are counted.
+        let numbers: Vec<u64> = contents.records.iter().map(|record| record.time).collect();
+        prop_assert!(numbers.is_sorted() && numbers.iter().all(|number| *number < 309));
+        let last = numbers.last().map_or(0, |last| last + 1) as usize;
+        let lost = contents.loss.unwrap_or_default().records;
+        prop_assert!(lost >= last - numbers.len(), "{lost}");
+        prop_assert!(lost <= 309 - numbers.len(), "{lost}");
     }
 }

@@ -11,7 +11,7 @@ use doors_spa::{
     card::Card,
     identity::{ClientKey, DoorId},
     letter::Letter,
-    receipt::{Receipt, ReceiptKey},
+    receipt::{Answer, Receipt, ReceiptKey},
     request::{Operation, Request},
 };
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -68,8 +68,22 @@ impl Device {
         Sealed { bytes, receipt_key }
     }
 
-    /// Asks once, and waits for the receipt.
+    /// Asks, answers the challenge if there is one, and waits for the receipt.
     pub(crate) fn ask(&self, house: &House, source: &str, request: &Request) -> Receipt {
+        let receipt = self.ask_once(house, source, request);
+        match receipt.answer {
+            Answer::Stale => self.ask_once(house, source, &self.again(request, &receipt)),
+            _ => receipt,
+        }
+    }
+
+    /// The same request, with the challenge of this receipt.
+    pub(crate) fn again(&self, request: &Request, stale: &Receipt) -> Request {
+        Request { challenge: stale.challenge, nonce: self.request(request.operation).nonce, ..*request }
+    }
+
+    /// Asks once, and waits for the receipt.
+    pub(crate) fn ask_once(&self, house: &House, source: &str, request: &Request) -> Receipt {
         let sealed = self.seal(request);
         let answer = house.spa(source, &sealed.bytes, PATIENCE).expect("a receipt");
         sealed.receipt_key.open(&answer).expect("a receipt for this knock")
@@ -82,9 +96,17 @@ impl Device {
 
     /// Opens a door with a knock at this address of the server, and waits for the receipt.
     pub(crate) fn open_at(&self, house: &House, source: &str, target: IpAddr, door: &str) -> Receipt {
-        let sealed = self.seal(&self.request(open(door, 0)));
-        let answer = house.spa_at(source, target, &sealed.bytes, PATIENCE).expect("a receipt");
-        sealed.receipt_key.open(&answer).expect("a receipt for this knock")
+        let ask = |request: &Request| {
+            let sealed = self.seal(request);
+            let answer = house.spa_at(source, target, &sealed.bytes, PATIENCE).expect("a receipt");
+            sealed.receipt_key.open(&answer).expect("a receipt for this knock")
+        };
+        let request = self.request(open(door, 0));
+        let receipt = ask(&request);
+        match receipt.answer {
+            Answer::Stale => ask(&self.again(&request, &receipt)),
+            _ => receipt,
+        }
     }
 }
 
