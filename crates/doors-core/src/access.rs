@@ -9,11 +9,12 @@ use doors_spa::identity::DoorId;
 use crate::{
     client::{Client, Who},
     door::{Admission, Door, DoorName},
+    eligible::{Ineligible, Own},
     freshness::Fresh,
     knock::Knock,
     knockers::{Knocker, Knockers},
     limits,
-    packet::{Link, WayBack, is_a_clients},
+    packet::{Link, WayBack},
     sequences::{Conflict, Place, Sequences, Step},
     time::{Moment, Wall},
 };
@@ -81,8 +82,8 @@ pub enum Refusal {
     Waiting,
     /// There is no such door, or it is not for this client.
     NotAllowed,
-    /// The address to let in is missing, is no client's, or is not one that this client may let in.
-    Address,
+    /// No grant can be for the address to let in.
+    Address(Ineligible),
 }
 
 /// The rules by which knocks are judged.
@@ -115,6 +116,7 @@ pub struct Access {
     rules: Rules,
     sequences: Sequences,
     knockers: Knockers,
+    own: Own,
 }
 
 impl Access {
@@ -124,7 +126,7 @@ impl Access {
     /// [`Conflict`] if two sequences cannot be told apart.
     pub fn new(rules: Rules) -> Result<Self, Conflict> {
         let sequences = Sequences::new(&rules.doors)?;
-        Ok(Self { rules, sequences, knockers: Knockers::new(limits::KNOCKERS) })
+        Ok(Self { rules, sequences, knockers: Knockers::new(limits::KNOCKERS), own: Own::default() })
     }
 
     /// Judges by other `rules` from here on.
@@ -142,6 +144,11 @@ impl Access {
         }
         self.rules = rules;
         Ok(())
+    }
+
+    /// Gives nothing to these addresses from here on.
+    pub fn know_own(&mut self, own: Own) {
+        self.own = own;
     }
 
     /// Judges one knock.
@@ -171,6 +178,7 @@ impl Access {
                 let open_for = door.map_or(Duration::ZERO, |door| door.open_for);
                 let once = door.is_some_and(|door| door.once);
                 self.remember(knock, Place::START, now);
+                self.own.judge(knock.source).map_err(Refusal::Address)?;
                 Ok(Verdict::Granted(Grant { admission, link: knock.link, open_for, by: None, once }))
             }
             None if last_port == knock.port => Err(Refusal::Repeated),
@@ -200,11 +208,12 @@ impl Access {
         let door = self.door_of(client, door).ok_or(Refusal::NotAllowed)?;
         let source = match fresh.request.address {
             Some(named) => named,
-            None if door.require_address => return Err(Refusal::Address),
+            None if door.require_address => return Err(Refusal::Address(Ineligible::Missing)),
             None => way.to.ip(),
         };
-        if !is_a_clients(source) || !client.may_come_from(source) {
-            return Err(Refusal::Address);
+        self.own.judge(source).map_err(Refusal::Address)?;
+        if !client.may_come_from(source) {
+            return Err(Refusal::Address(Ineligible::NotThisClients(source)));
         }
         let wanted = if wanted.is_zero() { door.open_for } else { wanted };
         Ok(Grant {

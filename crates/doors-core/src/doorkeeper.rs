@@ -14,6 +14,7 @@ use crate::{
     client::Who,
     door::Admission,
     doors::{Doors, Opening, Running},
+    eligible::{Ineligible, Own},
     freshness::{Fresh, Record},
     knock::Knock,
     packet::Packet,
@@ -94,7 +95,8 @@ impl Doorkeeper {
                 self.trace(Event::Further { source: knock.source, right }, now);
             }
             Err(Refusal::Waiting) => self.trace(Event::Waiting { source: knock.source }, now),
-            Err(Refusal::Repeated | Refusal::NotAllowed | Refusal::Address) => {}
+            Err(Refusal::Address(why)) => self.tell(Event::Ineligible { source: knock.source, why }, now),
+            Err(Refusal::Repeated | Refusal::NotAllowed) => {}
             Err(Refusal::Wrong { after }) => {
                 if self.throttle.admit(now) {
                     let quiet = self.access.rules().quiet_after_wrong;
@@ -182,6 +184,11 @@ impl Doorkeeper {
             self.changes.push_back(Change::Close { admission });
         }
         Ok(())
+    }
+
+    /// Lets in none of these addresses from here on: they are this machine's own.
+    pub fn know_own(&mut self, own: Own) {
+        self.access.know_own(own);
     }
 
     /// Listens to these clients from here on. Doors that are open stay open until their time.
@@ -285,8 +292,8 @@ impl Doorkeeper {
                 return self.trace(Event::Stranger { source, why, who }, now);
             }
             Heard::Stranger(why, who) => Event::Stranger { source, why, who },
-            Heard::Stale(who) => Event::Refused { who, source, why: Answer::Stale },
-            Heard::Crowded(who) => Event::Refused { who, source, why: Answer::TooMany },
+            Heard::Stale(who) => Event::Refused { who, source, why: Answer::Stale, address: None },
+            Heard::Crowded(who) => Event::Refused { who, source, why: Answer::TooMany, address: None },
         };
         self.tell(event, now);
     }
@@ -315,7 +322,7 @@ impl Doorkeeper {
                 let wanted = Duration::from_secs(wanted.into());
                 match self.access.judge_request(fresh, client, door, wanted, asker.way, wall) {
                     Ok(grant) => self.open_for(asker, grant, now),
-                    Err(Refusal::Address) => self.refuse(asker, Answer::Address, now),
+                    Err(Refusal::Address(why)) => self.refuse_address(asker, why, now),
                     Err(
                         Refusal::NotAllowed | Refusal::Repeated | Refusal::Waiting | Refusal::Wrong { .. },
                     ) => self.refuse(asker, Answer::NotAllowed, now),
@@ -327,7 +334,7 @@ impl Doorkeeper {
                 };
                 let source = fresh.address().unwrap_or(asker.way.to.ip());
                 if !client.may_come_from(source) {
-                    return self.refuse(asker, Answer::Address, now);
+                    return self.refuse_address(asker, Ineligible::NotThisClients(source), now);
                 }
                 let admission = Admission { door: door.name.clone(), source };
                 let who = client.who.clone();
@@ -377,10 +384,18 @@ impl Doorkeeper {
     }
 
     fn refuse(&mut self, asker: &Asker, why: Answer, now: Moment) {
+        self.refuse_for(asker, why, None, now);
+    }
+
+    fn refuse_address(&mut self, asker: &Asker, address: Ineligible, now: Moment) {
+        self.refuse_for(asker, Answer::Address, Some(address), now);
+    }
+
+    fn refuse_for(&mut self, asker: &Asker, why: Answer, address: Option<Ineligible>, now: Moment) {
         let Some(reception) = &mut self.reception else { return };
         reception.answer(asker, why, 0);
         let Some(who) = reception.client(asker.client).map(|client| client.who.clone()) else { return };
-        self.tell(Event::Refused { who, source: asker.way.to.ip(), why }, now);
+        self.tell(Event::Refused { who, source: asker.way.to.ip(), why, address }, now);
     }
 
     fn changed(&mut self, admission: Admission, running: &Running) {

@@ -4,7 +4,9 @@ use core::{net::IpAddr, time::Duration};
 
 use doors_spa::receipt::Answer;
 
-use crate::{client::Who, door::Admission, packet::Link, reception::Stranger, time::Moment};
+use crate::{
+    client::Who, door::Admission, eligible::Ineligible, packet::Link, reception::Stranger, time::Moment,
+};
 
 /// What the firewall has to make true.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -153,6 +155,15 @@ pub enum Event {
         source: IpAddr,
         /// What the client was told.
         why: Answer,
+        /// Why no grant is for the address, if that is why.
+        address: Option<Ineligible>,
+    },
+    /// A sequence was complete, and no grant can be for its source.
+    Ineligible {
+        /// The source.
+        source: IpAddr,
+        /// Why.
+        why: Ineligible,
     },
     /// A datagram that was sealed with our card is nobody's, and nothing was answered.
     Stranger {
@@ -184,6 +195,7 @@ impl Event {
             | Self::MoreDoors(_)
             | Self::NoRoom(_)
             | Self::Refused { .. }
+            | Self::Ineligible { .. }
             | Self::Stranger { .. } => None,
         }
     }

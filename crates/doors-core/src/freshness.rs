@@ -47,7 +47,7 @@ use doors_spa::{
 
 use crate::{
     challenge::RunKey,
-    limits::{CHALLENGES_USED, KNOCKS_REMEMBERED},
+    limits::KNOCKS_REMEMBERED,
     time::{Moment, Wall},
 };
 
@@ -78,8 +78,6 @@ pub enum Unfresh {
     Replayed,
     /// Its time says nothing; a challenge would. With what has to be on disk before the client gets one.
     Stale(Option<Record>),
-    /// The client has used up its share of challenges for this minute.
-    Crowded,
 }
 
 /// One accepted request, or a floor, as it is kept on disk.
@@ -126,8 +124,6 @@ struct Memory {
     by_time: BTreeSet<(u64, [u8; 8])>,
     /// With a challenge, the latest last, and when that challenge is worthless.
     by_challenge: VecDeque<(u64, [u8; 8], Moment)>,
-    /// When the challenges of accepted requests are worthless.
-    used: VecDeque<Moment>,
     /// Challenges of earlier rounds are worthless.
     round: u64,
     floor: u64,
@@ -293,18 +289,8 @@ impl Freshness {
         // The time is the client's, and may have any bits.
         let record = Record { client, time: bare(request.time) | BY_CHALLENGE, nonce };
         self.remember(&record, now);
-        if !recognised {
-            return Err(Unfresh::Stale(None));
-        }
-        let used = &mut self.memories.entry(client).or_default().used;
-        used.retain(|worthless| *worthless > now);
-        if used.len() >= CHALLENGES_USED {
-            return Err(Unfresh::Crowded);
-        }
-        // One challenge serves for all knocks of a client in its slot, each with its own nonce; what is
-        // bounded is how many of these a client can have.
-        used.push_back(now.after(CHALLENGE_LIVES));
-        Ok(record)
+        // One challenge serves for all knocks of a client in its slot, each with its own nonce.
+        if recognised { Ok(record) } else { Err(Unfresh::Stale(None)) }
     }
 
     fn round(&self, client: ClientId) -> u64 {

@@ -11,6 +11,8 @@
 //! | [`time`]       |                    | [`Moment`](time::Moment), a point on a clock       |
 //! | [`limits`]     |                    | the bound of everything that a stranger can grow   |
 //! | [`packet`]     | bytes              | a [`Packet`](packet::Packet)                       |
+//! | [`special_purpose`] | an address    | whether any client can have it                     |
+//! | [`eligible`]   | an address         | whether a grant can be for it, here and now        |
 //! | [`knock`]      | a packet           | a [`Knock`](knock::Knock); strangers can make one  |
 //! | [`door`]       |                    | the words: door, sequence, grant's key             |
 //! | [`sequences`]  | a port             | how far it leads in all sequences at once          |
@@ -39,6 +41,7 @@ pub mod door;
 pub mod doorbell;
 pub mod doorkeeper;
 pub mod doors;
+pub mod eligible;
 pub mod events;
 pub mod freshness;
 pub mod knock;
@@ -47,5 +50,6 @@ pub mod limits;
 pub mod packet;
 pub mod reception;
 pub mod sequences;
+pub mod special_purpose;
 pub mod throttle;
 pub mod time;

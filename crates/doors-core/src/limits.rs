@@ -41,14 +41,9 @@ pub const DOOR_LINE_EVERY: Duration = Duration::from_millis(100);
 pub const SUMMED_AFTER: Duration = Duration::from_secs(60);
 
 /// Requests that are remembered of each client, twice: those accepted by their time, and those with a
-/// challenge. A client that knocks more often in a minute than this has its oldest forgotten, and nothing that
-/// old is accepted any more.
+/// challenge. A client that knocks more often in a minute than this has its oldest forgotten; then nothing that
+/// old is accepted any more by its time, and no challenge that it has got so far.
 pub const KNOCKS_REMEMBERED: usize = 32;
-
-/// Requests of one client that are accepted for a challenge in a minute and a half. Fewer than are
-/// remembered, so that a client has to be refused before one is forgotten while its challenge is worth
-/// something.
-pub const CHALLENGES_USED: usize = 24;
 
 /// Requests of one client that wait for the disk or the firewall.
 pub const WAITING_PER_CLIENT: usize = 16;

@@ -29,7 +29,7 @@ pub struct Packet<'a> {
 impl Packet<'_> {
     /// Whether its source can be answered; if not, it is forged.
     pub(crate) fn is_answerable(&self) -> bool {
-        is_a_clients(self.source) && self.port != 0
+        can_be_answered(self.source) && self.port != 0
     }
 
     /// Where an answer goes, and from where.
@@ -42,13 +42,14 @@ impl Packet<'_> {
     }
 }
 
-/// Whether an address can be a client's.
+/// Whether an answer can be sent to an address. This machine's own can be: who knocks from here is told why
+/// nothing opens.
 ///
 /// No host has an IPv4 address that begins with 0 (RFC 1122, section 3.2.1.3), with 224 to 239, which are
 /// groups, or with 240 to 255, which are reserved (RFC 1112, section 4; RFC 6890), broadcast among them.
-/// Nor is an IPv4 address that is mapped into IPv6 a client's: no network carries it, and it would speak for
+/// Nor does an IPv4 address that is mapped into IPv6 send anything: no network carries it, and it would speak for
 /// an IPv4 client past every protection against forged IPv4 addresses.
-pub(crate) fn is_a_clients(address: IpAddr) -> bool {
+fn can_be_answered(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => matches!(v4.octets(), [1..=223, ..]),
         IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.to_ipv4_mapped().is_some()),

@@ -316,10 +316,6 @@ impl Reception {
                 self.answer(&asker, Answer::TooMany, 0);
                 return Heard::Crowded(who);
             }
-            Err(Unfresh::Crowded) => {
-                self.answer(&asker, Answer::TooMany, 0);
-                return Heard::Crowded(who);
-            }
             Err(Unfresh::Stale(None)) => {
                 self.answer(&asker, Answer::Stale, 0);
                 return Heard::Stale(who);

@@ -11,10 +11,12 @@
 
 use std::{fs, path::Path};
 
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 19] = [
     "time",
     "limits",
     "packet",
+    "special_purpose",
+    "eligible",
     "knock",
     "door",
     "sequences",

@@ -149,6 +149,9 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
             () = has_room(&firewall.orders), if full => {}
             ready = inbox.ready(), if !full => {
                 ready?;
+                if let Some(own) = inbox.own()? {
+                    keeper.know_own(own);
+                }
                 inbox.drain(|packet| keeper.handle_packet(packet, clock.now(), clock.wall()))?;
             }
             () = sleep_until(deadline) => {}

@@ -121,8 +121,14 @@ pub(crate) fn event(event: &Event, now: Moment) {
             %door, %source,
             "not opened: door {door} for {source}; too many doors are open at once"
         ),
-        Event::Refused { who, source, why } => {
+        Event::Refused { who, source, why, address: None } => {
             warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
+        }
+        Event::Refused { who, source, address: Some(why), .. } => {
+            warn!(%source, client = &*who.name, "refused: {who} at {source}: {why}");
+        }
+        Event::Ineligible { source, why } => {
+            warn!(%source, "not opened: the sequence of {source} is right, and {why}");
         }
         Event::Stranger { source, why: why @ (Stranger::Unknown | Stranger::Copied), .. } => {
             debug!(%source, "not answered: {source}: {}", stranger(*why));

@@ -9,6 +9,7 @@ use doors_core::{
     client::Client,
     door::Sequence,
     doorkeeper::{Change, Event, Report},
+    eligible::Own,
     limits,
     packet::{Link, Packet},
     time::Wall,
@@ -97,12 +98,33 @@ fn a_client_closes_what_it_has_opened_and_nothing_else() {
 fn the_address_is_the_named_one_and_one_that_a_client_can_have() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("named", 0), Answer::Address);
-    for none in ["0.0.0.0", "0.0.0.7", "224.0.0.1", "240.0.0.7", "255.255.255.255", "ff02::1"] {
+    let own = ["192.0.2.1/32", "2001:db8::1/128"].map(|net| net.parse().unwrap());
+    scene.keeper.know_own(Own::new(own.into(), ["192.0.2.255".parse().unwrap()].into()));
+    for none in [
+        "0.0.0.0",
+        "0.0.0.7",
+        "127.0.0.1",
+        "192.0.0.170",
+        "192.0.2.1",
+        "192.0.2.255",
+        "224.0.0.1",
+        "240.0.0.7",
+        "255.255.255.255",
+        "::1",
+        "2001:db8::1",
+        "2001:1::7",
+        "ff02::1",
+    ] {
         let mut request = scene.request(open("ssh", 0));
         request.address = Some(none.parse().unwrap());
         let answer = scene.ask(SOURCE, &request, LAPTOP).unwrap().answer;
         // All zeroes are no address at all.
         assert_eq!(answer, Answer::Address, "{none}");
+        let told = scene.events();
+        assert!(
+            matches!(told.last(), Some(Event::Refused { address: Some(_), .. })),
+            "the log names why: {told:?}"
+        );
     }
     let mut request = scene.request(open("named", 0));
     request.address = Some(OTHER.parse().unwrap());
@@ -193,6 +215,44 @@ fn what_a_sequence_has_opened_is_no_clients_to_close() {
     let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
     assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::NotAllowed);
     assert!(scene.is_open("ssh", SOURCE));
+}
+
+#[test]
+fn no_sequence_opens_for_an_address_that_can_be_no_clients() {
+    let mut with_sequence = rules();
+    with_sequence.doors[0].sequence = Some(Sequence::new(&[1, 2, 3, 4, 6]).unwrap());
+    for (source, opens) in [
+        ("127.0.0.1", false),
+        ("::1", false),
+        ("192.0.2.1", false),
+        ("192.0.2.255", false),
+        ("192.0.0.8", false),
+        ("10.0.0.7", true),
+        ("100.64.0.7", true),
+        ("fd00::7", true),
+        ("fe80::7", true),
+        ("192.0.2.7", true),
+    ] {
+        let mut scene = Scene::new();
+        scene.keeper.change_rules(with_sequence.clone()).unwrap();
+        let own = Own::new(["192.0.2.1/32".parse().unwrap()].into(), ["192.0.2.255".parse().unwrap()].into());
+        scene.keeper.know_own(own);
+        for port in [1, 2, 3, 4, 6] {
+            let packet = Packet {
+                source: source.parse().unwrap(),
+                source_port: 40000,
+                destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+                port,
+                link: Link(3),
+                payload: b"knock\n",
+            };
+            scene.keeper.handle_packet(&packet, scene.now, Wall(scene.wall));
+        }
+        scene.work();
+        assert_eq!(scene.is_open("ssh", source), opens, "{source}");
+        let told = scene.events().iter().any(|event| matches!(event, Event::Ineligible { .. }));
+        assert_eq!(told, !opens, "{source}");
+    }
 }
 
 #[test]

@@ -6,10 +6,11 @@
 //! some packets only: a transparent proxy takes in with them what is meant for others, and an address in
 //! a VRF is in the VRF's table.
 //!
+//! No client has one of these addresses, nor the broadcast address of a network here: the core is told of them.
+//!
 //! Source: rtnetlink(7), `linux/rtnetlink.h`.
 
-use std::net::IpAddr;
-
+use doors_core::eligible::Own;
 use ipnet::IpNet;
 use socket2::SockRef;
 
@@ -23,8 +24,9 @@ use crate::netlink::{
 pub(super) const NEW_ROUTE: u16 = 24;
 pub(super) const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
-/// `RTN_LOCAL`.
+/// `RTN_LOCAL`, `RTN_BROADCAST`.
 pub(super) const LOCAL: u8 = 2;
+pub(super) const BROADCAST: u8 = 3;
 /// `RTA_DST`, `RTA_TABLE`.
 const DESTINATION: u16 = 1;
 const TABLE: u16 = 15;
@@ -40,7 +42,7 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// The machine's own addresses, and a socket that hears when they change.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    own: Vec<IpNet>,
+    own: Own,
     socket: Socket,
 }
 
@@ -48,7 +50,7 @@ impl Addresses {
     /// Reads the addresses in this thread's network namespace.
     pub(super) fn read() -> Result<Self, NetlinkError> {
         let socket = Socket::open(Family::Route)?;
-        let mut addresses = Self { own: Vec::new(), socket };
+        let mut addresses = Self { own: Own::default(), socket };
         addresses.refresh()?;
         Ok(addresses)
     }
@@ -64,34 +66,35 @@ impl Addresses {
 
     /// Reads them again.
     pub(super) fn refresh(&mut self) -> Result<(), NetlinkError> {
-        let mut own = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let family = u8::try_from(family).unwrap_or(0);
-            own.extend(self.socket.dump(&request(family), local_route)?);
-        }
-        // The most are single addresses: those first, in an order that can be searched.
-        own.sort_unstable();
-        self.own = own;
+        let mut read = |kind| -> Result<Vec<IpNet>, NetlinkError> {
+            let mut all = Vec::new();
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                let family = u8::try_from(family).unwrap_or(0);
+                all.extend(self.socket.dump(&request(family, kind), |message| route(message, kind))?);
+            }
+            Ok(all)
+        };
+        let (local, broadcast) = (read(LOCAL)?, read(BROADCAST)?);
+        self.own = Own::new(local, broadcast.iter().map(IpNet::addr).collect());
         Ok(())
     }
 
-    /// Whether packets to this address are for this machine.
-    pub(super) fn contain(&self, address: IpAddr) -> bool {
-        self.own.binary_search(&IpNet::from(address)).is_ok()
-            || self.own.iter().any(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&address))
+    /// Those that were read last.
+    pub(super) fn own(&self) -> &Own {
+        &self.own
     }
 }
 
-/// Asks for local routes only; an old kernel that does not heed this sends all.
-fn request(family: u8) -> Vec<u8> {
+/// Asks for routes of one kind only; an old kernel that does not heed this sends all.
+fn request(family: u8, kind: u8) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.message(GET_ROUTE, DUMP, 0, |writer| {
-        writer.raw(&[family, 0, 0, 0, 0, 0, 0, LOCAL, 0, 0, 0, 0]);
+        writer.raw(&[family, 0, 0, 0, 0, 0, 0, kind, 0, 0, 0, 0]);
     });
     writer.bytes().to_vec()
 }
 
-fn local_route(message: &Message<'_>) -> Option<IpNet> {
+fn route(message: &Message<'_>, wanted: u8) -> Option<IpNet> {
     let [_, prefix, _, _, table, _, _, kind, ..] = *message.body.first_chunk::<ROUTE_HEADER>()?;
     let attributes = message.attributes(ROUTE_HEADER);
     // The header has room for small numbers only.
@@ -99,7 +102,7 @@ fn local_route(message: &Message<'_>) -> Option<IpNet> {
         .find(TABLE)
         .and_then(|table| table.try_into().ok())
         .map_or(table.into(), u32::from_ne_bytes);
-    if message.kind != NEW_ROUTE || kind != LOCAL || table != LOCAL_TABLE {
+    if message.kind != NEW_ROUTE || kind != wanted || table != LOCAL_TABLE {
         return None;
     }
     let destination = address(attributes.find(DESTINATION)?)?;

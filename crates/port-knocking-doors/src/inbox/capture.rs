@@ -1,19 +1,21 @@
 //! Hears knocks with packet sockets: nothing listens, no port needs opening, and interfaces may come,
 //! go and change their addresses at any time.
 
-use std::{io, time::Duration};
+use std::io;
 
-use doorknock::errors::in_one_line;
-use doors_core::packet::{Link, Packet};
-use tokio::{io::unix::AsyncFd, time::Instant};
+use doors_core::{
+    eligible::Own,
+    packet::{Link, Packet},
+};
+use tokio::io::unix::AsyncFd;
 
 use super::{
     AT_ONCE, InboxError,
-    addresses::Addresses,
     datagram::Datagram,
+    own::Watched,
     ring::{EtherType, Ring},
 };
-use crate::{netlink::socket::Socket, readiness::watch};
+use crate::readiness::watch;
 
 /// Packet sockets on all interfaces.
 ///
@@ -23,38 +25,17 @@ use crate::{netlink::socket::Socket, readiness::watch};
 pub(crate) struct Capture {
     v4: AsyncFd<Ring>,
     v6: AsyncFd<Ring>,
-    changes: AsyncFd<Socket>,
-    addresses: Addresses,
-    /// Whether something has changed since the addresses were read.
-    stale: bool,
-    /// When they may be read again.
-    not_before: Instant,
+    own: Watched,
 }
 
 /// The loopback interface is the first of every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
 const LOOPBACK: u32 = 1;
 
-/// After a reading of the addresses, so many times its own time passes before the next: however many
-/// addresses change, most of the time is left for knocks.
-const REST: u32 = 4;
-
-/// After a failure.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
 impl Capture {
     /// Starts to hear. Must be called within a runtime.
     pub(crate) fn open(spa_port: Option<u16>) -> Result<Self, InboxError> {
         let ring = |ether_type| Ring::open(ether_type, spa_port).and_then(watch).map_err(denied);
-        // Watching begins before reading, so that no change falls between.
-        let changes = Addresses::watch().map_err(InboxError::Addresses)?;
-        Ok(Self {
-            v4: ring(EtherType::Ipv4)?,
-            v6: ring(EtherType::Ipv6)?,
-            changes: watch(changes).map_err(InboxError::Socket)?,
-            addresses: Addresses::read().map_err(InboxError::Addresses)?,
-            stale: false,
-            not_before: Instant::now(),
-        })
+        Ok(Self { own: Watched::open()?, v4: ring(EtherType::Ipv4)?, v6: ring(EtherType::Ipv6)? })
     }
 
     /// Hears clients with a key on this port from here on.
@@ -70,54 +51,21 @@ impl Capture {
         loop {
             // In no fixed order: neither a flood of packets nor one of changes keeps the other waiting.
             tokio::select! {
-                changed = self.changes.readable_mut() => {
-                    changed.map_err(InboxError::Socket)?.clear_ready();
-                    self.hear_changes()?;
-                }
-                () = tokio::time::sleep_until(self.not_before), if self.stale => self.refresh(),
+                changed = self.own.changed() => changed?,
                 ready = self.v4.readable_mut() => return ready.map(drop).map_err(InboxError::Socket),
                 ready = self.v6.readable_mut() => return ready.map(drop).map_err(InboxError::Socket),
             }
         }
     }
 
-    /// Takes all announcements of changes.
-    fn hear_changes(&mut self) -> Result<(), InboxError> {
-        loop {
-            match self.changes.get_mut().notifications(|_| {}) {
-                Ok(Some(())) => self.stale = true,
-                Ok(None) => return Ok(()),
-                // More has changed than the socket could hold.
-                Err(error) if error.number() == Some(libc::ENOBUFS) => self.stale = true,
-                Err(error) => return Err(InboxError::Addresses(error)),
-            }
-        }
-    }
-
-    /// Reads the addresses again. If that fails, the old ones have to do until the next try.
-    fn refresh(&mut self) {
-        let began = Instant::now();
-        let pause = match self.addresses.refresh() {
-            Ok(()) => {
-                self.stale = false;
-                began.elapsed().saturating_mul(REST)
-            }
-            Err(error) => {
-                tracing::warn!("cannot read this machine's own addresses: {}", in_one_line(&error));
-                RETRY_AFTER
-            }
-        };
-        let now = Instant::now();
-        self.not_before = now.checked_add(pause).unwrap_or(now);
+    /// This machine's own addresses, if they have changed.
+    pub(crate) fn own(&mut self) -> Result<Option<Own>, InboxError> {
+        self.own.news()
     }
 
     /// Hands over what has come, at most [`AT_ONCE`] packets of each family.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
-        // An address that has just come counts for the packets that it brings.
-        self.hear_changes()?;
-        if self.stale && Instant::now() >= self.not_before {
-            self.refresh();
-        }
+        let own = self.own.own();
         for ring in [&mut self.v4, &mut self.v6] {
             let mut left = AT_ONCE;
             let _ = ring.try_io_mut(tokio::io::Interest::READABLE, |ring| {
@@ -130,8 +78,8 @@ impl Capture {
                     let Some(datagram) = Datagram::parse(frame.packet(), frame.checksum) else { continue };
                     // Who claims to be us and comes from outside, is not. The network layer would drop it,
                     // and we see packets before it does.
-                    let forged = frame.link != LOOPBACK && self.addresses.contain(datagram.source);
-                    if !forged && self.addresses.contain(datagram.destination) {
+                    let forged = frame.link != LOOPBACK && own.contain(datagram.source);
+                    if !forged && own.contain(datagram.destination) {
                         each(&Packet {
                             source: datagram.source,
                             source_port: datagram.source_port,

@@ -8,6 +8,7 @@ mod answers;
 mod capture;
 mod datagram;
 mod filter;
+mod own;
 mod receive;
 mod ring;
 mod sockets;
@@ -15,7 +16,7 @@ mod stamps;
 
 use std::io;
 
-use doors_core::{packet::Packet, reception::Outgoing};
+use doors_core::{eligible::Own, packet::Packet, reception::Outgoing};
 
 pub(crate) use self::ring::Ring;
 use self::{answers::Answers, capture::Capture, sockets::Sockets};
@@ -99,6 +100,15 @@ impl Inbox {
         match self {
             Self::Capture(capture, _) => capture.ready().await,
             Self::Sockets(sockets) => sockets.ready().await,
+        }
+    }
+
+    /// This machine's own addresses, if they have changed since the last call. To be asked before
+    /// [`drain`](Self::drain): an address that has just come counts for the packets that it brings.
+    pub(crate) fn own(&mut self) -> Result<Option<Own>, InboxError> {
+        match self {
+            Self::Capture(capture, _) => capture.own(),
+            Self::Sockets(sockets) => sockets.own(),
         }
     }
 

@@ -17,12 +17,16 @@ use std::{
     time::Duration,
 };
 
-use doors_core::packet::{Link, Packet, WayBack};
+use doors_core::{
+    eligible::Own,
+    packet::{Link, Packet, WayBack},
+};
 use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::{
     AT_ONCE, InboxError, filter,
+    own::Watched,
     receive::{self, Received},
     stamps::Stamping,
 };
@@ -38,6 +42,7 @@ const FROM_ONE: usize = AT_ONCE / 8;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     sockets: Vec<(u16, AsyncFd<Socket>)>,
+    own: Watched,
     /// Read, and not yet known to be next.
     waiting: Vec<(u16, Received)>,
     /// Whether the latest reading found something, so that another has to follow at once.
@@ -56,7 +61,7 @@ impl Sockets {
         if !sockets.is_empty() && sockets.iter().all(is_v4) {
             tracing::warn!("this machine has no IPv6: knocks are heard over IPv4 only");
         }
-        Ok(Self { sockets, waiting: Vec::new(), again: false })
+        Ok(Self { sockets, own: Watched::open()?, waiting: Vec::new(), again: false })
     }
 
     /// Hears other ports from here on. If one of them cannot be bound, nothing changes.
@@ -95,14 +100,24 @@ impl Sockets {
         if self.again {
             return Ok(());
         }
-        if self.sockets.is_empty() {
-            return std::future::pending().await;
+        loop {
+            let readable: Vec<_> =
+                self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable())).collect();
+            let is_heard = !readable.is_empty();
+            tokio::select! {
+                changed = self.own.changed() => changed?,
+                (ready, _, _) = async { futures_util::future::select_all(readable).await }, if is_heard => {
+                    // From here on every socket is read until a reading finds nothing, so whatever comes later
+                    // is announced anew.
+                    return ready.map(|mut ready| ready.clear_ready()).map_err(InboxError::Socket);
+                }
+            }
         }
-        let readable = self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable()));
-        let (ready, _, _) = futures_util::future::select_all(readable).await;
-        // From here on every socket is read until a reading finds nothing, so whatever comes later is
-        // announced anew.
-        ready.map(|mut ready| ready.clear_ready()).map_err(InboxError::Socket)
+    }
+
+    /// This machine's own addresses, if they have changed.
+    pub(crate) fn own(&mut self) -> Result<Option<Own>, InboxError> {
+        self.own.news()
     }
 
     /// Hands over what is known to be next, in the order in which the kernel received it.

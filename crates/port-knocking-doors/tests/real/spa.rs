@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::{
     device::{Device, client, now, open},
-    house::{Answer, CLIENT, House, PORT, SILENCE, STRANGER, server_for},
+    house::{Answer, CLIENT, House, PORT, SERVER, SILENCE, STRANGER, server_for},
 };
 
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
@@ -172,6 +172,67 @@ fn a_door_may_want_the_address_to_be_named() {
 }
 
 #[test]
+fn no_door_opens_for_an_address_that_can_be_no_clients_and_the_log_says_why() {
+    let sequence =
+        "[[doors]]\nname = \"web\"\nports = [\"443/tcp\"]\nsequence = [7001, 7002, 7003, 7004, 7006]\n";
+    for listen in ["capture", "sockets"] {
+        let mut house = House::new();
+        let device = Device::new(1, &house.card());
+        let doors = format!("listen = \"{listen}\"\n{DOORS}{sequence}");
+        house.start(&house.gateway(&format!("{doors}{}", client("laptop", &device, &["ssh"], ""))));
+        let named = |house: &House, address: &str| {
+            let mut request = device.request(open("ssh", 0));
+            request.address = Some(address.parse().unwrap());
+            device.ask(house, CLIENT[0], &request).answer
+        };
+        for (address, why) in [
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            (SERVER[0], "is an address of this machine"),
+            (SERVER[1], "is an address of this machine"),
+            ("192.0.2.255", "is the broadcast address of a network here"),
+            ("255.255.255.255", "limited broadcast (RFC 8190"),
+        ] {
+            assert_eq!(named(&house, address), Told::Address, "{address}");
+            house.hear(why);
+        }
+        // An address that comes while the daemon runs.
+        assert_eq!(named(&house, "192.0.2.99"), Told::Granted);
+        house.server.address("server", "192.0.2.98/24".parse().unwrap()).unwrap();
+        house.until("the new address is known", |house| named(house, "192.0.2.98") == Told::Address);
+        // The machine itself, with a key and with a sequence.
+        let loopback: std::net::IpAddr = "127.0.0.1".parse().unwrap();
+        let socket = house.server.enter(|| UdpSocket::bind((loopback, 0))).unwrap();
+        socket.set_read_timeout(Some(crate::house::PATIENCE)).unwrap();
+        let mut request = device.request(open("ssh", 0));
+        for answer in [Told::Stale, Told::Address] {
+            let sealed = device.seal(&request);
+            socket.send_to(&sealed.bytes, (loopback, doors_spa::PORT)).unwrap();
+            let mut buffer = [0; 1500];
+            let length = loop {
+                match socket.recv(&mut buffer) {
+                    Ok(length) => break length,
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            let receipt = sealed.receipt_key.open(&buffer[..length]).unwrap();
+            assert_eq!(receipt.answer, answer);
+            request = device.again(&request, &receipt);
+        }
+        for port in [7001, 7002, 7003, 7004, 7006] {
+            // The kernel may say once that nobody listens there.
+            let sent = || socket.send_to(b"knock\n", (loopback, port));
+            sent().or_else(|_| sent()).unwrap();
+        }
+        house.hear(
+            "not opened: the sequence of 127.0.0.1 is right, and 127.0.0.1 can be no client's: loopback",
+        );
+        assert_eq!(house.grants("ssh").into_keys().collect::<Vec<_>>(), ["192.0.2.99"]);
+    }
+}
+
+#[test]
 fn strangers_are_not_answered_and_open_nothing() {
     let (mut house, device) = house_with("", "");
     let request = || device.request(open("ssh", 0));
@@ -193,6 +254,7 @@ fn strangers_are_not_answered_and_open_nothing() {
     house.hear("in the name of a client that has not signed it");
     // The knock itself was good.
     assert!(!house.is_silent(CLIENT[0], &good));
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
     assert!(house.is_open(CLIENT[0]));
 }
 

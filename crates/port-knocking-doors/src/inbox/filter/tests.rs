@@ -162,6 +162,7 @@ fn of_announcements_about_routes_only_those_about_local_ones_are_taken() {
     for (kind, of_route, expected) in [
         (addresses::NEW_ROUTE, addresses::LOCAL, true),
         (addresses::DELETE_ROUTE, addresses::LOCAL, true),
+        (addresses::NEW_ROUTE, addresses::BROADCAST, true),
         (addresses::NEW_ROUTE, UNICAST, false),
         (addresses::DELETE_ROUTE, UNICAST, false),
         (NEW_ADDRESS, UNICAST, true),
