@@ -138,7 +138,7 @@ impl Signer {
     }
 
     fn in_file(file: KeyFile) -> Result<Self, SignerError> {
-        let public = file.public().clone();
+        let public = *file.public();
         Ok(Self { public, place: Place::Here(Box::new(file.unlock(key_file::ask_on_terminal)?)) })
     }
 
