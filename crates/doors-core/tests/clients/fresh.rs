@@ -406,7 +406,8 @@ fn without_the_memory_of_before_the_start_is_the_floor_over_every_later_restart(
         assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
         lost = lost.restart();
     }
-    // Also if the date goes back then.
+    // Also if the date goes back then, and the journal has been shortened.
+    lost.disk = lost.remembered();
     lost.wall = START - 600_000;
     lost = lost.restart();
     lost.wait(640);
@@ -420,6 +421,21 @@ fn without_the_memory_of_before_the_start_is_the_floor_over_every_later_restart(
     // And it passes.
     lost.wait(130);
     assert_eq!(lost.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn what_a_loss_has_put_on_the_disk_stays_there_when_the_journal_is_shortened() {
+    let mut before = Scene::new();
+    let request = Request { time: START + 60_000, ..before.request(open("ssh", 0)) };
+    let sealed = before.seal(&request, LAPTOP);
+    assert!(before.send(SOURCE, &sealed.bytes).is_some());
+    let mut lost = Scene::after(None, START + 1000);
+    lost.disk = lost.remembered();
+    lost.wall = START - 600_000;
+    let mut next = lost.restart();
+    next.wait(640);
+    let answer = next.send(OTHER, &sealed.bytes).unwrap();
+    assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
 }
 
 #[test]

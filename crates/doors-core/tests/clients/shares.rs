@@ -6,9 +6,9 @@ use std::{
 };
 
 use doors_core::{doorkeeper::Event, limits, reception::Stranger};
-use doors_spa::receipt::Answer;
+use doors_spa::{letter::Letter, receipt::Answer};
 
-use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, open};
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open};
 
 #[test]
 fn a_client_fills_its_own_share_and_nobody_elses() {
@@ -55,6 +55,23 @@ fn a_flood_in_one_clients_name_pushes_no_other_clients_copies_out() {
     assert_eq!(scene.send(OTHER, &sealed.bytes), None);
     assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
+}
+
+#[test]
+fn what_a_client_has_not_signed_pushes_out_no_copy_of_what_it_has() {
+    let mut scene = Scene::new();
+    let request = scene.request(open("ssh", 0));
+    let sealed = scene.seal(&request, LAPTOP);
+    assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+    let card = scene.gateway.card();
+    for _ in 0..2 * limits::COPIES_PER_CLIENT {
+        let letter = Letter::new(&card, &client(LAPTOP).key, &request, &mut scene.random).unwrap();
+        let (unsigned, _) = letter.seal(&[0; 64]).unwrap();
+        assert_eq!(scene.send(OTHER, &unsigned), None);
+    }
+    scene.events();
+    assert_eq!(scene.send(OTHER, &sealed.bytes), None);
+    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
 }
 
 #[test]
