@@ -106,11 +106,13 @@ pub fn line(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
     }
 }
 
-/// A note about a clock that was wrong and did not matter.
+/// A note about a clock that was wrong and did not matter. After its start a server asks each client for a
+/// challenge, however right its clock is, and that is no news.
 #[must_use]
 pub fn clock_note(outcome: &Outcome) -> Option<String> {
     let difference = outcome.result.as_ref().ok()?.challenged?;
-    Some(format!("{}; the server answered a challenge", clock(difference)))
+    let is_wrong = difference.unsigned_abs() >= 1000;
+    is_wrong.then(|| format!("{}; a challenge of the server's has settled it", clock(difference)))
 }
 
 /// A note about a time that is not what was asked for.
@@ -337,7 +339,10 @@ mod tests {
             assert!(line.starts_with(expected) && !line.contains('\n'), "{line}");
         }
         let note = clock_note(&outcome(Answer::Granted, Some(-61_000)));
-        assert_eq!(note.as_deref(), Some("your clock is 1 min 1 s ahead; the server answered a challenge"));
+        assert_eq!(
+            note.as_deref(),
+            Some("your clock is 1 min 1 s ahead; a challenge of the server's has settled it")
+        );
     }
 
     #[test]

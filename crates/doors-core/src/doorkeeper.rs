@@ -209,19 +209,6 @@ impl Doorkeeper {
         }
     }
 
-    /// Says once more what has to be true: another firewall makes it so from here on.
-    pub fn restate(&mut self) {
-        self.doors.doubt();
-        for (admission, running) in self.doors.iter() {
-            self.changes.push_back(Change::Open {
-                admission: admission.clone(),
-                link: running.link,
-                until: running.until,
-                by: running.by.clone(),
-            });
-        }
-    }
-
     /// The next thing that the firewall has to make true.
     pub fn poll_change(&mut self) -> Option<Change> {
         self.changes.pop_front()

@@ -103,13 +103,6 @@ impl Doors {
         Some(!core::mem::replace(&mut running.confirmed, true))
     }
 
-    /// Nothing is known to be true any more.
-    pub fn doubt(&mut self) {
-        for running in self.running.values_mut() {
-            running.confirmed = false;
-        }
-    }
-
     /// Takes out one grant whose time is over at `now`.
     pub fn expire(&mut self, now: Moment) -> Option<(Admission, Running)> {
         let (until, _) = self.by_end.first()?;

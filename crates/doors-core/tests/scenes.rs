@@ -355,15 +355,6 @@ fn a_sequence_repeated_without_end_costs_one_change_a_second() {
 }
 
 #[test]
-fn another_firewall_hears_of_everything_that_runs() {
-    let mut scene = Scene::new();
-    scene.knock(CLIENT, &SSH).knock(OTHER, &WEB);
-    scene.changes();
-    scene.keeper.restate();
-    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10), open("web", OTHER, 10)]);
-}
-
-#[test]
 fn the_keeper_sleeps_until_the_next_door_closes_and_no_shorter() {
     let mut scene = Scene::new();
     assert_eq!(scene.keeper.next_deadline(), None);
@@ -461,7 +452,7 @@ fn what_is_known_and_held_for_longer_needs_no_room() {
 }
 
 #[test]
-fn what_the_firewall_holds_for_longer_is_taken_over_with_its_interface() {
+fn what_the_firewall_holds_for_longer_is_taken_over() {
     let mut scene = Scene::new();
     let door = admission("ssh", CLIENT);
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
@@ -470,24 +461,8 @@ fn what_the_firewall_holds_for_longer_is_taken_over_with_its_interface() {
     scene.events();
     scene.at(59);
     assert_eq!(scene.events(), [], "it is open until the firewall closes it");
-    scene.keeper.restate();
-    assert_eq!(scene.changes(), [open("ssh", CLIENT, 60)]);
-    scene.done("ssh", CLIENT).at(60);
-    let opened = Event::Opened { admission: door.clone(), until: at(60), by: None };
-    assert_eq!(scene.events(), [opened, Event::Closed { admission: door, by: None }]);
-}
-
-#[test]
-fn another_firewall_has_to_say_that_it_has_opened_the_door() {
-    let mut scene = Scene::new();
-    scene.knock(CLIENT, &SSH).knock(OTHER, &SSH).done("ssh", CLIENT).done("ssh", OTHER);
-    scene.events();
-    scene.keeper.restate();
-    scene.done("ssh", CLIENT).at(10);
-    let (door, other) = (admission("ssh", CLIENT), admission("ssh", OTHER));
-    let opened = Event::Opened { admission: door.clone(), until: at(10), by: None };
-    let closed = Event::Closed { admission: door, by: None };
-    assert_eq!(scene.events(), [opened, closed, Event::NeverOpened(other)]);
+    scene.at(60);
+    assert_eq!(scene.events(), [Event::Closed { admission: door, by: None }]);
 }
 
 #[test]

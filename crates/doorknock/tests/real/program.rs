@@ -128,7 +128,7 @@ fn a_wrong_clock_opens_the_door_by_a_challenge() {
     });
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert_eq!(said.err, "doorknock: your clock is 4 min behind; the server answered a challenge");
+    assert_eq!(said.err, "doorknock: your clock is 4 min behind; a challenge of the server's has settled it");
     assert_eq!(house.heard.try_iter().count(), 2);
 }
 
