@@ -37,7 +37,8 @@ pub enum Opening {
     Changed(Admission, Running),
     /// The door was opened or extended only just now.
     JustNow(Admission),
-    /// [`limits::GRANTS`] run, or [`limits::GRANTS_PER_CLIENT`] for this client.
+    /// [`limits::GRANTS`] run, or [`limits::GRANTS_BY_SEQUENCE`], or [`limits::GRANTS_PER_CLIENT`] for this
+    /// client.
     Full(Admission),
 }
 
@@ -46,6 +47,8 @@ pub enum Opening {
 pub struct Doors {
     running: BTreeMap<Admission, Running>,
     by_end: BTreeSet<(Moment, Admission)>,
+    /// How many run by each client, and by none.
+    shares: BTreeMap<Option<Who>, usize>,
 }
 
 impl Doors {
@@ -85,6 +88,7 @@ impl Doors {
     /// Takes over a grant that the firewall already holds, from before this program started. Says whether
     /// there was room; if not, the firewall ends it all the same, and nobody hears of it.
     pub fn adopt(&mut self, admission: Admission, until: Moment, by: Option<Who>) -> bool {
+        // Whose grants these are was settled before, so that only the room for all of them counts.
         let has_room = self.running.len() < limits::GRANTS || self.running.contains_key(&admission);
         if has_room {
             let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
@@ -110,7 +114,7 @@ impl Doors {
             return None;
         }
         let (_, admission) = self.by_end.pop_first()?;
-        let running = self.running.remove(&admission)?;
+        let running = self.remove(&admission)?;
         Some((admission, running))
     }
 
@@ -122,7 +126,7 @@ impl Doors {
 
     /// Takes out the grant for this door and source.
     pub fn close(&mut self, admission: &Admission) -> Option<Running> {
-        let running = self.running.remove(admission)?;
+        let running = self.remove(admission)?;
         self.by_end.remove(&(running.until, admission.clone()));
         Some(running)
     }
@@ -145,15 +149,37 @@ impl Doors {
     }
 
     fn is_full_for(&self, by: Option<&Who>) -> bool {
-        let of_one = |who| self.running.values().filter(|running| running.by.as_ref() == Some(who)).count();
-        self.running.len() >= limits::GRANTS || by.is_some_and(|who| of_one(who) >= limits::GRANTS_PER_CLIENT)
+        let share = match by {
+            Some(_) => limits::GRANTS_PER_CLIENT,
+            None => limits::GRANTS_BY_SEQUENCE,
+        };
+        let taken = self.shares.get(&by.cloned()).copied().unwrap_or_default();
+        self.running.len() >= limits::GRANTS || taken >= share
     }
 
     fn insert(&mut self, admission: Admission, running: Running) {
         let until = running.until;
+        let taken = self.shares.entry(running.by.clone()).or_default();
+        *taken = taken.saturating_add(1);
         if let Some(old) = self.running.insert(admission.clone(), running) {
             self.by_end.remove(&(old.until, admission.clone()));
+            self.give_back(&old.by);
         }
         self.by_end.insert((until, admission));
+    }
+
+    fn remove(&mut self, admission: &Admission) -> Option<Running> {
+        let running = self.running.remove(admission)?;
+        self.give_back(&running.by);
+        Some(running)
+    }
+
+    fn give_back(&mut self, by: &Option<Who>) {
+        if let Some(taken) = self.shares.get_mut(by) {
+            *taken = taken.saturating_sub(1);
+            if *taken == 0 {
+                self.shares.remove(by);
+            }
+        }
     }
 }

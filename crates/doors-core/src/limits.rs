@@ -15,6 +15,10 @@ pub const KNOCKERS: usize = 65_536;
 /// sequence and replays it from forged addresses.
 pub const GRANTS: usize = 65_536;
 
+/// Of these, as many as sequences may take. The rest is left to clients with keys, whose grants cannot be
+/// forged: a replayed sequence takes none of theirs.
+pub const GRANTS_BY_SEQUENCE: usize = 49_152;
+
 /// Doors in one configuration. Clients count on it, too.
 pub const DOORS: usize = doors_spa::door::MOST as usize;
 

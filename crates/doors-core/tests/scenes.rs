@@ -327,10 +327,10 @@ fn impossible_rules_change_nothing() {
 fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
     let mut scene = Scene::new();
     let source = |number: usize| format!("2001:db8::{number:x}");
-    for number in 0..limits::GRANTS {
+    for number in 0..limits::GRANTS_BY_SEQUENCE {
         scene.knock(&source(number), &SSH);
     }
-    assert_eq!(scene.changes().len(), limits::GRANTS);
+    assert_eq!(scene.changes().len(), limits::GRANTS_BY_SEQUENCE);
     scene.events();
 
     scene.knock(CLIENT, &SSH);
