@@ -1,6 +1,9 @@
 //! The whole system as one value.
 
-use alloc::collections::VecDeque;
+use alloc::{
+    collections::{BTreeSet, VecDeque},
+    vec::Vec,
+};
 use core::{net::IpAddr, time::Duration};
 
 use doors_spa::{
@@ -145,6 +148,15 @@ impl Doorkeeper {
                     self.tell_of_door(Event::Used { admission, by: running.by }, now);
                 }
             }
+            Report::Withdrawn { admission, until } => {
+                if self.doors.get(&admission).is_some_and(|running| running.until == until)
+                    && let Some(running) = self.doors.close(&admission)
+                {
+                    // What else was opened for it is closed, too.
+                    self.changes.push_back(Change::Close { admission: admission.clone() });
+                    self.tell_of_door(Event::Withdrawn { admission, by: running.by }, now);
+                }
+            }
         }
     }
 
@@ -191,10 +203,28 @@ impl Doorkeeper {
         self.access.know_own(own);
     }
 
-    /// Listens to these clients from here on. Doors that are open stay open until their time.
-    pub fn change_audience(&mut self, audience: Audience) {
-        if let Some(reception) = &mut self.reception {
-            reception.listen_to(audience);
+    /// Listens to these clients from here on. What only a client that is none of them has opened is closed;
+    /// all other doors stay open until their time.
+    pub fn change_audience(&mut self, audience: Audience, now: Moment) {
+        let Some(reception) = &mut self.reception else { return };
+        reception.listen_to(audience);
+        let clients = reception.audience().clients.iter();
+        let known: BTreeSet<&str> = clients.map(|client| &*client.who.fingerprint).collect();
+        let is_gone = |running: &Running| {
+            let of_gone = |who: &Who| !known.contains(&*who.fingerprint);
+            !running.shared && running.by.as_ref().is_some_and(of_gone)
+        };
+        let revoked: Vec<Admission> = self
+            .doors
+            .iter()
+            .filter(|(_, running)| is_gone(running))
+            .map(|(admission, _)| admission.clone())
+            .collect();
+        for admission in revoked {
+            if let Some(running) = self.doors.close(&admission) {
+                self.changes.push_back(Change::Close { admission: admission.clone() });
+                self.tell_of_door(Event::Revoked { admission, by: running.by }, now);
+            }
         }
     }
 

@@ -68,6 +68,13 @@ pub enum Report {
         /// Until when it would have lasted: a later grant for the same is not meant.
         until: Moment,
     },
+    /// Somebody has taken a grant out of the firewall by hand, and nothing else.
+    Withdrawn {
+        /// Which door for whom.
+        admission: Admission,
+        /// Until when it would have lasted: a later grant for the same is not meant.
+        until: Moment,
+    },
 }
 
 /// What happened, for the log.
@@ -114,6 +121,20 @@ pub enum Event {
         /// Which door for whom.
         admission: Admission,
         /// Whose key had opened it; `None` if it was a sequence.
+        by: Option<Who>,
+    },
+    /// Somebody has closed the door by hand.
+    Withdrawn {
+        /// Which door for whom.
+        admission: Admission,
+        /// Whose key had opened it; `None` if it was a sequence.
+        by: Option<Who>,
+    },
+    /// The client that had opened the door is none any more, so it is closed.
+    Revoked {
+        /// Which door for whom.
+        admission: Admission,
+        /// Whose key had opened it.
         by: Option<Who>,
     },
     /// The time of a grant is over, and the firewall never made it true.
@@ -185,7 +206,9 @@ impl Event {
             | Self::Extended { by, .. }
             | Self::Adopted { by, .. }
             | Self::Closed { by, .. }
-            | Self::Used { by, .. } => by.as_ref(),
+            | Self::Used { by, .. }
+            | Self::Withdrawn { by, .. }
+            | Self::Revoked { by, .. } => by.as_ref(),
             Self::Granted(_)
             | Self::NeverOpened(_)
             | Self::Further { .. }

@@ -231,7 +231,7 @@ impl Taken<'_> {
         followed.map_err(RunError::from).inspect_err(|error| report::not_reloaded(error)).ok()?;
         let changed = self.keeper.change_rules(config.rules.clone());
         changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
-        self.entrance.apply(self.keeper, prepared);
+        self.entrance.apply(self.keeper, prepared, clock.now());
         for setting in running.needs_restart(&config) {
             report::needs_restart(setting);
         }

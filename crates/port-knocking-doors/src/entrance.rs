@@ -10,7 +10,7 @@ use doors_core::{
     doorkeeper::Doorkeeper,
     freshness::{Freshness, Record},
     reception::{Audience, Reception},
-    time::Wall,
+    time::{Moment, Wall},
 };
 use doors_spa::gateway::{Gateway, GatewayKey};
 use rand_core::TryRng as _;
@@ -86,13 +86,13 @@ impl Entrance {
     }
 
     /// Listens to these clients from here on.
-    pub(crate) fn apply(&mut self, keeper: &mut Doorkeeper, prepared: Prepared) {
+    pub(crate) fn apply(&mut self, keeper: &mut Doorkeeper, prepared: Prepared, now: Moment) {
         if let Some((recorder, reception)) = prepared.first {
             keeper.receive_clients(reception);
             self.recorder = Some(recorder);
         }
         let some = !prepared.audience.gateways.is_empty();
-        keeper.change_audience(prepared.audience);
+        keeper.change_audience(prepared.audience, now);
         if self.missing.take().is_some() && some {
             report::clients_heard();
         }
@@ -107,7 +107,7 @@ impl Entrance {
         clock: Clock,
     ) {
         match self.prepare(access, clock) {
-            Ok(prepared) => self.apply(keeper, prepared),
+            Ok(prepared) => self.apply(keeper, prepared, clock.now()),
             Err(error) => {
                 let why = in_one_line(&error);
                 if self.missing.as_ref().is_none_or(|(_, _, told)| *told != why) {

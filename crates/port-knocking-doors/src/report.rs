@@ -95,6 +95,20 @@ pub(crate) fn event(event: &Event, now: Moment) {
             let by = By(by);
             info!(%door, %source, client = by.name(), "used: door {door} for {source}{by}; it let in one connection");
         }
+        Event::Withdrawn { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            warn!(
+                %door, %source, client = by.name(),
+                "closed by hand: door {door} for {source}{by}; somebody has taken it out of the firewall"
+            );
+        }
+        Event::Revoked { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            info!(
+                %door, %source, client = by.name(),
+                "closed: door {door} for {source}{by}; that is no client any more"
+            );
+        }
         Event::NeverOpened(Admission { door, source }) => error!(
             %door, %source,
             "never opened: door {door} for {source}; the firewall did not do it in time"
@@ -121,6 +135,13 @@ pub(crate) fn event(event: &Event, now: Moment) {
             %door, %source,
             "not opened: door {door} for {source}; too many doors are open at once"
         ),
+        // Each client is asked for one in the first minute, and knocks again at once.
+        Event::Refused { who, source, why: Answer::Stale, address: None } => {
+            debug!(
+                %source, client = &*who.name,
+                "got a challenge: {who} at {source}; its clock or ours is off, or this daemon was started of late"
+            );
+        }
         Event::Refused { who, source, why, address: None } => {
             warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
         }
@@ -160,12 +181,8 @@ impl fmt::Display for By<'_> {
 
 fn refusal(why: Answer) -> &'static str {
     match why {
-        Answer::Granted | Answer::Closed | Answer::Told => "nothing",
+        Answer::Granted | Answer::Closed | Answer::Told | Answer::Stale => "nothing",
         Answer::NotAllowed => "there is no such door, or it is not for this client",
-        Answer::Stale => {
-            "its knock is not known to be new: its clock or ours is off, or earlier knocks are not remembered; it \
-             got a challenge, and opens with that"
-        }
         Answer::TooMany => "it has too much open, or on its way",
         Answer::Address => "the address to let in is missing, or not one that this client may let in",
         Answer::NotRecorded => "the state cannot be written, so nothing opens; see the error before",

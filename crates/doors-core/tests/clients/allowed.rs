@@ -6,7 +6,7 @@ use std::{
 };
 
 use doors_core::{
-    client::Client,
+    client::{Client, Clients},
     door::Sequence,
     doorkeeper::{Change, Event, Report},
     eligible::Own,
@@ -16,7 +16,7 @@ use doors_core::{
 };
 use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
 
-use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, client, open, rules};
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience, client, open, rules};
 
 #[test]
 fn a_request_opens_its_door_and_says_for_how_long() {
@@ -92,6 +92,27 @@ fn a_client_closes_what_it_has_opened_and_nothing_else() {
     assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);
     assert!(!scene.is_open("ssh", SOURCE));
     assert_eq!(scene.changes.last(), Some(&Change::Close { admission: admission("ssh", SOURCE) }));
+}
+
+#[test]
+fn a_client_that_is_removed_has_no_open_door_and_what_others_asked_for_too_stays() {
+    let mut scene = Scene::new();
+    for (source, signers) in [(SOURCE, &[LAPTOP][..]), ("198.51.100.3", &[LAPTOP, PHONE])] {
+        for signer in signers {
+            let request = scene.request(open("ssh", 60));
+            scene.ask(source, &request, *signer).unwrap();
+            scene.wait(2);
+        }
+    }
+    scene.events();
+    let mut audience = audience(&scene.gateway);
+    audience.clients = Clients::new([client(PHONE)]);
+    scene.keeper.change_audience(audience, scene.now);
+    scene.work();
+    assert!(!scene.is_open("ssh", SOURCE));
+    assert_eq!(scene.changes.last(), Some(&Change::Close { admission: admission("ssh", SOURCE) }));
+    assert!(matches!(&scene.events()[..], [Event::Revoked { by: Some(who), .. }] if &*who.name == "laptop"));
+    assert!(scene.is_open("ssh", "198.51.100.3"), "the phone has asked for it, too");
 }
 
 #[test]

@@ -483,7 +483,7 @@ fn an_old_gateway_key_works_until_its_date() {
     let old = scene.gateway.clone();
     let mut audience = audience(&GatewayKey::generate(&mut Counting(77)));
     audience.gateways.push((Arc::new(Gateway::new(&old).unwrap()), Some(Wall(START + 10_000))));
-    scene.keeper.change_audience(audience);
+    scene.keeper.change_audience(audience, scene.now);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
     scene.wait(10);
     assert_eq!(scene.open("ssh", 0), None);

@@ -167,7 +167,7 @@ impl Scene {
         let mut laptop = client(LAPTOP);
         change(&mut laptop);
         audience.clients = Clients::new([laptop]);
-        scene.keeper.change_audience(audience);
+        scene.keeper.change_audience(audience, scene.now);
         scene
     }
 

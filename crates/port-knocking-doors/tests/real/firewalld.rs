@@ -20,7 +20,7 @@ with_every_firewalld! {
     after_a_reload_open_doors_are_back_within_a_second_with_their_time
     a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock
     a_grant_is_in_the_zone_of_the_source_or_of_the_interface
-    a_rule_that_somebody_takes_away_is_put_back
+    a_rule_that_an_administrator_takes_out_closes_the_door
     several_ports_and_both_families_open_together
 }
 
@@ -282,15 +282,24 @@ fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface(mut house: House) {
     }
 }
 
-fn a_rule_that_somebody_takes_away_is_put_back(mut house: House) {
+fn a_rule_that_an_administrator_takes_out_closes_the_door(mut house: House) {
     // Nobody waits for the check.
     house.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    let rule = rules(&house).remove(0);
+    for source in [CLIENT[0].to_owned(), crowd(3)] {
+        house.knock(&source, &SEQUENCE);
+        house.hear(&format!("opened: door default for {source}"));
+    }
+    let rule = rules(&house).into_iter().find(|rule| rule.contains(CLIENT[0])).unwrap();
     house.firewall_cmd(&[&format!("--remove-rich-rule={rule}")]);
-    house.hear("an open door was missing; put back in");
-    assert!(house.is_open(CLIENT[0]));
+    house.hear(&format!("closed by hand: door default for {}", CLIENT[0]));
+    house.until("the gate is closed, too", |house| !house.grants("default").contains_key(CLIENT[0]));
+    assert!(!house.is_open(CLIENT[0]));
+    assert!(house.is_open(&crowd(3)));
+    // Who takes the element out, closes it in firewalld, too.
+    let element = format!("{{ {} }}", crowd(3));
+    house.on_server("nft", &["delete", "element", "inet", "port_knocking_doors", "default4", &element]);
+    house.hear(&format!("closed by hand: door default for {}", crowd(3)));
+    house.until("there is no rule", |house| rules(house).is_empty());
 }
 
 #[test]

@@ -462,6 +462,8 @@ fn clients_come_and_go_while_the_daemon_runs() {
     assert!(!status.success() && said.contains("have the same key"), "{said}");
     let (status, said) = house.run(&["client", "remove", "laptop", "--conf", path]);
     assert!(status.success() && said.contains("the running daemon has taken it over"), "{said}");
+    house.hear(&format!("closed: door ssh for {}, by laptop", CLIENT[0]));
+    assert!(!house.is_open(CLIENT[0]), "a client that is removed has no open door");
     assert!(house.is_silent(CLIENT[0], &device.seal(&device.request(open("ssh", 0))).bytes));
     assert_eq!(std::fs::read_to_string(path).unwrap().trim_end(), text.trim_end());
 }

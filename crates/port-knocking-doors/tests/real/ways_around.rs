@@ -33,7 +33,7 @@ fn connect(house: &House, source: &str, port: u16) -> std::io::Result<TcpStream>
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.bind(&from.into())?;
-        socket.connect_timeout(&to.into(), Duration::from_millis(500))?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
@@ -243,7 +243,10 @@ fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
         house.start(&gate("firewall_rules_check_periode_seconds = 1"));
         house.hear("connections that were there before go on: 2");
         for (source, session) in CLIENT.iter().zip(&mut sessions) {
-            assert!(echoes(session));
+            // As soon as connection tracking has seen an acknowledgement, it believes only an exact reset.
+            if forged != raw::RST {
+                assert!(echoes(session));
+            }
             let (from, to) = (client(source), server(source, PORT));
             house.client.enter(|| raw::send(&raw::segment(from, to, 7, forged)));
             house.until("connection tracking takes it for ended", |house| !is_established(house, source));

@@ -332,6 +332,7 @@ impl Session {
         if announcement == Announcement::Reloaded {
             self.reloads.ask(now);
             if !self.reloads.take(now) {
+                state.has_forgotten = true;
                 return;
             }
         }

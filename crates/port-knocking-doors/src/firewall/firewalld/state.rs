@@ -77,6 +77,8 @@ pub(in super::super) struct State {
     /// Whose rules a firewalld had that ended without taking them out. Of what it finds in the kernel when it
     /// starts again, 1.3.3 knows nothing.
     strays: BTreeSet<IpAddr>,
+    /// Whether firewalld has been reloaded since the last look, and nothing was put back for that.
+    pub(super) has_forgotten: bool,
     /// Rules that firewalld says were taken out, and that were where they had to be.
     removed: BTreeMap<Rule, Place>,
     texts: Texts,
@@ -110,6 +112,7 @@ impl State {
             closing: BTreeMap::new(),
             leftovers: Leftovers::default(),
             strays: BTreeSet::new(),
+            has_forgotten: false,
             removed: BTreeMap::new(),
             texts: Texts::from(clock.wall().0),
             restoring: None,
@@ -361,6 +364,7 @@ impl State {
     /// firewalld is there and has forgotten everything.
     pub(super) fn put_back_all(&mut self, why: &str) {
         self.sight = Sight::Unknown(None);
+        self.has_forgotten = false;
         self.held.clear();
         self.leftovers.forget();
         let missing = self.add_all_again();
@@ -504,15 +508,29 @@ impl State {
             .filter(|(admission, ..)| self.rules(admission).iter().any(|rule| missing.contains(rule)))
             .map(|(admission, ..)| admission.clone())
             .collect();
-        for admission in &without {
-            self.jobs.add_again(admission.clone());
-        }
-        if !without.is_empty() {
-            self.restore(None, without);
+        if std::mem::take(&mut self.has_forgotten) {
+            for admission in &without {
+                self.jobs.add_again(admission.clone());
+            }
+            if !without.is_empty() {
+                self.restore(None, without);
+            }
+        } else {
+            self.withdraw(without);
         }
         self.leftovers.note(found, now);
         let longest = self.plan.doors.iter().map(|door| door.max_open_for).max().unwrap_or_default();
         self.leftovers.overdue(longest, now)
+    }
+
+    /// Somebody has taken rules out by hand: what they were for stays out, in firewalld and wherever else.
+    fn withdraw(&mut self, admissions: BTreeSet<Admission>) {
+        let now = self.clock.now();
+        for admission in admissions {
+            let Some(Standing { until, .. }) = self.ledger.get(&admission, now) else { continue };
+            // What is left of it goes when the core says so.
+            self.tell(News::Report(Report::Withdrawn { admission, until }));
+        }
     }
 
     fn restore(&mut self, why: Option<&str>, missing: BTreeSet<Admission>) {

@@ -85,6 +85,8 @@ pub(crate) struct Findings {
     pub(crate) found: Vec<(Admission, Standing)>,
     /// Grants for one connection that are used up, and until when they would have lasted.
     pub(crate) used: Vec<(Admission, Moment)>,
+    /// Grants that somebody has taken out by hand, and until when they would have lasted.
+    pub(crate) withdrawn: Vec<(Admission, Moment)>,
 }
 
 impl Gate {
@@ -152,7 +154,8 @@ impl Gate {
     }
 
     /// Compares the kernel's table with what it must be, and repairs what is wrong. What the kernel has
-    /// `refused` so far is missing, and not used up.
+    /// `refused` so far is missing, and not used up. A grant alone that is missing from a table that nobody has
+    /// deleted was taken out by hand, and stays out.
     pub(crate) fn check(
         &mut self,
         refused: &[Admission],
@@ -160,6 +163,7 @@ impl Gate {
     ) -> Result<Findings, NetlinkError> {
         let began = self.clock.now();
         self.ledger.prune(began);
+        let was_deleted = monitor.was_deleted();
         let table = Snapshot::take(&mut self.socket)?;
         let held = self.held()?;
         let found = self.adopt_unknown(&held)?;
@@ -167,18 +171,29 @@ impl Gate {
         let used = self.forget_used(&held, &refused);
         self.untold.used.extend(used);
         let damage = self.damage(&table);
+        let mut withdrawn: Vec<(Admission, Moment)> = Vec::new();
         let repaired = match (&self.intact, &damage) {
             (None, _) => {
                 self.make_anew(monitor, &refused)?;
                 damage.zip(Some(self.clock.now()))
             }
             (Some(_), Some(_)) => damage.zip(Some(self.repair()?)),
-            (Some(_), None) => self.put_back_missing(&held)?.zip(Some(self.clock.now())),
+            (Some(_), None) if was_deleted || !refused.is_empty() => {
+                self.put_back_missing(&held)?.zip(Some(self.clock.now()))
+            }
+            (Some(_), None) => {
+                withdrawn =
+                    self.missing(&held).map(|(admission, until, _)| (admission.clone(), until)).collect();
+                None
+            }
         };
+        for (admission, _) in &withdrawn {
+            self.ledger.strike(admission);
+        }
         self.note_repair(repaired, began);
         self.keep_sessions_known();
         let Untold { repaired, used } = std::mem::take(&mut self.untold);
-        Ok(Findings { repaired, found, used })
+        Ok(Findings { repaired, found, used, withdrawn })
     }
 
     /// Whether it is known how the kernel shows the table, so that a change by anybody is noticed.
@@ -368,15 +383,26 @@ impl Gate {
         Ok(adopted)
     }
 
-    /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
-    fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
-        let missing: Vec<(&Admission, &Standing, Duration)> = self
-            .ledger
+    /// The grants that the kernel does not hold and should, until when, and how much longer.
+    fn missing<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = (&'a Admission, Moment, Duration)> {
+        self.ledger
             .running(self.clock.now())
             .filter(|(admission, _, left)| *left > NOT_MISSED && !held.contains_key(admission))
+            .map(|(admission, standing, left)| (admission, standing.until, left))
+    }
+
+    /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
+    fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
+        let now = self.clock.now();
+        let grants: Vec<(Admission, Standing, Duration)> = self
+            .missing(held)
+            .filter_map(|(admission, _, left)| {
+                Some((admission.clone(), self.ledger.get(admission, now)?, left))
+            })
             .collect();
-        let Some(what) = ledger::missing(missing.len()) else { return Ok(None) };
-        self.socket.request(&ruleset::change(&self.plan, missing, []))?;
+        let Some(what) = ledger::missing(grants.len()) else { return Ok(None) };
+        let grants = grants.iter().map(|(admission, standing, left)| (admission, standing, *left));
+        self.socket.request(&ruleset::change(&self.plan, grants, []))?;
         Ok(Some(what))
     }
 }

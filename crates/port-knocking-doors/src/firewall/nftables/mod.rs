@@ -273,6 +273,10 @@ impl Worker {
             self.tell(News::Report(Report::Used { admission: admission.clone(), until }));
             self.hand_on(Order::Change(Change::Close { admission }));
         }
+        // The core closes what else was opened for them.
+        for (admission, until) in findings.withdrawn {
+            self.tell(News::Report(Report::Withdrawn { admission, until }));
+        }
     }
 
     fn failed(&self, what: String, error: &NetlinkError) {

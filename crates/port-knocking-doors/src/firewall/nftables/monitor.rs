@@ -20,6 +20,8 @@ pub(crate) struct Monitor {
     socket: AsyncFd<Socket>,
     /// The port of our own socket, whose changes are no news.
     ours: Option<u32>,
+    /// Whether somebody else has deleted our table, or may have.
+    deleted: bool,
 }
 
 impl Monitor {
@@ -27,7 +29,7 @@ impl Monitor {
     pub(super) fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open_in_groups(Family::Netfilter, abi::GROUP)?;
         let socket = watch(socket).map_err(NetlinkError::Socket)?;
-        Ok(Self { socket, ours: None })
+        Ok(Self { socket, ours: None, deleted: false })
     }
 
     /// Passes over what is changed through the socket with this port: our own.
@@ -37,29 +39,39 @@ impl Monitor {
 
     /// Whether somebody else has changed something of our table since the last time somebody asked, or waited.
     pub(super) fn heard(&mut self) -> bool {
-        let (ours, mut touched) = (self.ours, false);
+        let Self { socket, ours, deleted } = self;
+        let mut touched = false;
         loop {
-            match self.socket.get_mut().notifications(|message| touched |= concerns_us(message, ours)) {
-                Ok(Some(())) => {}
-                Ok(None) => return touched,
+            match listen(socket.get_mut(), *ours, &mut touched, deleted) {
+                Ok(true) => {}
+                Ok(false) => return touched,
                 // More was changed than the socket could hold, or nobody knows.
-                Err(_) => return true,
+                Err(_) => {
+                    *deleted = true;
+                    return true;
+                }
             }
         }
     }
 
+    /// Whether somebody else has deleted our table since the last time somebody asked, also if it was made again in
+    /// the same transaction. What is missing then was not taken out by hand.
+    pub(super) fn was_deleted(&mut self) -> bool {
+        self.heard();
+        std::mem::take(&mut self.deleted)
+    }
+
     /// Returns when somebody else has changed something of our table.
     pub(super) async fn touched(&mut self) -> Result<(), NetlinkError> {
+        let Self { socket, ours, deleted } = self;
         loop {
-            let mut ready = self.socket.readable_mut().await.map_err(NetlinkError::Socket)?;
-            let ours = self.ours;
+            let mut ready = socket.readable_mut().await.map_err(NetlinkError::Socket)?;
             let mut touched = false;
-            let heard = ready.get_inner_mut().notifications(|message| touched |= concerns_us(message, ours));
-            match heard {
-                Ok(Some(())) => {}
-                Ok(None) => ready.clear_ready(),
+            match listen(ready.get_inner_mut(), *ours, &mut touched, deleted) {
+                Ok(true) => {}
+                Ok(false) => ready.clear_ready(),
                 // More was changed than the socket could hold: it may have been ours.
-                Err(error) if error.number() == Some(libc::ENOBUFS) => touched = true,
+                Err(error) if error.number() == Some(libc::ENOBUFS) => (touched, *deleted) = (true, true),
                 Err(error) => return Err(error),
             }
             if touched {
@@ -67,6 +79,22 @@ impl Monitor {
             }
         }
     }
+}
+
+/// Reads what is there. Says whether there was something, and notes whether it concerns us.
+fn listen(
+    socket: &mut Socket,
+    ours: Option<u32>,
+    touched: &mut bool,
+    deleted: &mut bool,
+) -> Result<bool, NetlinkError> {
+    let heard = socket.notifications(|message| {
+        if concerns_us(message, ours) {
+            *touched = true;
+            *deleted |= message.kind == message::DELETE_TABLE;
+        }
+    })?;
+    Ok(heard.is_some())
 }
 
 /// Whether a notification is about our table, and not of our making. The name of the table is the

@@ -160,21 +160,27 @@ fn what_an_earlier_run_left_goes_when_its_grant_is_made_anew() {
 }
 
 #[test]
-fn what_is_missing_is_put_back_and_nothing_else() {
-    let mut scene = Scene::new(vec![door("ssh", &[22])]);
-    scene.open("ssh", 7, 60);
-    scene.open("ssh", 8, 60);
-    scene.work();
-    let mut rules = scene.rules();
-    assert_eq!(scene.state.compare(&rules), []);
-    assert_eq!(scene.work().len(), 0);
-    rules[0].1.pop();
-    assert_eq!(scene.state.compare(&rules), []);
-    let tasks = scene.work();
-    assert_eq!(tasks.len(), 1);
-    assert_eq!(tasks[0].wanted[0].0.source, admission("ssh", 8).source);
-    let repaired = scene.news().into_iter().any(|news| matches!(news, News::Repaired { .. }));
-    assert!(repaired);
+fn what_a_reload_has_taken_is_put_back_and_what_a_person_has_taken_is_not() {
+    for reloaded in [true, false] {
+        let mut scene = Scene::new(vec![door("ssh", &[22])]);
+        scene.open("ssh", 7, 60);
+        scene.open("ssh", 8, 60);
+        scene.work();
+        scene.news();
+        let mut rules = scene.rules();
+        assert_eq!(scene.state.compare(&rules), []);
+        assert_eq!(scene.work().len(), 0);
+        rules[0].1.pop();
+        scene.state.has_forgotten = reloaded;
+        assert_eq!(scene.state.compare(&rules), []);
+        let tasks = scene.work();
+        let news = scene.news();
+        let repaired = news.iter().any(|news| matches!(news, News::Repaired { .. }));
+        let withdrawn = news.iter().any(|news| {
+            matches!(news, News::Report(Report::Withdrawn { admission: one, .. }) if *one == admission("ssh", 8))
+        });
+        assert_eq!((tasks.len(), repaired, withdrawn), (usize::from(reloaded), reloaded, !reloaded));
+    }
 }
 
 #[test]
