@@ -89,10 +89,7 @@ impl Story {
 
     /// Tells the story. The first thing that is not as it must be ends it.
     pub(super) fn tell(mut self) -> Result<(), DemoError> {
-        self.step(match self.firewalld {
-            Some(_) => "firewalld keeps the door closed, and the daemon starts",
-            None => "The daemon starts, and closes the door in the kernel",
-        });
+        self.step("The daemon starts, and closes the door in the kernel");
         self.screen.command("server", "port-knocking-doors");
         self.hear("ready")?;
         self.show_kernel()?;
@@ -123,10 +120,7 @@ impl Story {
         self.hear("closed:")?;
         self.wait_until_closed()?;
 
-        self.step(match self.firewalld {
-            Some(_) => "Even with the daemon killed, firewalld closes the door on time",
-            None => "Even with the daemon killed, the kernel closes the door on time",
-        });
+        self.step("Even with the daemon killed, the kernel closes the door on time");
         self.knock()?;
         self.hear("opened:")?;
         let opened = Instant::now();
@@ -136,10 +130,7 @@ impl Story {
         self.connect(CLIENT).map_err(io_error("connect while the door is still open"))?;
         self.screen.right("the door is still open");
         self.wait_until_closed()?;
-        let after = opened
-            .elapsed()
-            .saturating_sub(if self.firewalld.is_none() { NO_ANSWER } else { Duration::ZERO })
-            .as_secs_f64();
+        let after = opened.elapsed().saturating_sub(NO_ANSWER).as_secs_f64();
         self.screen.right(&format!("the door closed after {after:.1} s, and nobody was there to close it"));
         self.show_grants()?;
         self.screen.remark("");
@@ -147,7 +138,6 @@ impl Story {
         Ok(())
     }
 
-    /// firewalld counts in whole seconds, and closes up to one later.
     fn wait_until_closed(&self) -> Result<(), DemoError> {
         let begun = Instant::now();
         while self.connect(CLIENT).is_ok() {
@@ -181,9 +171,8 @@ impl Story {
 
     /// Shows the whole table in the kernel.
     fn show_kernel(&self) -> Result<(), DemoError> {
-        match self.server.enter(picture::draw)? {
-            Some(text) => self.screen.kernel(&text),
-            None => self.show_rich_rules()?,
+        if let Some(text) = self.server.enter(picture::draw)? {
+            self.screen.kernel(&text);
         }
         Ok(())
     }
@@ -203,7 +192,6 @@ impl Story {
         if let Some(text) = self.server.enter(picture::draw)? {
             let changing = |line: &&str| line.contains("  set ") || line.contains("counter");
             self.screen.kernel(&text.lines().filter(changing).collect::<Vec<_>>().join("\n"));
-            return Ok(());
         }
         self.show_rich_rules()
     }

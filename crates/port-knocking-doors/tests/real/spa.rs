@@ -89,6 +89,15 @@ fn once_lets_in_the_first_connection_and_no_other() {
     }
 }
 
+/// Ends those who wait for this.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn once_lets_in_one_packet_for_each_grant_however_many_are_under_way() {
     const GRANTS: usize = 250;
@@ -112,13 +121,15 @@ fn once_lets_in_one_packet_for_each_grant_however_many_are_under_way() {
                 }
             });
         }
+        // Also if something fails here.
+        let stop = Stop(&is_over);
         let mut let_in = 0;
         for _ in 0..GRANTS {
             assert_eq!(device.open(&house, CLIENT[0], "web", 0).answer, Told::Granted);
             // Whoever comes next is behind the one that has used it up.
             let_in += usize::from(listener.recv(&mut [0; 16]).is_ok());
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(stop);
         let_in + std::iter::from_fn(|| listener.recv(&mut [0; 16]).ok()).count()
     });
     assert_eq!(let_in, GRANTS);

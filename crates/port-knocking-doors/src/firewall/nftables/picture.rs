@@ -135,10 +135,10 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
         ["ct", "cmp", ..] => (format!("ct original proto-dst {}", port(data(1)?)?), 2),
         ["meta", "cmp", "payload", "bitwise", "cmp", ..] => {
             let how = match data(4)?.u32_be(expression::COMPARE_HOW)? {
-                expression::EQUAL => "==",
-                _ => "!=",
+                expression::EQUAL => "",
+                _ => "!= ",
             };
-            (format!("tcp flags & (fin | syn | rst | ack) {how} syn"), 5)
+            (format!("tcp flags {how}syn / fin,syn,rst,ack"), 5)
         }
         ["fib", "cmp", ..] => ("fib daddr type unicast".to_owned(), 2),
         ["meta", "cmp", "payload", "lookup", ..] => {
