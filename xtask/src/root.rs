@@ -1,4 +1,4 @@
-//! A Debian 13 in a directory, for its firewalld.
+//! A Debian 13 in a directory, for its firewalld, and for the units of a machine that boots with cloud-init.
 //!
 //! Made once, outside the tree, and kept: see [`Root::trixie_path`]. debootstrap fetches the packages and
 //! checks their signatures; they are unpacked, and none of their scripts runs. firewalld needs none of them,
@@ -30,6 +30,10 @@ const NEEDED: [(&str, &str); 5] = [
     ("chroot", "coreutils"),
 ];
 
+/// What is in there beside the smallest Debian.
+const PACKAGES: [&str; 7] =
+    ["firewalld", "nftables", "systemd", "systemd-sysv", "dbus", "cloud-init", "ifupdown"];
+
 /// Fetched or unpacked, and of no use in there.
 const USELESS: [&str; 7] = [
     "debootstrap",
@@ -59,8 +63,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     let locked = locked.map_err(|error| format!("cannot lock {}: {error}", lock.display()))?;
     // Another run may have made it while this one waited.
     if !root.is_dir() {
-        println!("\n── making {}: firewalld of Debian 13", root.display());
-        make(&root, &locked).map_err(|failure| format!("there is no firewalld of Debian 13: {failure}"))?;
+        println!("\n── making {}: parts of Debian 13", root.display());
+        make(&root, &locked).map_err(|failure| format!("there is no Debian 13 to test with: {failure}"))?;
     }
     drop(locked);
     Ok(())
@@ -87,7 +91,7 @@ fn make(root: &Path, lock: &File) -> Result<(), Failure> {
 
 fn fetch(unfinished: &Path, lock: &File) -> Result<(), Failure> {
     let mut command = Command::new("debootstrap");
-    command.args(["--variant=minbase", "--include=firewalld,nftables", "--download-only"]);
+    command.args(["--variant=minbase", &format!("--include={}", PACKAGES.join(",")), "--download-only"]);
     // Without its keyring debootstrap would only warn.
     command.args(["--force-check-gpg", &format!("--keyring={KEYRING}"), "trixie"]);
     command.arg(unfinished).arg(mirror()?);

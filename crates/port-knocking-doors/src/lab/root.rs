@@ -12,8 +12,8 @@ use std::{
 /// The directory in which the roots are. Each is made once and kept.
 const ROOTS: &str = "PORT_KNOCKING_DOORS_ROOTS";
 const USUAL_ROOTS: &str = "/var/cache/port-knocking-doors";
-/// Debian 13 with firewalld. The number changes with the recipe, which is in `xtask/src/root.rs`.
-const TRIXIE: &str = "trixie-firewalld-1";
+/// Debian 13 with firewalld and cloud-init. The number changes with the recipe, which is in `xtask/src/root.rs`.
+const TRIXIE: &str = "trixie-2";
 
 /// Where a program sees the directory that it may write to; the recipe makes it.
 const INSIDE: &str = "/mnt";
@@ -30,12 +30,22 @@ mount --bind "$directory" "$root/mnt"
 exec chroot "$root" "$@"
 "#;
 
+/// Lays what is written over a root, in memory. Arguments: the root, and those of what follows.
+const COPY: &str = r#"lower=$1
+shift
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+root=/mnt/root
+mount -t overlay -o "lowerdir=$lower,upperdir=/mnt/upper,workdir=/mnt/work" overlay "$root"
+mount --rbind /proc "$root/proc"
+"#;
+
 /// A Debian in a directory.
 #[derive(Clone, Debug)]
 pub struct Root(PathBuf);
 
 impl Root {
-    /// Debian 13, with firewalld 2.3. `cargo xtask test` makes it.
+    /// Debian 13, with firewalld 2.3, systemd 257 and cloud-init. `cargo xtask test` makes it.
     ///
     /// # Errors
     /// If it has not been made.
@@ -65,6 +75,18 @@ impl Root {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-ec", ENTER, "sh"]);
         command.args([&self.0, directory]).arg(program);
+        command.env_clear().env("PATH", PATH);
+        command
+    }
+
+    /// Runs lines of a shell that may change everything in there: on a copy that goes with the shell. `$root` is
+    /// where it is, and `$1` the first of the arguments. In an empty environment.
+    #[must_use]
+    pub fn on_a_copy(&self, lines: &str, arguments: &[&Path]) -> Command {
+        let mut command = Command::new("unshare");
+        let script = [COPY, lines].concat();
+        command.args(["--mount", "--propagation", "private", "sh", "-ec", &script, "sh"]);
+        command.arg(&self.0).args(arguments);
         command.env_clear().env("PATH", PATH);
         command
     }

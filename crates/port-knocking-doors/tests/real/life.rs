@@ -3,10 +3,11 @@
 use std::{
     fs,
     os::unix::net::UnixDatagram,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::Process;
+use port_knocking_doors::lab::{Process, Root};
 use rustix::{
     process::{Signal, Uid},
     thread::set_thread_uid,
@@ -285,6 +286,34 @@ fn the_two_capabilities_of_the_unit_are_enough() {
     assert!(house.is_open(CLIENT[0]));
     house.on_server("nft", &["flush", "ruleset"]);
     house.hear("the table was gone");
+}
+
+/// Says which jobs systemd would throw out. A machine has one of ifupdown and networkd.
+const ORDERING_CYCLES: &str = r#"
+unit() { chroot "$root" systemctl -q "$@"; }
+mkdir -p "$root/usr/local/bin"
+ln -s /bin/true "$root/usr/local/bin/port-knocking-doors"
+cp "$1" "$root/etc/systemd/system/port-knocking-doors.service"
+unit enable port-knocking-doors nftables
+for part in local main network; do unit enable cloud-init-$part; done
+unit enable cloud-config cloud-final
+unit add-wants multi-user.target cloud-init.target
+for network in "networking ifupdown-wait-online" "systemd-networkd systemd-networkd-wait-online"; do
+    unit enable $network
+    echo "checked: $network"
+    chroot "$root" systemd-analyze verify --man=no multi-user.target 2>&1 | grep -i "cycle" || true
+    unit disable $network
+done
+"#;
+
+#[test]
+fn the_unit_makes_no_ordering_cycle_with_cloud_init() {
+    let unit = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port-knocking-doors.service"));
+    let output = Root::trixie().unwrap().on_a_copy(ORDERING_CYCLES, &[unit]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.matches("checked: ").count(), 2, "{said}");
+    assert!(!said.contains("cycle"), "{said}");
 }
 
 #[test]
