@@ -9,9 +9,10 @@ use std::{
 use crate::Failure;
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("nft", "nftables"),
     ("firewalld", "firewalld"),
+    ("iptables", "iptables"),
     ("dbus-daemon", "dbus"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),

@@ -154,7 +154,8 @@ fn a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule(mut house
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::KILL).unwrap();
-    let line = house.hear("firewalld has stopped, and its table is still in the kernel, with a rule of ours");
+    let line = house
+        .hear("firewalld has stopped, and what it had in the kernel is still there, with a rule of ours");
     assert!(line.contains("systemctl restart firewalld"), "{line}");
     house.hear("closed:");
     house.until_closed(CLIENT[0]);
@@ -267,4 +268,17 @@ fn what_is_open_to_a_service_for_one_address_only_counts_as_closed() {
     house.hear("opened:");
     assert!(house.is_open(CLIENT[0]));
     stays_open(&house, std::time::Instant::now(), Duration::from_millis(200));
+}
+
+#[test]
+fn what_a_killed_firewalld_with_its_iptables_backend_closes_is_not_called_open() {
+    let mut house = House::with_firewalld_that_says("FirewallBackend=iptables");
+    house.start(&config("max_opened_door_duration = 4"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::KILL).unwrap();
+    house.hear("firewalld has stopped, and what it had in the kernel is still there, with a rule of ours");
+    house.knock(&crowd(3), &SEQUENCE);
+    house.hear(&format!("never opened: door default for {}", crowd(3)));
 }

@@ -123,7 +123,7 @@ fn firewalld_may_come_after_us() {
     let mut house = House::with_firewalld();
     house.firewalld.as_mut().unwrap().stop_daemon();
     house.start(&config("firewall = \"firewalld\"\nmax_opened_door_duration = 60"));
-    house.hear("firewalld is not on the system bus, and its table is still in the kernel");
+    house.hear("firewalld is not on the system bus, and what it had in the kernel is still there");
     house.knock(CLIENT[0], &SEQUENCE);
     let House { firewalld, server, .. } = &mut house;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();

@@ -122,7 +122,20 @@ impl House {
 
     /// The same with another firewalld.
     pub(crate) fn with_firewalld_of(origin: Origin) -> Self {
-        let mut house = Self::new();
+        Self::new().and_firewalld(origin)
+    }
+
+    /// The same with this line in firewalld's own configuration.
+    pub(crate) fn with_firewalld_that_says(line: &str) -> Self {
+        let house = Self::new();
+        let config = house.directory.path().join("etc");
+        fs::create_dir(&config).unwrap();
+        fs::write(config.join("firewalld.conf"), format!("DefaultZone=public\n{line}\n")).unwrap();
+        house.and_firewalld(Origin::Machine)
+    }
+
+    fn and_firewalld(self, origin: Origin) -> Self {
+        let mut house = self;
         let (server, directory) = (&house.server, house.directory.path());
         let firewalld = match origin {
             Origin::Machine => Firewalld::start(server, directory),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
@@ -229,7 +230,8 @@ fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
 
 #[test]
 fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
-    for forged in [raw::FIN | raw::ACK, raw::RST] {
+    // An earlier run may have made them known.
+    for (forged, runs) in [(raw::FIN | raw::ACK, 1), (raw::RST, 1), (raw::FIN | raw::ACK, 2)] {
         let mut house = House::new();
         // Connection tracking forgets at once what it takes for ended.
         house.server.enter(|| {
@@ -242,6 +244,10 @@ fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
             CLIENT.iter().map(|source| connect(&house, source, PORT).unwrap()).collect();
         house.start(&gate("firewall_rules_check_periode_seconds = 1"));
         house.hear("connections that were there before go on: 2");
+        for _ in 1..runs {
+            house.end(Signal::TERM);
+            house.start(&gate("firewall_rules_check_periode_seconds = 1"));
+        }
         for (source, session) in CLIENT.iter().zip(&mut sessions) {
             // As soon as connection tracking has seen an acknowledgement, it believes only an exact reset.
             if forged != raw::RST {
@@ -254,6 +260,31 @@ fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
             assert!(echoes(session), "{forged:#x} {source}");
         }
     }
+}
+
+#[test]
+fn a_connection_from_before_the_gate_lives_on_also_when_one_half_of_it_is_closed() {
+    let mut house = House::new();
+    let address = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
+    let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
+    let pair = |house: &House| {
+        let client = house.connect(CLIENT[0], 2222).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        (client, server)
+    };
+    let (mut upload, mut server_of_upload) = pair(&house);
+    let (mut download, mut server_of_download) = pair(&house);
+    server_of_upload.shutdown(std::net::Shutdown::Write).unwrap();
+    download.shutdown(std::net::Shutdown::Write).unwrap();
+    // Both have arrived.
+    assert_eq!(upload.read(&mut [0; 8]).unwrap() + server_of_download.read(&mut [0; 8]).unwrap(), 0);
+    house.start(&gate("").replace("[22]", "[2222]"));
+    house.hear("connections that were there before go on: 2");
+    upload.write_all(b"up").unwrap();
+    server_of_upload.read_exact(&mut [0; 2]).unwrap();
+    server_of_download.write_all(b"down").unwrap();
+    download.read_exact(&mut [0; 4]).unwrap();
 }
 
 /// Whether connection tracking knows an established connection from [`SAME`].

@@ -332,15 +332,15 @@ impl State {
             Some(1) => ", with a rule of ours".to_owned(),
             Some(count) => format!(", with {count} rules of ours"),
         };
-        let remedy = "systemctl restart firewalld, or without it: nft delete table inet firewalld";
+        let remedy = "systemctl restart firewalld";
         self.tell(match (self.role, left) {
             (Role::BesideGate, None) => News::Warning(format!("{why}; the gate goes on guarding the doors")),
             (Role::BesideGate, Some(_)) => News::Warning(format!(
-                "{why}, and its table is still in the kernel{rules}; the gate goes on guarding the doors, but what \
-                 that table closes opens only when firewalld is back; try: {remedy}"
+                "{why}, and what it had in the kernel is still there{rules}; the gate goes on guarding the doors, but what \
+                 firewalld closes there opens only when it is back; try: {remedy}"
             )),
             (Role::Alone, Some(1..)) => News::Warning(format!(
-                "{why}, and its table is still in the kernel{rules}: nobody takes them out on time, so those doors \
+                "{why}, and what it had in the kernel is still there{rules}: nobody takes them out on time, so those doors \
                  stay open; try: {remedy}"
             )),
             (Role::Alone, _) => News::Warning(format!(

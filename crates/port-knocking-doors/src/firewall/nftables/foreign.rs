@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::{
-    abi::{self, chain, data, element, expression, message, rule, table},
+    abi::{self, chain, data, element, expression, message, rule},
     ruleset::TABLE,
     snapshot::list,
 };
@@ -21,6 +21,8 @@ use crate::{
 
 /// firewalld's table, of which firewalld itself is asked when it runs.
 const FIREWALLD: &str = "firewalld";
+/// The chain through which firewalld's iptables backend sends what comes in.
+const OF_IPTABLES_BACKEND: &str = "INPUT_ZONES";
 
 /// What a rule says of ports.
 enum Says {
@@ -64,27 +66,40 @@ pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Vec<String>
     Ok(warnings)
 }
 
-/// What a firewalld that is gone has left in the kernel: in how many rules of its table one of these addresses
-/// stands. `None` if there is no such table. Of its iptables backend nothing can be seen here.
+/// What a firewalld that is gone has left in the kernel: in how many of its rules one of these addresses stands.
+/// `None` if there is nothing of it. Its iptables backend is known by the name of a chain, if the iptables of
+/// this machine is the one that works with nftables; of the older one nothing can be seen here.
 pub(in super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<usize>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
-    let request = list(message::GET_TABLE, abi::FAMILY_INET, |_| {});
-    let tables = socket.dump(&request, |message| message.attributes(4).text(table::NAME))?;
-    if !tables.iter().any(|name| name == FIREWALLD) {
+    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
+    let mut tables = socket.dump(&request, |message| {
+        let attributes = message.attributes(4);
+        let (family, table) = (*message.body.first()?, attributes.text(chain::TABLE)?);
+        let is_its_own = table == FIREWALLD && family == abi::FAMILY_INET;
+        let of_backend = attributes.text(chain::NAME).as_deref() == Some(OF_IPTABLES_BACKEND);
+        (is_its_own || of_backend).then_some((family, table))
+    })?;
+    tables.sort_unstable();
+    tables.dedup();
+    if tables.is_empty() {
         return Ok(None);
     }
     let wanted: Vec<Vec<u8>> = sources.iter().map(|source| octets(*source)).collect();
-    let request = list(message::GET_RULE, abi::FAMILY_INET, |writer| writer.put_text(rule::TABLE, FIREWALLD));
-    let rules = socket.dump(&request, |message| {
-        let mut expressions = message.attributes(4).nested(rule::EXPRESSIONS);
-        let names_one = expressions.any(|(_, one)| {
-            let inner = Attributes(one).nested(rule::EXPRESSION_DATA);
-            let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE);
-            value.is_some_and(|value| wanted.iter().any(|source| source == value))
-        });
-        names_one.then_some(())
-    })?;
-    Ok(Some(rules.len()))
+    let mut count: usize = 0;
+    for (family, table) in tables {
+        let request = list(message::GET_RULE, family, |writer| writer.put_text(rule::TABLE, &table));
+        let rules = socket.dump(&request, |message| {
+            let mut expressions = message.attributes(4).nested(rule::EXPRESSIONS);
+            let names_one = expressions.any(|(_, one)| {
+                let inner = Attributes(one).nested(rule::EXPRESSION_DATA);
+                let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE);
+                value.is_some_and(|value| wanted.iter().any(|source| source == value))
+            });
+            names_one.then_some(())
+        })?;
+        count = count.saturating_add(rules.len());
+    }
+    Ok(Some(count))
 }
 
 fn dropping_chains(socket: &mut Socket) -> Result<Vec<Dropping>, NetlinkError> {

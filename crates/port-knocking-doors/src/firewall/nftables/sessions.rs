@@ -2,7 +2,7 @@
 //!
 //! On a machine without a firewall nothing tracks connections until our gate asks for it. The next
 //! packet of the administrator's own ssh session would then look like a new connection, and be
-//! dropped. So, before the gate is set up, the established connections to guarded ports are made
+//! dropped. So, before the gate is set up, the connections to guarded ports that live are made
 //! known to connection tracking. No address is let in by this, only these very connections.
 //!
 //! Connection tracking does not know the windows of a connection that it meets in the middle, so it must
@@ -27,8 +27,9 @@ use crate::{
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
-/// `1 << TCP_ESTABLISHED`.
-const ESTABLISHED: u32 = 1 << 1;
+/// The states of a connection over which something may still come, as bits: `TCP_ESTABLISHED`, `TCP_FIN_WAIT1`,
+/// `TCP_FIN_WAIT2`, `TCP_CLOSE_WAIT`, `TCP_LAST_ACK`, `TCP_CLOSING`. Either half may be closed.
+const LIVE: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`.
 const NEW_CONNECTION: u16 = 1 << 8;
 
@@ -65,7 +66,8 @@ struct Session {
     local: SocketAddr,
 }
 
-/// Connections that were made known to connection tracking, and that may have to be again.
+/// Connections that were there when the gate came, and that may have to be made known to connection tracking
+/// again. Also those that it knew: an earlier run may have made them known.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(BTreeSet<Session>);
 
@@ -76,15 +78,11 @@ impl Sessions {
     /// The socket is one that stays open: the kernel takes tens of milliseconds to close one, because it
     /// looks for tables that belong to it.
     pub(super) fn make_known(&mut self, plan: &Plan, tracking: &mut Socket) -> Result<usize, NetlinkError> {
-        let live = guarded(plan)?;
+        self.0 = guarded(plan)?;
         let mut count: usize = 0;
-        for session in &live {
-            if introduce(*session, tracking)? {
-                self.0.insert(*session);
-                count = count.saturating_add(1);
-            }
+        for session in &self.0 {
+            count = count.saturating_add(introduce(*session, tracking)?.into());
         }
-        self.0.retain(|session| live.contains(session));
         Ok(count)
     }
 
@@ -105,12 +103,12 @@ impl Sessions {
     }
 }
 
-/// The established connections to guarded ports.
+/// The connections to guarded ports that live.
 fn guarded(plan: &Plan) -> Result<BTreeSet<Session>, NetlinkError> {
     let mut diag = Socket::open(Family::SocketDiagnosis)?;
     let mut live = BTreeSet::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let all = diag.dump(&established(u8::try_from(family).unwrap_or(0)), session)?;
+        let all = diag.dump(&living(u8::try_from(family).unwrap_or(0)), session)?;
         live.extend(all.into_iter().filter(|session| {
             plan.doors
                 .iter()
@@ -130,12 +128,12 @@ fn introduce(session: Session, tracking: &mut Socket) -> Result<bool, NetlinkErr
     }
 }
 
-/// Asks for all established TCP connections: `struct inet_diag_req_v2`.
-fn established(family: u8) -> Vec<u8> {
+/// Asks for all TCP connections that live: `struct inet_diag_req_v2`.
+fn living(family: u8) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.message(BY_FAMILY, DUMP, 0, |writer| {
         writer.raw(&[family, Protocol::Tcp.number(), 0, 0]);
-        writer.raw(&ESTABLISHED.to_ne_bytes());
+        writer.raw(&LIVE.to_ne_bytes());
         writer.raw(&[0; 48]);
     });
     writer.bytes().to_vec()
