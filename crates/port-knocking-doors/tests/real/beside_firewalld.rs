@@ -237,6 +237,40 @@ fn a_restart_of_the_daemon_keeps_a_door_open_in_firewalld_over_a_reload() {
 }
 
 #[test]
+fn a_policy_that_denies_before_every_zone_is_named() {
+    let mut house = House::with_firewalld();
+    house.firewall_cmd(&["--permanent", "--new-policy=wall"]);
+    for way in ["--add-ingress-zone=ANY", "--add-egress-zone=HOST", "--set-target=REJECT"] {
+        house.firewall_cmd(&["--permanent", "--policy=wall", way]);
+    }
+    house.firewall_cmd(&["--reload"]);
+    house.start(&config(""));
+    let line = house.hear("firewalld's policy wall comes before every zone and denies something");
+    assert!(line.contains("--policy=wall --set-priority=10"), "{line}");
+    // With what it says there, it is so.
+    house.firewall_cmd(&["--permanent", "--policy=wall", "--set-priority=10"]);
+    house.firewall_cmd(&["--reload"]);
+    house.hear("firewalld was reloaded");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+#[test]
+fn a_port_that_firewalld_forwards_for_ipv4_only_opens_for_ipv6_too() {
+    let mut house = House::with_firewalld();
+    house.serve(2200);
+    house.firewall_cmd(&["--add-forward-port=port=22:proto=tcp:toport=2200"]);
+    house.start(&config("max_opened_door_duration = 60"));
+    house.hear("closes 22/tcp");
+    for client in CLIENT {
+        house.knock(client, &SEQUENCE);
+        house.hear(&format!("opened: door default for {client}"));
+        assert!(house.is_open(client), "{client}");
+    }
+}
+
+#[test]
 fn a_zone_of_containers_is_named_as_that_and_no_advice_would_close_it() {
     let house = House::with_firewalld();
     house.server.cable("docker0", &house.client, "container").unwrap();

@@ -205,6 +205,44 @@ fn a_grant_for_one_connection_is_worth_one_also_through_address_translation() {
 }
 
 #[test]
+fn what_a_grant_for_one_connection_has_passed_on_opens_no_other_door() {
+    let mut house = House::new();
+    let inside = house.machine_behind();
+    let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    // 8080 is published; and an address that is only routed here leads to the guarded port.
+    house.client.route("203.0.113.9/32".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+    house.on_server(
+        "nft",
+        &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
+         add rule ip nat pre ip daddr 192.0.2.1 tcp dport 8080 dnat to 203.0.113.2:80; \
+         add rule ip nat pre ip daddr 203.0.113.9 tcp dport 22 dnat to 192.0.2.1:22"],
+    );
+    house.start(&format!(
+        "firewall = \"nftables\"\n[[doors]]\nname = \"web\"\nports = [\"8080/tcp\"]\nsequence = {SEQUENCE:?}\n\
+         grant = \"once\"\nopen_for = 60\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n\
+         sequence = [1001, 1002, 1003, 1004, 1006]\n"
+    ));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened: door web");
+    let syn = |to: (IpAddr, u16)| {
+        house.client.enter(|| raw::send(&raw::segment(client(CLIENT[0]), to.into(), 7, raw::SYN)));
+    };
+    syn((server_for(CLIENT[0]), 8080));
+    house.until("the grant is spent", |house| !house.grants("web").contains_key(CLIENT[0]));
+    let before = dropped(&house);
+    syn(("203.0.113.9".parse().unwrap(), 22));
+    house.until("it is dropped", |house| dropped(house) > before);
+}
+
+/// How many packets were dropped at any door.
+fn dropped(house: &House) -> u64 {
+    let table = house.table();
+    let counts = table.split("counter packets ").skip(1);
+    counts.map(|count| count.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
 fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
     let mut house = House::new();
     // It echoes, so the client can have it say what a server of FTP would.

@@ -50,6 +50,20 @@ impl Explained {
                 )));
             }
         }
+        let arriving = match &plan.zone {
+            Some(zone) => vec![zone.as_str()],
+            None => zones.in_use(),
+        };
+        let mut policies: Vec<&str> = arriving.iter().flat_map(|zone| zones.policies_before(zone)).collect();
+        policies.sort_unstable();
+        policies.dedup();
+        for policy in policies {
+            said.warnings.push(fit(&format!(
+                "firewalld's policy {policy} comes before every zone and denies something: a door may be called open \
+                 here, and closed by that policy; try: firewall-cmd --permanent --policy={policy} --set-priority=10; \
+                 firewall-cmd --reload"
+            )));
+        }
         for (zone, source) in zones.opaque_sources() {
             if plan.zone.is_none() && guarded.iter().any(|ports| !zones.lets_through(zone, *ports)) {
                 said.warnings.push(opaque(zone, source));

@@ -10,7 +10,7 @@ use zbus::OwnedVariant;
 
 use super::{
     bus::Firewalld,
-    settings::{Destinations, EVERYTHING, all_of, list, port_list, ports, service_ports, text},
+    settings::{Destinations, EVERYTHING, all_of, integer, list, port_list, service_ports, text},
     zones::of,
 };
 use crate::firewall::plan::Ports;
@@ -19,11 +19,14 @@ use crate::firewall::plan::Ports;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct OpenPorts(Vec<Ports>);
 
-/// A policy for what goes to this machine: the zones that it is for, and whether it may deny something.
-#[derive(Debug)]
+/// A policy for what goes to this machine: the zones that it is for, whether it may deny something, and whether
+/// it comes before the zones, as one with a priority below zero does. Then no rule in a zone helps.
+#[derive(Clone, Debug)]
 pub(super) struct HostPolicy {
+    pub(super) name: String,
     from: Vec<String>,
     may_deny: bool,
+    comes_first: bool,
 }
 
 impl HostPolicy {
@@ -35,10 +38,17 @@ impl HostPolicy {
                 let settings = firewalld.policies.settings(&policy).await?;
                 let denies = text(&settings, "target").is_some_and(|target| is_denial(&target));
                 let from = of(&uses, "ingress_zones").to_vec();
-                policies.push(Self { from, may_deny: denies || has_denials(&settings, "rich_rules") });
+                let may_deny = denies || has_denials(&settings, "rich_rules");
+                let comes_first = integer(&settings, "priority").is_some_and(|priority| priority < 0);
+                policies.push(Self { name: policy, from, may_deny, comes_first });
             }
         }
         Ok(policies)
+    }
+
+    /// Whether it may keep out whom a rule in this zone lets in.
+    pub(super) fn stands_before(&self, zone: &str) -> bool {
+        self.may_deny && self.comes_first && self.concerns(zone)
     }
 
     fn concerns(&self, zone: &str) -> bool {
@@ -78,9 +88,6 @@ impl OpenPorts {
             open.extend(EVERYTHING);
         }
         open.extend(list::<String>(settings, "protocols").iter().filter_map(|protocol| all_of(protocol)));
-        // What comes through destination NAT is let through (`ct status dnat accept`).
-        let forwards = list::<(String, String, String, String)>(settings, "forward_ports");
-        open.extend(forwards.iter().filter_map(|(numbers, protocol, ..)| ports(numbers, protocol)));
         Self(open)
     }
 

@@ -25,6 +25,7 @@ pub(super) struct Zones {
     /// In which order zones are asked; empty before firewalld 2, which has no such order.
     priorities: HashMap<String, i32>,
     open: HashMap<String, OpenPorts>,
+    policies: Vec<HostPolicy>,
 }
 
 impl Zones {
@@ -50,6 +51,7 @@ impl Zones {
             let open = OpenPorts::ask(firewalld, &name, &settings, &policies).await?;
             zones.open.insert(name, open);
         }
+        zones.policies = policies;
         Ok(zones)
     }
 
@@ -68,6 +70,14 @@ impl Zones {
     pub(super) fn letting_through(zone: &str, ports: Vec<Ports>) -> Self {
         let open = HashMap::from([(zone.to_owned(), OpenPorts::new(ports))]);
         Self { default: zone.to_owned(), open, ..Self::default() }
+    }
+
+    /// The policies that may keep out whom a rule in this zone lets in.
+    pub(super) fn policies_before<'a>(&'a self, zone: &'a str) -> impl Iterator<Item = &'a str> {
+        self.policies
+            .iter()
+            .filter(move |policy| policy.stands_before(zone))
+            .map(|policy| policy.name.as_str())
     }
 
     /// Whether a zone lets everybody use these ports, for certain.

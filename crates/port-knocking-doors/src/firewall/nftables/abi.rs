@@ -63,6 +63,8 @@ pub(super) mod chain {
     pub(in super::super) const PREROUTING: u32 = 0;
     /// `NF_INET_LOCAL_IN`.
     pub(in super::super) const INPUT: u32 = 1;
+    /// `NF_INET_FORWARD`.
+    pub(in super::super) const FORWARD: u32 = 2;
     /// `NF_IP_PRI_MANGLE`: after connection tracking (-200); at prerouting, before destination NAT (-100).
     pub(in super::super) const PRIORITY_MANGLE: i32 = -150;
 }

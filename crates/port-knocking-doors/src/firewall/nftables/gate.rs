@@ -27,6 +27,9 @@ use crate::{
 /// A grant that ends this soon is not missed: the kernel may have closed the door a moment before us.
 const NOT_MISSED: Duration = Duration::from_millis(200);
 
+/// Grants that come back with the gate, in one transaction, which takes milliseconds.
+const GRANTS_AT_ONCE: usize = 1024;
+
 /// So many times the table is made anew at once, until it is known what the kernel shows of it. Nearly always
 /// once: only somebody who changes our table without a pause comes between.
 const TRIES: usize = 3;
@@ -61,6 +64,8 @@ pub(crate) struct Gate {
     /// How the kernel shows the table of this plan when nobody has changed it; `None` as long as nobody
     /// knows, and then every check makes it anew.
     intact: Option<Snapshot>,
+    /// The table may lack grants, because they could not be put back.
+    is_short: bool,
     /// Connections from before the gate.
     sessions: Sessions,
     /// What nobody has heard of yet.
@@ -99,7 +104,7 @@ impl Gate {
         let socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         monitor.pass_over(socket.port());
         let (ledger, sessions, untold) = (Ledger::default(), Sessions::default(), Untold::default());
-        let mut gate = Self { socket, clock, plan, ledger, intact: None, sessions, untold };
+        let mut gate = Self { socket, clock, plan, ledger, intact: None, is_short: false, sessions, untold };
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
         gate.make_anew(monitor, &[]).map_err(GateError::Table)?;
@@ -178,7 +183,7 @@ impl Gate {
                 damage.zip(Some(self.clock.now()))
             }
             (Some(_), Some(_)) => damage.zip(Some(self.repair()?)),
-            (Some(_), None) if was_deleted || !refused.is_empty() => {
+            (Some(_), None) if was_deleted || self.is_short || !refused.is_empty() => {
                 self.put_back_missing(&held)?.zip(Some(self.clock.now()))
             }
             (Some(_), None) => {
@@ -300,10 +305,20 @@ impl Gate {
         Ok(())
     }
 
-    /// Puts the table back, and says when it was there. First the gate, which is open as long as it is away.
+    /// Puts the table back, and says when it was there. First the gate, which is open as long as it is away: the
+    /// kernel takes seconds for as many grants as there can be, so many of them come after it.
     fn repair(&mut self) -> Result<Moment, NetlinkError> {
-        self.replace()?;
-        let back = self.clock.now();
+        let are_many = self.ledger.running(self.clock.now()).nth(GRANTS_AT_ONCE).is_some();
+        let back = if are_many {
+            self.is_short = true;
+            self.socket.request(&ruleset::replace(&self.plan, []))?;
+            let back = self.clock.now();
+            self.fill()?;
+            back
+        } else {
+            self.replace()?;
+            self.clock.now()
+        };
         self.make_sessions_known();
         Ok(back)
     }
@@ -333,12 +348,30 @@ impl Gate {
     }
 
     fn replace(&mut self) -> Result<(), NetlinkError> {
+        self.forget_what_cannot_be();
         let now = self.clock.now();
-        self.ledger.prune(now);
-        // What has no set would make the whole transaction fail.
+        self.socket.request(&ruleset::replace(&self.plan, self.ledger.running(now)))?;
+        self.is_short = false;
+        Ok(())
+    }
+
+    /// Puts all grants into a table that has none.
+    fn fill(&mut self) -> Result<(), NetlinkError> {
+        self.forget_what_cannot_be();
+        let now = self.clock.now();
+        let grants: Vec<(&Admission, &Standing, Duration)> = self.ledger.running(now).collect();
+        for part in grants.chunks(GRANTS_AT_ONCE) {
+            self.socket.request(&ruleset::fill(&self.plan, part.iter().copied()))?;
+        }
+        self.is_short = false;
+        Ok(())
+    }
+
+    /// What has no set would make the whole transaction fail.
+    fn forget_what_cannot_be(&mut self) {
+        self.ledger.prune(self.clock.now());
         let doors = &self.plan.doors;
         self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
-        self.socket.request(&ruleset::replace(&self.plan, self.ledger.running(now)))
     }
 
     /// The grants that the kernel holds, and for how much longer; none if there is no table.
@@ -401,8 +434,11 @@ impl Gate {
             })
             .collect();
         let Some(what) = ledger::missing(grants.len()) else { return Ok(None) };
-        let grants = grants.iter().map(|(admission, standing, left)| (admission, standing, *left));
-        self.socket.request(&ruleset::change(&self.plan, grants, []))?;
+        for part in grants.chunks(GRANTS_AT_ONCE) {
+            let part = part.iter().map(|(admission, standing, left)| (admission, standing, *left));
+            self.socket.request(&ruleset::change(&self.plan, part, []))?;
+        }
+        self.is_short = false;
         Ok(Some(what))
     }
 }

@@ -55,7 +55,11 @@ pub(crate) fn draw() -> Result<Option<String>, NetlinkError> {
     for (name, hook) in chains {
         let _ = writeln!(text, "  chain {name} {{");
         if let Some(hook) = hook {
-            let hook = if hook == chain::INPUT { "input" } else { "prerouting" };
+            let hook = match hook {
+                chain::INPUT => "input",
+                chain::FORWARD => "forward",
+                _ => "prerouting",
+            };
             let _ = writeln!(text, "    type filter hook {hook} priority mangle; policy accept;");
         }
         for (_, words) in rules.iter().filter(|(chain, _)| *chain == name) {

@@ -58,7 +58,15 @@
 //!     chain arrival {
 //!         …
 //!         ip saddr . meta l4proto . th sport @passing4 delete @passing4 { … } accept
+//!     }
+//!     chain departure {
+//!         type filter hook forward priority mangle; policy accept;
+//!         ip saddr . meta l4proto . th sport @passing4 delete @passing4 { … }
+//!     }
 //! ```
+//!
+//! A pass is good for one arrival. What is passed on to another machine leaves it in `departure`, or a packet
+//! from the same address and port could use it at another door.
 //!
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
@@ -73,7 +81,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::abi::{
     self,
-    chain::{INPUT, PREROUTING},
+    chain::{FORWARD, INPUT, PREROUTING},
 };
 use super::batch::{Batch, Element, SetKind, Use};
 use crate::firewall::ledger::Standing;
@@ -85,11 +93,14 @@ pub const TABLE: &str = "port_knocking_doors";
 pub(super) const GATE: &str = "gate";
 /// The chain that every packet meets that ends at this machine.
 pub(super) const ARRIVAL: &str = "arrival";
+/// The chain that takes the pass of what is passed on to another machine.
+const DEPARTURE: &str = "departure";
 /// The chain for what has come through destination NAT.
 const TRANSLATED: &str = "translated";
 /// The sets of packets that have used up a grant for one connection.
 const PASSING: [&str; 2] = ["passing4", "passing6"];
-/// A packet needs no longer from the gate to its arrival. Of one that ends elsewhere the pass stays for so long.
+/// A packet needs no longer from the gate to its arrival. Of one that another table drops the pass stays for so
+/// long.
 const PASSES_FOR: Duration = Duration::from_secs(1);
 /// The two families, in the order in which sets are named.
 const FAMILIES: [u8; 2] = [abi::FAMILY_IPV4, abi::FAMILY_IPV6];
@@ -143,6 +154,25 @@ pub(super) fn replace<'a>(
     add_translated_chain(&mut batch, &guarded);
     add_base_chains(&mut batch, plan);
 
+    add_grants(&mut batch, plan, grants);
+    batch.finish()
+}
+
+/// The transaction that puts grants into a table that has none of them.
+pub(super) fn fill<'a>(
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+) -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    add_grants(&mut batch, plan, grants);
+    batch.finish()
+}
+
+fn add_grants<'a>(
+    batch: &mut Batch,
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+) {
     let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
     for (admission, standing, left) in grants {
         elements.entry(set_of(admission)).or_default().push(grant(plan, admission, standing, left));
@@ -150,7 +180,6 @@ pub(super) fn replace<'a>(
     for (set, elements) in elements {
         batch.add_elements(&set, &elements);
     }
-    batch.finish()
 }
 
 /// The transaction that takes the table away; it fails with `ENOENT` if it is not there.
@@ -276,6 +305,13 @@ fn add_passing(batch: &mut Batch, plan: &Plan) {
             rule.if_packet_in(family, passing);
             rule.take_out(passing);
             rule.accept();
+        });
+    }
+    batch.add_base_chain(DEPARTURE, FORWARD);
+    for (family, passing) in FAMILIES.into_iter().zip(PASSING) {
+        batch.add_rule(DEPARTURE, |rule| {
+            rule.if_packet_in(family, passing);
+            rule.take_out(passing);
         });
     }
 }
