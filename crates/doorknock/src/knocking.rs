@@ -22,6 +22,7 @@ use crate::{
     exchange::{Errand, Exchange, Heard, Next},
     own_address,
     signer::Signer,
+    waiting,
 };
 
 /// What is wanted, of whom, and who signs.
@@ -48,6 +49,14 @@ pub struct Outcome {
     pub result: Result<Answered, Unanswered>,
 }
 
+impl Outcome {
+    /// Of an address whose answer is not waited for, since another's is there.
+    #[must_use]
+    pub fn not_waited_for(server: SocketAddr) -> Self {
+        Self { server, named: None, result: Err(Unanswered::NotWaitedFor) }
+    }
+}
+
 /// The gateway has answered.
 #[derive(Debug)]
 pub struct Answered {
@@ -65,6 +74,9 @@ pub enum Unanswered {
         "no answer: the daemon does not run there, wrong card, key or port, or the datagrams do not arrive"
     )]
     Silence,
+    /// Another address has answered.
+    #[error("no answer {} ms after that of another address; not waited for", waiting::GRACE.as_millis())]
+    NotWaitedFor,
     /// The datagrams could not leave.
     #[error("cannot send to this address")]
     Send(#[from] io::Error),
@@ -81,22 +93,30 @@ pub enum Unanswered {
     Incredible(#[from] Incredible),
 }
 
-/// Runs a task at these addresses. The outcomes come in the order in which they are known, one for each;
-/// whoever has heard enough drops the receiver.
+/// What is known of a task, of an address by its place in the list.
+#[derive(Debug)]
+pub enum News {
+    /// A knock leaves.
+    Knock(usize),
+    /// It has come to its end.
+    Outcome(usize, Outcome),
+}
+
+/// Runs a task at these addresses, all at the same time. The news comes in the order in which it is known, an
+/// outcome for each; if the receiver is dropped, no other knock leaves.
 #[must_use]
-pub fn knock_at(servers: &[SocketAddr], task: Task) -> mpsc::Receiver<Outcome> {
+pub fn knock_at(servers: &[SocketAddr], task: Task) -> mpsc::Receiver<News> {
     let (tell, told) = mpsc::channel();
-    if let [server] = servers {
-        // Nobody to wait for beside it, and a thread takes its time to start.
-        let _ = tell.send(knock_once(*server, &task));
-        return told;
-    }
     let task = Arc::new(task);
-    for server in servers {
+    for (place, server) in servers.iter().enumerate() {
         let (server, tell, task) = (*server, tell.clone(), Arc::clone(&task));
         thread::spawn(move || {
-            // Nobody listens any more if another address was enough.
-            let _ = tell.send(knock_once(server, &task));
+            let leaves = || tell.send(News::Knock(place)).is_ok();
+            let outcome = outcome_at(server, &task, leaves);
+            if let Some(outcome) = outcome {
+                // The receiver is gone if another address was enough.
+                let _ = tell.send(News::Outcome(place, outcome));
+            }
         });
     }
     told
@@ -105,18 +125,24 @@ pub fn knock_at(servers: &[SocketAddr], task: Task) -> mpsc::Receiver<Outcome> {
 /// Runs a task at one address.
 #[must_use]
 pub fn knock_once(server: SocketAddr, task: &Task) -> Outcome {
-    match connect(server) {
-        Ok((socket, outgoing)) => {
-            let named = match task.operation {
-                Operation::Ask { .. } => None,
-                Operation::Open { .. } | Operation::Close { .. } => {
-                    task.address.or_else(|| own_address::to_name(outgoing))
-                }
-            };
-            Outcome { server, named, result: run(&socket, task, named) }
+    let outcome = outcome_at(server, task, || true);
+    outcome.unwrap_or(Outcome { server, named: None, result: Err(Unanswered::Silence) })
+}
+
+/// The outcome, unless `leaves`, which is asked before each knock, says that no other is wanted.
+fn outcome_at(server: SocketAddr, task: &Task, leaves: impl Fn() -> bool) -> Option<Outcome> {
+    let (socket, outgoing) = match connect(server) {
+        Ok(connected) => connected,
+        Err(error) => return Some(Outcome { server, named: None, result: Err(error.into()) }),
+    };
+    let named = match task.operation {
+        Operation::Ask { .. } => None,
+        Operation::Open { .. } | Operation::Close { .. } => {
+            task.address.or_else(|| own_address::to_name(outgoing))
         }
-        Err(error) => Outcome { server, named: None, result: Err(error.into()) },
-    }
+    };
+    let result = run(&socket, task, named, leaves).transpose()?;
+    Some(Outcome { server, named, result })
 }
 
 fn connect(server: SocketAddr) -> io::Result<(UdpSocket, IpAddr)> {
@@ -130,7 +156,13 @@ fn connect(server: SocketAddr) -> io::Result<(UdpSocket, IpAddr)> {
     Ok((socket, outgoing))
 }
 
-fn run(socket: &UdpSocket, task: &Task, named: Option<IpAddr>) -> Result<Answered, Unanswered> {
+/// The answer; none if no other knock is wanted.
+fn run(
+    socket: &UdpSocket,
+    task: &Task,
+    named: Option<IpAddr>,
+    leaves: impl Fn() -> bool,
+) -> Result<Option<Answered>, Unanswered> {
     let client = *task.signer.public();
     let mut exchange = Exchange::new(Errand { operation: task.operation, client, address: named });
     let start = Instant::now();
@@ -142,8 +174,11 @@ fn run(socket: &UdpSocket, task: &Task, named: Option<IpAddr>) -> Result<Answere
                 let letter = exchange.letter(&task.card, wall_clock(), &mut UnwrapErr(SysRng))?;
                 let signature = task.signer.sign(letter.to_sign())?;
                 let knock = exchange.seal(letter, &signature, start.elapsed())?;
-                let leaves = send(socket, &knock);
-                sent = sent.or(leaves);
+                if !leaves() {
+                    return Ok(None);
+                }
+                let left = send(socket, &knock);
+                sent = sent.or(left);
             }
             Next::Wait(wait) => {
                 // One byte more than a receipt has, so that a longer datagram is not taken for one.
@@ -155,7 +190,7 @@ fn run(socket: &UdpSocket, task: &Task, named: Option<IpAddr>) -> Result<Answere
             }
             Next::Settled(receipt) => {
                 credible::check(&receipt, task.operation)?;
-                return Ok(Answered { receipt, challenged });
+                return Ok(Some(Answered { receipt, challenged }));
             }
             Next::Unreadable(bad) => return Err(Incredible::from(bad).into()),
             Next::Over => {

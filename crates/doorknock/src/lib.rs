@@ -17,6 +17,7 @@
 //! | [`safe_text`]       | text of others on a terminal                               |
 //! | [`exchange`]        | from a knock to its receipt, without I/O                   |
 //! | [`knocking`]        | runs exchanges, with sockets and clocks                    |
+//! | [`waiting`]         | how long to wait for several addresses, without I/O        |
 //! | [`credible`]        | which answers can be true                                  |
 //! | [`pages`]           | the doors of a server page by page, without I/O            |
 //! | [`own_address`]     | the address to name in a knock                             |
@@ -55,3 +56,4 @@ pub mod standard_output;
 pub mod target;
 pub mod telling;
 pub mod trusted_file;
+pub mod waiting;

@@ -55,7 +55,7 @@ impl Ending {
                 | Answer::NotRecorded
                 | Answer::Firewall => Self::Refused,
             },
-            Err(Unanswered::Silence) => Self::NoAnswer,
+            Err(Unanswered::Silence | Unanswered::NotWaitedFor) => Self::NoAnswer,
             Err(Unanswered::Incredible(_)) => Self::Refused,
             Err(Unanswered::Send(_) | Unanswered::Agent(_) | Unanswered::Card(_)) => Self::Failed,
         }
@@ -101,7 +101,6 @@ pub fn line(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
                 refused => refusal(refused, receipt, question, now),
             }
         }
-        Err(Unanswered::Silence) => format!("{}: {}", outcome.server, Unanswered::Silence),
         Err(error) => format!("{}: {}", outcome.server, in_one_line(error)),
     }
 }
@@ -292,7 +291,7 @@ fn word(outcome: &Outcome) -> &'static str {
             Answer::NotRecorded => "not-recorded",
             Answer::Firewall => "firewall",
         },
-        Err(Unanswered::Silence) => "no-answer",
+        Err(Unanswered::Silence | Unanswered::NotWaitedFor) => "no-answer",
         Err(Unanswered::Incredible(_)) => "incredible",
         Err(Unanswered::Send(_)) => "unreachable",
         Err(Unanswered::Agent(_) | Unanswered::Card(_)) => "failed",

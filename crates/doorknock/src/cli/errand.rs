@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr, TcpStream},
     ops::ControlFlow,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,7 @@ use super::{Failure, How, Manner, Place, complain, family, print};
 use crate::{
     host::Host,
     join,
-    knocking::{Outcome, Task, Unanswered, knock_at, knock_once},
+    knocking::{News, Outcome, Task, Unanswered, knock_at, knock_once},
     pages::Pages,
     servers::{KeyPath, ServerName, Servers},
     signer::Signer,
@@ -29,6 +32,7 @@ use crate::{
     standard_output::StandardOutput,
     target::{self, Family},
     telling::{self, Ending, Question},
+    waiting::Waiting,
 };
 
 /// All that is needed to knock at a server.
@@ -65,7 +69,9 @@ fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) 
         let this = Ending::of(outcome);
         // A name often has an address that this network cannot reach; another one is enough.
         let matters = !matches!(outcome.result, Err(Unanswered::Send(_))) || ending != Some(Ending::Done);
-        if matters || how.json {
+        if matches!(outcome.result, Err(Unanswered::NotWaitedFor)) && !how.json {
+            remark(&telling::line(outcome, question, Timestamp::now()), how.quiet);
+        } else if matters || how.json {
             printed = tell(outcome, question, how);
             if this == Ending::Done && !how.json {
                 telling::time_note(outcome, operation).into_iter().for_each(|note| remark(&note, how.quiet));
@@ -251,7 +257,7 @@ impl Visit {
     }
 
     /// Knocks with one key after the other until the server answers, and hands every outcome on until it is
-    /// told to stop.
+    /// told to stop. After an answer of one address, the others have a short time for theirs.
     ///
     /// A gateway is silent to a key that it does not know, so silence is no outcome while there is another
     /// key.
@@ -265,17 +271,28 @@ impl Visit {
         while let Some(signer) = signers.next() {
             let mut unanswered = Vec::new();
             let mut answered = false;
-            for outcome in knock_at(&self.addresses, self.task(operation, address, signer)) {
-                // An answer that cannot be true is one: the key was known.
-                if matches!(&outcome.result, Err(why) if !matches!(why, Unanswered::Incredible(_))) {
-                    unanswered.push(outcome);
-                    continue;
-                }
-                answered = true;
-                if hear(&outcome, signer).is_break() {
-                    return;
+            let news = knock_at(&self.addresses, self.task(operation, address, signer));
+            let start = Instant::now();
+            let mut waiting = Waiting::new(self.addresses.len());
+            loop {
+                let left = waiting.until().map(|until| until.saturating_sub(start.elapsed()));
+                match receive(&news, left) {
+                    Ok(News::Knock(place)) => waiting.knocked(place, start.elapsed()),
+                    Ok(News::Outcome(place, outcome)) => {
+                        let is_answer = is_answer(&outcome);
+                        waiting.over(place, is_answer, start.elapsed());
+                        answered |= is_answer;
+                        if !is_answer {
+                            unanswered.push(outcome);
+                        } else if hear(&outcome, signer).is_break() {
+                            return;
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                 }
             }
+            let left = waiting.left().filter_map(|place| self.addresses.get(place));
+            unanswered.extend(left.map(|server| Outcome::not_waited_for(*server)));
             if answered || signers.peek().is_none() {
                 if !answered {
                     let fingerprint = signer.public().fingerprint();
@@ -291,6 +308,19 @@ impl Visit {
             );
         }
     }
+}
+
+/// The next news; within a limit, if there is one.
+fn receive(news: &Receiver<News>, limit: Option<Duration>) -> Result<News, RecvTimeoutError> {
+    match limit {
+        Some(limit) => news.recv_timeout(limit),
+        None => news.recv().map_err(RecvTimeoutError::from),
+    }
+}
+
+/// Whether the gateway has answered. An answer that cannot be true is one: the key was known.
+fn is_answer(outcome: &Outcome) -> bool {
+    matches!(&outcome.result, Ok(_) | Err(Unanswered::Incredible(_)))
 }
 
 fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Failure> {

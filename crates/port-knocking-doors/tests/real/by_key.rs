@@ -4,6 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use port_knocking_doors::lab::Process;
@@ -16,6 +17,9 @@ struct User {
     home: PathBuf,
     _agent: Process,
 }
+
+/// Addresses of the client's own networks that no machine has.
+const NOWHERE: [&str; 2] = ["192.0.2.99", "2001:db8::99"];
 
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
                      [[doors]]\nname = \"admin\"\nports = [\"8443/tcp\"]\n";
@@ -68,6 +72,33 @@ impl User {
         command.env_clear().env("HOME", &self.home).env("SSH_AUTH_SOCK", self.home.join("agent"));
         command.arg("demo-client").args(arguments).stdin(Stdio::null());
         command
+    }
+
+    /// Stores the server whose name is `both`.
+    fn add_both(&self) {
+        let card = self.house.run(&["gateway", "card", "--conf", self.conf().to_str().unwrap()]).1;
+        let (code, said) = self.doorknock(&["add", "both", "both.example", card.trim()]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+
+    /// The client where the name `both.example` has these addresses.
+    fn command_at_both(&self, addresses: [&str; 2], arguments: &[&str]) -> Command {
+        let hosts = self.home.join("hosts");
+        fs::write(&hosts, addresses.map(|address| format!("{address} both.example\n")).concat()).unwrap();
+        // A table of names for this one process.
+        let inner = self.command(arguments);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.env("HOME", &self.home).env("SSH_AUTH_SOCK", self.home.join("agent")).stdin(Stdio::null());
+        command
+    }
+
+    fn doorknock_at_both(&self, addresses: [&str; 2], arguments: &[&str]) -> (Option<i32>, String) {
+        let command = self.command_at_both(addresses, arguments);
+        let mut process = Process::start(&self.house.client, command).unwrap();
+        let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
+        (status.code(), said)
     }
 
     /// Runs the client until it ends.
@@ -131,23 +162,34 @@ fn a_named_address_is_let_in_instead_of_the_sender() {
 #[test]
 fn a_name_with_two_families_opens_for_both_and_says_for_which() {
     let user = User::new();
-    let hosts = user.home.join("hosts");
-    fs::write(&hosts, format!("{} both.example\n{} both.example\n", SERVER[0], SERVER[1])).unwrap();
-    let card = user.house.run(&["gateway", "card", "--conf", user.conf().to_str().unwrap()]).1;
-    let (code, said) = user.doorknock(&["add", "both", "both.example", card.trim()]);
+    user.add_both();
+    let (code, said) = user.doorknock_at_both(SERVER, &["open", "both", "ssh"]);
     assert_eq!(code, Some(0), "{said}");
-    // A table of names for this one process.
-    let inner = user.command(&["open", "both", "ssh"]);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
-    command.arg(inner.get_program()).args(inner.get_args());
-    command.env("HOME", &user.home).env("SSH_AUTH_SOCK", user.home.join("agent")).stdin(Stdio::null());
-    let mut process = Process::start(&user.house.client, command).unwrap();
-    let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
-    assert!(status.success(), "{said}");
     for source in CLIENT {
         assert!(said.contains(&format!("ssh open for {source} until ")), "{said}");
         assert!(user.house.is_open(source));
+    }
+}
+
+#[test]
+fn it_does_not_wait_for_a_family_that_goes_nowhere_once_the_other_is_answered() {
+    let user = User::new();
+    user.add_both();
+    for (place, server) in SERVER.into_iter().enumerate() {
+        let mut addresses = NOWHERE;
+        addresses[place] = server;
+        let begun = Instant::now();
+        let (code, said) = user.doorknock_at_both(addresses, &["open", "both", "ssh"]);
+        assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}: {said}", begun.elapsed());
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(&format!("ssh open for {} until ", CLIENT[place])), "{said}");
+        assert!(said.contains(": no answer 400 ms after that of another address; not waited for"), "{said}");
+        // Programs hear of each address all the same.
+        let (_, said) = user.doorknock_at_both(addresses, &["open", "both", "ssh", "--json"]);
+        let outcomes = ["\"outcome\":\"open\"", "\"outcome\":\"no-answer\""].map(|word| said.contains(word));
+        assert_eq!((said.lines().count(), outcomes), (2, [true, true]), "{said}");
+        let (_, said) = user.doorknock_at_both(addresses, &["open", "both", "ssh", "--quiet"]);
+        assert_eq!(said, "");
     }
 }
 
