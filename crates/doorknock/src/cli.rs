@@ -101,7 +101,7 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
         wanted: Option<u32>,
         /// Admit this address instead of the one that the server sees
-        #[arg(long, value_name = "IP")]
+        #[arg(long, value_name = "IP", value_parser = address)]
         address: Option<IpAddr>,
         #[command(flatten)]
         how: How,
@@ -111,7 +111,7 @@ enum Command {
         #[command(flatten)]
         at: Place,
         /// The address that was admitted
-        #[arg(long, value_name = "IP")]
+        #[arg(long, value_name = "IP", value_parser = address)]
         address: Option<IpAddr>,
         #[command(flatten)]
         how: How,
@@ -180,7 +180,7 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", requires = "server", value_parser = span::parse)]
         wanted: Option<u32>,
         /// Admit this address instead of the one that the server sees
-        #[arg(long, value_name = "IP", requires = "server")]
+        #[arg(long, value_name = "IP", value_parser = address, requires = "server")]
         address: Option<IpAddr>,
         /// The key to sign with
         #[arg(short = 'i', long = "identity", value_name = "FILE", requires = "server")]
@@ -289,6 +289,14 @@ fn family(ipv4: bool, ipv6: bool) -> Family {
 
 fn port() -> impl TypedValueParser<Value = NonZeroU16> {
     clap::value_parser!(u16).range(1..).try_map(NonZeroU16::try_from)
+}
+
+/// In a request, the unspecified address says that none is named.
+fn address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) if !address.to_canonical().is_unspecified() => Ok(address),
+        _ => Err("write an address, like 203.0.113.7 or 2001:db8::7".to_owned()),
+    }
 }
 
 /// The rule of the server, so that it becomes a word on a terminal and in ~/.ssh/config.

@@ -30,6 +30,9 @@ use crate::{
     trusted_file::{TrustedDirectory, TrustedFile, Untrusted},
 };
 
+/// A word of a message that is longer may be a card, of which no part is worth much.
+const LONGEST_QUOTED: usize = 40;
+
 /// No file of a server is longer.
 const LONGEST: u64 = 16 * 1024;
 
@@ -331,9 +334,14 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Server, ServersError> {
     Ok(Server { host, port, card, key })
 }
 
-/// A message may quote what is written, and the card is not for a log.
+/// A message may quote what is written, and the card is not for a log, also where it is written in the wrong place
+/// or without its beginning.
 fn told_without_card(error: &toml::de::Error) -> String {
-    match error.message().contains("doors1-") {
+    match error
+        .message()
+        .split(|c: char| c.is_whitespace() || c == '"')
+        .any(|word| word.len() > LONGEST_QUOTED)
+    {
         true => "this is not what belongs here".to_owned(),
         false => error.message().to_owned(),
     }
@@ -374,8 +382,14 @@ mod tests {
         );
         let unknown = broken(&format!("host = \"x\"\ncard = \"{}\"\nports = 1\n", *card));
         assert!(unknown.starts_with("home.toml line 3: unknown field `ports`"), "{unknown}");
-        let wrong = broken(&format!("host = \"x\"\nport = \"{}\"\ncard = \"\"\n", *card));
-        assert_eq!(wrong, "home.toml line 2: this is not what belongs here; correct the file, or remove it");
+        // Also without its beginning, by which it would be known.
+        for card in [&card[..], &card[7..]] {
+            let wrong = broken(&format!("host = \"x\"\nport = \"{card}\"\ncard = \"\"\n"));
+            assert_eq!(
+                wrong,
+                "home.toml line 2: this is not what belongs here; correct the file, or remove it"
+            );
+        }
         let cut = broken(&format!("host = \"x\"\n\ncard = \"{}\"\n", &card[..40]));
         assert!(
             cut.starts_with("home.toml line 3: the card is none; ") && cut.contains("it has been cut off"),

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -245,16 +246,19 @@ fn change(
     })
 }
 
+/// No public key is longer, nor a file of some of them.
+const LONGEST_KEY: u64 = 64 * 1024;
+
 fn public_key(new: &NewArguments) -> Result<String, AdminError> {
     let told = |from: &str, source| AdminError::PublicKey { from: from.to_owned(), source };
     let text = match (&new.key, &new.key_file) {
         (Some(key), _) => key.clone(),
         (None, Some(file)) => {
-            fs::read_to_string(file).map_err(|source| told(&file.display().to_string(), source))?
+            read_small_file(file).map_err(|source| told(&file.display().to_string(), source))?
         }
         (None, None) => {
             let mut text = String::new();
-            let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
+            let read = io::stdin().take(LONGEST_KEY).read_to_string(&mut text);
             read.map_err(|source| told("standard input", source))?;
             text
         }
@@ -264,6 +268,18 @@ fn public_key(new: &NewArguments) -> Result<String, AdminError> {
     }
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.next().map(str::to_owned).ok_or(AdminError::NoKey)
+}
+
+/// Reads a file that somebody names, and neither waits for a FIFO nor reads a device to its end.
+fn read_small_file(path: &Path) -> io::Result<String> {
+    let mut options = fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(LONGEST_KEY).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn list(config: &Config) -> String {

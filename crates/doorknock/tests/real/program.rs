@@ -149,6 +149,11 @@ fn each_outcome_has_its_exit_code() {
     }
     let home = Home::new();
     assert_eq!(home.doorknock(&["open", "home"]).code, Some(2));
+    // It would name none, and be told as if it had been admitted.
+    for unspecified in ["::", "0.0.0.0", "::ffff:0.0.0.0"] {
+        let said = home.doorknock(&["open", "home", "ssh", "--address", unspecified]);
+        assert!(said.code == Some(2) && said.err.contains("write an address, like"), "{said:?}");
+    }
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert_eq!((said.code, said.err.contains("there is no server \"home\"")), (Some(1), true), "{said:?}");
 }

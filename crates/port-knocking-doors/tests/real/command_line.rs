@@ -415,3 +415,18 @@ fn a_pipe_in_the_place_of_the_file_keeps_nobody_waiting() {
         assert!(message.contains("it is no regular file"), "{message}");
     }
 }
+
+#[test]
+fn a_public_key_is_read_from_a_regular_file_and_nothing_is_waited_for() {
+    let house = House::new();
+    let fifo = house.directory.path().join("key.pub");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let conf = house.write("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n");
+    for file in [fifo.to_str().unwrap(), "/dev/zero"] {
+        let conf = conf.to_str().unwrap();
+        let arguments = ["client", "add", "x", "--conf", conf, "--key-file", file, "--door", "ssh"];
+        let (status, said) = house.run(&arguments);
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(file) && said.contains("it is no regular file"), "{said}");
+    }
+}
