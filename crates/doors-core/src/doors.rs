@@ -91,11 +91,11 @@ impl Doors {
         // Whose grants these are was settled before, so that only the room for all of them counts.
         let has_room = self.running.len() < limits::GRANTS || self.running.contains_key(&admission);
         if has_room {
-            let link = self.running.get(&admission).map_or(Link::default(), |running| running.link);
-            self.insert(
-                admission,
-                Running { until, link, confirmed: true, by, shared: false, adopted: true },
-            );
+            let known = self.running.get(&admission);
+            let link = known.map_or(Link::default(), |running| running.link);
+            // Whose it is to close was settled when it was opened.
+            let (shared, adopted) = known.map_or((false, true), |running| (running.shared, running.adopted));
+            self.insert(admission, Running { until, link, confirmed: true, by, shared, adopted });
         }
         has_room
     }

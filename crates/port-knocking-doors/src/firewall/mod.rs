@@ -161,7 +161,7 @@ impl Firewall {
         let (done, is_done) = oneshot::channel();
         let mut told = Vec::new();
         if self.orders.send(Order::End(done)).await.is_ok()
-            && tokio::time::timeout(patience, is_done).await.is_err()
+            && !matches!(tokio::time::timeout(patience, is_done).await, Ok(Ok(())))
         {
             let what = "finish everything that the firewall was asked for".to_owned();
             told.push(News::Failed { what, why: "it takes too long".to_owned() });

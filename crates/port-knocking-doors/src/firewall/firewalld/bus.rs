@@ -146,7 +146,8 @@ impl Announcements {
                                     return Announcement::RuleAdded { rule };
                                 }
                             }
-                            None => {}
+                            // Addresses in a set change nothing for us, and others change them all the time.
+                            Some("EntryAdded" | "EntryRemoved") | None => {}
                             Some(_) => return Announcement::ZonesChanged,
                         }
                     }

@@ -10,7 +10,7 @@ use doors_core::{door::Admission, time::Moment};
 use tokio::sync::mpsc;
 
 use super::{
-    bus::{Announcement, Announcements, Bus, Firewalld},
+    bus::{Announcement, Announcements, Bus, Code, Firewalld, code},
     jobs::Waiting,
     leftovers::Leftover,
     obstacles::obstacles,
@@ -22,6 +22,9 @@ use super::{
     zones::Zones,
 };
 use crate::firewall::{FirewallError, News, Order, plan::Plan};
+
+/// So many answers may be overtaken before one is taken for what it is.
+const OVERTAKEN: u32 = 2;
 
 /// After a call for the zones that failed, the next comes this much later.
 const ZONES_AGAIN: Duration = Duration::from_secs(1);
@@ -49,6 +52,10 @@ pub(super) struct Session {
     ask_zones_at: Moment,
     /// Whether it was said that a call failed.
     zones_failed: bool,
+    /// How often an answer was overtaken by a change, one after the other.
+    overtaken: u32,
+    /// Asks for the zones again.
+    settles: Paced,
     /// Open doors whose zone may be another.
     moves: Paced,
     /// Looks at the rules that firewalld holds.
@@ -98,6 +105,8 @@ impl Session {
             zone_changes: 0,
             ask_zones_at: Moment::default(),
             zones_failed: false,
+            overtaken: 0,
+            settles: Paced::default(),
             moves: Paced::default(),
             looks: Paced::default(),
             has_looked: true,
@@ -127,10 +136,17 @@ impl Session {
                 if self.moves.take(now) {
                     state.add_all_again();
                 }
+                if self.settles.take(now) {
+                    state.unsettle();
+                }
                 work = self.next_work(state);
             }
             if work.is_none() && !(self.present && state.needs_zones()) {
                 state.when_idle();
+            }
+            if !self.present {
+                // Nobody is there to do what is left.
+                state.answer_end();
             }
             let wake = self.wake_at(state, work.is_some(), look_at);
             tokio::select! {
@@ -172,7 +188,7 @@ impl Session {
     fn wake_at(&self, state: &State, working: bool, look_at: Moment) -> Option<Moment> {
         let idle = self.present && !working;
         let ask_zones = state.needs_zones().then_some(self.ask_zones_at);
-        let of_work = [state.next_retry(), self.looks.due(), self.moves.due(), ask_zones];
+        let of_work = [state.next_retry(), self.looks.due(), self.moves.due(), self.settles.due(), ask_zones];
         let worth_a_look = state.has_rules() || !self.has_looked || state.is_in_the_way();
         let look = worth_a_look.then_some(look_at);
         of_work.into_iter().filter(|_| idle).chain([look]).flatten().min()
@@ -226,6 +242,7 @@ impl Session {
         let in_use = state.zones().map(Zones::in_use).unwrap_or_default();
         let mut names: Vec<String> =
             in_use.into_iter().map(str::to_owned).chain(state.plan.zone.clone()).collect();
+        names.extend(state.zones_with_rules());
         names.sort_unstable();
         names.dedup();
         self.work(None, Box::pin(async move { Finished::Look(look(&firewalld, names).await) }))
@@ -246,10 +263,16 @@ impl Session {
             Finished::Zones(zones) => {
                 match zones {
                     // An answer that was overtaken by a change says how it was before.
-                    Ok(_) if done.zone_changes != self.zone_changes => {}
+                    Ok(_) if done.zone_changes != self.zone_changes && self.overtaken < OVERTAKEN => {
+                        self.overtaken = self.overtaken.saturating_add(1);
+                    }
                     Ok(zones) => {
                         self.zones_failed = false;
                         state.learn(zones);
+                        // Of one that changes without a pause the last answer is the best there is.
+                        if std::mem::take(&mut self.overtaken) >= OVERTAKEN {
+                            self.settles.ask(state.clock.now());
+                        }
                     }
                     Err(error) => {
                         self.ask_zones_at = state.clock.now().after(ZONES_AGAIN);
@@ -277,6 +300,11 @@ impl Session {
             }
             Finished::Obstacles(found) => {
                 found.into_iter().for_each(|warning| state.tell(News::Warning(warning)));
+                None
+            }
+            // Something has changed meanwhile: it says how it was before.
+            Finished::Look(Ok(_)) if done.zone_changes != self.zone_changes => {
+                self.looks.ask(state.clock.now());
                 None
             }
             Finished::Look(Ok(held)) => {
@@ -394,7 +422,10 @@ pub(crate) async fn zone_is_known(plan: &Plan) -> Result<(), FirewallError> {
 async fn look(firewalld: &Firewalld, zones: Vec<String>) -> zbus::Result<Vec<(String, Vec<String>)>> {
     let mut held = Vec::new();
     for zone in zones {
-        let rules = firewalld.zones.rich_rules(&zone).await?;
+        let rules = match firewalld.zones.rich_rules(&zone).await {
+            Err(error) if code(&error) == Code::NoZone => Vec::new(),
+            rules => rules?,
+        };
         held.push((zone, rules));
     }
     Ok(held)

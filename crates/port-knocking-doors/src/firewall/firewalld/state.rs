@@ -130,7 +130,15 @@ impl State {
             Order::Keep(admission, standing) => self.note_grant(admission, standing, false),
             Order::Change(Change::Close { admission }) => {
                 self.ledger.strike(&admission);
-                self.ruled.remove(&admission);
+                let had_rule = self.ruled.remove(&admission) || !self.leftovers.is_empty();
+                let source = admission.source;
+                if self.role == Role::BesideGate
+                    && !had_rule
+                    && !self.held.keys().any(|rule| rule.source == source)
+                {
+                    // The gate has closed it, and there is nothing else.
+                    return;
+                }
                 // The door may be gone from the plan when its turn comes.
                 self.closing.insert(admission.clone(), self.rules(&admission));
                 self.jobs.add_fresh(admission, true);
@@ -313,8 +321,11 @@ impl State {
                 if waiting.fresh {
                     self.tell(News::Report(Report::Done { admission }));
                 }
-            } else {
+            } else if link.is_some() {
                 self.broken_off(admission, waiting);
+            } else {
+                // Its time is over, and firewalld knows nothing of it when it comes.
+                self.closing.remove(&admission);
             }
         }
     }
@@ -447,6 +458,11 @@ impl State {
         })
     }
 
+    /// The zones in which rules of ours are, as far as we know.
+    pub(super) fn zones_with_rules(&self) -> impl Iterator<Item = String> {
+        self.held.values().filter_map(|held| held.place.as_ref()).map(|(zone, _)| zone.clone())
+    }
+
     /// Whether there may be rules that are worth a look.
     pub(super) fn has_rules(&self) -> bool {
         !(self.held.is_empty() && self.leftovers.is_empty() && self.strays.is_empty())
@@ -489,13 +505,18 @@ impl State {
         }
         let wanted = self.wanted(now);
         self.held.retain(|rule, held| wanted.contains_key(rule) || !held.is_over(now));
-        let mut missing = BTreeSet::new();
+        let (mut missing, mut by_hand) = (BTreeSet::new(), BTreeSet::new());
         for (rule, held) in &mut self.held {
+            // Else its timer may have taken it out.
+            let must_be_there = held.earliest >= now.after(NOT_MISSED);
             let ends_soon = wanted.get(rule).is_none_or(|until| until.remaining(now) < NOT_MISSED);
             let is_there =
                 |(zone, text): &mut (String, _)| ends_soon || found.contains(&(zone.clone(), *rule, *text));
             if held.place.is_some() && held.place.take_if(|place| !is_there(place)).is_some() {
                 missing.insert(*rule);
+                if must_be_there {
+                    by_hand.insert(*rule);
+                }
             }
             for (zone, text) in held.place.iter().chain(&held.stale) {
                 found.remove(&(zone.clone(), *rule, *text));
@@ -508,15 +529,20 @@ impl State {
             .filter(|(admission, ..)| self.rules(admission).iter().any(|rule| missing.contains(rule)))
             .map(|(admission, ..)| admission.clone())
             .collect();
-        if std::mem::take(&mut self.has_forgotten) {
-            for admission in &without {
-                self.jobs.add_again(admission.clone());
-            }
-            if !without.is_empty() {
-                self.restore(None, without);
-            }
-        } else {
-            self.withdraw(without);
+        let has_forgotten = std::mem::take(&mut self.has_forgotten);
+        let is_by_hand =
+            |admission: &Admission| self.rules(admission).iter().any(|rule| by_hand.contains(rule));
+        let withdrawn: BTreeSet<Admission> = match has_forgotten {
+            true => BTreeSet::new(),
+            false => without.iter().filter(|admission| is_by_hand(admission)).cloned().collect(),
+        };
+        let without: BTreeSet<Admission> = without.difference(&withdrawn).cloned().collect();
+        self.withdraw(withdrawn);
+        for admission in &without {
+            self.jobs.add_again(admission.clone());
+        }
+        if !without.is_empty() {
+            self.restore(None, without);
         }
         self.leftovers.note(found, now);
         let longest = self.plan.doors.iter().map(|door| door.max_open_for).max().unwrap_or_default();

@@ -3,10 +3,13 @@
 //! It works beside any other firewall, because it only ever closes. It never touches a table that is
 //! not ours, and never needs us alive to close a door.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use doorknock::errors::in_one_line;
-use doors_core::{client::Who, door::Admission, packet::Link, time::Moment};
+use doors_core::{client::Who, door::Admission, time::Moment};
 
 use super::{
     monitor::Monitor,
@@ -26,6 +29,9 @@ use crate::{
 
 /// A grant that ends this soon is not missed: the kernel may have closed the door a moment before us.
 const NOT_MISSED: Duration = Duration::from_millis(200);
+
+/// What is missing from so many lists is not there.
+const LISTS: usize = 3;
 
 /// Grants that come back with the gate, in one transaction, which takes milliseconds.
 const GRANTS_AT_ONCE: usize = 1024;
@@ -105,9 +111,10 @@ impl Gate {
         monitor.pass_over(socket.port());
         let (ledger, sessions, untold) = (Ledger::default(), Sessions::default(), Untold::default());
         let mut gate = Self { socket, clock, plan, ledger, intact: None, is_short: false, sessions, untold };
+        let asked = clock.now();
         let held = gate.held().map_err(GateError::Table)?;
-        let found = gate.adopt_unknown(&held).map_err(GateError::Table)?;
-        gate.make_anew(monitor, &[]).map_err(GateError::Table)?;
+        let found = gate.adopt_unknown(&held, asked).map_err(GateError::Table)?;
+        gate.make_anew(monitor, &BTreeSet::new()).map_err(GateError::Table)?;
         Ok((gate, Findings { found, ..Findings::default() }))
     }
 
@@ -134,7 +141,7 @@ impl Gate {
         let running =
             grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
         let batch = ruleset::change(&self.plan, running.filter(|(_, _, left)| !left.is_zero()), []);
-        let fresh: Vec<&Admission> = grants.iter().map(|(admission, _)| admission).collect();
+        let fresh: BTreeSet<Admission> = grants.iter().map(|(admission, _)| admission.clone()).collect();
         self.write(&batch, &fresh)
     }
 
@@ -142,7 +149,7 @@ impl Gate {
     pub(crate) fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
         self.ledger.strike(admission);
         match self.plan.door(&admission.door) {
-            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission]), &[]),
+            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission]), &BTreeSet::new()),
             None => Ok(()),
         }
     }
@@ -151,11 +158,11 @@ impl Gate {
     pub(crate) fn follow(&mut self, plan: Plan, monitor: &mut Monitor) -> Result<(), NetlinkError> {
         // Without an answer, every grant for one connection counts as used up.
         let held = self.held().unwrap_or_default();
-        let used = self.forget_used(&held, &[]);
+        let used = self.forget_used(&held, &BTreeSet::new());
         self.untold.used.extend(used);
         self.plan = plan;
         self.intact = None;
-        self.make_anew(monitor, &[])
+        self.make_anew(monitor, &BTreeSet::new())
     }
 
     /// Compares the kernel's table with what it must be, and repairs what is wrong. What the kernel has
@@ -163,27 +170,29 @@ impl Gate {
     /// deleted was taken out by hand, and stays out.
     pub(crate) fn check(
         &mut self,
-        refused: &[Admission],
+        refused: &BTreeSet<Admission>,
         monitor: &mut Monitor,
     ) -> Result<Findings, NetlinkError> {
         let began = self.clock.now();
         self.ledger.prune(began);
-        let was_deleted = monitor.was_deleted();
+        self.is_short |= monitor.was_deleted();
         let table = Snapshot::take(&mut self.socket)?;
+        let asked = self.clock.now();
         let held = self.held()?;
-        let found = self.adopt_unknown(&held)?;
-        let refused: Vec<&Admission> = refused.iter().collect();
-        let used = self.forget_used(&held, &refused);
+        // Also if that was while we looked.
+        self.is_short |= monitor.was_deleted();
+        let found = self.adopt_unknown(&held, asked)?;
+        let used = self.forget_used(&held, refused);
         self.untold.used.extend(used);
         let damage = self.damage(&table);
         let mut withdrawn: Vec<(Admission, Moment)> = Vec::new();
         let repaired = match (&self.intact, &damage) {
             (None, _) => {
-                self.make_anew(monitor, &refused)?;
+                self.make_anew(monitor, refused)?;
                 damage.zip(Some(self.clock.now()))
             }
             (Some(_), Some(_)) => damage.zip(Some(self.repair()?)),
-            (Some(_), None) if was_deleted || self.is_short || !refused.is_empty() => {
+            (Some(_), None) if self.is_short || !refused.is_empty() => {
                 self.put_back_missing(&held)?.zip(Some(self.clock.now()))
             }
             (Some(_), None) => {
@@ -228,7 +237,7 @@ impl Gate {
 
     /// Sends a change, which makes some grants anew. If the table is not there any more, it is put back
     /// with the change in it.
-    fn write(&mut self, batch: &[u8], fresh: &[&Admission]) -> Result<(), NetlinkError> {
+    fn write(&mut self, batch: &[u8], fresh: &BTreeSet<Admission>) -> Result<(), NetlinkError> {
         match self.socket.request(batch) {
             Err(error) if error.number() == Some(libc::ENOENT) => {
                 let began = self.clock.now();
@@ -264,9 +273,9 @@ impl Gate {
     /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made
     /// just now. A packet has used them up; or somebody has taken them away, and nobody can tell the
     /// difference: then it is better to knock once more than to let in a second connection.
-    fn forget_used(&mut self, held: &Held, fresh: &[&Admission]) -> Vec<(Admission, Moment)> {
+    fn forget_used(&mut self, held: &Held, fresh: &BTreeSet<Admission>) -> Vec<(Admission, Moment)> {
         let once = |admission: &Admission| self.plan.door(&admission.door).is_some_and(|door| door.once);
-        let gone = |admission: &Admission| !held.contains_key(admission) && !fresh.contains(&admission);
+        let gone = |admission: &Admission| !held.contains_key(admission) && !fresh.contains(admission);
         let used: Vec<(Admission, Moment)> = self
             .ledger
             .running(self.clock.now())
@@ -284,7 +293,11 @@ impl Gate {
     /// What is read back is ours only if nobody has changed our table between the making and the reading, and
     /// the kernel tells of every change. Without that, whatever somebody had done in between would pass for
     /// what has to be. What others do with tables of their own does not matter.
-    fn make_anew(&mut self, monitor: &mut Monitor, refused: &[&Admission]) -> Result<(), NetlinkError> {
+    fn make_anew(
+        &mut self,
+        monitor: &mut Monitor,
+        refused: &BTreeSet<Admission>,
+    ) -> Result<(), NetlinkError> {
         // Before the gate comes, or the next packet of a session would look like the first of another.
         self.make_sessions_known();
         for number in 0..TRIES {
@@ -375,7 +388,25 @@ impl Gate {
     }
 
     /// The grants that the kernel holds, and for how much longer; none if there is no table.
+    ///
+    /// A list of a set that comes in several messages goes on by counting, and an element that the kernel takes
+    /// out meanwhile makes it pass over another. So what is missing is looked for in three lists.
     fn held(&mut self) -> Result<Held, NetlinkError> {
+        let mut held = self.list()?;
+        for _ in 1..LISTS {
+            let now = self.clock.now();
+            let is_missing = |(admission, _, left): (&Admission, &Standing, Duration)| {
+                left > NOT_MISSED && !held.contains_key(admission)
+            };
+            if !self.ledger.running(now).any(is_missing) {
+                break;
+            }
+            held.extend(self.list()?);
+        }
+        Ok(held)
+    }
+
+    fn list(&mut self) -> Result<Held, NetlinkError> {
         let mut held = Held::new();
         for door in &self.plan.doors {
             for set in ruleset::sets(&door.name) {
@@ -389,18 +420,25 @@ impl Gate {
 
     /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
     /// ever is given the time of its door: no door stays open.
-    fn adopt_unknown(&mut self, held: &Held) -> Result<Vec<(Admission, Standing)>, NetlinkError> {
-        let now = self.clock.now();
+    /// Times count from when the kernel was `asked`.
+    fn adopt_unknown(
+        &mut self,
+        held: &Held,
+        asked: Moment,
+    ) -> Result<Vec<(Admission, Standing)>, NetlinkError> {
+        let now = asked;
         let mut adopted = Vec::new();
         let mut for_ever = Vec::new();
         for (admission, (left, by)) in held {
-            let known = self.ledger.get(admission, now).map(|standing| standing.until);
+            let standing = self.ledger.get(admission, now);
+            let link = standing.as_ref().map(|standing| standing.link).unwrap_or_default();
+            let known = standing.map(|standing| standing.until);
             let open_for = self.plan.door(&admission.door).map_or(Duration::ZERO, |door| door.open_for);
             let until = match left {
                 Some(left) => now.after(*left),
                 None => known.unwrap_or(now.after(open_for)),
             };
-            let standing = Standing { until, link: Link::default(), by: by.clone() };
+            let standing = Standing { until, link, by: by.clone() };
             if left.is_none() {
                 for_ever.push((admission, standing.clone(), until.remaining(now)));
             }
@@ -433,7 +471,10 @@ impl Gate {
                 Some((admission.clone(), self.ledger.get(admission, now)?, left))
             })
             .collect();
-        let Some(what) = ledger::missing(grants.len()) else { return Ok(None) };
+        let Some(what) = ledger::missing(grants.len()) else {
+            self.is_short = false;
+            return Ok(None);
+        };
         for part in grants.chunks(GRANTS_AT_ONCE) {
             let part = part.iter().map(|(admission, standing, left)| (admission, standing, *left));
             self.socket.request(&ruleset::change(&self.plan, part, []))?;

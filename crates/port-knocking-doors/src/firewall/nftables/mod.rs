@@ -11,7 +11,7 @@ mod ruleset;
 mod sessions;
 mod snapshot;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use doorknock::errors::in_one_line;
 use doors_core::{
@@ -50,7 +50,9 @@ pub(super) struct Worker {
     /// decides that.
     beside: Option<mpsc::Sender<Order>>,
     /// Grants that the kernel refused so far. The gate's ledger has them, so every check tries again.
-    refused: Vec<Admission>,
+    refused: BTreeSet<Admission>,
+    /// Grants that the kernel refused to take out so far.
+    unclosed: BTreeSet<Admission>,
     /// Checks that have failed, one after the other.
     failures: u32,
 }
@@ -66,7 +68,15 @@ impl Worker {
         // It listens before there is anything to change, so that no change is missed.
         let mut monitor = Monitor::open().map_err(GateError::Denied)?;
         let (gate, findings) = Gate::set_up(plan, clock, &mut monitor)?;
-        let mut worker = Self { gate, monitor, news, beside, refused: Vec::new(), failures: 0 };
+        let mut worker = Self {
+            gate,
+            monitor,
+            news,
+            beside,
+            refused: BTreeSet::new(),
+            unclosed: BTreeSet::new(),
+            failures: 0,
+        };
         worker.tell_findings(findings);
         Ok(worker)
     }
@@ -97,11 +107,19 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
+                // First, or orders without an end would keep the gate from being looked after.
+                () = tokio::time::sleep_until(next_check) => {
+                    self.check();
+                    not_before = in_a_while(REPAIR_EVERY);
+                    next_check = in_a_while(self.next_check());
+                }
                 count = orders.recv_many(&mut batch, AT_ONCE) => {
                     if count == 0 {
                         return;
                     }
                     if self.work(std::mem::take(&mut batch)) {
+                        // What was handed on is worked on until the daemon has heard that all is done.
+                        while orders.recv().await.is_some() {}
                         return;
                     }
                     next_check = next_check.min(in_a_while(self.next_check()));
@@ -112,11 +130,6 @@ impl Worker {
                         self.failed("listen to changes of nftables".to_owned(), &error);
                     }
                     next_check = not_before.max(Instant::now());
-                }
-                () = tokio::time::sleep_until(next_check) => {
-                    self.check();
-                    not_before = in_a_while(REPAIR_EVERY);
-                    next_check = in_a_while(self.next_check());
                 }
             }
         }
@@ -139,8 +152,10 @@ impl Worker {
                     match self.gate.close(&admission) {
                         Ok(()) => self.tell(News::Report(Report::Closed { admission: admission.clone() })),
                         Err(error) => {
-                            let what = format!("close the door {} for {}", admission.door, admission.source);
+                            let what =
+                                format!("close the door {} for {} yet", admission.door, admission.source);
                             self.failed(what, &error);
+                            self.unclosed.insert(admission.clone());
                         }
                     }
                     self.hand_on(Order::Change(Change::Close { admission }));
@@ -215,6 +230,13 @@ impl Worker {
     }
 
     fn check(&mut self) {
+        // Before they are found open, and taken over.
+        for admission in std::mem::take(&mut self.unclosed) {
+            match self.gate.close(&admission) {
+                Ok(()) => self.tell(News::Report(Report::Closed { admission })),
+                Err(_) => drop(self.unclosed.insert(admission)),
+            }
+        }
         match self.gate.check(&self.refused, &mut self.monitor) {
             Ok(findings) => {
                 if self.gate.is_certain() {
@@ -248,7 +270,9 @@ impl Worker {
     /// How long until the next check: soon, if something is left to do; less and less soon, if it fails.
     fn next_check(&self) -> Duration {
         let soon = match self.failures {
-            0 if self.refused.is_empty() && self.gate.is_certain() => return self.check_period(),
+            0 if self.refused.is_empty() && self.unclosed.is_empty() && self.gate.is_certain() => {
+                return self.check_period();
+            }
             failures => REPAIR_EVERY.saturating_mul(failures.max(1)),
         };
         soon.min(RETRY_AT_LEAST_EVERY).min(self.check_period())
