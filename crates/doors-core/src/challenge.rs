@@ -2,8 +2,8 @@
 //!
 //! A challenge is a MAC over client, source address, a coarse monotonic time and the client's round, under a
 //! key of this run. It is worthless from another address, for another client, after a restart, and after a
-//! minute and a half. Only the rounds have to be remembered: another one begins when more requests of a client
-//! are spent than can be remembered, so that all its challenges so far are worthless.
+//! minute and a half. Only the rounds have to be remembered: another one begins when a client has answered more
+//! challenges than can be remembered, so that all its challenges so far are worthless.
 
 use core::net::IpAddr;
 

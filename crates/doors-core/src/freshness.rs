@@ -6,7 +6,7 @@
 //!      │        │    └ none ──► time within the window, and after the floors? ────────────────────┘
 //!      │        └ yes: silence               └ no: Stale; the floor rises to its time, and the client gets
 //!      │                                           a challenge
-//!      └─ whatever the answer: the request is spent
+//!      └─ whatever the answer: the request is spent, but for one whose challenge is worthless
 //! ```
 //!
 //! By its time alone a request is accepted only if it is later than two floors.
@@ -30,8 +30,10 @@
 //! date set back: the next start has its own, and what is accepted until then is on disk.
 //!
 //! What is *spent* opens nothing in this run, though its client was told that it had too much on its way or that
-//! it cannot be recorded. By time, what is forgotten is below the floor. By challenge, a client whose spent
-//! requests are too many to be remembered has its challenges made worthless, and gets another when it asks.
+//! it cannot be recorded. By time, what is forgotten is below the floor. By challenge, a client that has answered
+//! more challenges than can be remembered has those that it got so far made worthless, and gets another when it
+//! asks. What comes with a challenge of another run, source, slot or round is not remembered: that can never
+//! become good there, and with recordings of it anybody could make the client's challenges worthless.
 //!
 //! Time never locks anybody out: a client whose request is stale gets a challenge, and then time is not asked.
 
@@ -47,7 +49,7 @@ use doors_spa::{
 
 use crate::{
     challenge::RunKey,
-    limits::KNOCKS_REMEMBERED,
+    limits::{CHALLENGES_REMEMBERED, KNOCKS_REMEMBERED},
     time::{Moment, Wall},
 };
 
@@ -148,12 +150,14 @@ impl Memory {
 
     fn note_challenge(&mut self, time: u64, nonce: [u8; 8], now: Moment, worthless: Moment) {
         self.by_challenge.push_back((bare(time), nonce, worthless));
-        while self.by_challenge.len() > KNOCKS_REMEMBERED
+        while self.by_challenge.len() > CHALLENGES_REMEMBERED
             && let Some((_, _, worthless)) = self.by_challenge.pop_front()
         {
             // What is forgotten must not be accepted again.
             if worthless > now {
                 self.round = self.round.saturating_add(1);
+                // So are the challenges of all others: forgetting those ends no other round.
+                self.by_challenge.iter_mut().for_each(|(_, _, worthless)| *worthless = now);
             }
         }
     }
@@ -186,7 +190,8 @@ impl Freshness {
             since: wall.0,
             ahead: ahead(now, wall),
         };
-        records.iter().for_each(|record| freshness.remember(record, Moment::default()));
+        // A challenge of another run is worthless.
+        records.iter().for_each(|record| freshness.remember(record, now, now));
         freshness.highest_before = freshness.highest;
         freshness
     }
@@ -214,11 +219,12 @@ impl Freshness {
         let unmoved = u64::try_from(milliseconds(now).saturating_add(before)).unwrap_or(0);
         self.since = self.since.max(wall.0).max(unmoved);
         let record = (after > before).then(|| Self::lost(self.window, wall));
-        record.inspect(|record| self.remember(record, now))
+        record.inspect(|record| self.remember(record, now, now))
     }
 
     /// Judges a request that its client has signed. Gives what seals its receipt, and what has to be on disk
-    /// before anything is done. Whatever comes of it, the same request is never fresh again in this run.
+    /// before anything is done. Whatever comes of it, the same request is never fresh again in this run; only one
+    /// whose challenge was for another source may still come from there.
     ///
     /// # Errors
     /// [`Unfresh`] says why it must not be done.
@@ -269,12 +275,12 @@ impl Freshness {
         let apart = u128::from(time.abs_diff(wall.0));
         if apart <= self.window.as_millis() && time > floor && time <= LATEST {
             let record = Record { client, time, nonce };
-            self.remember(&record, now);
+            self.remember(&record, now, now);
             return Ok(record);
         }
         // Its own floor, though it may be below everybody's: that one is not on disk.
         let raised = (time.min(LATEST) > own_floor).then(|| Record::floor(client, time));
-        Err(Unfresh::Stale(raised.inspect(|record| self.remember(record, now))))
+        Err(Unfresh::Stale(raised.inspect(|record| self.remember(record, now, now))))
     }
 
     fn judge_challenge(
@@ -285,19 +291,22 @@ impl Freshness {
         now: Moment,
     ) -> Result<Record, Unfresh> {
         let Request { client, nonce, challenge, .. } = *request;
-        let recognised = key.recognises(challenge, client, source, self.round(client), now);
-        // The time is the client's, and may have any bits.
+        if !key.recognises(challenge, client, source, self.round(client), now) {
+            return Err(Unfresh::Stale(None));
+        }
+        // One challenge serves for all knocks of a client in its slot, each with its own nonce. The time is the
+        // client's, and may have any bits.
         let record = Record { client, time: bare(request.time) | BY_CHALLENGE, nonce };
-        self.remember(&record, now);
-        // One challenge serves for all knocks of a client in its slot, each with its own nonce.
-        if recognised { Ok(record) } else { Err(Unfresh::Stale(None)) }
+        self.remember(&record, now, now.after(CHALLENGE_LIVES));
+        Ok(record)
     }
 
     fn round(&self, client: ClientId) -> u64 {
         self.memories.get(&client).map_or(0, |memory| memory.round)
     }
 
-    fn remember(&mut self, record: &Record, now: Moment) {
+    /// Remembers what was accepted, and until when its challenge is good, if it had one.
+    fn remember(&mut self, record: &Record, now: Moment, worthless: Moment) {
         let time = bare(record.time);
         let is_floor = record.time & FLOOR != 0;
         if is_floor && record.client == EVERYBODY {
@@ -311,7 +320,7 @@ impl Freshness {
                 self.highest = self.highest.max(time);
                 memory.note_time(time, record.nonce);
             }
-            _ => memory.note_challenge(time, record.nonce, now, now.after(CHALLENGE_LIVES)),
+            _ => memory.note_challenge(time, record.nonce, now, worthless),
         }
     }
 }

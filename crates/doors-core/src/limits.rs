@@ -44,10 +44,15 @@ pub const DOOR_LINE_EVERY: Duration = Duration::from_millis(100);
 /// What was left untold is told as one number this long after the first of it.
 pub const SUMMED_AFTER: Duration = Duration::from_secs(60);
 
-/// Requests that are remembered of each client, twice: those accepted by their time, and those with a
-/// challenge. A client that knocks more often in a minute than this has its oldest forgotten; then nothing that
-/// old is accepted any more by its time, and no challenge that it has got so far.
+/// Requests that are remembered of each client that were accepted by their time. A client that knocks more often
+/// in a minute than this has its oldest forgotten; then nothing that old is accepted any more by its time.
 pub const KNOCKS_REMEMBERED: usize = 32;
+
+/// Answers to challenges that are remembered of each client. A client that answers more in a minute and a half
+/// has its oldest forgotten; then no challenge that it has got so far is good any more. That costs each of its
+/// knocks on the way one more challenge, so it has to be rare: sixteen knocks at once, sixteen times in a row,
+/// are remembered whole. Eight kilobytes of the journal for each client.
+pub const CHALLENGES_REMEMBERED: usize = 256;
 
 /// Requests of one client that wait for the disk or the firewall.
 pub const WAITING_PER_CLIENT: usize = 16;
@@ -65,7 +70,6 @@ pub const OPENINGS_AT_ONCE: u32 = 256;
 /// After this long, one more: so this costs at most a twentieth of a processor for each client.
 pub const OPENING_EVERY: Duration = Duration::from_millis(2);
 
-/// Datagrams of each client, all signed by it, that are known again by their first bytes: as many as its
-/// requests that are remembered, so that a copy costs a hash and no keys for as long as it would be refused
-/// as seen. Each client has its own, so that none pushes out another's.
-pub const COPIES_PER_CLIENT: usize = 2 * KNOCKS_REMEMBERED;
+/// Datagrams of each client, all signed by it, that are known again by their first bytes: those
+/// are answered with silence, for a hash and no keys. Each client has its own, so that none pushes out another's.
+pub const COPIES_PER_CLIENT: usize = 64;

@@ -9,7 +9,7 @@ use doors_spa::{
     request::Request,
 };
 
-use crate::scene::{Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, audience, open, rules};
+use crate::scene::{Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, Sealed, audience, open, rules};
 
 #[test]
 fn nothing_happens_before_the_disk_has_it_and_nothing_if_it_cannot() {
@@ -83,7 +83,9 @@ fn a_wrong_clock_costs_one_challenge_and_the_challenge_is_for_one_place() {
 fn however_often_a_client_answers_challenges_it_gets_in_and_no_answer_counts_twice() {
     let mut scene = Scene::new();
     let mut made = Vec::new();
-    for number in 0..4 * limits::KNOCKS_REMEMBERED {
+    for number in 0..2 * limits::CHALLENGES_REMEMBERED {
+        scene.now = scene.now.after(Duration::from_millis(10));
+        scene.wall += 10;
         let stale = Request { time: 0, ..scene.request(open("ssh", 0)) };
         let challenge = scene.ask(SOURCE, &stale, LAPTOP).unwrap().challenge;
         let request = Request { time: 0, challenge, ..scene.request(open("ssh", 0)) };
@@ -99,6 +101,75 @@ fn however_often_a_client_answers_challenges_it_gets_in_and_no_answer_counts_twi
         let answer = answer.map(|answer| sealed.key.open(&answer).unwrap().answer);
         assert!(matches!(answer, None | Some(Answer::Stale)), "{answer:?}");
         assert!(scene.changes.is_empty());
+    }
+}
+
+/// Answers to challenges of so many earlier runs, all recorded; and the next run.
+fn recorded_answers(many: usize) -> (Scene, Vec<Sealed>) {
+    let (mut scene, mut recorded) = (Scene::new(), Vec::new());
+    for _ in 0..many {
+        scene = scene.restart();
+        let stale = Request { time: 0, ..scene.request(open("ssh", 0)) };
+        let challenge = scene.ask(SOURCE, &stale, LAPTOP).unwrap().challenge;
+        let request = Request { challenge, ..scene.request(open("ssh", 0)) };
+        let sealed = scene.seal(&request, LAPTOP);
+        assert!(scene.send(SOURCE, &sealed.bytes).is_some());
+        recorded.push(sealed);
+        scene.wait(200);
+    }
+    (scene.restart(), recorded)
+}
+
+#[test]
+fn recordings_of_answers_to_challenges_of_earlier_runs_take_no_challenge_from_their_client() {
+    let (mut scene, recorded) = recorded_answers(limits::CHALLENGES_REMEMBERED + 44);
+    let mut copies = recorded.iter().cycle();
+    for number in 0..100 {
+        let stale = Request { time: 0, ..scene.request(open("ssh", 0)) };
+        let challenge = scene.ask(SOURCE, &stale, LAPTOP).unwrap().challenge;
+        for copy in copies.by_ref().take(3) {
+            scene.now = scene.now.after(Duration::from_millis(25));
+            scene.wall += 25;
+            scene.send(OTHER, &copy.bytes);
+        }
+        let request = Request { time: 0, challenge, ..scene.request(open("ssh", 0)) };
+        assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Granted, "{number}");
+    }
+}
+
+#[test]
+fn what_the_disk_says_of_challenges_of_an_earlier_run_ends_no_round() {
+    let (mut scene, _) = recorded_answers(limits::CHALLENGES_REMEMBERED);
+    let stale = Request { time: 0, ..scene.request(open("ssh", 0)) };
+    let challenge = scene.ask(SOURCE, &stale, LAPTOP).unwrap().challenge;
+    for number in 0..limits::CHALLENGES_REMEMBERED {
+        scene.now = scene.now.after(Duration::from_millis(10));
+        scene.wall += 10;
+        let request = Request { time: 0, challenge, ..scene.request(open("ssh", 0)) };
+        assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::Granted, "{number}");
+    }
+}
+
+#[test]
+fn sixteen_knocks_at_once_get_in_after_however_many_answered_challenges() {
+    for before in [0, 36, limits::CHALLENGES_REMEMBERED - 20, limits::CHALLENGES_REMEMBERED + 5] {
+        let mut scene = Scene::new();
+        for _ in 0..before {
+            assert_eq!(scene.gets_in(500_000_000), Answer::Granted);
+            scene.now = scene.now.after(Duration::from_millis(100));
+            scene.wall += 100;
+        }
+        let mut challenges = vec![Some([0; 8]); 16];
+        // As many challenges as a client answers.
+        for _ in 0..4 {
+            for challenge in &mut challenges {
+                let Some(answered) = *challenge else { continue };
+                let request = Request { time: 0, challenge: answered, ..scene.request(open("ssh", 0)) };
+                let receipt = scene.ask(SOURCE, &request, LAPTOP).unwrap();
+                *challenge = (receipt.answer == Answer::Stale).then_some(receipt.challenge);
+            }
+        }
+        assert_eq!(challenges, vec![None; 16], "after {before}");
     }
 }
 
