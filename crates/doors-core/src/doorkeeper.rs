@@ -1,9 +1,6 @@
 //! The whole system as one value.
 
-use alloc::{
-    collections::{BTreeSet, VecDeque},
-    vec::Vec,
-};
+use alloc::collections::{BTreeSet, VecDeque};
 use core::{net::IpAddr, time::Duration};
 
 use doors_spa::{
@@ -184,16 +181,14 @@ impl Doorkeeper {
     ///
     /// # Errors
     /// [`Conflict`] if two sequences cannot be told apart; then nothing has changed.
-    pub fn change_rules(&mut self, rules: Rules) -> Result<(), Conflict> {
+    pub fn change_rules(&mut self, rules: Rules, now: Moment) -> Result<(), Conflict> {
         self.access.change_rules(rules)?;
-        let doors = &self.access.rules().doors;
-        while let Some((admission, running)) =
-            self.doors.evict(|name| doors.iter().any(|door| door.name == *name))
-        {
+        let rules = self.access.rules();
+        for (admission, running) in self.doors.evict(|admission, _| rules.door(&admission.door).is_some()) {
+            self.changes.push_back(Change::Close { admission: admission.clone() });
             if running.confirmed {
-                self.events.push_back(Event::Closed { admission: admission.clone(), by: running.by });
+                self.tell_of_door(Event::Closed { admission, by: running.by }, now);
             }
-            self.changes.push_back(Change::Close { admission });
         }
         Ok(())
     }
@@ -210,21 +205,11 @@ impl Doorkeeper {
         reception.listen_to(audience);
         let clients = reception.audience().clients.iter();
         let known: BTreeSet<&str> = clients.map(|client| &*client.who.fingerprint).collect();
-        let is_gone = |running: &Running| {
-            let of_gone = |who: &Who| !known.contains(&*who.fingerprint);
-            !running.shared && running.by.as_ref().is_some_and(of_gone)
-        };
-        let revoked: Vec<Admission> = self
-            .doors
-            .iter()
-            .filter(|(_, running)| is_gone(running))
-            .map(|(admission, _)| admission.clone())
-            .collect();
-        for admission in revoked {
-            if let Some(running) = self.doors.close(&admission) {
-                self.changes.push_back(Change::Close { admission: admission.clone() });
-                self.tell_of_door(Event::Revoked { admission, by: running.by }, now);
-            }
+        let is_known = |who: &Who| known.contains(&*who.fingerprint);
+        let stays = |running: &Running| running.shared || running.by.as_ref().is_none_or(is_known);
+        for (admission, running) in self.doors.evict(|_, running| stays(running)) {
+            self.changes.push_back(Change::Close { admission: admission.clone() });
+            self.tell_of_door(Event::Revoked { admission, by: running.by }, now);
         }
     }
 

@@ -1,12 +1,15 @@
 //! Who is in, and until when.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use core::time::Duration;
 
 use crate::{
     access::{Grant, Redeemed},
     client::Who,
-    door::{Admission, DoorName},
+    door::Admission,
     limits,
     packet::Link,
     time::Moment,
@@ -118,10 +121,17 @@ impl Doors {
         Some((admission, running))
     }
 
-    /// Takes out one grant for a door that `keep` does not want.
-    pub fn evict(&mut self, keep: impl Fn(&DoorName) -> bool) -> Option<(Admission, Running)> {
-        let admission = self.running.keys().find(|admission| !keep(&admission.door))?.clone();
-        self.close(&admission).map(|running| (admission, running))
+    /// Takes out the grants that are not to be kept.
+    pub fn evict(&mut self, keep: impl Fn(&Admission, &Running) -> bool) -> Vec<(Admission, Running)> {
+        let evicted: Vec<Admission> = self
+            .iter()
+            .filter(|(admission, running)| !keep(admission, running))
+            .map(|(admission, _)| admission.clone())
+            .collect();
+        evicted
+            .into_iter()
+            .filter_map(|admission| self.close(&admission).map(|running| (admission, running)))
+            .collect()
     }
 
     /// Takes out the grant for this door and source.

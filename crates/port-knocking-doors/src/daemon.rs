@@ -229,7 +229,7 @@ impl Taken<'_> {
         // Nothing is in force that cannot be heard: the ports come before the rules.
         let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
         followed.map_err(RunError::from).inspect_err(|error| report::not_reloaded(error)).ok()?;
-        let changed = self.keeper.change_rules(config.rules.clone());
+        let changed = self.keeper.change_rules(config.rules.clone(), clock.now());
         changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
         self.entrance.apply(self.keeper, prepared, clock.now());
         for setting in running.needs_restart(&config) {

@@ -1,22 +1,20 @@
 //! What a client may, and what it may not.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use doors_core::{
     client::{Client, Clients},
-    door::Sequence,
     doorkeeper::{Change, Event, Report},
     eligible::Own,
     limits,
-    packet::{Link, Packet},
+    packet::Link,
     time::Wall,
 };
 use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
 
-use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience, client, open, rules};
+use crate::scene::{
+    LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience, client, open, rules_with_sequence,
+};
 
 #[test]
 fn a_request_opens_its_door_and_says_for_how_long() {
@@ -217,20 +215,8 @@ fn what_two_clients_have_opened_is_nobodys_to_close() {
 #[test]
 fn what_a_sequence_has_opened_is_no_clients_to_close() {
     let mut scene = Scene::new();
-    let mut with_sequence = rules();
-    with_sequence.doors[0].sequence = Some(Sequence::new(&[1, 2, 3, 4, 6]).unwrap());
-    scene.keeper.change_rules(with_sequence).unwrap();
-    for port in [1, 2, 3, 4, 6] {
-        let packet = Packet {
-            source: SOURCE.parse().unwrap(),
-            source_port: 40000,
-            destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            port,
-            link: Link(3),
-            payload: b"knock\n",
-        };
-        scene.keeper.handle_packet(&packet, scene.now, Wall(scene.wall));
-    }
+    scene.keeper.change_rules(rules_with_sequence(), scene.now).unwrap();
+    scene.knock(SOURCE.parse().unwrap());
     scene.work();
     assert!(scene.is_open("ssh", SOURCE));
     let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
@@ -240,8 +226,6 @@ fn what_a_sequence_has_opened_is_no_clients_to_close() {
 
 #[test]
 fn no_sequence_opens_for_an_address_that_can_be_no_clients() {
-    let mut with_sequence = rules();
-    with_sequence.doors[0].sequence = Some(Sequence::new(&[1, 2, 3, 4, 6]).unwrap());
     for (source, opens) in [
         ("127.0.0.1", false),
         ("::1", false),
@@ -255,20 +239,10 @@ fn no_sequence_opens_for_an_address_that_can_be_no_clients() {
         ("192.0.2.7", true),
     ] {
         let mut scene = Scene::new();
-        scene.keeper.change_rules(with_sequence.clone()).unwrap();
+        scene.keeper.change_rules(rules_with_sequence(), scene.now).unwrap();
         let own = Own::new(["192.0.2.1/32".parse().unwrap()].into(), ["192.0.2.255".parse().unwrap()].into());
         scene.keeper.know_own(own);
-        for port in [1, 2, 3, 4, 6] {
-            let packet = Packet {
-                source: source.parse().unwrap(),
-                source_port: 40000,
-                destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-                port,
-                link: Link(3),
-                payload: b"knock\n",
-            };
-            scene.keeper.handle_packet(&packet, scene.now, Wall(scene.wall));
-        }
+        scene.knock(source.parse().unwrap());
         scene.work();
         assert_eq!(scene.is_open("ssh", source), opens, "{source}");
         let told = scene.events().iter().any(|event| matches!(event, Event::Ineligible { .. }));

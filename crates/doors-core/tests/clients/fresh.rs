@@ -421,7 +421,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
     let not_allowed: Refuse = |scene| {
         let mut rules = rules();
         rules.doors.retain(|door| door.name.as_str() != "ssh");
-        scene.keeper.change_rules(rules).unwrap();
+        scene.keeper.change_rules(rules, scene.now).unwrap();
     };
     for (refuse, answer) in [
         (too_many_on_the_way, Answer::TooMany),
@@ -447,7 +447,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
                 }
                 // All is well again: nothing is on the way, the challenges are a minute old, the disk is empty.
                 (scene.disk_is_full, scene.firewall_works) = (false, true);
-                scene.keeper.change_rules(rules()).unwrap();
+                scene.keeper.change_rules(rules(), scene.now).unwrap();
                 scene.changes.clear();
                 for _ in 0..20 {
                     scene.wait(5);

@@ -10,7 +10,7 @@ use doors_core::{
     access::Rules,
     challenge::RunKey,
     client::{Client, Clients},
-    door::{Admission, Door, DoorName},
+    door::{Admission, Door, DoorName, Sequence},
     doorkeeper::{Change, Doorkeeper, Event, Report},
     freshness::{Freshness, Record},
     packet::{Link, Packet},
@@ -103,6 +103,15 @@ pub(crate) fn rules() -> Rules {
         quiet_after_wrong: Duration::from_secs(5),
         forget_after: Duration::from_secs(30),
     }
+}
+
+/// Opens the door `ssh`, too.
+const SEQUENCE: [u16; 5] = [7001, 7002, 7003, 7004, 7005];
+
+pub(crate) fn rules_with_sequence() -> Rules {
+    let mut rules = rules();
+    rules.doors[0].sequence = Some(Sequence::new(&SEQUENCE).unwrap());
+    rules
 }
 
 pub(crate) fn client(number: u8) -> Client {
@@ -211,19 +220,24 @@ impl Scene {
     /// Sends bytes from an address, and gives what comes back.
     pub(crate) fn send(&mut self, source: &str, bytes: &[u8]) -> Option<[u8; 192]> {
         let source = source.parse().unwrap();
-        let packet = Packet {
-            source,
-            source_port: 40000,
-            destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            port: PORT,
-            link: Link(3),
-            payload: bytes,
-        };
-        self.keeper.handle_packet(&packet, self.now, Wall(self.wall));
+        self.arrives(source, PORT, bytes);
         self.work();
         let answers: Vec<_> = self.receipts.drain(..).collect();
         assert!(answers.len() <= 1 && answers.iter().all(|(to, _)| *to == source));
         answers.first().map(|(_, bytes)| *bytes)
+    }
+
+    /// Knocks the [`SEQUENCE`] of [`rules_with_sequence`] from an address.
+    pub(crate) fn knock(&mut self, source: IpAddr) {
+        for port in SEQUENCE {
+            self.arrives(source, port, b"knock\n");
+        }
+    }
+
+    fn arrives(&mut self, source: IpAddr, port: u16, payload: &[u8]) {
+        let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let packet = Packet { source, source_port: 40000, destination, port, link: Link(3), payload };
+        self.keeper.handle_packet(&packet, self.now, Wall(self.wall));
     }
 
     /// Disk, firewall and network do their work.

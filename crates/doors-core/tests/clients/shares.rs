@@ -5,17 +5,10 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{
-    door::Sequence,
-    doorkeeper::Event,
-    limits,
-    packet::{Link, Packet},
-    reception::Stranger,
-    time::Wall,
-};
+use doors_core::{doorkeeper::Event, limits, reception::Stranger};
 use doors_spa::{letter::Letter, receipt::Answer};
 
-use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open, rules};
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open, rules_with_sequence};
 
 #[test]
 fn a_client_fills_its_own_share_and_nobody_elses() {
@@ -49,22 +42,9 @@ fn a_client_fills_its_own_share_and_nobody_elses() {
 #[test]
 fn a_replayed_sequence_takes_no_room_from_clients_with_keys() {
     let mut scene = Scene::new();
-    let sequence = [7001, 7002, 7003, 7004, 7005];
-    let mut rules = rules();
-    rules.doors[0].sequence = Some(Sequence::new(&sequence).unwrap());
-    scene.keeper.change_rules(rules).unwrap();
+    scene.keeper.change_rules(rules_with_sequence(), scene.now).unwrap();
     for number in 0..u32::try_from(limits::GRANTS).unwrap() {
-        for port in sequence {
-            let packet = Packet {
-                source: IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)),
-                source_port: 40000,
-                destination: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-                port,
-                link: Link(3),
-                payload: b"knock\n",
-            };
-            scene.keeper.handle_packet(&packet, scene.now, Wall(scene.wall));
-        }
+        scene.knock(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)));
     }
     scene.work();
     assert_eq!(scene.keeper.doors().iter().count(), limits::GRANTS_BY_SEQUENCE);
