@@ -170,9 +170,14 @@ impl House {
         }
     }
 
+    /// A place for a file of this name, which goes with the house.
+    pub(crate) fn place_for(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Writes a configuration file that only its owner may read.
     pub(crate) fn write(&self, text: &str) -> PathBuf {
-        let path = self.directory.path().join("doors.toml");
+        let path = self.place_for("doors.toml");
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path

@@ -11,7 +11,8 @@ use rustix::process::Signal;
 
 use crate::{
     device::{Device, client, now, open},
-    house::{Answer, CLIENT, House, PORT, SERVER, SILENCE, STRANGER, server_for},
+    house::{Answer, CLIENT, House, PATIENCE, PORT, SERVER, SILENCE, STRANGER, server_for},
+    vandals::in_a_shell,
 };
 
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
@@ -56,6 +57,34 @@ fn a_key_extends_for_as_long_as_it_may_and_closes_again() {
     assert_eq!(device.ask(&house, CLIENT[0], &close).answer, Told::Closed);
     house.until("the door is closed", |house| !house.is_open(CLIENT[0]));
     assert!(house.hear("closed: door ssh").contains("by laptop"));
+}
+
+#[test]
+fn a_door_that_could_not_be_closed_and_was_asked_for_again_is_open() {
+    let (mut house, device) = house_with("", "");
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    house.hear("opened: door ssh");
+    // A table with an owner can be changed by nobody else, and goes with its owner.
+    let over = house.place_for("over");
+    let owner = format!(
+        "(echo 'add table inet port_knocking_doors {{ flags owner; }}'; until [ -e {} ]; do sleep 0.05; done) | nft -i",
+        over.display()
+    );
+    house.daemon().signal(Signal::STOP).unwrap();
+    house.on_server("nft", &["flush", "ruleset"]);
+    let mut owner = in_a_shell(&house, &owner);
+    house.until("the table is another's", |house| house.table().contains("owner"));
+    house.daemon().signal(Signal::CONT).unwrap();
+    let close = device.request(Operation::Close { door: DoorId::of("ssh") });
+    assert_eq!(device.ask(&house, CLIENT[0], &close).answer, Told::Firewall);
+    house.hear("cannot close the door ssh");
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Firewall);
+    house.hear("cannot open the door ssh");
+    std::fs::write(over, "").unwrap();
+    assert!(owner.finish(PATIENCE).unwrap().is_some_and(|(status, _)| status.success()));
+    house.until("the gate is back", |house| house.ask(STRANGER[0], PORT) == Answer::Silence);
+    house.hear("opened: door ssh");
+    assert!(house.is_open(CLIENT[0]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, gate};
 
 /// Starts a line of the shell in the server's network.
-fn in_a_shell(house: &House, line: &str) -> Process {
+pub(crate) fn in_a_shell(house: &House, line: &str) -> Process {
     let mut command = Command::new("sh");
     command.args(["-c", line]);
     Process::start(&house.server, command).unwrap()

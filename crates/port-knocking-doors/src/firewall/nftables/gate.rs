@@ -419,14 +419,12 @@ impl Gate {
     }
 
     /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
-    /// ever is given the time of its door: no door stays open.
-    /// Times count from when the kernel was `asked`.
+    /// ever is given the time of its door: no door stays open. Times count from `now`, when the kernel was asked.
     fn adopt_unknown(
         &mut self,
         held: &Held,
-        asked: Moment,
+        now: Moment,
     ) -> Result<Vec<(Admission, Standing)>, NetlinkError> {
-        let now = asked;
         let mut adopted = Vec::new();
         let mut for_ever = Vec::new();
         for (admission, (left, by)) in held {

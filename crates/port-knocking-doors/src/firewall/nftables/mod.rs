@@ -149,14 +149,9 @@ impl Worker {
                     opening.push((admission, Standing { until, link, by }));
                 }
                 Order::Change(Change::Close { admission }) => {
-                    match self.gate.close(&admission) {
-                        Ok(()) => self.tell(News::Report(Report::Closed { admission: admission.clone() })),
-                        Err(error) => {
-                            let what =
-                                format!("close the door {} for {} yet", admission.door, admission.source);
-                            self.failed(what, &error);
-                            self.unclosed.insert(admission.clone());
-                        }
+                    if let Err(error) = self.close(&admission) {
+                        let what = format!("close the door {} for {} yet", admission.door, admission.source);
+                        self.failed(what, &error);
                     }
                     self.hand_on(Order::Change(Change::Close { admission }));
                 }
@@ -188,6 +183,10 @@ impl Worker {
         if grants.is_empty() {
             return;
         }
+        // What was to be closed before is to be open now.
+        for (admission, _) in &grants {
+            self.unclosed.remove(admission);
+        }
         match self.gate.open(grants.clone()) {
             Ok(()) => grants.into_iter().for_each(|(admission, standing)| self.opened(admission, standing)),
             Err(error) => {
@@ -199,6 +198,16 @@ impl Worker {
                 self.refused.extend(grants.into_iter().map(|(admission, _)| admission));
             }
         }
+    }
+
+    /// What cannot be closed is tried again at every check.
+    fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
+        let closed = self.gate.close(admission);
+        match closed {
+            Ok(()) => self.tell(News::Report(Report::Closed { admission: admission.clone() })),
+            Err(_) => drop(self.unclosed.insert(admission.clone())),
+        }
+        closed
     }
 
     /// The gate lets a client in.
@@ -232,10 +241,8 @@ impl Worker {
     fn check(&mut self) {
         // Before they are found open, and taken over.
         for admission in std::mem::take(&mut self.unclosed) {
-            match self.gate.close(&admission) {
-                Ok(()) => self.tell(News::Report(Report::Closed { admission })),
-                Err(_) => drop(self.unclosed.insert(admission)),
-            }
+            // It was said before that it cannot be closed.
+            let _ = self.close(&admission);
         }
         match self.gate.check(&self.refused, &mut self.monitor) {
             Ok(findings) => {
