@@ -54,6 +54,18 @@ enum Sight {
     Left(Option<Zones>),
 }
 
+/// What a firewalld that is not there has left in the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Left {
+    Nothing,
+    /// Its rules, and so many of ours among them.
+    Rules {
+        ours: usize,
+    },
+    /// The kernel does not say.
+    Unknown,
+}
+
 /// What is known and what is left to do, whether or not anybody is there to do it.
 pub(in super::super) struct State {
     role: Role,
@@ -285,31 +297,33 @@ impl State {
     /// firewalld is not there when it is looked for. Beside the gate that is no news, unless the configuration
     /// names it, or something of it is in the way.
     pub(super) fn does_not_run(&mut self) {
-        self.see_nothing();
-        if self.is_expected || self.is_in_the_way() {
-            self.lost("firewalld is not on the system bus");
+        let left = self.see_nothing();
+        if self.is_expected || left != Left::Nothing {
+            self.say_it_is_lost("firewalld is not on the system bus", left);
         }
     }
 
     /// firewalld is not there, or cannot be reached. What it has left in the kernel counts.
-    pub(super) fn see_nothing(&mut self) {
+    pub(super) fn see_nothing(&mut self) -> Left {
         let sources: BTreeSet<IpAddr> = self.held.keys().map(|rule| rule.source).collect();
-        let left = left_by_firewalld(&sources.into_iter().collect::<Vec<_>>());
-        let before = std::mem::replace(&mut self.sight, Sight::Absent);
-        match left {
-            Ok(None) => {}
+        let left = match left_by_firewalld(&sources.into_iter().collect::<Vec<_>>()) {
+            Ok(None) => Left::Nothing,
+            Ok(Some(ours)) => Left::Rules { ours },
             // A kernel that does not say is not taken for one that lets everybody through.
-            Ok(Some(_)) | Err(_) => {
-                self.sight = Sight::Left(match before {
-                    Sight::Zones(zones) => Some(zones),
-                    Sight::Left(zones) | Sight::Unknown(zones) => zones,
-                    Sight::Absent => None,
-                });
-            }
+            Err(_) => Left::Unknown,
+        };
+        let before = std::mem::replace(&mut self.sight, Sight::Absent);
+        if left != Left::Nothing {
+            self.sight = Sight::Left(match before {
+                Sight::Zones(zones) => Some(zones),
+                Sight::Left(zones) | Sight::Unknown(zones) => zones,
+                Sight::Absent => None,
+            });
         }
         if self.role == Role::BesideGate {
             self.settle_what_is_let_in();
         }
+        left
     }
 
     /// What waits for firewalld, and needs no rule any more, is true.
@@ -332,33 +346,40 @@ impl State {
 
     /// firewalld is not there, and has forgotten everything when it comes.
     pub(super) fn lost(&mut self, why: &str) {
-        let sources: BTreeSet<IpAddr> = self.held.keys().map(|rule| rule.source).collect();
-        let left = left_by_firewalld(&sources.into_iter().collect::<Vec<_>>()).unwrap_or(None);
-        self.see_nothing();
-        if left.is_some() {
+        let left = self.see_nothing();
+        self.say_it_is_lost(why, left);
+    }
+
+    fn say_it_is_lost(&mut self, why: &str, left: Left) {
+        if left != Left::Nothing {
             self.strays.extend(self.held.keys().map(|rule| rule.source));
         }
-        let rules = match left {
-            Some(0) | None => String::new(),
-            Some(1) => ", with a rule of ours".to_owned(),
-            Some(count) => format!(", with {count} rules of ours"),
+        let still = match left {
+            Left::Nothing => String::new(),
+            Left::Unknown => ", and what it had in the kernel may still be there".to_owned(),
+            Left::Rules { ours: 0 } => ", and what it had in the kernel is still there".to_owned(),
+            Left::Rules { ours: 1 } => {
+                ", and what it had in the kernel is still there, with a rule of ours".to_owned()
+            }
+            Left::Rules { ours } => {
+                format!(", and what it had in the kernel is still there, with {ours} rules of ours")
+            }
         };
         let remedy = "systemctl restart firewalld";
-        self.tell(match (self.role, left) {
-            (Role::BesideGate, None) => News::Warning(format!("{why}; the gate goes on guarding the doors")),
-            (Role::BesideGate, Some(_)) => News::Warning(format!(
-                "{why}, and what it had in the kernel is still there{rules}; the gate goes on guarding the doors, but what \
-                 firewalld closes there opens only when it is back; try: {remedy}"
-            )),
-            (Role::Alone, Some(1..)) => News::Warning(format!(
-                "{why}, and what it had in the kernel is still there{rules}: nobody takes them out on time, so those doors \
-                 stay open; try: {remedy}"
-            )),
-            (Role::Alone, _) => News::Warning(format!(
+        self.tell(News::Warning(match (self.role, left) {
+            (Role::BesideGate, Left::Nothing) => format!("{why}; the gate goes on guarding the doors"),
+            (Role::BesideGate, Left::Rules { .. } | Left::Unknown) => format!(
+                "{why}{still}; the gate goes on guarding the doors, but what firewalld closes there opens only when it is \
+                 back; try: {remedy}"
+            ),
+            (Role::Alone, Left::Rules { ours: 1.. }) => format!(
+                "{why}{still}: nobody takes them out on time, so those doors stay open; try: {remedy}"
+            ),
+            (Role::Alone, Left::Rules { ours: 0 } | Left::Nothing | Left::Unknown) => format!(
                 "{why}; knocks are judged, and doors open when it is back; until then the ports that it kept closed \
                  may be open to everybody"
-            )),
-        });
+            ),
+        }));
         self.held.clear();
     }
 
