@@ -1,7 +1,10 @@
 use doors_core::{client::Who, door::DoorName, packet::Link};
 
 use super::*;
-use crate::firewall::plan::{PlannedDoor, Ports, Refuse};
+use crate::firewall::{
+    firewalld::zones::Zones,
+    plan::{PlannedDoor, Ports, Refuse},
+};
 
 /// A state that follows a plan, and what it says.
 struct Scene {
