@@ -99,7 +99,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
             let by = By(by);
             warn!(
                 %door, %source, client = by.name(),
-                "closed by hand: door {door} for {source}{by}; somebody has taken it out of the firewall"
+                "closed by hand: door {door} for {source}{by}; an administrator or another program has taken it out of the firewall"
             );
         }
         Event::Revoked { admission: Admission { door, source }, by } => {

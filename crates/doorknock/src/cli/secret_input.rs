@@ -46,7 +46,7 @@ pub(super) fn ports(
     }
 }
 
-/// The ports in a file that nobody else can have written, or may read.
+/// The ports in a file that other users cannot have written, and may not read.
 pub(super) fn ports_in(path: &Path) -> Result<Vec<u16>, Failure> {
     let file = trusted_file::read(path, LONGEST)?;
     if let Some(mode) = file.open_to_others {

@@ -250,8 +250,7 @@ impl Worker {
                     self.failures = 0;
                 } else {
                     if self.failures == 0 {
-                        let text =
-                            "somebody changes our table without a pause; it is made anew until that ends";
+                        let text = "another program changes our table without a pause; it is made anew until that ends";
                         self.tell(News::Warning(text.to_owned()));
                     }
                     self.failures = self.failures.saturating_add(1);
