@@ -31,7 +31,7 @@ pub(super) const BROADCAST: u8 = 3;
 const DESTINATION: u16 = 1;
 const TABLE: u16 = 15;
 /// `RT_TABLE_LOCAL`.
-const LOCAL_TABLE: u32 = 255;
+const LOCAL_TABLE: u8 = 255;
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
 /// `RTMGRP_LINK`, and for each family the addresses and the routes: `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE |
@@ -66,16 +66,22 @@ impl Addresses {
 
     /// Reads them again.
     pub(super) fn refresh(&mut self) -> Result<(), NetlinkError> {
-        let mut read = |kind| -> Result<Vec<IpNet>, NetlinkError> {
-            let mut all = Vec::new();
-            for family in [libc::AF_INET, libc::AF_INET6] {
-                let family = u8::try_from(family).unwrap_or(0);
-                all.extend(self.socket.dump(&request(family, kind), |message| route(message, kind))?);
+        let (mut local, mut broadcast) = (Vec::new(), Vec::new());
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let routes = match self.socket.dump(&request(u8::try_from(family).unwrap_or(0)), route) {
+                // The kernel makes the table with the first address.
+                Err(error) if error.number() == Some(libc::ENOENT) => Vec::new(),
+                routes => routes?,
+            };
+            for (kind, network) in routes {
+                match kind {
+                    LOCAL => local.push(network),
+                    BROADCAST => broadcast.push(network.addr()),
+                    _ => {}
+                }
             }
-            Ok(all)
-        };
-        let (local, broadcast) = (read(LOCAL)?, read(BROADCAST)?);
-        self.own = Own::new(local, broadcast.iter().map(IpNet::addr).collect());
+        }
+        self.own = Own::new(local, broadcast);
         Ok(())
     }
 
@@ -85,16 +91,17 @@ impl Addresses {
     }
 }
 
-/// Asks for routes of one kind only; an old kernel that does not heed this sends all.
-fn request(family: u8, kind: u8) -> Vec<u8> {
+/// Asks for the routes of the table of local ones only; an old kernel that does not heed this sends all.
+fn request(family: u8) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.message(GET_ROUTE, DUMP, 0, |writer| {
-        writer.raw(&[family, 0, 0, 0, 0, 0, 0, kind, 0, 0, 0, 0]);
+        writer.raw(&[family, 0, 0, 0, LOCAL_TABLE, 0, 0, 0, 0, 0, 0, 0]);
     });
     writer.bytes().to_vec()
 }
 
-fn route(message: &Message<'_>, wanted: u8) -> Option<IpNet> {
+/// The type of a route in the table of local ones, and where it leads.
+fn route(message: &Message<'_>) -> Option<(u8, IpNet)> {
     let [_, prefix, _, _, table, _, _, kind, ..] = *message.body.first_chunk::<ROUTE_HEADER>()?;
     let attributes = message.attributes(ROUTE_HEADER);
     // The header has room for small numbers only.
@@ -102,9 +109,9 @@ fn route(message: &Message<'_>, wanted: u8) -> Option<IpNet> {
         .find(TABLE)
         .and_then(|table| table.try_into().ok())
         .map_or(table.into(), u32::from_ne_bytes);
-    if message.kind != NEW_ROUTE || kind != wanted || table != LOCAL_TABLE {
+    if message.kind != NEW_ROUTE || table != u32::from(LOCAL_TABLE) {
         return None;
     }
     let destination = address(attributes.find(DESTINATION)?)?;
-    IpNet::new(destination, prefix).ok()
+    Some((kind, IpNet::new(destination, prefix).ok()?))
 }

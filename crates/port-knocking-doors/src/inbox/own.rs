@@ -9,9 +9,13 @@ use tokio::{io::unix::AsyncFd, time::Instant};
 use super::{InboxError, addresses::Addresses};
 use crate::{netlink::socket::Socket, readiness::watch};
 
-/// After a reading of the addresses, so many times its own time passes before the next: however many
-/// addresses change, most of the time is left for knocks.
-const REST: u32 = 4;
+/// While addresses change without end, each reading of them has so many times its own time: most of the time is
+/// left for knocks.
+const SHARE: u32 = 5;
+
+/// What was not used of that for so long may be used at once: a few changes are read when they come, so that an
+/// address counts for the first knock that is sent to it.
+const SAVED_AT_MOST: Duration = Duration::from_secs(1);
 
 /// After a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -34,11 +38,13 @@ impl Watched {
     pub(super) fn open() -> Result<Self, InboxError> {
         // Watching begins before reading, so that no change falls between.
         let changes = Addresses::watch().map_err(InboxError::Addresses)?;
+        let now = Instant::now();
         Ok(Self {
             changes: watch(changes).map_err(InboxError::Socket)?,
             addresses: Addresses::read().map_err(InboxError::Addresses)?,
             stale: false,
-            not_before: Instant::now(),
+            // All is saved that can be.
+            not_before: now.checked_sub(SAVED_AT_MOST).unwrap_or(now),
             news: true,
         })
     }
@@ -88,17 +94,54 @@ impl Watched {
     /// Reads the addresses again. If that fails, the old ones have to do until the next try.
     fn refresh(&mut self) {
         let began = Instant::now();
-        let pause = match self.addresses.refresh() {
+        match self.addresses.refresh() {
             Ok(()) => {
                 (self.stale, self.news) = (false, true);
-                began.elapsed().saturating_mul(REST)
+                self.not_before = next_reading(self.not_before, began, began.elapsed());
             }
             Err(error) => {
                 tracing::warn!("cannot read this machine's own addresses: {}", in_one_line(&error));
-                RETRY_AFTER
+                self.not_before = began.checked_add(RETRY_AFTER).unwrap_or(began);
             }
-        };
-        let now = Instant::now();
-        self.not_before = now.checked_add(pause).unwrap_or(now);
+        }
+    }
+}
+
+/// When the addresses may be read again, after a reading that `began` then and `took` so long.
+fn next_reading(not_before: Instant, began: Instant, took: Duration) -> Instant {
+    let from = began.checked_sub(SAVED_AT_MOST).map_or(not_before, |earliest| earliest.max(not_before));
+    from.checked_add(took.saturating_mul(SHARE)).unwrap_or(began)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOOK: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn a_few_changes_are_read_when_they_come() {
+        let mut now = Instant::now();
+        let mut not_before = now.checked_sub(SAVED_AT_MOST).unwrap();
+        for number in 0..20 {
+            assert!(not_before <= now, "{number}");
+            not_before = next_reading(not_before, now, TOOK);
+            now += TOOK;
+        }
+        // However long nothing has changed.
+        not_before = next_reading(not_before, now + Duration::from_secs(3600), Duration::from_secs(1));
+        assert_eq!(not_before, now + Duration::from_secs(3604));
+    }
+
+    #[test]
+    fn changes_without_end_take_a_fifth_of_the_time() {
+        let began = Instant::now();
+        let (mut now, mut not_before, mut read) = (began, began, Duration::ZERO);
+        while now < began + Duration::from_secs(100) {
+            not_before = next_reading(not_before, now, TOOK);
+            read += TOOK;
+            now = not_before.max(now + TOOK);
+        }
+        assert!(read <= Duration::from_secs(21), "{read:?}");
     }
 }
