@@ -10,7 +10,7 @@ use doors_spa::door::check_name;
 ///
 /// The rule is [`check_name`], which clients hold an answer to as well. Cheap to clone. A door keeps its
 /// identity by its name when the configuration is read again.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct DoorName(Arc<str>);
 
 impl DoorName {

@@ -12,7 +12,14 @@
 
 use alloc::vec::Vec;
 
-use crate::door::{Door, DoorName, Sequence};
+use crate::{
+    door::{Door, DoorName, Sequence},
+    limits,
+};
+
+/// The start, and for each door as many places as its sequence has ports; the last port leads to none.
+const MOST_PLACES: usize = 1 + limits::DOORS * (Sequence::MAX_LEN - 1);
+const _: () = assert!(MOST_PLACES <= u16::MAX as usize);
 
 /// A place in the tree: how far a knocker has come. The start is place 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -98,7 +105,7 @@ impl Sequences {
 
     /// Adds a node behind `port`, on the way to `door`.
     fn grow(&mut self, at: Place, port: u16, door: &Door) -> Place {
-        // At most `limits::DOORS` sequences of 20 ports: the number fits.
+        // The number fits, see `MOST_PLACES`.
         let new = Place(u16::try_from(self.nodes.len()).unwrap_or(u16::MAX));
         let depth = self.depth(at).saturating_add(1);
         self.nodes.push(Node { depth, door: Some(door.name.clone()), steps: Vec::new() });

@@ -41,7 +41,8 @@ use self::{
     record::{Contents, Unreadable},
 };
 
-/// After so many records a new file is made of those that still count.
+/// After so many records, or as many as the file began with if those are more, a new file is made of those that
+/// still count: so each record is written twice on average, however many clients there are.
 const MANY: usize = 4096;
 
 /// The journal, open for writing. Nobody else can open it meanwhile.
@@ -51,6 +52,8 @@ pub struct Journal {
     log: Log<File>,
     /// How many records were added since the file was made.
     added: usize,
+    /// With how many records it was made.
+    kept: usize,
     /// The name of the file may not be on the disk yet.
     renamed: bool,
 }
@@ -99,7 +102,7 @@ impl Journal {
         let mut log = Log::new(file, generation, records.len(), bytes.len());
         log.sync().map_err(write)?;
         // The last one to write may have ended between the name and its way to the disk.
-        let journal = Self { place, log, added: records.len(), renamed: true };
+        let journal = Self { place, log, added: records.len(), kept: 0, renamed: true };
         Ok((journal, Loaded { records, found: true, loss: None }))
     }
 
@@ -121,7 +124,7 @@ impl Journal {
     /// [`JournalError::Write`]. The journal stays good, and holds all that it has held.
     pub fn compact(&mut self, keep: &[Record]) -> Result<(), JournalError> {
         self.log = write(&self.place, self.log.generation().wrapping_add(1), keep)?;
-        self.added = 0;
+        (self.added, self.kept) = (0, keep.len());
         self.renamed = true;
         self.sync_name().map_err(|source| JournalError::Write { path: self.place.path(KNOCKS), source })
     }
@@ -129,13 +132,14 @@ impl Journal {
     /// Whether enough knocks were added for [`Journal::compact`] to be worth its while.
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
-        self.added > MANY
+        self.added > self.kept.max(MANY)
     }
 
     /// Makes the file anew, with these records.
     fn make(place: Place, generation: u32, loaded: Loaded) -> Result<(Self, Loaded), JournalError> {
         let log = write(&place, generation, &loaded.records)?;
-        let mut journal = Self { place, log, added: 0, renamed: true };
+        let kept = loaded.records.len();
+        let mut journal = Self { place, log, added: 0, kept, renamed: true };
         let named = journal.sync_name();
         named.map_err(|source| JournalError::Write { path: journal.place.path(KNOCKS), source })?;
         Ok((journal, loaded))

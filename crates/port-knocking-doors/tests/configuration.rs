@@ -1,12 +1,20 @@
 //! Configurations, good and bad, one file each. What a bad one says is a snapshot beside it.
-#![allow(clippy::arithmetic_side_effects, clippy::panic, clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use port_knocking_doors::config::{Config, Warning, keys};
+use doors_spa::identity::ClientKey;
+use port_knocking_doors::config::{Config, Surroundings, Warning, keys};
 
 fn files(kind: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configurations").join(kind);
@@ -66,7 +74,7 @@ fn the_default_file_is_accepted_and_says_the_defaults() {
     assert_eq!(written.rules, explicit.rules);
     assert_eq!(written.plan, explicit.plan);
     assert!(explicit.settings.iter().all(|setting| setting.origin.to_string().contains("explicit.toml")));
-    let none = Config::load(&port_knocking_doors::config::Surroundings::default()).unwrap();
+    let none = Config::load(&Surroundings::default()).unwrap();
     assert_eq!(none.rules, written.rules);
     assert_eq!(none.plan, written.plan);
 }
@@ -91,7 +99,7 @@ fn there_may_be_256_doors_and_not_one_more() {
     let parse = |count| Config::parse(Path::new("doors.toml"), &(0..count).map(door).collect::<String>());
     assert_eq!(parse(256).unwrap().rules.doors.len(), 256);
     let error = parse(257).unwrap_err().to_string();
-    assert!(error.contains("one door too many; there may be 256"), "{error}");
+    assert!(error.contains("doors.toml:1026:8: this is one door too many; there may be 256"), "{error}");
 }
 
 #[test]
@@ -113,5 +121,91 @@ fn with_sockets_fourteen_different_ports_are_few_and_fifteen_are_not() {
             _ => None,
         });
         assert_eq!(warned, few, "{listen}, {sequence:?}");
+    }
+}
+
+/// The public key of a device with this number.
+fn key(number: u32) -> String {
+    let mut secret = [0; 32];
+    secret[..4].copy_from_slice(&number.to_be_bytes());
+    let public = ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key();
+    ClientKey::new(public.as_bytes()).unwrap().to_openssh()
+}
+
+/// What it gives, and how long a processor was busy with it: on a busy machine that says more than a clock.
+fn time_of<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let busy = || {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    };
+    let begun = busy();
+    let done = work();
+    (done, busy() - begun)
+}
+
+#[test]
+fn a_file_of_eight_times_the_clients_takes_eight_times_as_long_to_read() {
+    let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    let client = |number: u32| {
+        let (name, key) = (format!("client-{number}"), key(number));
+        format!("name = \"{name}\", key = \"{key} a comment\", doors = [\"ssh\"], until = 9999-12-31")
+    };
+    let clients: Vec<String> = (0..8000).map(client).collect();
+    for in_one_line in [false, true] {
+        let parse = |count: usize| {
+            let clients = &clients[..count];
+            let text = match in_one_line {
+                true => format!("clients = [{{{}}}]\n{door}", clients.join("}, {")),
+                false => {
+                    let tables = clients.iter().map(|client| client.replace(", key", "\nkey"));
+                    let tables = tables.map(|table| table.replace(", doors", "\ndoors"));
+                    let tables = tables.map(|table| table.replace(", until", "\nuntil"));
+                    let tables: String = tables.map(|table| format!("[[clients]]\n{table}\n")).collect();
+                    door.to_owned() + &tables
+                }
+            };
+            let (config, time) = time_of(|| Config::parse(Path::new("doors.toml"), &text).unwrap());
+            assert_eq!(config.key_access.unwrap().clients.iter().count(), count);
+            time
+        };
+        let few = (0..3).map(|_| parse(1000)).min().unwrap();
+        let many = parse(8000);
+        // 64 times as long if each value is looked for from the beginning of the text.
+        assert!(many < few * 24, "in one line: {in_one_line}, 1,000 in {few:?}, 8,000 in {many:?}");
+    }
+}
+
+#[test]
+fn there_may_be_a_hundred_thousand_clients_and_the_first_too_many_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let (keys, conf) = (place.path().join("keys"), place.path().join("doors.toml"));
+    let line = |number| format!("{} device\n", key(number));
+    let text: String = (0..=100_000).map(line).collect();
+    fs::write(&keys, &text).unwrap();
+    let authorized = format!("authorized_keys = \"{}\"\nauthorized_keys_doors = [\"ssh\"]\n", keys.display());
+    let written = authorized + "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    fs::write(&conf, written).unwrap();
+    let load = || Config::load(&Surroundings { conf: Some(conf.clone()), ..Surroundings::default() });
+    let error = load().unwrap_err().to_string();
+    assert!(error.ends_with("keys:100001:1: this is one client too many; there may be 100000"), "{error}");
+}
+
+#[test]
+fn what_is_longer_than_a_configuration_can_be_is_refused_with_the_bound() {
+    let place = tempfile::tempdir().unwrap();
+    let conf = place.path().join("doors.toml");
+    fs::write(&conf, vec![b'#'; 32 * 1024 * 1024 + 1]).unwrap();
+    let error = Config::load(&Surroundings { conf: Some(conf), ..Surroundings::default() }).unwrap_err();
+    assert!(error.to_string().contains("32 megabytes"), "{error}");
+}
+
+#[test]
+fn places_are_counted_in_lines_and_characters_wherever_they_are() {
+    for before in [0, 1, 100, 255, 256, 257, 5000] {
+        let text = format!("# {}\n# ü\nzone = \"{}\u{e9}\", x = 1", "é".repeat(before), "ö".repeat(before));
+        let error = Config::parse(Path::new("doors.toml"), &text).unwrap_err().to_string();
+        // At the comma behind the value.
+        let column = "zone = \"\"".len() + before + 2;
+        assert!(error.starts_with(&format!("doors.toml:3:{column}: ")), "{before}: {error}");
     }
 }

@@ -5,7 +5,7 @@
 //!   └──────── options, perhaps ────────┘ └ type ┘   └ key   └ comment, which names the client
 //! ```
 
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use doors_core::{door::DoorName, time::Wall};
 use doors_spa::identity::{BadKey, ClientKey};
@@ -53,6 +53,7 @@ pub(super) fn parse(
     doors: &[Given<DoorName>],
 ) -> Result<(Vec<FileClient>, Vec<Warning>), ConfigError> {
     let (mut clients, mut warnings): (Vec<FileClient>, Vec<Warning>) = (Vec::new(), Vec::new());
+    let mut names = HashSet::new();
     let path: Arc<Path> = Arc::from(path);
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -64,8 +65,9 @@ pub(super) fn parse(
         match line.client(doors)? {
             Some(mut client) => {
                 // Two keys of one person may have one comment.
-                if clients.iter().any(|other| other.name.value == client.name.value) {
+                if !names.insert(client.name.value.clone()) {
                     client.name.value = format!("{}-line-{number}", client.name.value);
+                    names.insert(client.name.value.clone());
                 }
                 clients.push(client);
             }
@@ -83,11 +85,15 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     /// The client of this line; `None` if its key is of a type that cannot be used.
     fn client(&self, doors: &[Given<DoorName>]) -> Result<Option<FileClient>, ConfigError> {
-        let (options, key) = match ClientKey::from_openssh(self.text) {
-            Err(BadKey::Type) if !is_key_type(self.text) => self.split()?,
-            _ => ("", self.text),
+        // Once for each line: nothing in here costs as much as a key.
+        let (options, read) = match ClientKey::from_openssh(self.text) {
+            Err(BadKey::Type) if !is_key_type(self.text) => {
+                let (options, key) = self.split()?;
+                (options, ClientKey::from_openssh(key))
+            }
+            read => ("", read),
         };
-        let (key, comment) = match ClientKey::from_openssh(key) {
+        let (key, comment) = match read {
             Ok(read) => read,
             // sshd passes over what it cannot use, too; one bad line must not keep everybody else out.
             Err(_) => return Ok(None),

@@ -1,7 +1,7 @@
 //! What is needed for clients with keys.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,6 +11,7 @@ use doors_core::{
     access::Rules,
     client::{Client, Clients},
     door::DoorName,
+    limits,
 };
 
 use super::{
@@ -23,10 +24,6 @@ use super::{
 const GATEWAY_KEY: &str = "/etc/port-knocking-doors/gateway.key";
 const STATE_DIR: &str = "/var/lib/port-knocking-doors";
 const WINDOW: Duration = Duration::from_secs(60);
-
-/// Clients that may be configured: a fleet, and few enough that all that is remembered of them fits into some
-/// ten megabytes.
-const CLIENTS: usize = 4096;
 
 /// What is needed to hear clients with keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -128,6 +125,7 @@ pub(super) fn resolve(
     let mut by_name: BTreeMap<String, Origin> = BTreeMap::new();
     let mut by_key: BTreeMap<[u8; 32], String> = BTreeMap::new();
     let mut all = Vec::new();
+    let doors: HashSet<&DoorName> = rules.doors.iter().map(|door| &door.name).collect();
     for client in clients {
         let name = &client.name;
         if by_name.insert(name.value.clone(), name.origin.clone()).is_some() {
@@ -141,12 +139,12 @@ pub(super) fn resolve(
             );
             return Err(ConfigError::at(&client.key.origin, what));
         }
-        if all.len() >= CLIENTS {
-            let what = format!("this is one client too many; there may be {CLIENTS}");
+        if all.len() >= limits::CLIENTS {
+            let what = format!("this is one client too many; there may be {}", limits::CLIENTS);
             return Err(ConfigError::at(&name.origin, what));
         }
         note_client(&client, &mut note);
-        all.push(resolve_one(client, rules)?);
+        all.push(resolve_one(client, &doors, rules)?);
     }
     Ok(Some(KeyAccess {
         port: port.value,
@@ -178,15 +176,16 @@ fn names(doors: &[origin::Given<DoorName>]) -> String {
     format!("{names:?}")
 }
 
-fn resolve_one(client: FileClient, rules: &Rules) -> Result<Client, ConfigError> {
+fn resolve_one(client: FileClient, known: &HashSet<&DoorName>, rules: &Rules) -> Result<Client, ConfigError> {
     let mut doors = Vec::new();
+    let mut there = HashSet::new();
     for door in client.doors {
-        if rules.door(&door.value).is_none() {
+        if !known.contains(&door.value) {
             let known: Vec<&str> = rules.doors.iter().map(|door| door.name.as_str()).collect();
             let what = format!("there is no door `{}`; there are: {}", door.value, known.join(", "));
             return Err(ConfigError::at(&door.origin, what));
         }
-        if doors.contains(&door.value) {
+        if !there.insert(door.value.clone()) {
             let what = format!("the door `{}` is there twice; write it once", door.value);
             return Err(ConfigError::at(&door.origin, what));
         }

@@ -1,6 +1,9 @@
 //! The doors, with everything they need.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use doors_core::{
     access::Rules,
@@ -15,7 +18,7 @@ use super::{
     file::FileDoor,
     origin::{ConfigError, Given, Origin},
 };
-use crate::firewall::plan::{PlannedDoor, Ports};
+use crate::firewall::plan::{PlannedDoor, Ports, Protocol};
 
 /// The door that the two old keys make.
 const DEFAULT_DOOR: &str = "default";
@@ -58,9 +61,8 @@ impl Resolved {
     }
 
     /// With clients who may have it open for longer, or without.
-    pub(super) fn for_firewall(&self, clients: Option<&Clients>) -> PlannedDoor {
-        let mut of_clients = clients.into_iter().flat_map(Clients::iter);
-        let by_key = of_clients.any(|client| client.doors.contains(&self.name.value));
+    pub(super) fn for_firewall(&self, of_clients: &HashSet<&DoorName>) -> PlannedDoor {
+        let by_key = of_clients.contains(&self.name.value);
         PlannedDoor {
             name: self.name.value.clone(),
             ports: self.ports.value.clone(),
@@ -78,7 +80,7 @@ pub(super) fn resolve(
     others: Vec<FileDoor>,
     open_for: &Given<Duration>,
 ) -> Result<Vec<Resolved>, ConfigError> {
-    let mut doors = Vec::new();
+    let mut doors: Vec<Resolved> = Vec::new();
     let wanted = default.ports.is_some() || default.sequence.is_some() || others.is_empty();
     if wanted
         && let (Ok(name), Ok(published)) = (DoorName::new(DEFAULT_DOOR), Sequence::new(&Sequence::PUBLISHED))
@@ -93,8 +95,9 @@ pub(super) fn resolve(
             require_address: Given::default(false),
         });
     }
+    let mut names: HashSet<DoorName> = doors.iter().map(|door| door.name.value.clone()).collect();
     for door in others {
-        if doors.iter().any(|other: &Resolved| other.name.value == door.name.value) {
+        if !names.insert(door.name.value.clone()) {
             let what = match door.name.value.as_str() {
                 DEFAULT_DOOR => "`default` is the door of ports_to_controls and opening_sequence; \
                                  choose another name"
@@ -128,6 +131,11 @@ pub(super) fn resolve(
         });
     }
     Ok(doors)
+}
+
+/// The doors that some client may open.
+pub(super) fn of_clients(clients: Option<&Clients>) -> HashSet<&DoorName> {
+    clients.into_iter().flat_map(Clients::iter).flat_map(|client| &client.doors).collect()
 }
 
 /// The longest time for a door that is open for so long without being asked.
@@ -171,20 +179,19 @@ pub(super) fn fit_together(
             "a sequence knocks on spa_port; with listen = \"sockets\", choose another port for one of them";
         return Err(ConfigError::at(&sequence.origin, what.to_owned()));
     }
+    let sequences = doors.iter().filter_map(|door| door.sequence.as_ref());
+    let knocked: BTreeSet<u16> =
+        sequences.flat_map(|sequence| sequence.value.ports()).chain(&spa_port).copied().collect();
     for door in doors {
-        let sequences = doors.iter().filter_map(|door| door.sequence.as_ref());
-        for port in sequences.flat_map(|sequence| sequence.value.ports()).chain(&spa_port) {
-            let guards = |ports: &&Ports| {
-                ports.protocol == crate::firewall::plan::Protocol::Udp && ports.range().contains(port)
-            };
-            if let Some(ports) = door.ports.value.iter().find(guards) {
-                let what = format!(
-                    "the door `{}` closes {ports}, and knocks on {port} could then not be heard; choose \
-                     another port to knock on, or set listen = \"capture\"",
-                    door.name.value
-                );
-                return Err(ConfigError::at(&door.ports.origin, what));
-            }
+        let guarded = door.ports.value.iter().filter(|ports| ports.protocol == Protocol::Udp);
+        let mut deaf = guarded.filter_map(|ports| Some((ports, knocked.range(ports.range()).next()?)));
+        if let Some((ports, port)) = deaf.next() {
+            let what = format!(
+                "the door `{}` closes {ports}, and knocks on {port} could then not be heard; choose another port to \
+                 knock on, or set listen = \"capture\"",
+                door.name.value
+            );
+            return Err(ConfigError::at(&door.ports.origin, what));
         }
     }
     Ok(())

@@ -5,7 +5,6 @@ use std::{
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -28,8 +27,9 @@ use super::{
 };
 use crate::firewall::plan::{Ports, Refuse};
 
-/// No configuration is larger; whatever is, is something else.
-const MAX_LENGTH: u64 = 1 << 20;
+/// No configuration is larger, nor a file of public keys: 300 bytes for each of the most clients. A longer one is
+/// something else.
+const MAX_LENGTH: u64 = 32 << 20;
 
 /// What a file says. What it leaves out is `None`.
 #[derive(Debug, Default)]
@@ -110,14 +110,14 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let mut bytes = Vec::new();
     file.take(MAX_LENGTH).read_to_end(&mut bytes).map_err(unreadable)?;
     if u64::try_from(bytes.len()) == Ok(MAX_LENGTH) {
-        return Err(not_text("it is larger than a megabyte"));
+        return Err(not_text("it is larger than 32 megabytes, which no configuration is"));
     }
     String::from_utf8(bytes).map(Some).map_err(|_| not_text("it is not UTF-8 text"))
 }
 
 /// Parses the text of a file. Does no I/O, so that tests and fuzzers can call it.
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
-    let source = Text { path: Arc::from(path), text };
+    let source = Text::new(path, text);
     let table = DeTable::parse(text).map_err(|error| {
         let origin = source.origin(error.span().map_or(0, |span| span.start));
         let what = match error.message() {

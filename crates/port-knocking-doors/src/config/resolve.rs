@@ -93,9 +93,9 @@ impl Resolver {
         )?;
         let spa_port = key_access.as_ref().map(|access| access.port);
         doors::fit_together(&rules, &doors, listen.value, firewall.value, spa_port)?;
-        let known = key_access.as_ref().map(|access| &access.clients);
+        let of_clients = doors::of_clients(key_access.as_ref().map(|access| &access.clients));
         let plan = Plan {
-            doors: doors.iter().map(|door| door.for_firewall(known)).collect(),
+            doors: doors.iter().map(|door| door.for_firewall(&of_clients)).collect(),
             trusted: trusted.value,
             refuse: refuse.value,
             zone: zone.value,
@@ -105,7 +105,7 @@ impl Resolver {
         };
         let mut warnings = warnings::of(&rules, listen.value);
         warnings.extend(warnings::everybody(&plan.trusted));
-        warnings.extend(warnings::useless(&rules, known));
+        warnings.extend(warnings::useless(&rules, &of_clients));
         Ok(Config {
             rules,
             plan,

@@ -1,6 +1,7 @@
 //! Reads single values: out of TOML, and out of the texts of options and variables.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,10 +28,17 @@ const MAX_SECONDS: u64 = doors_spa::door::LONGEST.as_secs();
 const A_LIST_OF_DOORS: &str = "a list of doors like [\"ssh\"]";
 
 /// The text of a file, to find places in it.
+///
+/// Every value has a place, so finding one must not read the text from its beginning: two tables, made once,
+/// give the line, and the characters before it. All of a file may stand in one line.
 #[derive(Debug)]
 pub(super) struct Text<'a> {
-    pub(super) path: Arc<Path>,
-    pub(super) text: &'a str,
+    path: Arc<Path>,
+    text: &'a str,
+    /// The bytes at which lines begin.
+    lines: Vec<usize>,
+    /// How many characters begin before each multiple of [`Text::BLOCK`] bytes.
+    characters: Vec<usize>,
 }
 
 /// One value in a file, its name, and where it stands.
@@ -42,16 +50,36 @@ pub(super) struct Value<'a> {
 }
 
 impl<'a> Text<'a> {
+    const BLOCK: usize = 256;
+
+    pub(super) fn new(path: &Path, text: &'a str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = [0].into_iter().chain(ends.map(|(at, _)| at.saturating_add(1))).collect();
+        let mut so_far: usize = 0;
+        let characters = text.as_bytes().chunks(Self::BLOCK).map(|block| {
+            let before = so_far;
+            so_far = so_far.saturating_add(characters_in(block));
+            before
+        });
+        let mut characters: Vec<usize> = characters.collect();
+        characters.push(so_far);
+        Self { path: Arc::from(path), text, lines, characters }
+    }
+
     /// The place of a byte.
     pub(super) fn origin(&self, byte: usize) -> Origin {
-        let before = self.text.get(..byte).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at.saturating_add(1));
-        let column = before.get(line_start..).unwrap_or_default().chars().count();
-        Origin::File(Position {
-            path: Arc::clone(&self.path),
-            line: before.matches('\n').count().saturating_add(1),
-            column: column.saturating_add(1),
-        })
+        let line = self.lines.partition_point(|start| *start <= byte);
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let column = self.characters_before(byte).saturating_sub(self.characters_before(start));
+        Origin::File(Position { path: Arc::clone(&self.path), line, column: column.saturating_add(1) })
+    }
+
+    fn characters_before(&self, byte: usize) -> usize {
+        let byte = byte.min(self.text.len());
+        let block = byte.checked_div(Self::BLOCK).unwrap_or_default();
+        let before = self.characters.get(block).copied().unwrap_or_default();
+        let rest = self.text.as_bytes().get(block.saturating_mul(Self::BLOCK)..byte).unwrap_or_default();
+        before.saturating_add(characters_in(rest))
     }
 
     /// A named value.
@@ -219,6 +247,8 @@ impl<'a> Value<'a> {
     pub(super) fn ports(&self, text: &Text<'a>) -> Result<Given<Vec<Ports>>, ConfigError> {
         let right = "a list like [\"22/tcp\", \"60000-60010/udp\"]";
         let mut all: Vec<Ports> = Vec::new();
+        // By protocol and first port. None of them overlap, so only the last that begins before can.
+        let mut known: BTreeMap<(bool, u16), Ports> = BTreeMap::new();
         for item in self.list(text, right)? {
             let written = item.text("a text like \"22/tcp\" or \"60000-60010/udp\"")?;
             let ports = parse_ports(written).ok_or_else(|| {
@@ -227,14 +257,14 @@ impl<'a> Value<'a> {
                     "a port from 1 to 65535 or a range, and a protocol, like \"22/tcp\" or \"60000-60010/udp\"",
                 )
             })?;
-            let overlap = |other: &&Ports| {
-                other.protocol == ports.protocol && other.first <= ports.last && ports.first <= other.last
-            };
-            if let Some(other) = all.iter().find(overlap) {
+            let udp = ports.protocol == Protocol::Udp;
+            let before = known.range((udp, 0)..=(udp, ports.last)).next_back();
+            if let Some((_, other)) = before.filter(|(_, other)| ports.first <= other.last) {
                 return Err(
                     item.wrong(&format!("holds {ports} and {other}, which overlap"), "each port once")
                 );
             }
+            known.insert((udp, ports.first), ports);
             all.push(ports);
         }
         if all.is_empty() {
@@ -273,6 +303,11 @@ impl<'a> Value<'a> {
             .map_err(|bad| ConfigError::at(&self.origin, format!("`{}`: \"{text}\" {bad}", self.name)))?;
         Ok(self.given(name))
     }
+}
+
+/// How many characters begin in these bytes of UTF-8.
+fn characters_in(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
 }
 
 /// The network of IPv4 that somebody has written as a network of IPv6.
@@ -318,8 +353,9 @@ pub(super) fn tcp_ports(ports: &[u16], origin: &Origin, name: &str) -> Result<Ve
     if ports.is_empty() {
         return Err(ConfigError::at(origin, format!("{name}is empty; write at least one port, like 22")));
     }
-    for (at, port) in ports.iter().enumerate() {
-        if ports.iter().take(at).any(|before| before == port) {
+    let mut before = BTreeSet::new();
+    for port in ports {
+        if !before.insert(port) {
             let what = format!("{name}the port {port} is there twice; write each port once");
             return Err(ConfigError::at(origin, what));
         }

@@ -1,13 +1,13 @@
 //! What is allowed and unwise.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use doors_core::{
     access::Rules,
-    client::Clients,
     door::{DoorName, Sequence},
 };
 use ipnet::IpNet;
@@ -87,14 +87,9 @@ pub enum Warning {
 }
 
 /// Doors that nobody can open.
-pub(super) fn useless<'a>(
-    rules: &'a Rules,
-    clients: Option<&'a Clients>,
-) -> impl Iterator<Item = Warning> + 'a {
-    let opened = move |name: &DoorName| {
-        clients.is_some_and(|clients| clients.iter().any(|client| client.doors.contains(name)))
-    };
-    let useless = rules.doors.iter().filter(move |door| door.sequence.is_none() && !opened(&door.name));
+pub(super) fn useless(rules: &Rules, of_clients: &HashSet<&DoorName>) -> impl Iterator<Item = Warning> {
+    let useless =
+        rules.doors.iter().filter(|door| door.sequence.is_none() && !of_clients.contains(&door.name));
     useless.map(|door| Warning::Useless(door.name.clone()))
 }
 

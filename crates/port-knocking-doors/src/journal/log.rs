@@ -8,7 +8,7 @@
 
 use std::io;
 
-use doors_core::freshness::Record;
+use doors_core::{freshness::Record, limits};
 
 use super::record::{self, RECORD};
 
@@ -16,8 +16,14 @@ use super::record::{self, RECORD};
 /// written, not only reserved: a file system notes on its own what
 /// was reserved and is now used, and that note would have to be on the disk too.
 pub(super) const STEP: usize = 64 * 1024;
-/// No file is longer, as it is read into memory: two million knocks.
-pub(super) const LONGEST: usize = 64 * 1024 * 1024;
+/// No file is longer, as it is read into memory: eight million knocks.
+pub(super) const LONGEST: usize = 256 * 1024 * 1024;
+
+/// All that may be remembered fits: of each client its floor, and both kinds of requests; and everybody's floor.
+const _: () = {
+    let records = limits::CLIENTS * (2 * limits::KNOCKS_REMEMBERED + 1) + 1;
+    assert!(records * RECORD + STEP < LONGEST);
+};
 
 /// The file that a log is in. The tests have one that fails.
 pub(super) trait Disk {

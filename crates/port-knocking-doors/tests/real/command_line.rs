@@ -392,16 +392,16 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn a_file_larger_than_a_megabyte_is_refused_and_nothing_of_it_is_used() {
-    const MEGABYTE: usize = 1 << 20;
+fn a_file_larger_than_32_megabytes_is_refused_and_nothing_of_it_is_used() {
+    const MOST: usize = 32 << 20;
     let home = TempDir::new().unwrap();
     let long = |length: usize| format!("{GOOD}#{}\n", "x".repeat(length - GOOD.len() - 2));
-    let path = file(&home, "doors.toml", &long(MEGABYTE - 1), 0o600);
+    let path = file(&home, "doors.toml", &long(MOST - 1), 0o600);
     check(program(home.path()).args(["--conf", &path]));
-    file(&home, "doors.toml", &long(MEGABYTE + 1), 0o600);
+    file(&home, "doors.toml", &long(MOST + 1), 0o600);
     for arguments in [&["--conf", &path][..], &["check", "--conf", &path]] {
         let message = wrong(program(home.path()).args(arguments));
-        assert!(message.contains("doors.toml: it is larger than a megabyte"), "{message}");
+        assert!(message.contains("doors.toml: it is larger than 32 megabytes"), "{message}");
     }
 }
 
