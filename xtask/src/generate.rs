@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use doors_core::{door::Sequence, limits};
 use port_knocking_doors::{cli, config::keys};
 
 use crate::Failure;
@@ -50,8 +51,26 @@ fn configuration() -> String {
          seconds.\n\nAn option goes before a variable of the environment (`KNOCKER_SEQ`, `KNOCKER_PORTS`), \
          that before the file,\nthat before the default. What is in force, and who said so, is shown by \
          `port-knocking-doors check`.\n\nA file that exists and cannot be used is an error, never passed over. \
-         A file that everybody may write is refused.\n\n{}",
-        keys::manual()
+         A file that everybody may write is refused.\n\n{}\n{}",
+        keys::manual(),
+        bounds()
+    )
+}
+
+/// What a configuration can hold, and why not more.
+fn bounds() -> String {
+    let (doors, clients, megabytes) = (limits::DOORS, limits::CLIENTS, keys::LARGEST_FILE >> 20);
+    format!(
+        "## Bounds\n\nA configuration that goes beyond one of these is refused; the message names the bound.\n\n\
+         | what | at most | why not more |\n|---|---|---|\n\
+         | doors | {doors} | a client can ask for all of them, three in a datagram, in less than a minute |\n\
+         | ports of a sequence | {} | as in the first version |\n\
+         | clients, here and in `authorized_keys` together | {clients} | what is remembered of all of them takes less \
+         than half a gigabyte |\n\
+         | the configuration file, and `authorized_keys` | {megabytes} megabytes each | enough for the most clients, \
+         with {} bytes for each |\n",
+        Sequence::MAX_LEN,
+        keys::LARGEST_FILE.checked_div(limits::CLIENTS).unwrap_or_default(),
     )
 }
 

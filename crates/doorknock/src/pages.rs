@@ -79,15 +79,15 @@ mod tests {
 
     #[test]
     fn the_largest_configuration_with_the_longest_names_can_be_told() {
-        let names: Vec<String> = (0..256).map(|number| format!("a{number:031}")).collect();
+        let names: Vec<String> = (0..door::MOST).map(|number| format!("a{number:031}")).collect();
         let mut pages = Pages::default();
         let mut next = Some(0);
         while let Some(skip) = next {
             let doors = names[usize::try_from(skip).unwrap()..].iter();
             let doors = doors.map(|name| ToldDoor { name: name.clone(), longest: 30 });
-            next = pages.take(&page(256, &[]).with_doors(doors), Duration::from_secs(30)).unwrap();
+            next = pages.take(&page(door::MOST, &[]).with_doors(doors), Duration::from_secs(30)).unwrap();
         }
-        assert_eq!(pages.names.len(), 256);
+        assert_eq!(pages.names.len(), usize::from(door::MOST));
     }
 
     #[test]
@@ -101,11 +101,11 @@ mod tests {
 
     #[test]
     fn a_gateway_cannot_keep_a_client_asking() {
-        assert_eq!(Pages::default().take(&page(257, &["a"]), Duration::ZERO), Err(Incredible::Doors(257)));
+        assert_eq!(Pages::default().take(&page(1025, &["a"]), Duration::ZERO), Err(Incredible::Doors(1025)));
         let mut pages = Pages::default();
         let answers =
-            (0..1000).map(|number| pages.take(&page(256, &[&format!("a{number}")]), Duration::ZERO));
-        assert_eq!(answers.take_while(Result::is_ok).count(), 85);
+            (0..1000).map(|number| pages.take(&page(door::MOST, &[&format!("a{number}")]), Duration::ZERO));
+        assert_eq!(answers.take_while(Result::is_ok).count(), 341);
         let late = Duration::from_secs(120);
         assert_eq!(Pages::default().take(&page(2, &["a"]), late), Err(Incredible::Endless));
         assert_eq!(Pages::default().take(&page(1, &["a"]), late), Ok(None));

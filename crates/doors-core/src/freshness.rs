@@ -261,7 +261,9 @@ impl Freshness {
             let record = |(time, nonce)| Record { client, time, nonce };
             let mut all: VecDeque<Record> = floor(client, memory.floor).into_iter().collect();
             all.extend(memory.by_time.iter().copied().map(record));
-            let by_challenge = memory.by_challenge.iter();
+            // A later start believes no challenge of this run. It knows the latest of these again, to be silent.
+            let untold = memory.by_challenge.len().saturating_sub(KNOCKS_REMEMBERED);
+            let by_challenge = memory.by_challenge.iter().skip(untold);
             all.extend(by_challenge.map(|(time, nonce, _)| record((time | BY_CHALLENGE, *nonce))));
             all
         };

@@ -5,9 +5,9 @@
 
 use core::time::Duration;
 
-/// Doors in one configuration: far more than anybody has, and few enough that the tree of their sequences is
-/// numbered with 16 bits.
-pub const MOST: u16 = 256;
+/// Doors in one configuration: one for each host of a large network behind a gateway, and few enough that a client
+/// can ask for all of them in a minute.
+pub const MOST: u16 = 1024;
 
 /// The longest time for which a door can be open: a year.
 pub const LONGEST: Duration = Duration::from_secs(31_536_000);

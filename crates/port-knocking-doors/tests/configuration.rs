@@ -89,7 +89,7 @@ fn the_help_explains_every_key() {
 }
 
 #[test]
-fn there_may_be_256_doors_and_not_one_more() {
+fn there_may_be_1024_doors_and_not_one_more() {
     let door = |number: usize| {
         format!(
             "[[doors]]\nname = \"door-{number}\"\nports = [\"22/tcp\"]\nsequence = [{}, 7, 11, 5, 3]\n",
@@ -97,9 +97,9 @@ fn there_may_be_256_doors_and_not_one_more() {
         )
     };
     let parse = |count| Config::parse(Path::new("doors.toml"), &(0..count).map(door).collect::<String>());
-    assert_eq!(parse(256).unwrap().rules.doors.len(), 256);
-    let error = parse(257).unwrap_err().to_string();
-    assert!(error.contains("doors.toml:1026:8: this is one door too many; there may be 256"), "{error}");
+    assert_eq!(parse(1024).unwrap().rules.doors.len(), 1024);
+    let error = parse(1025).unwrap_err().to_string();
+    assert!(error.contains("doors.toml:4098:8: this is one door too many; there may be 1024"), "{error}");
 }
 
 #[test]

@@ -104,6 +104,23 @@ fn however_often_a_client_answers_challenges_it_gets_in_and_no_answer_counts_twi
     }
 }
 
+#[test]
+fn what_has_to_stay_on_disk_of_one_client_is_bounded() {
+    let mut scene = Scene::new();
+    for number in 0..limits::CHALLENGES_REMEMBERED {
+        scene.now = scene.now.after(Duration::from_millis(500));
+        scene.wall += 500;
+        let by_time = scene.request(open("ssh", 0));
+        scene.ask(SOURCE, &by_time, LAPTOP).unwrap();
+        let stale = Request { time: 0, ..scene.request(open("ssh", 0)) };
+        let challenge = scene.ask(SOURCE, &stale, LAPTOP).unwrap().challenge;
+        let challenged = Request { time: 0, challenge, ..scene.request(open("ssh", 0)) };
+        assert_eq!(scene.ask(SOURCE, &challenged, LAPTOP).unwrap().answer, Answer::Granted, "{number}");
+    }
+    // Of both kinds; the client's floor, and everybody's.
+    assert_eq!(scene.remembered().len(), 2 * limits::KNOCKS_REMEMBERED + 2);
+}
+
 /// Answers to challenges of so many earlier runs, all recorded; and the next run.
 fn recorded_answers(many: usize) -> (Scene, Vec<Sealed>) {
     let (mut scene, mut recorded) = (Scene::new(), Vec::new());

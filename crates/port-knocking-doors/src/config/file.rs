@@ -27,10 +27,6 @@ use super::{
 };
 use crate::firewall::plan::{Ports, Refuse};
 
-/// No configuration is larger, nor a file of public keys: 300 bytes for each of the most clients. A longer one is
-/// something else.
-const MAX_LENGTH: u64 = 32 << 20;
-
 /// What a file says. What it leaves out is `None`.
 #[derive(Debug, Default)]
 pub(super) struct File {
@@ -108,8 +104,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
         return Err(ConfigError::Writable { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
     let mut bytes = Vec::new();
-    file.take(MAX_LENGTH).read_to_end(&mut bytes).map_err(unreadable)?;
-    if u64::try_from(bytes.len()) == Ok(MAX_LENGTH) {
+    let longest = keys::LARGEST_FILE.saturating_add(1);
+    file.take(u64::try_from(longest).unwrap_or(u64::MAX)).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() == longest {
         return Err(not_text("it is larger than 32 megabytes, which no configuration is"));
     }
     String::from_utf8(bytes).map(Some).map_err(|_| not_text("it is not UTF-8 text"))

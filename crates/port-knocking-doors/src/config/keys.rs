@@ -7,6 +7,10 @@ use std::fmt::Write as _;
 
 use crate::wrap::wrap;
 
+/// The largest configuration file, and the largest file of public keys, in bytes: more than 300 for each of the
+/// most clients. A larger one is something else.
+pub const LARGEST_FILE: usize = 32 << 20;
+
 /// One key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {

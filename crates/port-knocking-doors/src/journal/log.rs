@@ -16,13 +16,14 @@ use super::record::{self, RECORD};
 /// written, not only reserved: a file system notes on its own what
 /// was reserved and is now used, and that note would have to be on the disk too.
 pub(super) const STEP: usize = 64 * 1024;
-/// No file is longer, as it is read into memory: eight million knocks.
-pub(super) const LONGEST: usize = 256 * 1024 * 1024;
+/// No file is longer, as it is read into memory: sixteen million knocks.
+pub(super) const LONGEST: usize = 512 * 1024 * 1024;
 
-/// All that may be remembered fits: of each client its floor, and both kinds of requests; and everybody's floor.
+/// All that has to stay fits, twice, since as much is added before a new file is made: of each client its floor
+/// and both kinds of requests; and everybody's floor.
 const _: () = {
     let records = limits::CLIENTS * (2 * limits::KNOCKS_REMEMBERED + 1) + 1;
-    assert!(records * RECORD + STEP < LONGEST);
+    assert!(2 * records * RECORD + STEP < LONGEST);
 };
 
 /// The file that a log is in. The tests have one that fails.

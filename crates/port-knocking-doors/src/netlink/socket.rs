@@ -26,6 +26,9 @@ const STRICT_CHECK: libc::c_int = 12;
 /// So many times a dump may be disturbed by changes before it is given up. One takes some microseconds.
 const DISTURBED: usize = 64;
 
+/// Room for 65,536 grants of under 200 bytes each, and for the rules of 1,024 doors.
+const LARGEST_BATCH: libc::c_int = 16 << 20;
+
 /// The kernel's own bound for one datagram of a dump is 32 KiB.
 const BUFFER: usize = 64 * 1024;
 
@@ -54,6 +57,15 @@ pub enum NetlinkError {
         /// The kernel's own words.
         text: Option<String>,
     },
+    /// The process may not send so much at once.
+    #[error(
+        "a change of {bytes} bytes is too long for this container, which may not raise the bound; set the sysctl \
+         net.core.wmem_max of the host to {bytes} at least, or configure fewer doors"
+    )]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
     /// The kernel said nothing, which it never should.
     #[error("the kernel did not answer over netlink")]
     Silent,
@@ -64,7 +76,7 @@ impl NetlinkError {
     pub(crate) fn number(&self) -> Option<i32> {
         match self {
             Self::Refused { error, .. } | Self::Socket(error) => error.raw_os_error(),
-            Self::Silent => None,
+            Self::TooLong { .. } | Self::Silent => None,
         }
     }
 }
@@ -106,9 +118,13 @@ impl Socket {
             let _ = sockopt::set_flag(fd.as_fd(), libc::SOL_NETLINK, option);
         }
         // A batch that puts tens of thousands of grants back is larger than the usual bound, and so may
-        // be what the kernel says to it. Without the right to that, the usual bound has to do.
-        for option in [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE] {
-            let _ = sockopt::set_number(fd.as_fd(), libc::SOL_SOCKET, option, 16 << 20);
+        // be what the kernel says to it. Without the right to pass it, as in a container, the bound has to do:
+        // twice `net.core.wmem_max`.
+        for (forced, asked) in
+            [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
+        {
+            let set = |option| sockopt::set_number(fd.as_fd(), libc::SOL_SOCKET, option, LARGEST_BATCH);
+            let _ = set(forced).or_else(|_| set(asked));
         }
         Ok(Self { fd, port, buffer: vec![0; BUFFER] })
     }
@@ -132,7 +148,10 @@ impl Socket {
         bytes: &[u8],
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Option<T>, NetlinkError> {
-        net::send(&self.fd, bytes, SendFlags::empty())?;
+        net::send(&self.fd, bytes, SendFlags::empty()).map_err(|error| match error {
+            Errno::MSGSIZE => NetlinkError::TooLong { bytes: bytes.len() },
+            other => other.into(),
+        })?;
         let mut answered = false;
         let mut refused = None;
         let mut found = None;

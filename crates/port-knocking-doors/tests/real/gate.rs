@@ -3,9 +3,11 @@
 use std::{
     io::Read as _,
     net::{SocketAddr, TcpListener},
+    process::Command,
     time::Duration,
 };
 
+use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
@@ -30,6 +32,45 @@ fn a_door_opens_for_its_knocker_only_and_closes_by_itself() {
         house.hear(&format!("closed: door default for {client}"));
         house.until_closed(client);
     }
+}
+
+/// The longest sequence, another one for each door.
+fn longest_sequence(door: u16) -> Vec<u16> {
+    (0..20).map(|step| 20_000 + door * 20 + step).collect()
+}
+
+/// So many doors; the last one is for [`PORT`].
+fn doors(count: u16) -> String {
+    let door = |door: u16| {
+        let (port, sequence) = (if door == count - 1 { PORT } else { 1000 + door }, longest_sequence(door));
+        format!("[[doors]]\nname = \"door-{door}\"\nports = [\"{port}/tcp\"]\nsequence = {sequence:?}\n")
+    };
+    (0..count).map(door).fold("firewall = \"nftables\"\n".to_owned(), |text, door| text + &door)
+}
+
+#[test]
+fn a_gate_of_many_doors_is_made_without_rights_outside_the_container() {
+    let mut house = House::new();
+    let path = house.write(&doors(256));
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--net", env!("CARGO_BIN_EXE_port-knocking-doors"), "--conf"]).arg(path);
+    house.start_command(command);
+}
+
+#[test]
+fn a_thousand_doors_with_the_longest_sequences_are_guarded_and_open() {
+    let mut house = House::new();
+    let text = doors(1000);
+    house.start(&text);
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+    house.knock(CLIENT[0], &longest_sequence(999));
+    house.hear("opened: door door-999 for 192.0.2.7");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted);
+    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence);
+    // The daemon knows its own gate again.
+    house.end(Signal::TERM);
+    house.start(&text);
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Accepted, "{:#?}", house.daemon().lines());
 }
 
 #[test]
