@@ -1,6 +1,11 @@
 //! Who has a key, and what it is for.
 
-use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+    sync::Arc,
+    vec::Vec,
+};
 use core::{fmt, net::IpAddr, time::Duration};
 
 use doors_spa::identity::{ClientId, ClientKey};
@@ -86,28 +91,46 @@ impl Client {
 
 /// All clients, by the name that a knock calls them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Clients(BTreeMap<ClientId, Client>);
+pub struct Clients {
+    by_id: BTreeMap<ClientId, Client>,
+    fingerprints: BTreeSet<Arc<str>>,
+}
 
 impl Clients {
     /// Takes the clients of a configuration; of two with one key, the last.
     pub fn new(clients: impl IntoIterator<Item = Client>) -> Self {
-        Self(clients.into_iter().map(|client| (client.key.id(), client)).collect())
+        let by_id: BTreeMap<ClientId, Client> =
+            clients.into_iter().map(|client| (client.key.id(), client)).collect();
+        let fingerprints = by_id.values().map(|client| Arc::clone(&client.who.fingerprint)).collect();
+        Self { by_id, fingerprints }
     }
 
     /// The client that a knock names.
     #[must_use]
     pub fn get(&self, id: ClientId) -> Option<&Client> {
-        self.0.get(&id)
+        self.by_id.get(&id)
+    }
+
+    /// Whether one of them has this key, whatever its name is now.
+    #[must_use]
+    pub fn knows(&self, who: &Who) -> bool {
+        self.fingerprints.contains(&who.fingerprint)
     }
 
     /// Whether nobody has a key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_id.is_empty()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
-        self.0.values()
+        self.by_id.values()
     }
 }

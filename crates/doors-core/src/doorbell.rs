@@ -26,10 +26,16 @@ use crate::{
 /// A gateway's key, and the date of its end, if it has one.
 pub type Lasting = (Arc<Gateway>, Option<Wall>);
 
-/// What recognises clients.
+/// What tells the datagrams of clients from all others. It takes a hash for each client and gateway key to make,
+/// so it is made where nobody waits for it.
+#[derive(Clone, Debug, Default)]
+pub struct Recognition {
+    gateways: Vec<Known>,
+}
+
+/// What was spent on datagrams that claim to be a client's.
 #[derive(Debug, Default)]
 pub struct Doorbell {
-    gateways: Vec<Known>,
     budgets: BTreeMap<ClientId, Budget>,
     copied: BTreeMap<ClientId, Copied>,
 }
@@ -42,7 +48,7 @@ type Copied = VecDeque<Front>;
 type Front = [u8; 16];
 
 /// The clients at one gateway key, by what hints at them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     gateway: Arc<Gateway>,
     until: Option<Wall>,
@@ -55,7 +61,7 @@ struct Budget {
     paid_until: Moment,
 }
 
-impl Doorbell {
+impl Recognition {
     /// Recognises these clients at these gateway keys.
     #[must_use]
     pub fn new(gateways: &[Lasting], clients: &Clients) -> Self {
@@ -66,15 +72,30 @@ impl Doorbell {
             }
             Known { gateway: Arc::clone(gateway), until: *until, clients: by_hint }
         };
-        Self { gateways: gateways.iter().map(known).collect(), ..Self::default() }
+        Self { gateways: gateways.iter().map(known).collect() }
     }
 
-    /// The same, for other gateway keys and clients; what was copied is still known.
+    /// In whose name a datagram was made, and at which key; `None` for nobody's.
     #[must_use]
-    pub fn with(mut self, gateways: &[Lasting], clients: &Clients) -> Self {
+    pub fn recognise<'a>(
+        &self,
+        datagram: &'a [u8; KNOCK],
+        wall: Wall,
+    ) -> Option<(Arc<Gateway>, ClientId, Tagged<'a>)> {
+        self.gateways.iter().filter(|known| known.until.is_none_or(|until| wall < until)).find_map(|known| {
+            let candidates = known.clients.get(&known.gateway.hint(datagram)?)?;
+            let fits = |(client, key): &(ClientId, TagKey)| Some((*client, key.fits(datagram)?));
+            let (client, tagged) = candidates.iter().find_map(fits)?;
+            Some((Arc::clone(&known.gateway), client, tagged))
+        })
+    }
+}
+
+impl Doorbell {
+    /// Forgets the clients that are gone.
+    pub fn keep(&mut self, clients: &Clients) {
         self.budgets.retain(|client, _| clients.get(*client).is_some());
         self.copied.retain(|client, _| clients.get(*client).is_some());
-        Self { budgets: self.budgets, copied: self.copied, ..Self::new(gateways, clients) }
     }
 
     /// Whether this client has signed these very bytes before.
@@ -93,21 +114,6 @@ impl Doorbell {
         if copied.len() > COPIES_PER_CLIENT {
             copied.pop_front();
         }
-    }
-
-    /// In whose name a datagram was made, and at which key; `None` for nobody's.
-    #[must_use]
-    pub fn recognise<'a>(
-        &self,
-        datagram: &'a [u8; KNOCK],
-        wall: Wall,
-    ) -> Option<(Arc<Gateway>, ClientId, Tagged<'a>)> {
-        self.gateways.iter().filter(|known| known.until.is_none_or(|until| wall < until)).find_map(|known| {
-            let candidates = known.clients.get(&known.gateway.hint(datagram)?)?;
-            let fits = |(client, key): &(ClientId, TagKey)| Some((*client, key.fits(datagram)?));
-            let (client, tagged) = candidates.iter().find_map(fits)?;
-            Some((Arc::clone(&known.gateway), client, tagged))
-        })
     }
 
     /// Whether one more datagram in the name of this client may be opened.

@@ -1,6 +1,6 @@
 //! The whole system as one value.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::{collections::VecDeque, sync::Arc};
 use core::{net::IpAddr, time::Duration};
 
 use doors_spa::{
@@ -199,18 +199,18 @@ impl Doorkeeper {
     }
 
     /// Listens to these clients from here on. What only a client that is none of them has opened is closed;
-    /// all other doors stay open until their time.
-    pub fn change_audience(&mut self, audience: Audience, now: Moment) {
-        let Some(reception) = &mut self.reception else { return };
-        reception.listen_to(audience);
-        let clients = reception.audience().clients.iter();
-        let known: BTreeSet<&str> = clients.map(|client| &*client.who.fingerprint).collect();
-        let is_known = |who: &Who| known.contains(&*who.fingerprint);
+    /// all other doors stay open until their time. Gives the clients before: to let go of many takes time.
+    pub fn change_audience(&mut self, audience: Audience, now: Moment) -> Option<Audience> {
+        let reception = self.reception.as_mut()?;
+        let before = reception.listen_to(audience);
+        let clients = Arc::clone(&reception.audience().clients);
+        let is_known = |who: &Who| clients.knows(who);
         let stays = |running: &Running| running.shared || running.by.as_ref().is_none_or(is_known);
         for (admission, running) in self.doors.evict(|_, running| stays(running)) {
             self.changes.push_back(Change::Close { admission: admission.clone() });
             self.tell_of_door(Event::Revoked { admission, by: running.by }, now);
         }
+        Some(before)
     }
 
     /// The disk holds the oldest record that was polled; or could not take it, and then nothing happens.

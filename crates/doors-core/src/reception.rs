@@ -13,6 +13,7 @@
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     vec::Vec,
 };
 use core::{net::SocketAddr, time::Duration};
@@ -28,7 +29,7 @@ use crate::{
     challenge::RunKey,
     client::{Client, Clients, Who},
     door::Admission,
-    doorbell::{Doorbell, Lasting},
+    doorbell::{Doorbell, Recognition},
     freshness::{Fresh, Freshness, Record, Unfresh},
     limits::{PATIENCE_WITH_FIREWALL, WAITING_PER_CLIENT},
     packet::{Packet, WayBack},
@@ -41,9 +42,9 @@ pub struct Audience {
     /// The UDP port of single packet authorization.
     pub port: u16,
     /// Who has a key.
-    pub clients: Clients,
-    /// The gateway's keys, each with the date of its end, if it has one.
-    pub gateways: Vec<Lasting>,
+    pub clients: Arc<Clients>,
+    /// What tells their datagrams from all others.
+    pub recognition: Recognition,
     /// How far a client's clock may be from ours.
     pub window: Duration,
 }
@@ -155,12 +156,11 @@ impl Reception {
         }
     }
 
-    /// Listens to these from here on.
-    pub fn listen_to(&mut self, audience: Audience) {
+    /// Listens to these from here on. Gives those before: to let go of many takes time.
+    pub fn listen_to(&mut self, audience: Audience) -> Audience {
         self.freshness.set_window(audience.window);
-        let doorbell = core::mem::take(&mut self.doorbell);
-        self.doorbell = doorbell.with(&audience.gateways, &audience.clients);
-        self.audience = audience;
+        self.doorbell.keep(&audience.clients);
+        core::mem::replace(&mut self.audience, audience)
     }
 
     /// Whom it listens to.
@@ -184,7 +184,7 @@ impl Reception {
             return None;
         }
         let Ok(datagram) = packet.payload.try_into() else { return None };
-        let Some((gateway, id, tagged)) = self.doorbell.recognise(datagram, wall) else {
+        let Some((gateway, id, tagged)) = self.audience.recognition.recognise(datagram, wall) else {
             return Some(Heard::Stranger(Stranger::Unknown, None));
         };
         let Some(client) = self.audience.clients.get(id) else {

@@ -206,7 +206,9 @@ fn run_daemon(settings: &Settings) -> ExitCode {
     };
     // A dump of this process would hold the gateway's key.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    finish(runtime().and_then(|runtime| runtime.block_on(daemon::run(config, || settings.load()))))
+    let settings = settings.clone();
+    let load = move || settings.load();
+    finish(runtime().and_then(|runtime| runtime.block_on(daemon::run(config, load))))
 }
 
 fn run_check(settings: &Settings) -> ExitCode {

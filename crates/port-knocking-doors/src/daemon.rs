@@ -1,6 +1,6 @@
 //! The daemon: one loop, short enough to see whole.
 
-use std::{io, time::Duration};
+use std::{fs::File, io, sync::Arc, time::Duration};
 
 use doors_core::{doorkeeper::Doorkeeper, sequences::Conflict};
 use tokio::{
@@ -12,9 +12,10 @@ use crate::{
     alone::{Alone, NotAlone},
     clock::Clock,
     config::{Config, ConfigError, Hearing},
-    entrance::Entrance,
+    entrance::{self, Entrance},
     firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
+    reload::{New, Read, Reader, ReloadError},
     report,
     running::Mark,
     supervisor::Supervisor,
@@ -53,6 +54,9 @@ pub enum RunError {
     /// The thread that writes down which knocks were seen is gone.
     #[error("the thread that writes down which knocks were seen has ended")]
     RecorderEnded,
+    /// The thread that reads the configuration again is gone.
+    #[error("the thread that reads the configuration has ended")]
+    ReaderEnded,
     /// The program's own machinery.
     #[error("cannot start")]
     Start(#[source] io::Error),
@@ -82,12 +86,17 @@ impl RunError {
     }
 }
 
-/// Runs until asked to stop. `reload` reads the configuration again.
+/// Runs until asked to stop. `load` reads the configuration again.
 ///
 /// # Errors
 /// [`RunError`] if it cannot start, or cannot go on.
-pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError>) -> Result<(), RunError> {
+pub async fn run(
+    mut config: Config,
+    load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+) -> Result<(), RunError> {
     let clock = Clock::start();
+    let opened = config.opened.take();
+    let config = Arc::new(config);
     let mut signals = Signals::new().map_err(RunError::Start)?;
     let mut keeper = Doorkeeper::new(config.rules.clone())?;
     let _alone = Alone::claim()?;
@@ -98,8 +107,10 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;
     // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
     let mut entrance = Entrance::default();
-    entrance.try_to_listen(&mut keeper, config.key_access.as_ref(), clock);
-    let mut mark = mark(&config, true);
+    let prepared = entrance::prepare(config.key_access.as_deref(), false, clock);
+    entrance.listen(&mut keeper, config.key_access.as_ref(), prepared, clock.now());
+    let mut mark = mark(&config, opened, true);
+    let mut reader = Reader::start(Arc::clone(&config), load, clock).map_err(RunError::Start)?;
     let mut supervisor = Supervisor::ready();
     let mut teller = Teller::start().map_err(RunError::Start)?;
     teller.tell(report::ready);
@@ -118,7 +129,7 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
             teller.tell(move || report::event(&event, now));
         }
 
-        let retry_at = entrance.retry_at();
+        let retry_at = entrance.retry_at().filter(|_| !reader.is_busy());
         let deadline = keeper.next_deadline().map(|moment| clock.instant(moment));
         tokio::select! {
             biased;
@@ -126,15 +137,36 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Wish::Stop => break,
                 Wish::Reload => {
                     supervisor.reloading();
-                    let taken = Taken { keeper: &mut keeper, inbox: &mut inbox, entrance: &mut entrance };
-                    let new = taken.reload(&firewall, &config, &reload, clock).await;
-                    // Reading the file has taken the mark away; and letting go of the old one would take the new.
-                    drop(mark.take());
-                    mark = self::mark(&config, new.is_some());
-                    plan = new.unwrap_or(plan);
-                    supervisor.reloaded();
+                    reader.configuration(entrance.is_recording());
                 }
             },
+            read = reader.next() => {
+                match read {
+                    Some(Read::Configuration(new)) => {
+                        let (new, opened) = split(new);
+                        let mut taken = Taken { keeper: &mut keeper, inbox: &mut inbox, entrance: &mut entrance };
+                        let new = match new {
+                            Ok(new) => taken.take(*new, &firewall, &reader, &mut teller, clock).await,
+                            Err(error) => Err(error),
+                        };
+                        // Letting go of the old one would take the new one away.
+                        drop(mark.take());
+                        mark = self::mark(&config, opened, new.is_ok());
+                        match new {
+                            Ok(new) => plan = new,
+                            Err(error) => teller.tell(move || report::not_reloaded(&error)),
+                        }
+                    }
+                    Some(Read::Clients(prepared)) => {
+                        let missing = entrance.missing();
+                        entrance.listen(&mut keeper, missing.as_ref(), prepared.map(|it| *it), clock.now());
+                    }
+                    None => return Err(RunError::ReaderEnded),
+                }
+                if !reader.go_on(entrance.is_recording()) {
+                    supervisor.reloaded();
+                }
+            }
             news = firewall.news.recv() => match news {
                 Some(News::Report(report)) => keeper.handle_report(report, clock.now()),
                 Some(news) => teller.tell(move || report::news(&news)),
@@ -144,7 +176,9 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
                 Some(recorded) => entrance.hear(&mut keeper, recorded, clock),
                 None => return Err(RunError::RecorderEnded),
             },
-            () = sleep_until(retry_at) => entrance.retry(&mut keeper, clock),
+            () = sleep_until(retry_at) => if let Some(access) = entrance.missing() {
+                reader.clients(access, entrance.is_recording());
+            },
             () = supervisor.due() => supervisor.alive(),
             () = has_room(&firewall.orders), if full => {}
             ready = inbox.ready(), if !full => {
@@ -174,10 +208,19 @@ pub async fn run(config: Config, reload: impl Fn() -> Result<Config, ConfigError
     Ok(())
 }
 
-/// Marks the file that is in force, so that the commands about clients find this process.
-fn mark(config: &Config, in_force: bool) -> Option<Mark> {
+/// Marks the file that is in force, so that the commands about clients find this process. It is the one that was
+/// read; where that could not be, the one that has its name now.
+fn mark(config: &Config, opened: Option<Arc<File>>, in_force: bool) -> Option<Mark> {
     let path = config.path.as_ref()?;
-    Mark::set(path, in_force).inspect_err(|error| report::not_marked(path, error)).ok()
+    let opened = opened.map_or_else(|| File::open(path).map(Arc::new), Ok);
+    let marked = opened.and_then(|file| Mark::set(file, in_force));
+    marked.inspect_err(|error| report::not_marked(path, error)).ok()
+}
+
+/// A new configuration, and its file: closed anywhere else, that would take the mark away.
+fn split(mut new: Result<Box<New>, ReloadError>) -> (Result<Box<New>, ReloadError>, Option<Arc<File>>) {
+    let opened = new.as_mut().ok().and_then(|new| new.config.opened.take());
+    (new, opened)
 }
 
 fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
@@ -212,34 +255,33 @@ struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// Takes over a new configuration, and gives the plan that is in force; a bad one changes nothing.
-    async fn reload(
-        self,
+    /// Takes over a new configuration, and gives the plan that is in force; one that cannot be used changes nothing.
+    async fn take(
+        &mut self,
+        new: New,
         firewall: &Firewall,
-        running: &Config,
-        reload: impl Fn() -> Result<Config, ConfigError>,
+        reader: &Reader,
+        teller: &mut Teller,
         clock: Clock,
-    ) -> Option<Plan> {
-        let config = reload().and_then(|new| running.same_file(new));
-        let config = config.inspect_err(|error| report::not_reloaded(error)).ok()?;
-        let possible = firewall.can_follow(&config.plan);
-        possible.inspect_err(|error| report::not_reloaded(error)).ok()?;
-        let prepared = self.entrance.prepare(config.key_access.as_ref(), clock);
-        let prepared = prepared.inspect_err(|error| report::not_reloaded(error)).ok()?;
+    ) -> Result<Plan, ReloadError> {
+        let New { config, prepared, needs_restart } = new;
+        firewall.can_follow(&config.plan)?;
         // Nothing is in force that cannot be heard: the ports come before the rules.
         let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
-        followed.map_err(RunError::from).inspect_err(|error| report::not_reloaded(error)).ok()?;
-        let changed = self.keeper.change_rules(config.rules.clone(), clock.now());
-        changed.inspect_err(|conflict| report::not_reloaded(conflict)).ok()?;
-        self.entrance.apply(self.keeper, prepared, clock.now());
-        for setting in running.needs_restart(&config) {
-            report::needs_restart(setting);
-        }
-        report::reloaded(&config, firewall.kind);
+        followed.map_err(|error| ReloadError::Hearing(Box::new(error.into())))?;
+        self.keeper.change_rules(config.rules.clone(), clock.now())?;
+        let before = self.entrance.apply(self.keeper, prepared, clock.now());
+        let (plan, kind, config) = (config.plan.clone(), firewall.kind, Arc::new(config));
+        let told = Arc::clone(&config);
+        teller.tell(move || {
+            needs_restart.iter().for_each(|key| report::needs_restart(key));
+            report::reloaded(&told, kind);
+        });
+        reader.free((before, config));
         // The order of both matters: what closes is closed before the new plan forgets its doors.
         forward(self.keeper, &firewall.orders);
-        let _ = firewall.orders.send(Order::Follow(Box::new(config.plan.clone()))).await;
-        Some(config.plan)
+        let _ = firewall.orders.send(Order::Follow(Box::new(plan.clone()))).await;
+        Ok(plan)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use doorknock::errors::in_one_line;
 use doors_core::{
     challenge::RunKey,
-    doorbell::Lasting,
+    doorbell::{Lasting, Recognition},
     doorkeeper::Doorkeeper,
     freshness::{Freshness, Record},
     reception::{Audience, Reception},
@@ -51,8 +51,18 @@ pub(crate) struct Entrance {
     recorder: Option<Recorder>,
     /// The disk knows less than the core.
     behind: bool,
-    /// What could not be had so far, when it is tried again, and what was said of it.
-    missing: Option<(KeyAccess, Instant, String)>,
+    /// What could not be had so far.
+    missing: Option<Missing>,
+}
+
+/// Clients that are not heard.
+#[derive(Debug)]
+struct Missing {
+    access: Arc<KeyAccess>,
+    /// When it is tried again.
+    again: Instant,
+    /// What was said of it.
+    why: String,
 }
 
 /// All that can fail has not.
@@ -62,73 +72,87 @@ pub(crate) struct Prepared {
     first: Option<(Recorder, Reception)>,
 }
 
+/// Gets everything ready that the clients of a configuration need. Nothing changes yet. What is remembered of
+/// knocks is read if nothing is `recording` yet.
+pub(crate) fn prepare(
+    access: Option<&KeyAccess>,
+    recording: bool,
+    clock: Clock,
+) -> Result<Prepared, EntranceError> {
+    let Some(access) = access else {
+        return Ok(Prepared { audience: Audience::default(), first: None });
+    };
+    let audience = Audience {
+        port: access.port,
+        clients: Arc::clone(&access.clients),
+        recognition: Recognition::new(&gateways(access)?, &access.clients),
+        window: access.window,
+    };
+    let first = match recording {
+        true => None,
+        false => Some(begin(access, clock)?),
+    };
+    Ok(Prepared { audience, first })
+}
+
 impl Entrance {
-    /// Gets everything ready that the clients of a configuration need. Nothing changes yet.
-    pub(crate) fn prepare(
-        &self,
-        access: Option<&KeyAccess>,
-        clock: Clock,
-    ) -> Result<Prepared, EntranceError> {
-        let Some(access) = access else {
-            return Ok(Prepared { audience: Audience::default(), first: None });
-        };
-        let audience = Audience {
-            port: access.port,
-            clients: access.clients.clone(),
-            gateways: gateways(access)?,
-            window: access.window,
-        };
-        let first = match self.recorder {
-            Some(_) => None,
-            None => Some(begin(access, clock)?),
-        };
-        Ok(Prepared { audience, first })
+    /// Whether what is accepted is written down. From then on it is until the end.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.recorder.is_some()
     }
 
-    /// Listens to these clients from here on.
-    pub(crate) fn apply(&mut self, keeper: &mut Doorkeeper, prepared: Prepared, now: Moment) {
+    /// Listens to these clients from here on. Gives those before: to let go of many takes time.
+    pub(crate) fn apply(
+        &mut self,
+        keeper: &mut Doorkeeper,
+        prepared: Prepared,
+        now: Moment,
+    ) -> Option<Audience> {
         if let Some((recorder, reception)) = prepared.first {
             keeper.receive_clients(reception);
             self.recorder = Some(recorder);
         }
-        let some = !prepared.audience.gateways.is_empty();
-        keeper.change_audience(prepared.audience, now);
+        let some = !prepared.audience.clients.is_empty();
+        let before = keeper.change_audience(prepared.audience, now);
         if self.missing.take().is_some() && some {
             report::clients_heard();
         }
+        before
     }
 
-    /// Listens to these clients if that can be; else says why not, and tries again later. Whoever knocks a
-    /// sequence is heard in any case, and the doors are guarded.
-    pub(crate) fn try_to_listen(
+    /// Listens to these clients if what they need could be had; else says why not, and tries again later. Knocks
+    /// of a sequence are heard in any case, and the doors are guarded.
+    pub(crate) fn listen(
         &mut self,
         keeper: &mut Doorkeeper,
-        access: Option<&KeyAccess>,
-        clock: Clock,
+        access: Option<&Arc<KeyAccess>>,
+        prepared: Result<Prepared, EntranceError>,
+        now: Moment,
     ) {
-        match self.prepare(access, clock) {
-            Ok(prepared) => self.apply(keeper, prepared, clock.now()),
+        match prepared {
+            Ok(prepared) => {
+                self.apply(keeper, prepared, now);
+            }
             Err(error) => {
                 let why = in_one_line(&error);
-                if self.missing.as_ref().is_none_or(|(_, _, told)| *told != why) {
+                if self.missing.as_ref().is_none_or(|missing| missing.why != why) {
                     report::clients_not_heard(&why);
                 }
                 let again = Instant::now().checked_add(AGAIN);
-                self.missing = access.cloned().zip(again).map(|(access, again)| (access, again, why));
+                let missing = access.cloned().zip(again);
+                self.missing = missing.map(|(access, again)| Missing { access, again, why });
             }
         }
     }
 
     /// When it is time to try again; `None` if nothing is missing.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.missing.as_ref().map(|(_, at, _)| *at)
+        self.missing.as_ref().map(|missing| missing.again)
     }
 
-    /// Tries again.
-    pub(crate) fn retry(&mut self, keeper: &mut Doorkeeper, clock: Clock) {
-        if let Some((access, ..)) = self.missing.clone() {
-            self.try_to_listen(keeper, Some(&access), clock);
-        }
+    /// The clients that are not heard.
+    pub(crate) fn missing(&self) -> Option<Arc<KeyAccess>> {
+        self.missing.as_ref().map(|missing| Arc::clone(&missing.access))
     }
 
     /// Hands over what has to be on disk.

@@ -44,6 +44,7 @@ mod logging;
 mod netlink;
 mod readiness;
 pub mod recorder;
+mod reload;
 mod report;
 mod running;
 mod sockopt;

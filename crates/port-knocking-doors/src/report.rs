@@ -49,7 +49,7 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
         );
     }
     if let Some(access) = &config.key_access {
-        let (count, port) = (access.clients.iter().count(), access.port);
+        let (count, port) = (access.clients.len(), access.port);
         info!(port, "clients with a key: {count}, heard on UDP port {port}");
     }
     for warning in config.warnings_with(choice.kind) {

@@ -1,6 +1,6 @@
 //! Finds the daemon that runs with a configuration file.
 //!
-//! The daemon holds a shared lock on the file that it runs with. Whoever wants to know asks the kernel who
+//! The daemon holds a shared lock on the very file that it has read. Whoever wants to know asks the kernel who
 //! holds it. There is no file with a number that may be stale: the kernel forgets the lock with the process.
 //!
 //! Source: fcntl(2), "Advisory record locking".
@@ -12,6 +12,7 @@ use std::{
     mem::zeroed,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Mark {
     /// Closing this, or any other opening of the same file in this process, takes the mark away.
-    _file: File,
+    _file: Arc<File>,
 }
 
 /// Bytes that are locked; the file need not be so long.
@@ -37,9 +38,8 @@ enum Place {
 }
 
 impl Mark {
-    /// Marks the file. To be done anew whenever the file was read.
-    pub(crate) fn set(path: &Path, in_force: bool) -> io::Result<Self> {
-        let file = File::open(path)?;
+    /// Marks a file. To be done anew whenever one was closed that the same name had.
+    pub(crate) fn set(file: Arc<File>, in_force: bool) -> io::Result<Self> {
         ask(&file, libc::F_SETLK, libc::F_RDLCK, Place::Reads)?;
         if in_force {
             ask(&file, libc::F_SETLK, libc::F_RDLCK, Place::InForce)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use doors_core::{
-    client::{Client, Clients},
+    client::Client,
     doorkeeper::{Change, Event, Report},
     eligible::Own,
     limits,
@@ -13,7 +13,8 @@ use doors_core::{
 use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
 
 use crate::scene::{
-    LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience, client, open, rules_with_sequence,
+    LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience_of, client, lasting, open,
+    rules_with_sequence,
 };
 
 #[test]
@@ -103,8 +104,7 @@ fn a_client_that_is_removed_has_no_open_door_and_what_others_asked_for_too_stays
         }
     }
     scene.events();
-    let mut audience = audience(&scene.gateway);
-    audience.clients = Clients::new([client(PHONE)]);
+    let audience = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
     scene.keeper.change_audience(audience, scene.now);
     scene.work();
     assert!(!scene.is_open("ssh", SOURCE));

@@ -1,15 +1,13 @@
 //! No knock counts twice.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use doors_core::{doorkeeper::Event, limits, reception::Stranger, time::Wall};
-use doors_spa::{
-    gateway::{Gateway, GatewayKey},
-    receipt::Answer,
-    request::Request,
-};
+use doors_spa::{gateway::GatewayKey, receipt::Answer, request::Request};
 
-use crate::scene::{Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, Sealed, audience, open, rules};
+use crate::scene::{
+    Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, Sealed, audience_of, client, lasting, open, rules,
+};
 
 #[test]
 fn nothing_happens_before_the_disk_has_it_and_nothing_if_it_cannot() {
@@ -569,8 +567,8 @@ fn a_floor_that_rises_with_the_date_is_on_disk_before_anything_is_done() {
 fn an_old_gateway_key_works_until_its_date() {
     let mut scene = Scene::new();
     let old = scene.gateway.clone();
-    let mut audience = audience(&GatewayKey::generate(&mut Counting(77)));
-    audience.gateways.push((Arc::new(Gateway::new(&old).unwrap()), Some(Wall(START + 10_000))));
+    let new = lasting(&GatewayKey::generate(&mut Counting(77)), None);
+    let audience = audience_of([client(LAPTOP)], &[new, lasting(&old, Some(Wall(START + 10_000)))]);
     scene.keeper.change_audience(audience, scene.now);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
     scene.wait(10);

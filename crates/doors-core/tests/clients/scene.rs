@@ -11,6 +11,7 @@ use doors_core::{
     challenge::RunKey,
     client::{Client, Clients},
     door::{Admission, Door, DoorName, Sequence},
+    doorbell::{Lasting, Recognition},
     doorkeeper::{Change, Doorkeeper, Event, Report},
     freshness::{Freshness, Record},
     packet::{Link, Packet},
@@ -121,10 +122,19 @@ pub(crate) fn client(number: u8) -> Client {
 }
 
 pub(crate) fn audience(gateway: &GatewayKey) -> Audience {
+    audience_of([client(LAPTOP), client(PHONE)], &[lasting(gateway, None)])
+}
+
+pub(crate) fn lasting(key: &GatewayKey, until: Option<Wall>) -> Lasting {
+    (Arc::new(Gateway::new(key).unwrap()), until)
+}
+
+pub(crate) fn audience_of(clients: impl IntoIterator<Item = Client>, gateways: &[Lasting]) -> Audience {
+    let clients = Clients::new(clients);
     Audience {
         port: PORT,
-        clients: Clients::new([client(LAPTOP), client(PHONE)]),
-        gateways: vec![(Arc::new(Gateway::new(gateway).unwrap()), None)],
+        recognition: Recognition::new(gateways, &clients),
+        clients: Arc::new(clients),
         window: Duration::from_secs(60),
     }
 }
@@ -172,10 +182,9 @@ impl Scene {
     /// With one client only, that is not quite like [`client`].
     pub(crate) fn with_laptop(change: impl FnOnce(&mut Client)) -> Self {
         let mut scene = Self::new();
-        let mut audience = audience(&scene.gateway);
         let mut laptop = client(LAPTOP);
         change(&mut laptop);
-        audience.clients = Clients::new([laptop]);
+        let audience = audience_of([laptop], &[lasting(&scene.gateway, None)]);
         scene.keeper.change_audience(audience, scene.now);
         scene
     }

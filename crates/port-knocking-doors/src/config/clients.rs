@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -37,7 +38,7 @@ pub struct KeyAccess {
     /// Where it is kept which knocks were seen.
     pub state_dir: PathBuf,
     /// Who has a key.
-    pub clients: Clients,
+    pub clients: Arc<Clients>,
 }
 
 /// What the file says.
@@ -54,11 +55,11 @@ pub(super) struct Given {
 pub(super) fn read_authorized_keys(config: &mut File) -> Result<Vec<Warning>, ConfigError> {
     let Some(path) = &config.authorized_keys else { return Ok(Vec::new()) };
     trusted(path)?;
-    let text = file::read(&path.value)?.ok_or_else(|| {
+    let read = file::read(&path.value)?.ok_or_else(|| {
         let what = format!("`authorized_keys`: there is no file {}", path.value.display());
         ConfigError::at(&path.origin, what)
     })?;
-    let (clients, warnings) = authorized_keys::parse(&path.value, &text, &config.authorized_keys_doors)?;
+    let (clients, warnings) = authorized_keys::parse(&path.value, &read.text, &config.authorized_keys_doors)?;
     config.clients.extend(clients);
     Ok(warnings)
 }
@@ -151,7 +152,7 @@ pub(super) fn resolve(
         window: window.value,
         gateway_key: gateway_key.value,
         state_dir: state_dir.value,
-        clients: Clients::new(all),
+        clients: Arc::new(Clients::new(all)),
     }))
 }
 

@@ -1,8 +1,8 @@
 //! The configuration file: what was written, not yet what it means.
 
 use std::{
-    fs::OpenOptions,
-    io::{self, Read},
+    fs::{self, OpenOptions},
+    io::{self, Read as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -76,8 +76,15 @@ pub(super) struct FileClient {
     pub(super) until: Option<Given<Wall>>,
 }
 
+/// A file that was read, and is still open.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) text: String,
+    pub(super) file: fs::File,
+}
+
 /// Reads the text of a file; `None` if there is none.
-pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<Option<Read>, ConfigError> {
     let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
     let not_text = |what| ConfigError::NotText { path: path.to_owned(), what };
     // A pipe of this name must not keep the daemon waiting.
@@ -105,11 +112,13 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     }
     let mut bytes = Vec::new();
     let longest = keys::LARGEST_FILE.saturating_add(1);
-    file.take(u64::try_from(longest).unwrap_or(u64::MAX)).read_to_end(&mut bytes).map_err(unreadable)?;
+    let mut whole = (&file).take(u64::try_from(longest).unwrap_or(u64::MAX));
+    whole.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() == longest {
         return Err(not_text("it is larger than 32 megabytes, which no configuration is"));
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| not_text("it is not UTF-8 text"))
+    let text = String::from_utf8(bytes).map_err(|_| not_text("it is not UTF-8 text"))?;
+    Ok(Some(Read { text, file }))
 }
 
 /// Parses the text of a file. Does no I/O, so that tests and fuzzers can call it.

@@ -22,7 +22,9 @@ mod warnings;
 
 use std::{
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use doors_core::{access::Rules, door::Sequence, time::Wall};
@@ -117,13 +119,15 @@ pub struct Config {
     /// Which firewall.
     pub firewall: FirewallChoice,
     /// What is needed for clients with keys; `None` if there are none.
-    pub key_access: Option<KeyAccess>,
+    pub key_access: Option<Arc<KeyAccess>>,
     /// Where the gateway's key is, or will be.
     pub gateway_key: PathBuf,
     /// Where it is kept which knocks were seen.
     pub state_dir: PathBuf,
     /// The file that was read; `None` if there is none.
     pub path: Option<PathBuf>,
+    /// The same, open: see [`crate::running`].
+    pub(crate) opened: Option<Arc<fs::File>>,
     /// Every value in force.
     pub settings: Vec<Setting>,
     /// What is allowed and unwise, whichever firewall it is.
@@ -137,10 +141,11 @@ impl Config {
     /// [`ConfigError`] names the source that cannot be used, and the way out.
     pub fn load(surroundings: &Surroundings) -> Result<Self, ConfigError> {
         match find_file(surroundings)? {
-            Some((path, text)) => {
-                let mut file = file::parse(&path, &text)?;
+            Some((path, read)) => {
+                let mut file = file::parse(&path, &read.text)?;
                 let left_out = clients::read_authorized_keys(&mut file)?;
                 let mut config = Self::resolve(surroundings, file, Some(path.clone()))?;
+                config.opened = Some(Arc::new(read.file));
                 config.warnings.extend(left_out);
                 let etc = PathBuf::from(IN_ETC);
                 if surroundings.conf.is_none() && path != etc && etc.exists() {
@@ -324,14 +329,14 @@ pub fn path_in_home(home: Option<&Path>) -> Option<PathBuf> {
     home.filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(IN_HOME))
 }
 
-fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, String)>, ConfigError> {
+fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, file::Read)>, ConfigError> {
     if let Some(path) = &surroundings.conf {
-        let text = file::read(path)?.ok_or_else(|| ConfigError::Missing { path: path.clone() })?;
-        return Ok(Some((path.clone(), text)));
+        let read = file::read(path)?.ok_or_else(|| ConfigError::Missing { path: path.clone() })?;
+        return Ok(Some((path.clone(), read)));
     }
     for path in path_in_home(surroundings.home.as_deref()).into_iter().chain([PathBuf::from(IN_ETC)]) {
-        if let Some(text) = file::read(&path)? {
-            return Ok(Some((path, text)));
+        if let Some(read) = file::read(&path)? {
+            return Ok(Some((path, read)));
         }
     }
     Ok(None)

@@ -1,6 +1,6 @@
 //! Puts the values of a configuration together, and says where each comes from.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use doors_core::access::Rules;
 use ipnet::IpNet;
@@ -93,7 +93,7 @@ impl Resolver {
         )?;
         let spa_port = key_access.as_ref().map(|access| access.port);
         doors::fit_together(&rules, &doors, listen.value, firewall.value, spa_port)?;
-        let of_clients = doors::of_clients(key_access.as_ref().map(|access| &access.clients));
+        let of_clients = doors::of_clients(key_access.as_ref().map(|access| &*access.clients));
         let plan = Plan {
             doors: doors.iter().map(|door| door.for_firewall(&of_clients)).collect(),
             trusted: trusted.value,
@@ -111,10 +111,11 @@ impl Resolver {
             plan,
             hearing: listen.value,
             firewall: firewall.value,
-            key_access,
+            key_access: key_access.map(Arc::new),
             gateway_key,
             state_dir,
             path,
+            opened: None,
             settings: self.settings,
             warnings,
         })

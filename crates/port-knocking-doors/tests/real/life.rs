@@ -2,11 +2,13 @@
 
 use std::{
     fs,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::Path,
     time::{Duration, Instant},
 };
 
+use doors_spa::identity::ClientKey;
+use ed25519_dalek::SigningKey;
 use port_knocking_doors::lab::{Process, Root};
 use rustix::{
     process::{Signal, Uid},
@@ -118,6 +120,34 @@ fn a_reload_closes_the_doors_that_are_gone_and_no_others() {
     assert!(line.contains(&format!("{}:2:1: `colour` is no key", path.display())), "{line}");
     house.knock(STRANGER[0], &[100, 2, 3, 4, 6]);
     house.hear(&format!("opened: door ssh for {}", STRANGER[0]));
+}
+
+#[test]
+fn knocks_are_heard_while_a_long_configuration_is_read() {
+    let mut house = House::new();
+    let keys = house.place_for("authorized_keys");
+    let line = |number: u32| {
+        let mut secret = [0; 32];
+        secret[..4].copy_from_slice(&number.to_be_bytes());
+        let public = SigningKey::from_bytes(&secret).verifying_key();
+        format!("{} device-{number}\n", ClientKey::new(public.as_bytes()).unwrap().to_openssh())
+    };
+    fs::write(&keys, (0..20_000).map(line).collect::<String>()).unwrap();
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).unwrap();
+    house.start(&gate(""));
+    let path = house.write(&gate(&format!(
+        "authorized_keys = {keys:?}\nauthorized_keys_doors = [\"default\"]\ngateway_key = {:?}\nstate_dir = {:?}\n",
+        house.place_for("gateway.key"),
+        house.place_for("state"),
+    )));
+    let (status, said) = house.run(&["--conf", path.to_str().unwrap(), "gateway", "init"]);
+    assert!(status.success(), "{said}");
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.knock(CLIENT[0], &SEQUENCE);
+    let read = format!("the configuration has been read again: {}", path.display());
+    house.hear("opened: door default for 192.0.2.7");
+    assert!(house.daemon().lines().iter().all(|line| !line.contains(&read)), "the reading was waited for");
+    house.hear(&read);
 }
 
 #[test]
