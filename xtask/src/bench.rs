@@ -5,6 +5,7 @@
 
 mod network;
 mod peers;
+mod reload;
 mod spa;
 
 use std::{
@@ -29,8 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What to measure; nothing named means everything.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these: spa, cost, card, hostile, nftables, firewalld, repair, idle, flood
+    /// Only these: spa, cost, card, hostile, reload, nftables, firewalld, repair, idle, flood
     only: Vec<String>,
+    /// Measure this port-knocking-doors instead, with the doorknock beside it
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
 }
 
 /// Measures with the program at this path, and prints.
@@ -59,13 +63,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         "-p",
         "doorknock",
     ]))?;
-    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/port-knocking-doors");
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/port-knocking-doors");
+    let program = options.program.clone().unwrap_or(built);
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    let all: [(&str, Measure); 9] = [
+    let all: [(&str, Measure); 10] = [
         ("spa", spa::opening),
         ("cost", spa::cost_per_datagram),
         ("card", spa::crowd_of_card_holders),
         ("hostile", spa::hostile),
+        ("reload", reload::deafness),
         ("nftables", opening),
         ("firewalld", opening_with_firewalld),
         ("repair", repair),

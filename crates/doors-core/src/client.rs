@@ -51,8 +51,8 @@ pub struct Client {
     pub who: Who,
     /// Its public key.
     pub key: ClientKey,
-    /// The doors that it may open.
-    pub doors: Vec<DoorName>,
+    /// The doors that it may open. Clients that may open the same share the list.
+    pub doors: Arc<[DoorName]>,
     /// The longest time for which it may have a door open; `None` for what each door allows.
     pub max_open_for: Option<Duration>,
     /// From where it may knock, and which addresses it may let in; empty for everywhere.
@@ -64,7 +64,7 @@ pub struct Client {
 impl Client {
     /// A client of this name and key that may open these doors.
     #[must_use]
-    pub fn new(name: &str, key: ClientKey, doors: Vec<DoorName>) -> Self {
+    pub fn new(name: &str, key: ClientKey, doors: Arc<[DoorName]>) -> Self {
         let fingerprint: String = key.fingerprint();
         let who = Who { name: Arc::from(name), fingerprint: Arc::from(fingerprint) };
         Self { who, key, doors, max_open_for: None, from: Vec::new(), until: None }
@@ -132,5 +132,10 @@ impl Clients {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
         self.by_id.values()
+    }
+
+    /// All of them, each with the name that a knock calls it.
+    pub fn with_ids(&self) -> impl Iterator<Item = (ClientId, &Client)> {
+        self.by_id.iter().map(|(id, client)| (*id, client))
     }
 }

@@ -67,8 +67,8 @@ impl Recognition {
     pub fn new(gateways: &[Lasting], clients: &Clients) -> Self {
         let known = |(gateway, until): &Lasting| {
             let mut by_hint: BTreeMap<Hint, Vec<(ClientId, TagKey)>> = BTreeMap::new();
-            for key in clients.iter().map(|client| &client.key) {
-                by_hint.entry(Hint::at(key.id())).or_default().push((key.id(), gateway.tag_key(key)));
+            for (id, client) in clients.with_ids() {
+                by_hint.entry(Hint::at(id)).or_default().push((id, gateway.tag_key(&client.key)));
             }
             Known { gateway: Arc::clone(gateway), until: *until, clients: by_hint }
         };

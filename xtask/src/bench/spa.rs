@@ -235,10 +235,10 @@ pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
 }
 
 /// A gateway's files in a network's directory.
-struct Place {
+pub(super) struct Place {
     program: PathBuf,
     conf: PathBuf,
-    card: Card,
+    pub(super) card: Card,
 }
 
 impl Place {
@@ -256,6 +256,11 @@ impl Place {
                 )
             })
             .collect();
+        Self::with_text(network, program, &clients)
+    }
+
+    /// With this behind the rest of the configuration.
+    pub(super) fn with_text(network: &Network, program: &Path, clients: &str) -> Result<Self, Failure> {
         let directory = network.directory.path().display();
         let conf = network.write(&format!(
             "firewall = \"nftables\"\nspa_window = {WINDOW}\nrefuse = \"reject\"\n\
@@ -281,7 +286,7 @@ impl Place {
     }
 
     /// Starts the daemon. At first each knock costs a challenge.
-    fn start_anew(&self, network: &Network) -> Result<Process, Failure> {
+    pub(super) fn start_anew(&self, network: &Network) -> Result<Process, Failure> {
         let mut command = bare(&self.program);
         command.arg("--conf").arg(&self.conf).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
         let mut daemon = Process::start(&network.server, command)?;
@@ -319,18 +324,27 @@ fn run_once(network: &Network, command: Command) -> Result<Duration, Failure> {
 }
 
 /// A client with a key.
-struct Device(SigningKey);
+pub(super) struct Device(SigningKey);
 
 impl Device {
-    fn new(number: u8) -> Self {
+    pub(super) fn new(number: u8) -> Self {
         Self(SigningKey::from_bytes(&[number; 32]))
+    }
+
+    /// One of many.
+    pub(super) fn numbered(number: u32) -> Self {
+        let mut secret = [0xa5; 32];
+        if let Some(start) = secret.first_chunk_mut() {
+            *start = number.to_be_bytes();
+        }
+        Self(SigningKey::from_bytes(&secret))
     }
 
     fn client(&self) -> Option<ClientKey> {
         ClientKey::new(self.0.verifying_key().as_bytes()).ok()
     }
 
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         self.client().map(|key| key.to_openssh()).unwrap_or_default()
     }
 
@@ -345,9 +359,19 @@ impl Device {
 
     fn ask(&self, card: &Card, claimed: &Self, operation: Operation) -> [u8; KNOCK] {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.ask_at(u64::try_from(time.as_millis()).unwrap_or(0), card, claimed, operation)
+    }
+
+    /// A knock that is dated 1970: the daemon answers that it is stale, and neither disk nor firewall have to do
+    /// with it.
+    pub(super) fn stale(&self, card: &Card) -> [u8; KNOCK] {
+        self.ask_at(0, card, self, Operation::Open { door: DoorId::of("ssh"), wanted: 0 })
+    }
+
+    fn ask_at(&self, time: u64, card: &Card, claimed: &Self, operation: Operation) -> [u8; KNOCK] {
         let request = Request {
             operation,
-            time: u64::try_from(time.as_millis()).unwrap_or(0),
+            time,
             nonce: random(),
             client: claimed.client().map(|key| key.id()).unwrap_or(doors_spa::identity::ClientId([0; 8])),
             address: None,
@@ -370,7 +394,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn socket() -> Result<UdpSocket, Failure> {
+pub(super) fn socket() -> Result<UdpSocket, Failure> {
     Ok(UdpSocket::bind(("192.0.2.7", 0))?)
 }
 

@@ -5,7 +5,7 @@
 //!   └──────── options, perhaps ────────┘ └ type ┘   └ key   └ comment, which names the client
 //! ```
 
-use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, num::NonZero, path::Path, sync::Arc, thread, time::Duration};
 
 use doors_core::{door::DoorName, time::Wall};
 use doors_spa::identity::{BadKey, ClientKey};
@@ -55,14 +55,15 @@ pub(super) fn parse(
     let (mut clients, mut warnings): (Vec<FileClient>, Vec<Warning>) = (Vec::new(), Vec::new());
     let mut names = HashSet::new();
     let path: Arc<Path> = Arc::from(path);
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let position = Position { path: Arc::clone(&path), line: number, column: 1 };
-        let line = Line { origin: Origin::File(position), text: line };
-        match line.client(doors)? {
+    let doors: Arc<[Given<DoorName>]> = Arc::from(doors);
+    let lines: Vec<Line<'_>> = (1..)
+        .zip(text.lines().map(str::trim))
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, text)| Line { path: &path, number, text })
+        .collect();
+    for (line, client) in lines.iter().zip(on_all_processors(&lines, |line| line.client(&doors))) {
+        let number = line.number;
+        match client? {
             Some(mut client) => {
                 // Two keys of one person may have one comment.
                 if !names.insert(client.name.value.clone()) {
@@ -77,14 +78,46 @@ pub(super) fn parse(
     Ok((clients, warnings))
 }
 
+/// Does the same for each, in the order of the list. Most of the time for a key goes into whether it is a point of
+/// the curve.
+fn on_all_processors<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    // A thread for a few lines would cost more than they do.
+    let share = all.len().div_ceil(threads).max(500);
+    let work = &work;
+    thread::scope(|scope| {
+        let begin = |part| (part, thread::Builder::new().spawn_scoped(scope, move || all_of(part, work)));
+        let begun: Vec<_> = all.chunks(share).skip(1).map(begin).collect();
+        let mut done = all_of(all.chunks(share).next().unwrap_or_default(), work);
+        for (part, thread) in begun {
+            done.extend(match thread.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(done)) => done,
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                // No more threads may be started.
+                Err(_) => all_of(part, work),
+            });
+        }
+        done
+    })
+}
+
+fn all_of<T, R>(part: &[T], work: impl Fn(&T) -> R) -> Vec<R> {
+    part.iter().map(work).collect()
+}
+
 struct Line<'a> {
-    origin: Origin,
+    path: &'a Arc<Path>,
+    number: usize,
     text: &'a str,
 }
 
 impl<'a> Line<'a> {
+    fn origin(&self) -> Origin {
+        Origin::File(Position { path: Arc::clone(self.path), line: self.number, column: 1 })
+    }
+
     /// The client of this line; `None` if its key is of a type that cannot be used.
-    fn client(&self, doors: &[Given<DoorName>]) -> Result<Option<FileClient>, ConfigError> {
+    fn client(&self, doors: &Arc<[Given<DoorName>]>) -> Result<Option<FileClient>, ConfigError> {
         // Once for each line: nothing in here costs as much as a key.
         let (options, read) = match ClientKey::from_openssh(self.text) {
             Err(BadKey::Type) if !is_key_type(self.text) => {
@@ -99,9 +132,9 @@ impl<'a> Line<'a> {
             Err(_) => return Ok(None),
         };
         let mut client = FileClient {
-            name: Given::new(name_from(comment, &key), self.origin.clone()),
-            key: Given::new(key, self.origin.clone()),
-            doors: doors.to_vec(),
+            name: Given::new(name_from(comment, &key), self.origin()),
+            key: Given::new(key, self.origin()),
+            doors: Arc::clone(doors),
             max_open_for: None,
             from: None,
             until: None,
@@ -130,7 +163,7 @@ impl<'a> Line<'a> {
                 let door = |name: &str| {
                     let name = name.trim();
                     let door = DoorName::new(name);
-                    door.map(|door| Given::new(door, self.origin.clone()))
+                    door.map(|door| Given::new(door, self.origin()))
                         .map_err(|bad| self.wrong(format!("doors: \"{name}\" {bad}")))
                 };
                 client.doors = value.split(',').map(door).collect::<Result<_, _>>()?;
@@ -178,7 +211,7 @@ impl<'a> Line<'a> {
     }
 
     fn given<T>(&self, value: T) -> Given<T> {
-        Given::new(value, self.origin.clone())
+        Given::new(value, self.origin())
     }
 
     fn not_this(&self, name: &str, value: &str) -> ConfigError {
@@ -186,7 +219,7 @@ impl<'a> Line<'a> {
     }
 
     fn wrong(&self, what: String) -> ConfigError {
-        ConfigError::at(&self.origin, what)
+        ConfigError::at(&self.origin(), what)
     }
 }
 

@@ -90,6 +90,9 @@ pub(super) fn state_dir(given: Option<&origin::Given<PathBuf>>) -> PathBuf {
     given.map_or_else(|| PathBuf::from(STATE_DIR), |given| given.value.clone())
 }
 
+/// The doors of a client, as they were written.
+type GivenDoors = Arc<[origin::Given<DoorName>]>;
+
 /// Puts everything together; `None` if nobody has a key.
 pub(super) fn resolve(
     clients: Vec<FileClient>,
@@ -116,9 +119,9 @@ pub(super) fn resolve(
     if let Some(path) = given.authorized_keys {
         note("authorized_keys", quoted(&path.value), path.origin);
     }
-    if let Some(first) = given.authorized_keys_doors.first() {
-        let origin = first.origin.clone();
-        note("authorized_keys_doors", names(&given.authorized_keys_doors), origin);
+    let for_all = given.authorized_keys_doors.first().map(|first| first.origin.clone());
+    if let Some(origin) = &for_all {
+        note("authorized_keys_doors", names(&given.authorized_keys_doors), origin.clone());
     }
     if nobody {
         return Ok(None);
@@ -127,6 +130,8 @@ pub(super) fn resolve(
     let mut by_key: BTreeMap<[u8; 32], String> = BTreeMap::new();
     let mut all = Vec::new();
     let doors: HashSet<&DoorName> = rules.doors.iter().map(|door| &door.name).collect();
+    // Of many clients in authorized_keys all may open the same.
+    let mut last: Option<(GivenDoors, Arc<[DoorName]>)> = None;
     for client in clients {
         let name = &client.name;
         if by_name.insert(name.value.clone(), name.origin.clone()).is_some() {
@@ -144,8 +149,14 @@ pub(super) fn resolve(
             let what = format!("this is one client too many; there may be {}", limits::CLIENTS);
             return Err(ConfigError::at(&name.origin, what));
         }
-        note_client(&client, &mut note);
-        all.push(resolve_one(client, &doors, rules)?);
+        let shared = last.take().filter(|(given, _)| Arc::ptr_eq(given, &client.doors));
+        let list = match shared {
+            Some((_, list)) => list,
+            None => resolve_doors(&client.doors, &doors, rules)?,
+        };
+        last = Some((Arc::clone(&client.doors), Arc::clone(&list)));
+        note_client(&client, for_all.as_ref(), &mut note);
+        all.push(resolve_one(client, list));
     }
     Ok(Some(KeyAccess {
         port: port.value,
@@ -156,10 +167,12 @@ pub(super) fn resolve(
     }))
 }
 
-/// What is said of one client.
-fn note_client(client: &FileClient, note: &mut impl FnMut(&str, String, Origin)) {
+/// What is said of one client; of its doors, unless they are those `for_all`.
+fn note_client(client: &FileClient, for_all: Option<&Origin>, note: &mut impl FnMut(&str, String, Origin)) {
     let key = |key: &str| format!("clients.{}.{key}", client.name.value);
-    note(&key("doors"), names(&client.doors), client.name.origin.clone());
+    if client.doors.first().map(|door| &door.origin) != for_all {
+        note(&key("doors"), names(&client.doors), client.name.origin.clone());
+    }
     if let Some(longest) = &client.max_open_for {
         note(&key("max_open_for"), longest.value.as_secs().to_string(), longest.origin.clone());
     }
@@ -177,24 +190,31 @@ fn names(doors: &[origin::Given<DoorName>]) -> String {
     format!("{names:?}")
 }
 
-fn resolve_one(client: FileClient, known: &HashSet<&DoorName>, rules: &Rules) -> Result<Client, ConfigError> {
-    let mut doors = Vec::new();
+/// The names of doors that are there, each once.
+fn resolve_doors(
+    given: &[origin::Given<DoorName>],
+    known: &HashSet<&DoorName>,
+    rules: &Rules,
+) -> Result<Arc<[DoorName]>, ConfigError> {
     let mut there = HashSet::new();
-    for door in client.doors {
+    for door in given {
         if !known.contains(&door.value) {
             let known: Vec<&str> = rules.doors.iter().map(|door| door.name.as_str()).collect();
             let what = format!("there is no door `{}`; there are: {}", door.value, known.join(", "));
             return Err(ConfigError::at(&door.origin, what));
         }
-        if !there.insert(door.value.clone()) {
+        if !there.insert(&door.value) {
             let what = format!("the door `{}` is there twice; write it once", door.value);
             return Err(ConfigError::at(&door.origin, what));
         }
-        doors.push(door.value);
     }
+    Ok(given.iter().map(|door| door.value.clone()).collect())
+}
+
+fn resolve_one(client: FileClient, doors: Arc<[DoorName]>) -> Client {
     let mut resolved = Client::new(&client.name.value, client.key.value, doors);
     resolved.max_open_for = client.max_open_for.map(|given| given.value);
     resolved.from = client.from.map_or(Vec::new(), |given| given.value);
     resolved.until = client.until.map(|given| given.value);
-    Ok(resolved)
+    resolved
 }

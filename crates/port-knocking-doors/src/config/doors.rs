@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -135,7 +136,11 @@ pub(super) fn resolve(
 
 /// The doors that some client may open.
 pub(super) fn of_clients(clients: Option<&Clients>) -> HashSet<&DoorName> {
-    clients.into_iter().flat_map(Clients::iter).flat_map(|client| &client.doors).collect()
+    let mut lists: Vec<&Arc<[DoorName]>> =
+        clients.into_iter().flat_map(Clients::iter).map(|client| &client.doors).collect();
+    // Many clients, and few lists.
+    lists.dedup_by(|one, other| Arc::ptr_eq(one, other));
+    lists.into_iter().flat_map(|doors| doors.iter()).collect()
 }
 
 /// The longest time for a door that is open for so long without being asked.

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -70,7 +71,8 @@ pub(super) struct FileDoor {
 pub(super) struct FileClient {
     pub(super) name: Given<String>,
     pub(super) key: Given<ClientKey>,
-    pub(super) doors: Vec<Given<DoorName>>,
+    /// Clients that may open the same share the list.
+    pub(super) doors: Arc<[Given<DoorName>]>,
     pub(super) max_open_for: Option<Given<Duration>>,
     pub(super) from: Option<Given<Vec<IpNet>>>,
     pub(super) until: Option<Given<Wall>>,
@@ -270,7 +272,7 @@ fn client<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Resul
     Ok(FileClient {
         name: fields.required("name")?.client_name()?,
         key: fields.required("key")?.client_key()?,
-        doors: fields.required("doors")?.some_door_names(text)?,
+        doors: fields.required("doors")?.some_door_names(text)?.into(),
         max_open_for: fields.map("max_open_for", |value| value.seconds(1))?,
         from: fields.map("from", |value| value.networks(text))?,
         until: fields.map("until", |value| value.date())?,

@@ -313,7 +313,7 @@ fn check_shows_what_clients_may_and_in_which_file_it_stands() {
     let home = TempDir::new().unwrap();
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT";
     let line = format!(
-        "# mine\nfrom=\"192.0.2.0/24\",max_open_for=\"600\",expiry-time=\"203012311800Z\" {key} laptop\n"
+        "# mine\ndoors=\"ssh\",from=\"192.0.2.0/24\",max_open_for=\"600\",expiry-time=\"203012311800Z\" {key} laptop\n"
     );
     let keys = file(&home, "keys", &line, 0o600);
     let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
