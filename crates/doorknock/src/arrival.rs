@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
-use crate::attempts::{Attempts, Standing};
+use crate::{
+    attempt::Attempt,
+    attempts::{Attempts, Standing},
+};
 
 /// Answers that are taken note of at once; more come with the next call.
 const ANSWERS: usize = 64;
@@ -25,13 +28,6 @@ pub struct Arrival {
     pub stream: TcpStream,
     /// The address, by its place among those that were tried.
     pub place: usize,
-}
-
-/// A connection that is being made.
-#[derive(Debug)]
-struct Attempt {
-    stream: mio::net::TcpStream,
-    token: Token,
 }
 
 /// Tries to connect to any of the addresses until one accepts or `patience` is over; then there is none.
@@ -59,41 +55,12 @@ pub fn wait(addresses: &[SocketAddr], patience: Duration) -> io::Result<Option<A
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let accepted = attempts.look(start.elapsed(), |attempt| {
-            // Without an event, not every system knows how a connection stands.
-            match events.iter().any(|event| event.token() == attempt.token) {
-                true => attempt.standing(),
-                false => Standing::Pending,
-            }
-        });
+        let accepted =
+            attempts.look(start.elapsed(), |attempt| attempt.standing(&events).unwrap_or(Standing::Refused));
         if let Some((place, attempt)) = accepted {
             drop(attempts);
             return Ok(Some(Arrival { stream: attempt.finish(&poll)?, place }));
         }
-    }
-}
-
-impl Attempt {
-    fn begin(address: SocketAddr, poll: &Poll, token: Token) -> io::Result<Self> {
-        let mut stream = mio::net::TcpStream::connect(address)?;
-        poll.registry().register(&mut stream, token, Interest::WRITABLE)?;
-        Ok(Self { stream, token })
-    }
-
-    fn standing(&self) -> Standing {
-        match self.stream.take_error() {
-            Ok(None) if self.stream.peer_addr().is_ok() => Standing::Accepted,
-            Ok(None) => Standing::Pending,
-            Ok(Some(_)) | Err(_) => Standing::Refused,
-        }
-    }
-
-    /// A connection like any other, that blocks.
-    fn finish(mut self, poll: &Poll) -> io::Result<TcpStream> {
-        poll.registry().deregister(&mut self.stream)?;
-        let stream = TcpStream::from(self.stream);
-        stream.set_nonblocking(false)?;
-        Ok(stream)
     }
 }
 

@@ -30,9 +30,11 @@ use crate::{
 
 mod errand;
 mod key;
+mod proxy;
 mod secret_input;
 mod sequence_command;
 mod store;
+mod visit;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -345,6 +347,12 @@ fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "doorknock: {}", escaped(line));
 }
 
+fn remark(line: &str, quiet: bool) {
+    if !quiet {
+        complain(line);
+    }
+}
+
 fn print(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{}", escaped(line)).map_err(Failure::Print)
 }
@@ -394,7 +402,7 @@ impl Command {
             } => {
                 let at = Place { server, door };
                 let target = (&host, port);
-                return errand::proxy(target, &at, wanted, address, identity.as_deref(), quiet, manner);
+                return proxy::run(target, &at, wanted, address, identity.as_deref(), quiet, manner);
             }
             // The definition of the group "knock" leaves no other.
             Self::Proxy { .. } => Ok(()),

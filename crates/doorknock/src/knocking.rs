@@ -103,19 +103,23 @@ pub enum News {
 }
 
 /// Runs a task at these addresses, all at the same time. The news comes in the order in which it is known, an
-/// outcome for each; if the receiver is dropped, no other knock leaves.
+/// outcome for each, and rings the bell after each; if the receiver is dropped, no other knock leaves.
 #[must_use]
-pub fn knock_at(servers: &[SocketAddr], task: Task) -> mpsc::Receiver<News> {
+pub fn knock_at(
+    servers: &[SocketAddr],
+    task: Task,
+    bell: impl Fn() + Clone + Send + 'static,
+) -> mpsc::Receiver<News> {
     let (tell, told) = mpsc::channel();
     let task = Arc::new(task);
     for (place, server) in servers.iter().enumerate() {
-        let (server, tell, task) = (*server, tell.clone(), Arc::clone(&task));
+        let (server, tell, task, bell) = (*server, tell.clone(), Arc::clone(&task), bell.clone());
         thread::spawn(move || {
-            let leaves = || tell.send(News::Knock(place)).is_ok();
-            let outcome = outcome_at(server, &task, leaves);
+            let tell = |news| tell.send(news).map(|()| bell()).is_ok();
+            let outcome = outcome_at(server, &task, || tell(News::Knock(place)));
             if let Some(outcome) = outcome {
                 // The receiver is gone if another address was enough.
-                let _ = tell.send(News::Outcome(place, outcome));
+                tell(News::Outcome(place, outcome));
             }
         });
     }

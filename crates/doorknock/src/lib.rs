@@ -26,17 +26,23 @@
 //! | [`target`]          | the addresses behind a name                                |
 //! | [`sequence`]        | sends a sequence of knocks                                 |
 //! | [`attempts`]        | when to try to connect again, without I/O                  |
+//! | `attempt`           | a connection that is being made                            |
 //! | [`arrival`]         | waits until a port accepts                                 |
+//! | [`approach`]        | when to try the port of a door, without I/O                |
+//! | [`entering`]        | connects through a door that is being opened               |
 //! | [`join`]            | joins a connection with standard input and output          |
 //! | [`standard_output`] | can be closed before the process ends                      |
 //! | [`errors`]          | errors for people                                          |
 
 pub mod agent;
 pub mod agent_socket;
+pub mod approach;
 pub mod arrival;
+mod attempt;
 pub mod attempts;
 pub mod cli;
 pub mod credible;
+pub mod entering;
 pub mod errors;
 pub mod exchange;
 pub mod host;

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Longer than anything here takes, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A home directory. The client that runs in it sees nothing of the user's own.
 pub(crate) struct Home {

@@ -16,7 +16,7 @@ use doors_spa::{
 };
 
 use crate::{
-    home::{Home, Said, run},
+    home::{Home, PATIENCE, Said, run},
     house::{House, public_key, receipt},
 };
 
@@ -287,16 +287,77 @@ fn the_proxy_joins_after_the_door_has_opened_and_says_why_if_not() {
     }
 }
 
-/// A proxy, with a door that opens, and the server's end of its connection.
+/// A proxy, with a door that opens, and the server's end of its connection, which is the only one.
 fn proxy(home: &Home) -> (Child, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let mut proxy = home.command(&["proxy", "127.0.0.1", &port, "--server", "home", "--door", "ssh"]);
     proxy.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = proxy.spawn().unwrap();
-    let (peer, _) = listener.accept().unwrap();
-    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut child = proxy.spawn().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    let peer = loop {
+        if let Ok((peer, _)) = listener.accept() {
+            break peer;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("the proxy does not connect: {:?}", child.wait_with_output());
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    // Another would be refused by now, or be there.
+    thread::sleep(Duration::from_millis(20));
+    let another = listener.accept().map_err(|error| error.kind());
+    assert!(matches!(another, Err(io::ErrorKind::WouldBlock)), "{another:?}");
+    peer.set_nonblocking(false).unwrap();
+    for limit in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        limit(&peer, Some(PATIENCE)).unwrap();
+    }
     (child, peer)
+}
+
+#[test]
+fn the_proxy_joins_without_a_receipt_and_then_knocks_no_more() {
+    let (home, house) = scene(|_, _| None);
+    let start = Instant::now();
+    let (mut child, mut peer) = proxy(&home);
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    // On a slow machine it may have been repeated before; the last would leave after 4.5 s.
+    let mut knocks = 0;
+    while house.heard.recv_timeout(Duration::from_secs(5).saturating_sub(start.elapsed())).is_ok() {
+        knocks += 1;
+    }
+    assert!((1..5).contains(&knocks), "{knocks} knocks");
+    peer.write_all(b"welcome").unwrap();
+    drop((peer, child.stdin.take()));
+    let said = child.wait_with_output().unwrap();
+    assert_eq!(
+        (said.status.code(), &said.stdout[..], &said.stderr[..]),
+        (Some(0), &b"welcome"[..], &b""[..])
+    );
+}
+
+#[test]
+fn a_receipt_that_comes_makes_the_proxy_connect_at_once() {
+    let (home, house) = scene(|_, _| Some(receipt(Answer::Granted)));
+    let (mut child, mut peer) = proxy(&home);
+    peer.write_all(b"welcome").unwrap();
+    drop((peer, child.stdin.take()));
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"welcome");
+    assert_eq!(house.heard.try_iter().count(), 1);
+}
+
+#[test]
+fn a_port_that_refuses_behind_an_open_door_is_told_at_once() {
+    let (home, _house) = scene(|_, _| Some(receipt(Answer::Granted)));
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let start = Instant::now();
+    let said = home.doorknock(&["proxy", "127.0.0.1", &port, "--server", "home", "--door", "ssh"]);
+    let expected =
+        format!("doorknock: the door is open, and 127.0.0.1 port {port} does not accept connections: ");
+    assert!(said.code == Some(1) && said.err.starts_with(&expected), "{said:?}");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[test]

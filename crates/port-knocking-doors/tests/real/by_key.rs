@@ -2,8 +2,11 @@
 
 use std::{
     fs,
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -27,6 +30,10 @@ const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for =
 impl User {
     /// Does what the README says: a key, an agent, a gateway, a client, a server.
     fn new() -> Self {
+        Self::with(DOORS)
+    }
+
+    fn with(doors: &str) -> Self {
         let house = House::new();
         let home = house.directory.path().join("home");
         fs::create_dir_all(home.join(".ssh")).unwrap();
@@ -43,7 +50,7 @@ impl User {
         fs::remove_file(&key).unwrap();
 
         let mut user = Self { house, home, _agent: agent };
-        let text = user.house.gateway(DOORS);
+        let text = user.house.gateway(doors);
         let conf = user.house.write(&text).to_str().unwrap().to_owned();
         let line = user.home.join(".ssh/some_key.pub");
         let server = |user: &Self, arguments: &[&str]| {
@@ -207,4 +214,36 @@ fn as_a_proxy_command_it_opens_and_joins() {
     let (code, said) = user.doorknock(&["ssh-config", "home4", "ssh"]);
     assert_eq!(code, Some(0));
     assert!(said.contains("proxy %h %p --server home4 --door ssh"), "{said}");
+}
+
+#[test]
+fn a_lost_receipt_keeps_no_proxy_from_a_door_for_one_connection() {
+    let user = User::with("[[doors]]\nname = \"ssh\"\nports = [\"2222/tcp\"]\ngrant = \"once\"\n");
+    let address = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
+    let listener = user.house.server.enter(|| TcpListener::bind(address)).unwrap();
+    // The first is the challenge that follows a start, of 220 bytes with its headers; the receipts are lost.
+    let lost = "table inet lost { chain lost { type filter hook input priority 0; \
+                udp sport 62201 quota over 220 bytes counter drop; }; }";
+    user.house.in_client("nft", &[lost]);
+    let begun = Instant::now();
+    let command = user.command(&["proxy", SERVER[0], "2222", "--server", "home4", "--door", "ssh"]);
+    let mut process = Process::start(&user.house.client, command).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    user.house.until("the proxy connects", |_| {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let (mut peer, _) = accepted.unwrap();
+    // Another connection, or another try, would come in this time.
+    thread::sleep(Duration::from_millis(500));
+    let another = listener.accept().map_err(|error| error.kind());
+    assert!(matches!(another, Err(io::ErrorKind::WouldBlock)), "{another:?}");
+    let rules = user.house.in_client("nft", &["list table inet lost"]);
+    assert!(!rules.contains("packets 0 "), "no receipt was lost: {rules}");
+    peer.write_all(b"welcome").unwrap();
+    drop(peer);
+    let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
+    assert_eq!((status.code(), said.trim_end()), (Some(0), "welcome"));
 }

@@ -1,0 +1,147 @@
+//! `doorknock proxy` with a server.
+
+use std::{
+    io,
+    net::IpAddr,
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
+    time::{Duration, Instant},
+};
+
+use doors_spa::{identity::DoorId, request::Operation};
+use jiff::Timestamp;
+
+use super::{
+    Failure, Manner, Place, complain, remark,
+    visit::{Ear, Stop, Visit},
+};
+use crate::{
+    entering::{Entered, Entering},
+    host::Host,
+    join,
+    knocking::{News, Outcome},
+    signer::Signer,
+    standard_output::StandardOutput,
+    target,
+    telling::{self, Ending, Question},
+};
+
+pub(super) fn run(
+    (host, port): (&Host, u16),
+    at: &Place,
+    wanted: Option<u32>,
+    address: Option<IpAddr>,
+    identity: Option<&Path>,
+    quiet: bool,
+    manner: Manner,
+) -> Result<Ending, Failure> {
+    let visit = Visit::prepare(&at.server, manner.family(), address, identity, quiet)?;
+    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing: false };
+    let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
+    let mut addresses = target::resolve(host.bare(), manner.family())?;
+    addresses.iter_mut().for_each(|address| address.set_port(port));
+    let entering = Entering::new(addresses).map_err(Failure::Wait)?;
+    let waker = Arc::new(entering.waker().map_err(Failure::Wait)?);
+    let bell = move || {
+        // The news is there; if nobody can be woken, it is found with the next try.
+        let _ = waker.wake();
+    };
+    let names_address = address.is_some();
+    let mut way =
+        Way { entering, question, names_address, quiet, opened: false, came: None, told: Vec::new() };
+    let ending = visit.knock_with(operation, address, bell, &mut way);
+    if way.opened && way.came.is_none() {
+        way.wait_behind_open_door(Duration::from_secs(manner.timeout));
+    }
+    match way.came {
+        Some(Ok(Entered::Through(stream))) => {
+            join::join(&stream, io::stdin(), StandardOutput::default())?;
+            Ok(Ending::Done)
+        }
+        Some(Ok(Entered::Refused(source))) => {
+            Err(Failure::OpenAndSilent { host: host.to_string(), port, source })
+        }
+        Some(Err(error)) => Err(Failure::Wait(error)),
+        Some(Ok(Entered::NotYet)) | None if way.opened => {
+            let source = io::ErrorKind::TimedOut.into();
+            Err(Failure::OpenAndSilent { host: host.to_string(), port, source })
+        }
+        Some(Ok(Entered::NotYet)) | None => {
+            way.told.iter().for_each(|line| complain(line));
+            Ok(ending)
+        }
+    }
+}
+
+/// The way through a door that is being opened.
+struct Way<'a> {
+    entering: Entering,
+    question: Question<'a>,
+    names_address: bool,
+    quiet: bool,
+    opened: bool,
+    /// What came of the tries.
+    came: Option<io::Result<Entered>>,
+    /// Why the door was not opened.
+    told: Vec<String>,
+}
+
+impl Way<'_> {
+    fn wait_behind_open_door(&mut self, patience: Duration) {
+        let begun = Instant::now();
+        self.came = Some(loop {
+            let left = patience.saturating_sub(begun.elapsed());
+            match self.entering.wait(Some(left)) {
+                // Another address has news, which is of no interest any more.
+                Ok(Entered::NotYet) if !left.is_zero() => {}
+                came => break came,
+            }
+        });
+    }
+}
+
+impl Ear for Way<'_> {
+    fn knocked(&mut self, at: IpAddr) {
+        self.entering.knocked(at);
+    }
+
+    fn listen(&mut self, news: &Receiver<News>, limit: Option<Duration>) -> Result<News, Stop> {
+        let begun = Instant::now();
+        loop {
+            match news.try_recv() {
+                Ok(news) => return Ok(news),
+                Err(TryRecvError::Disconnected) => return Err(Stop::Time),
+                Err(TryRecvError::Empty) => {}
+            }
+            let left = limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(Stop::Time);
+            }
+            match self.entering.wait(left) {
+                Ok(Entered::NotYet) => {}
+                came => {
+                    self.came = Some(came);
+                    return Err(Stop::Enough);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, outcome: &Outcome, _: &Arc<Signer>) -> ControlFlow<()> {
+        if Ending::of(outcome) != Ending::Done {
+            self.told.push(telling::line(outcome, self.question, Timestamp::now()));
+            return ControlFlow::Continue(());
+        }
+        telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, self.quiet));
+        if !self.names_address {
+            telling::address_note(outcome).into_iter().for_each(|note| remark(&note, self.quiet));
+        }
+        self.opened = true;
+        self.entering.opened(outcome.server.ip());
+        ControlFlow::Break(())
+    }
+}
