@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     io::{self, Write as _},
-    net::IpAddr,
     num::NonZeroU16,
     path::PathBuf,
     process::ExitCode,
@@ -18,9 +17,10 @@ use crate::{
     join,
     key_file::KeyFileError,
     keygen::KeygenError,
+    own_address::Whom,
     safe_text::{escaped, is_seen},
     sequence,
-    servers::{ServerName, ServersError, USUAL_PORT},
+    servers::{KeyPath, Server, ServerName, ServersError, USUAL_PORT},
     signer::SignerError,
     span,
     target::{self, Family},
@@ -77,6 +77,10 @@ enum Command {
         /// The key to sign with, for this server
         #[arg(short = 'i', long = "identity", value_name = "FILE")]
         identity: Option<PathBuf>,
+        /// Always let in the address that this server sees: for networks that translate
+        /// addresses which look global
+        #[arg(long, value_name = "seen", value_parser = seen)]
+        address: Option<Whom>,
         /// Take the place of a server of this name
         #[arg(long)]
         replace: bool,
@@ -102,9 +106,10 @@ enum Command {
         /// For how long: 90s, 10m, 1h30m; what the door gives if not said
         #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
         wanted: Option<u32>,
-        /// Admit this address instead of the one that the server sees
-        #[arg(long, value_name = "IP", value_parser = address)]
-        address: Option<IpAddr>,
+        /// Let in this address; "seen": the one that the server sees this machine at.
+        /// If not said: the one that it sends from, where that is a global one
+        #[arg(long, value_name = "IP")]
+        address: Option<Whom>,
         #[command(flatten)]
         how: How,
     },
@@ -113,8 +118,8 @@ enum Command {
         #[command(flatten)]
         at: Place,
         /// The address that was admitted
-        #[arg(long, value_name = "IP", value_parser = address)]
-        address: Option<IpAddr>,
+        #[arg(long, value_name = "IP")]
+        address: Option<Whom>,
         #[command(flatten)]
         how: How,
     },
@@ -181,9 +186,10 @@ enum Command {
         /// For how long to open it
         #[arg(long = "for", value_name = "TIME", requires = "server", value_parser = span::parse)]
         wanted: Option<u32>,
-        /// Admit this address instead of the one that the server sees
-        #[arg(long, value_name = "IP", value_parser = address, requires = "server")]
-        address: Option<IpAddr>,
+        /// Let in this address; "seen": the one that the server sees this machine at.
+        /// If not said: the one that it sends from, where that is a global one
+        #[arg(long, value_name = "IP", requires = "server")]
+        address: Option<Whom>,
         /// The key to sign with
         #[arg(short = 'i', long = "identity", value_name = "FILE", requires = "server")]
         identity: Option<PathBuf>,
@@ -293,11 +299,11 @@ fn port() -> impl TypedValueParser<Value = NonZeroU16> {
     clap::value_parser!(u16).range(1..).try_map(NonZeroU16::try_from)
 }
 
-/// In a request, the unspecified address says that none is named.
-fn address(text: &str) -> Result<IpAddr, String> {
-    match text.parse::<IpAddr>() {
-        Ok(address) if !address.to_canonical().is_unspecified() => Ok(address),
-        _ => Err("write an address, like 203.0.113.7 or 2001:db8::7".to_owned()),
+/// A server that is stored may be reached from many networks.
+fn seen(text: &str) -> Result<Whom, &'static str> {
+    match text.parse() {
+        Ok(Whom::Seen) => Ok(Whom::Seen),
+        _ => Err("write seen; another address is for one knock: doorknock open --address"),
     }
 }
 
@@ -366,9 +372,11 @@ pub fn command() -> clap::Command {
 impl Command {
     fn run(self) -> Result<Ending, Failure> {
         let done = match self {
-            Self::Add { server, host, card, port, identity, replace, quiet } => {
+            Self::Add { server, host, card, port, identity, address, replace, quiet } => {
                 let card = secret_input::card(&card, &server, &host, quiet)?;
-                store::add(&server, host, card, port, identity.as_deref(), replace)
+                let key = identity.as_deref().map(KeyPath::new).transpose().map_err(Failure::KeyPath)?;
+                let whom = address.unwrap_or_default();
+                store::add(&server, &Server { host, port, card, key, whom }, replace)
             }
             Self::List { json } => return store::list(json),
             Self::Remove { server } => store::remove(&server),

@@ -12,7 +12,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use doors_spa::{card::Card, letter::Unsealed, receipt::Receipt, request::Operation};
+use doors_spa::{
+    card::Card,
+    letter::Unsealed,
+    receipt::{Answer, Receipt},
+    request::Operation,
+};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
@@ -20,7 +25,7 @@ use crate::{
     agent::AgentError,
     credible::{self, Incredible},
     exchange::{Errand, Exchange, Heard, Next},
-    own_address,
+    own_address::Whom,
     signer::Signer,
     waiting,
 };
@@ -32,8 +37,8 @@ pub struct Task {
     pub card: Card,
     /// What is to be done.
     pub operation: Operation,
-    /// Whom to admit; `None` for this machine.
-    pub address: Option<IpAddr>,
+    /// Whom to let in.
+    pub whom: Whom,
     /// Who signs.
     pub signer: Arc<Signer>,
 }
@@ -45,15 +50,48 @@ pub struct Outcome {
     pub server: SocketAddr,
     /// The address that was named in the knock.
     pub named: Option<IpAddr>,
+    /// The address that was named before that, and that the server did not see, so that the client knocked again.
+    pub unseen: Option<Unseen>,
     /// The answer, or why there is none.
     pub result: Result<Answered, Unanswered>,
 }
 
+/// An address of this machine's that was named, and that the server did not see.
+#[derive(Clone, Copy, Debug)]
+pub struct Unseen {
+    /// The address.
+    pub named: IpAddr,
+    /// Whether a door is open for it.
+    pub is_open: bool,
+}
+
 impl Outcome {
+    /// Without having named an address.
+    #[must_use]
+    pub fn new(server: SocketAddr, result: Result<Answered, Unanswered>) -> Self {
+        Self { server, named: None, unseen: None, result }
+    }
+
     /// Of an address whose answer is not waited for, since another's is there.
     #[must_use]
     pub fn not_waited_for(server: SocketAddr) -> Self {
-        Self { server, named: None, result: Err(Unanswered::NotWaitedFor) }
+        Self::new(server, Err(Unanswered::NotWaitedFor))
+    }
+
+    /// The address that was named without being asked for, if the server does not see it, and has let nobody else
+    /// in: somewhere on the way it is translated.
+    fn unseen(&self, task: &Task) -> Option<Unseen> {
+        let named = self.named.filter(|_| task.whom == Whom::Sender)?;
+        let receipt = &self.result.as_ref().ok()?.receipt;
+        let is_about_address = match receipt.answer {
+            Answer::Granted | Answer::Closed | Answer::Address => true,
+            // Another client has it open for that address.
+            Answer::NotAllowed => matches!(task.operation, Operation::Close { .. }),
+            Answer::Told | Answer::Stale | Answer::TooMany | Answer::NotRecorded | Answer::Firewall => false,
+        };
+        let is_seen = receipt.seen.ip().to_canonical() == named;
+        let is_open = receipt.answer == Answer::Granted;
+        (is_about_address && !is_seen).then_some(Unseen { named, is_open })
     }
 }
 
@@ -130,23 +168,29 @@ pub fn knock_at(
 #[must_use]
 pub fn knock_once(server: SocketAddr, task: &Task) -> Outcome {
     let outcome = outcome_at(server, task, || true);
-    outcome.unwrap_or(Outcome { server, named: None, result: Err(Unanswered::Silence) })
+    outcome.unwrap_or_else(|| Outcome::new(server, Err(Unanswered::Silence)))
 }
 
 /// The outcome, unless `leaves`, which is asked before each knock, says that no other is wanted.
 fn outcome_at(server: SocketAddr, task: &Task, leaves: impl Fn() -> bool) -> Option<Outcome> {
     let (socket, outgoing) = match connect(server) {
         Ok(connected) => connected,
-        Err(error) => return Some(Outcome { server, named: None, result: Err(error.into()) }),
+        Err(error) => return Some(Outcome::new(server, Err(error.into()))),
     };
     let named = match task.operation {
         Operation::Ask { .. } => None,
-        Operation::Open { .. } | Operation::Close { .. } => {
-            task.address.or_else(|| own_address::to_name(outgoing))
-        }
+        Operation::Open { .. } | Operation::Close { .. } => task.whom.to_name(outgoing),
     };
-    let result = run(&socket, task, named, leaves).transpose()?;
-    Some(Outcome { server, named, result })
+    let result = run(&socket, task, named, &leaves).transpose()?;
+    let outcome = Outcome { server, named, unseen: None, result };
+    let Some(unseen) = outcome.unseen(task) else { return Some(outcome) };
+    // Without a name. What the server saw is not named: if an attacker on the way sent the knock from elsewhere,
+    // that would let in his address also where a door requires one.
+    let mut again = run(&socket, task, None, &leaves).transpose()?;
+    if let (Ok(again), Ok(first)) = (&mut again, outcome.result) {
+        again.challenged = again.challenged.or(first.challenged);
+    }
+    Some(Outcome { unseen: Some(unseen), ..Outcome::new(server, again) })
 }
 
 fn connect(server: SocketAddr) -> io::Result<(UdpSocket, IpAddr)> {

@@ -1,22 +1,56 @@
-//! Whether the address that a datagram leaves from is the one that the server sees.
+//! Whom to let in, and whether the address that a datagram leaves from is the one that the server sees.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
-/// The address to name in a knock, if this is the one that it leaves from.
-///
-/// A global address arrives as it left, so naming it binds the knock to it: whoever holds the datagram back
-/// and sends it from elsewhere admits nobody else. Any other is translated on its way, so what the server
-/// sees is not known here, and nothing is named.
-#[must_use]
-pub fn to_name(outgoing: IpAddr) -> Option<IpAddr> {
-    let global = match outgoing {
+/// Whom to let in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Whom {
+    /// This machine, by the address that it sends from, if that is a global one.
+    ///
+    /// A global address arrives as it left, so naming it binds the knock to it: whoever holds the datagram back
+    /// and sends it from elsewhere lets nobody else in. Any other is translated on its way, so what the server
+    /// sees is not known here, and nothing is named. Some networks translate global ones, too.
+    #[default]
+    Sender,
+    /// This machine, by the address that the server sees: nothing is named.
+    Seen,
+    /// This address.
+    Address(IpAddr),
+}
+
+impl Whom {
+    /// The address to name in a knock that leaves from this one.
+    #[must_use]
+    pub fn to_name(self, outgoing: IpAddr) -> Option<IpAddr> {
+        match self {
+            Self::Sender => Some(outgoing.to_canonical()).filter(|outgoing| is_global(*outgoing)),
+            Self::Seen => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+}
+
+impl FromStr for Whom {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<IpAddr>() {
+            _ if text == "seen" => Ok(Self::Seen),
+            // In a request, the unspecified address says that none is named.
+            Ok(address) if !address.to_canonical().is_unspecified() => Ok(Self::Address(address)),
+            _ => Err("write an address, like 203.0.113.7 or 2001:db8::7, or seen"),
+        }
+    }
+}
+
+fn is_global(address: IpAddr) -> bool {
+    match address {
         IpAddr::V4(v4) => is_global_v4(v4),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_global_v4(v4),
-            None => is_global_v6(v6),
-        },
-    };
-    global.then(|| outgoing.to_canonical())
+        IpAddr::V6(v6) => is_global_v6(v6),
+    }
 }
 
 fn is_global_v4(address: Ipv4Addr) -> bool {
@@ -45,7 +79,8 @@ mod tests {
     fn only_an_address_that_arrives_as_it_left_is_named() {
         for text in ["203.0.113.7", "100.63.255.255", "100.128.0.1", "172.32.0.1", "2001:db8::7", "2a00::1"] {
             let address: IpAddr = text.parse().unwrap();
-            assert_eq!(to_name(address), Some(address));
+            assert_eq!(Whom::Sender.to_name(address), Some(address));
+            assert_eq!(Whom::Seen.to_name(address), None);
         }
         let own = [
             "0.0.0.0",
@@ -67,7 +102,7 @@ mod tests {
             "64:ff9b::1",
         ];
         for text in own {
-            assert_eq!(to_name(text.parse().unwrap()), None, "{text}");
+            assert_eq!(Whom::Sender.to_name(text.parse().unwrap()), None, "{text}");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! port = 62201
 //! card = "doors1-…"
 //! key = "/home/me/.ssh/id_ed25519_doors"     # optional
+//! address = "seen"                           # optional: name no address in a knock
 //! ```
 
 use std::{
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     host::Host,
+    own_address::Whom,
     private_file,
     safe_text::is_seen,
     trusted_file::{TrustedDirectory, TrustedFile, Untrusted},
@@ -47,6 +49,8 @@ pub struct Server {
     pub card: Card,
     /// The key to sign with, if one was chosen.
     pub key: Option<KeyPath>,
+    /// Whom to let in if nothing else is said: [`Whom::Sender`] or [`Whom::Seen`].
+    pub whom: Whom,
 }
 
 /// Where a key is, wherever the client is started.
@@ -83,6 +87,15 @@ struct Written {
     card: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<KeyPath>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<WrittenAddress>,
+}
+
+/// Whom to let in, as it is written.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenAddress {
+    Seen,
 }
 
 /// Where to knock if nobody says otherwise.
@@ -187,9 +200,14 @@ impl Servers {
         if !replace && path.exists() {
             return Err(ServersError::Exists { name: name.0.clone() });
         }
-        let Server { host, port, card, key } = server;
-        let mut written =
-            Written { host: host.clone(), port: *port, card: card.to_text().to_string(), key: key.clone() };
+        let Server { host, port, card, key, whom } = server;
+        let mut written = Written {
+            host: host.clone(),
+            port: *port,
+            card: card.to_text().to_string(),
+            key: key.clone(),
+            address: (*whom == Whom::Seen).then_some(WrittenAddress::Seen),
+        };
         let text = toml::to_string(&written).map(Zeroizing::new);
         zeroize::Zeroize::zeroize(&mut written.card);
         let text = text.map_err(|error| ServersError::Broken {
@@ -322,7 +340,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Server, ServersError> {
         line: line_of(bytes, error.valid_up_to()),
         reason: "this is no text".to_owned(),
     })?;
-    let Written { host, port, card, key } = toml::from_str(text).map_err(|error| {
+    let Written { host, port, card, key, address } = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(bytes, span.start));
         ServersError::Broken { path: path.to_owned(), line, reason: told_without_card(&error) }
     })?;
@@ -331,7 +349,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Server, ServersError> {
         let line = line_of(bytes, text.find("card").unwrap_or(0));
         ServersError::Card { path: path.to_owned(), line, source }
     })?;
-    Ok(Server { host, port, card, key })
+    let whom = match address {
+        Some(WrittenAddress::Seen) => Whom::Seen,
+        None => Whom::Sender,
+    };
+    Ok(Server { host, port, card, key, whom })
 }
 
 /// A message may quote what is written, and the card is not for a log, also where it is written in the wrong place
@@ -408,6 +430,7 @@ mod tests {
             ("host = \"-oX\"", "write a name like door.example.org"),
             ("host = \"x\"\nport = 0", "nonzero u16"),
             ("host = \"x\"\nport = 65536", "nonzero u16"),
+            ("host = \"x\"\naddress = \"192.0.2.1\"", "unknown variant `192.0.2.1`, expected `seen`"),
             ("host = \"x\"\nkey = \"id\"", "write the whole path of a key"),
             ("host = \"x\"\nkey = \"/a\\nb\"", "write the whole path of a key"),
             ("host = \"x\"\nkey = \"/a\\u202eb\"", "write the whole path of a key"),

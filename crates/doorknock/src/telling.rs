@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     errors::in_one_line,
-    knocking::{Outcome, Unanswered},
+    knocking::{Outcome, Unanswered, Unseen},
     safe_text, span, trusted_file,
 };
 
@@ -98,6 +98,11 @@ pub fn line(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
                 }
                 Answer::Closed => format!("{door} closed for {admitted}"),
                 Answer::Told => format!("{} answers", question.server),
+                Answer::Address if outcome.unseen.is_some() => format!(
+                    "{}: the door wants the address to be named; if {} is yours: --address {1}",
+                    nothing_done(question),
+                    receipt.seen.ip()
+                ),
                 refused => refusal(refused, receipt, question, now),
             }
         }
@@ -136,19 +141,24 @@ pub fn time_note(outcome: &Outcome, operation: Operation) -> Option<String> {
 #[must_use]
 pub fn address_note(outcome: &Outcome) -> Option<String> {
     let seen = outcome.result.as_ref().ok()?.receipt.seen.ip();
-    let named = outcome.named.filter(|named| *named != seen)?;
+    let Unseen { named, is_open } = outcome.unseen?;
+    let open = if is_open { ", for which the door is open, too" } else { "" };
     Some(format!(
-        "the server sees you as {seen}, and the door is for {named}, from which this machine sends; if you do not \
-         get in: --address {seen}"
+        "this machine sends from {named}{open}; but the server sees it at {seen}, so it has knocked again for that; \
+         --address seen, or doorknock add --address seen for good, does so from the start"
     ))
 }
 
-fn refusal(answer: Answer, receipt: &Receipt, question: Question<'_>, now: Timestamp) -> String {
-    let what = match (question.door, question.closing) {
+fn nothing_done(question: Question<'_>) -> String {
+    match (question.door, question.closing) {
         (Some(door), false) => format!("{door} not open"),
         (Some(door), true) => format!("{door} not closed"),
         (None, _) => format!("{} does not tell", question.server),
-    };
+    }
+}
+
+fn refusal(answer: Answer, receipt: &Receipt, question: Question<'_>, now: Timestamp) -> String {
+    let what = nothing_done(question);
     match answer {
         Answer::NotAllowed if question.closing => format!(
             "{what}: it is not for you to close; another client may have opened it, too, and it closes by itself"
@@ -316,6 +326,7 @@ mod tests {
         Outcome {
             server: "192.0.2.1:62201".parse().unwrap(),
             named: None,
+            unseen: None,
             result: Ok(Answered { receipt, challenged }),
         }
     }
@@ -377,6 +388,27 @@ mod tests {
         let named = Some("198.51.100.9".parse().unwrap());
         let outcome = Outcome { named, ..outcome(Answer::Closed, None) };
         assert_eq!(line(&outcome, QUESTION, Timestamp::UNIX_EPOCH), "ssh closed for 198.51.100.9");
+    }
+
+    #[test]
+    fn an_address_that_is_translated_is_told_with_the_way_out() {
+        let unseen = |answer| {
+            let unseen = Some(Unseen { named: "25.1.2.3".parse().unwrap(), is_open: true });
+            Outcome { unseen, ..outcome(answer, None) }
+        };
+        assert_eq!(
+            address_note(&unseen(Answer::Granted)).as_deref(),
+            Some(
+                "this machine sends from 25.1.2.3, for which the door is open, too; but the server sees it at \
+                 203.0.113.7, so it has knocked again for that; --address seen, or doorknock add --address seen for \
+                 good, does so from the start"
+            )
+        );
+        assert_eq!(address_note(&outcome(Answer::Granted, None)), None);
+        assert_eq!(
+            line(&unseen(Answer::Address), QUESTION, Timestamp::UNIX_EPOCH),
+            "ssh not open: the door wants the address to be named; if 203.0.113.7 is yours: --address 203.0.113.7"
+        );
     }
 
     #[test]

@@ -1,11 +1,6 @@
 //! `doorknock open`, `close`, `ask`
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::ControlFlow,
-    sync::Arc,
-    time::Instant,
-};
+use std::{net::SocketAddr, ops::ControlFlow, sync::Arc, time::Instant};
 
 use doors_spa::{
     identity::DoorId,
@@ -17,6 +12,7 @@ use jiff::Timestamp;
 use super::{Failure, How, Place, complain, family, print, remark, visit::Visit};
 use crate::{
     knocking::{Outcome, Unanswered, knock_once},
+    own_address::Whom,
     pages::Pages,
     servers::ServerName,
     span,
@@ -26,25 +22,25 @@ use crate::{
 pub(super) fn open(
     at: &Place,
     wanted: Option<u32>,
-    address: Option<IpAddr>,
+    whom: Option<Whom>,
     how: &How,
 ) -> Result<Ending, Failure> {
     let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
-    change(at, operation, address, how)
+    change(at, operation, whom, how)
 }
 
-pub(super) fn close(at: &Place, address: Option<IpAddr>, how: &How) -> Result<Ending, Failure> {
-    change(at, Operation::Close { door: DoorId::of(&at.door) }, address, how)
+pub(super) fn close(at: &Place, whom: Option<Whom>, how: &How) -> Result<Ending, Failure> {
+    change(at, Operation::Close { door: DoorId::of(&at.door) }, whom, how)
 }
 
-fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) -> Result<Ending, Failure> {
+fn change(at: &Place, operation: Operation, whom: Option<Whom>, how: &How) -> Result<Ending, Failure> {
     let family = family(how.ipv4, how.ipv6);
-    let visit = Visit::prepare(&at.server, family, address, how.identity.as_deref(), how.quiet)?;
+    let visit = Visit::prepare(&at.server, family, whom, how.identity.as_deref(), how.quiet)?;
     let closing = matches!(operation, Operation::Close { .. });
     let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing };
     let mut is_done = false;
     let mut printed = Ok(());
-    let ending = visit.knock(operation, address, |outcome, _| {
+    let ending = visit.knock(operation, |outcome, _| {
         let this = Ending::of(outcome);
         // A name often has an address that this network cannot reach; another one is enough.
         let matters = !matches!(outcome.result, Err(Unanswered::Send(_))) || !is_done;
@@ -54,9 +50,6 @@ fn change(at: &Place, operation: Operation, address: Option<IpAddr>, how: &How) 
             printed = tell(outcome, question, how);
             if this == Ending::Done && !how.json {
                 telling::time_note(outcome, operation).into_iter().for_each(|note| remark(&note, how.quiet));
-            }
-            if this == Ending::Done && address.is_none() && !how.json {
-                telling::address_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
             }
         }
         is_done |= this == Ending::Done;
@@ -75,7 +68,7 @@ pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
     let question = Question { server: visit.name.as_str(), door: None, closing: false };
     let mut first = None;
     let mut refused = Vec::new();
-    let ending = visit.knock(Operation::Ask { skip: 0 }, None, |outcome, signer| {
+    let ending = visit.knock(Operation::Ask { skip: 0 }, |outcome, signer| {
         if let (Ending::Done, Ok(answered)) = (Ending::of(outcome), &outcome.result) {
             first = Some((outcome.server, answered.receipt.clone(), Arc::clone(signer)));
             telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
@@ -105,14 +98,14 @@ pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
         let next = match pages.take(&receipt, start.elapsed()) {
             Ok(next) => next,
             Err(error) => {
-                let outcome = Outcome { server: address, named: None, result: Err(error.into()) };
+                let outcome = Outcome::new(address, Err(error.into()));
                 tell(&outcome, question, how)?;
                 return Ok(Ending::of(&outcome));
             }
         };
         print_doors(&receipt, server, address, how)?;
         let Some(skip) = next else { return Ok(Ending::Done) };
-        let outcome = knock_once(address, &visit.task(Operation::Ask { skip }, None, &signer));
+        let outcome = knock_once(address, &visit.task(Operation::Ask { skip }, &signer));
         let this = Ending::of(&outcome);
         match outcome.result {
             Ok(answered) if this == Ending::Done => receipt = answered.receipt,
@@ -132,7 +125,7 @@ fn print_doors(
 ) -> Result<(), Failure> {
     if how.json {
         let answered = crate::knocking::Answered { receipt: receipt.clone(), challenged: None };
-        let outcome = Outcome { server: address, named: None, result: Ok(answered) };
+        let outcome = Outcome::new(address, Ok(answered));
         let question = Question { server: server.as_str(), door: None, closing: false };
         return print(&telling::json(&outcome, question, Timestamp::now()));
     }
@@ -153,7 +146,8 @@ fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Fail
     if how.json {
         return print(&telling::json(outcome, question, now));
     }
-    telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
+    let notes = [telling::clock_note(outcome), telling::address_note(outcome)];
+    notes.iter().flatten().for_each(|note| remark(note, how.quiet));
     let line = telling::line(outcome, question, now);
     let good = outcome.result.as_ref().is_ok_and(|answered| {
         matches!(answered.receipt.answer, Answer::Granted | Answer::Closed | Answer::Told)

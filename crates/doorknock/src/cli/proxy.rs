@@ -24,6 +24,7 @@ use crate::{
     host::Host,
     join,
     knocking::{News, Outcome},
+    own_address::Whom,
     signer::Signer,
     standard_output::StandardOutput,
     target,
@@ -34,12 +35,12 @@ pub(super) fn run(
     (host, port): (&Host, u16),
     at: &Place,
     wanted: Option<u32>,
-    address: Option<IpAddr>,
+    whom: Option<Whom>,
     identity: Option<&Path>,
     quiet: bool,
     manner: Manner,
 ) -> Result<Ending, Failure> {
-    let visit = Visit::prepare(&at.server, manner.family(), address, identity, quiet)?;
+    let visit = Visit::prepare(&at.server, manner.family(), whom, identity, quiet)?;
     let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing: false };
     let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
     let mut addresses = target::resolve(host.bare(), manner.family())?;
@@ -50,10 +51,8 @@ pub(super) fn run(
         // The news is there; if nobody can be woken, it is found with the next try.
         let _ = waker.wake();
     };
-    let names_address = address.is_some();
-    let mut way =
-        Way { entering, question, names_address, quiet, opened: false, came: None, told: Vec::new() };
-    let ending = visit.knock_with(operation, address, bell, &mut way);
+    let mut way = Way { entering, question, quiet, opened: false, came: None, told: Vec::new() };
+    let ending = visit.knock_with(operation, bell, &mut way);
     if way.opened && way.came.is_none() {
         way.wait_behind_open_door(Duration::from_secs(manner.timeout));
     }
@@ -81,7 +80,6 @@ pub(super) fn run(
 struct Way<'a> {
     entering: Entering,
     question: Question<'a>,
-    names_address: bool,
     quiet: bool,
     opened: bool,
     /// What came of the tries.
@@ -132,13 +130,11 @@ impl Ear for Way<'_> {
     }
 
     fn hear(&mut self, outcome: &Outcome, _: &Arc<Signer>) -> ControlFlow<()> {
+        let notes = [telling::clock_note(outcome), telling::address_note(outcome)];
+        notes.iter().flatten().for_each(|note| remark(note, self.quiet));
         if Ending::of(outcome) != Ending::Done {
             self.told.push(telling::line(outcome, self.question, Timestamp::now()));
             return ControlFlow::Continue(());
-        }
-        telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, self.quiet));
-        if !self.names_address {
-            telling::address_note(outcome).into_iter().for_each(|note| remark(&note, self.quiet));
         }
         self.opened = true;
         self.entering.opened(outcome.server.ip());

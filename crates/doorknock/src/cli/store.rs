@@ -1,34 +1,19 @@
 //! `doorknock add`, `list`, `remove` and `ssh-config`
 
-use std::{
-    io::{self, Write as _},
-    num::NonZeroU16,
-    path::Path,
-};
+use std::io::{self, Write as _};
 
-use doors_spa::card::Card;
 use serde::Serialize;
 
 use super::{Failure, Place, complain, print};
 use crate::{
     errors::in_one_line,
-    host::Host,
     safe_text,
-    servers::{Entry, KeyPath, Server, ServerName, Servers},
+    servers::{Entry, Server, ServerName, Servers},
     telling::Ending,
 };
 
-pub(super) fn add(
-    name: &ServerName,
-    host: Host,
-    card: Card,
-    port: NonZeroU16,
-    identity: Option<&Path>,
-    replace: bool,
-) -> Result<(), Failure> {
-    // It is read from other directories, too.
-    let key = identity.map(KeyPath::new).transpose().map_err(Failure::KeyPath)?;
-    Ok(Servers::of_user()?.add(name, &Server { host, port, card, key }, replace)?)
+pub(super) fn add(name: &ServerName, server: &Server, replace: bool) -> Result<(), Failure> {
+    Ok(Servers::of_user()?.add(name, server, replace)?)
 }
 
 pub(super) fn remove(name: &ServerName) -> Result<(), Failure> {

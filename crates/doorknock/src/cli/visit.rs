@@ -16,6 +16,7 @@ use doors_spa::{card::Card, request::Operation};
 use super::{Failure, remark};
 use crate::{
     knocking::{News, Outcome, Task, Unanswered, knock_at},
+    own_address::Whom,
     servers::{KeyPath, ServerName, Servers},
     signer::Signer,
     target::{self, Family},
@@ -29,6 +30,7 @@ pub(super) struct Visit {
     addresses: Vec<SocketAddr>,
     card: Card,
     signers: Vec<Arc<Signer>>,
+    whom: Whom,
     quiet: bool,
 }
 
@@ -36,7 +38,7 @@ impl Visit {
     pub(super) fn prepare(
         name: &ServerName,
         family: Family,
-        address: Option<IpAddr>,
+        whom: Option<Whom>,
         identity: Option<&Path>,
         quiet: bool,
     ) -> Result<Self, Failure> {
@@ -45,27 +47,27 @@ impl Visit {
         let mut addresses = target::resolve(server.host.bare(), family)?;
         addresses.iter_mut().for_each(|address| address.set_port(server.port.get()));
         // Who names an address uses the door over its family, and the other would open it a second time.
-        if let Some(named) = address
+        let whom = whom.unwrap_or(server.whom);
+        if let Whom::Address(named) = whom
             && addresses.iter().any(|address| address.is_ipv4() == named.is_ipv4())
         {
             addresses.retain(|address| address.is_ipv4() == named.is_ipv4());
         }
         let signers = signers.into_iter().map(Arc::new).collect();
-        Ok(Self { name: name.clone(), addresses, card: server.card, signers, quiet })
+        Ok(Self { name: name.clone(), addresses, card: server.card, signers, whom, quiet })
     }
 
-    pub(super) fn task(&self, operation: Operation, address: Option<IpAddr>, signer: &Arc<Signer>) -> Task {
-        Task { card: self.card.clone(), operation, address, signer: Arc::clone(signer) }
+    pub(super) fn task(&self, operation: Operation, signer: &Arc<Signer>) -> Task {
+        Task { card: self.card.clone(), operation, whom: self.whom, signer: Arc::clone(signer) }
     }
 
     /// Knocks, and hands every outcome on until it is told to stop. Gives the best of the endings.
     pub(super) fn knock(
         &self,
         operation: Operation,
-        address: Option<IpAddr>,
         mut hear: impl FnMut(&Outcome, &Arc<Signer>) -> ControlFlow<()>,
     ) -> Ending {
-        self.knock_with(operation, address, || {}, &mut hear)
+        self.knock_with(operation, || {}, &mut hear)
     }
 
     /// Knocks with one key after the other until the server answers, and hands every outcome on until it is
@@ -77,7 +79,6 @@ impl Visit {
     pub(super) fn knock_with(
         &self,
         operation: Operation,
-        address: Option<IpAddr>,
         bell: impl Fn() + Clone + Send + 'static,
         ear: &mut impl Ear,
     ) -> Ending {
@@ -91,7 +92,7 @@ impl Visit {
         while let Some(signer) = signers.next() {
             let mut unanswered = Vec::new();
             let mut answered = false;
-            let news = knock_at(&self.addresses, self.task(operation, address, signer), bell.clone());
+            let news = knock_at(&self.addresses, self.task(operation, signer), bell.clone());
             let start = Instant::now();
             let mut waiting = Waiting::new(self.addresses.len());
             while waiting.left().next().is_some() {

@@ -247,3 +247,65 @@ fn a_lost_receipt_keeps_no_proxy_from_a_door_for_one_connection() {
     let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
     assert_eq!((status.code(), said.trim_end()), (Some(0), "welcome"));
 }
+
+/// From here on the client's network translates its addresses, which look global, to the stranger's.
+fn translate(user: &User) {
+    let [to4, to6] = STRANGER;
+    let rules = format!(
+        "table inet translate {{ chain out {{ type nat hook postrouting priority srcnat; \
+         ip daddr {} snat ip to {to4}; ip6 daddr {} snat ip6 to {to6}; }}; }}",
+        SERVER[0], SERVER[1]
+    );
+    user.house.in_client("nft", &[&rules]);
+}
+
+#[test]
+fn a_door_opens_for_the_address_that_is_seen_where_a_global_one_is_translated() {
+    let user = User::new();
+    translate(&user);
+    for (place, server) in ["home4", "home6"].into_iter().enumerate() {
+        let (sends, seen) = (CLIENT[place], STRANGER[place]);
+        let open = format!("ssh open for {seen} until ");
+        let (code, said) = user.doorknock(&["open", server, "ssh"]);
+        assert!(code == Some(0) && said.contains(&open), "{said}");
+        let note = format!(
+            "this machine sends from {sends}, for which the door is open, too; but the server sees it at {seen}, "
+        );
+        assert!(said.contains(&note), "{said}");
+        assert!(user.house.grants("ssh").contains_key(seen));
+        let (code, said) = user.doorknock(&["close", server, "ssh"]);
+        assert!(code == Some(0) && said.contains(&format!("ssh closed for {seen}")), "{said}");
+        assert!(user.house.grants("ssh").is_empty(), "both are closed");
+    }
+}
+
+#[test]
+fn address_seen_names_none_from_the_start_and_for_each_server_for_good() {
+    let user = User::new();
+    translate(&user);
+    let card = user.house.run(&["gateway", "card", "--conf", user.conf().to_str().unwrap()]).1;
+    let (code, said) = user.doorknock(&["add", "seen", SERVER[0], card.trim(), "--address", "seen"]);
+    assert_eq!(code, Some(0), "{said}");
+    for arguments in [&["open", "home4", "ssh", "--address", "seen"][..], &["open", "seen", "ssh"]] {
+        let (code, said) = user.doorknock(arguments);
+        let open = format!("ssh open for {} until ", STRANGER[0]);
+        assert!(code == Some(0) && said.starts_with(&open) && said.lines().count() == 1, "{said}");
+        assert_eq!(user.house.grants("ssh").into_keys().collect::<Vec<_>>(), [STRANGER[0]]);
+    }
+    // What is said with a knock goes before what is stored.
+    let (_, said) = user.doorknock(&["open", "seen", "ssh", "--address", CLIENT[0]]);
+    assert!(said.starts_with(&format!("ssh open for {} until ", CLIENT[0])), "{said}");
+}
+
+#[test]
+fn where_a_door_requires_an_address_the_one_that_is_seen_is_never_named_unasked() {
+    let user = User::with("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nrequire_address = true\n");
+    translate(&user);
+    let (code, said) = user.doorknock(&["open", "home4", "ssh"]);
+    let way_out = format!("if {0} is yours: --address {0}", STRANGER[0]);
+    assert!(code == Some(5) && said.contains(&way_out), "{said}");
+    assert!(!user.house.grants("ssh").contains_key(STRANGER[0]));
+    let (code, said) = user.doorknock(&["open", "home4", "ssh", "--address", STRANGER[0]]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(user.house.grants("ssh").contains_key(STRANGER[0]));
+}
