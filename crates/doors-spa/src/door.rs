@@ -32,11 +32,13 @@ pub fn check_name(name: &str) -> Result<(), BadName> {
     if name.len() > NAME_MAX {
         return Err(BadName::Long);
     }
+    // First of all characters: what is not seen where the name stands is named by its number.
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if let Some(other) = name.chars().find(|c| !allowed(*c)) {
+        return Err(BadName::Character(other));
+    }
     if !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
         return Err(BadName::Start);
-    }
-    if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-        return Err(BadName::Character);
     }
     Ok(())
 }
@@ -53,13 +55,15 @@ pub enum BadName {
     /// Empty, or the first character is no letter.
     #[error("must begin with a letter from a to z")]
     Start,
-    /// A character that the kernel's names cannot hold.
-    #[error("may hold only letters from a to z, digits, `_` and `-`")]
-    Character,
+    /// A character that the kernel's names cannot hold, or that is not seen as itself on a terminal.
+    #[error("may hold only letters from a to z, digits, `_` and `-`, not U+{:04X}", u32::from(*.0))]
+    Character(char),
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::{format, string::ToString as _};
+
     use super::*;
 
     #[test]
@@ -71,16 +75,27 @@ mod tests {
             ("", BadName::Start),
             ("4ssh", BadName::Start),
             ("-ssh", BadName::Start),
-            ("ssh 2", BadName::Character),
-            ("tür", BadName::Character),
-            ("s{}", BadName::Character),
-            ("s\u{1b}[2J", BadName::Character),
-            ("s\u{202e}hss", BadName::Character),
-            ("s\u{200b}sh", BadName::Character),
+            ("ssh 2", BadName::Character(' ')),
+            ("tür", BadName::Character('ü')),
+            ("s{}", BadName::Character('{')),
+            ("s\u{1b}[2J", BadName::Character('\u{1b}')),
+            ("s\u{200b}sh", BadName::Character('\u{200b}')),
             ("ip", BadName::Reserved),
             ("a23456789012345678901234567890123", BadName::Long),
         ] {
             assert_eq!(check_name(bad), Err(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_turns_the_direction_of_text_is_refused_by_its_number_wherever_it_stands() {
+        let turns =
+            ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain("\u{200e}\u{200f}\u{61c}".chars());
+        for turn in turns {
+            for name in [format!("{turn}ssh"), format!("s{turn}sh"), format!("ssh{turn}")] {
+                let bad = check_name(&name).unwrap_err();
+                assert!(bad.to_string().ends_with(&format!(", not U+{:04X}", u32::from(turn))), "{bad}");
+            }
         }
     }
 }

@@ -166,7 +166,8 @@ impl Receipt {
         let Written { answer, mut receipt, doors } = Written::split(bytes).ok_or(BadReceipt::Shape)?;
         receipt.answer = Answer::from_number(answer).ok_or(BadReceipt::Answer)?;
         for (name, longest) in doors {
-            let name = core::str::from_utf8(name).map_err(|_| BadReceipt::Name(BadName::Character))?;
+            let no_text = BadReceipt::Name(BadName::Character(char::REPLACEMENT_CHARACTER));
+            let name = core::str::from_utf8(name).map_err(|_| no_text)?;
             check_name(name).map_err(BadReceipt::Name)?;
             receipt.doors.push(ToldDoor { name: String::from(name), longest });
         }

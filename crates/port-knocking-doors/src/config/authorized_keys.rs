@@ -164,7 +164,7 @@ impl<'a> Line<'a> {
                     let name = name.trim();
                     let door = DoorName::new(name);
                     door.map(|door| Given::new(door, self.origin()))
-                        .map_err(|bad| self.wrong(format!("doors: \"{name}\" {bad}")))
+                        .map_err(|bad| self.wrong(format!("doors: \"{}\" {bad}", name.escape_debug())))
                 };
                 client.doors = value.split(',').map(door).collect::<Result<_, _>>()?;
             }

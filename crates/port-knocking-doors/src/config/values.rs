@@ -300,7 +300,8 @@ impl<'a> Value<'a> {
     pub(super) fn door_name(&self) -> Result<Given<DoorName>, ConfigError> {
         let text = self.text("a name like \"ssh\"")?;
         let name = DoorName::new(text)
-            .map_err(|bad| ConfigError::at(&self.origin, format!("`{}`: \"{text}\" {bad}", self.name)))?;
+            .map_err(|bad| format!("`{}`: \"{}\" {bad}", self.name, text.escape_debug()))
+            .map_err(|what| ConfigError::at(&self.origin, what))?;
         Ok(self.given(name))
     }
 }
