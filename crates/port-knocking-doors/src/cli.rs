@@ -41,6 +41,7 @@ Environment:
   KNOCKER_PORTS  the ports to control, where --ports is absent
   RUST_LOG       what is logged, where -v is absent: error, warn, info, debug, trace or
                  off; with target=level, the rest stays as it is
+  NO_COLOR       no colours on a terminal, if it is set and not empty
 
 The configuration file is explained by --show-configuration-file-help.";
 

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io,
+    io::{self, IsTerminal as _},
     os::fd::AsFd,
 };
 
@@ -54,7 +54,7 @@ pub(crate) fn start(wanted: Targets) {
         fmt::layer()
             .with_writer(io::stderr)
             .with_target(false)
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .with_ansi(in_colours(io::stderr().is_terminal(), env::var_os("NO_COLOR").as_deref()))
             .fmt_fields(message_only)
     });
     registry().with(journal.with_filter(wanted.clone())).with(text.with_filter(wanted)).init();
@@ -69,6 +69,12 @@ fn filter(verbose: u8, variable: Option<OsString>) -> Result<Targets, LogError> 
         (1, _) => Ok(ours(LevelFilter::DEBUG)),
         (_, _) => Ok(ours(LevelFilter::TRACE)),
     }
+}
+
+/// Colours are for terminals, and for users who have not said no to them in all programs: `NO_COLOR`, set to
+/// anything but nothing (no-color.org).
+fn in_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Reads the variable, over what is logged without it.
@@ -150,6 +156,13 @@ mod tests {
         assert!(!enabled("warn, port_knocking_doors=trace", "zbus", Level::INFO));
         assert!(!enabled("off", OURS, Level::ERROR));
         assert_eq!(said("").unwrap().to_string(), filter(0, None).unwrap().to_string());
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_has_not_said_no() {
+        assert!(in_colours(true, None) && in_colours(true, Some("".as_ref())));
+        assert!(!in_colours(true, Some("1".as_ref())) && !in_colours(true, Some("0".as_ref())));
+        assert!(!in_colours(false, None));
     }
 
     #[test]
