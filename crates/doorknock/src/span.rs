@@ -1,34 +1,29 @@
 //! Spans of time, as people write and read them.
 
-/// Seconds from a text like `10m`, `1h30m`, `90s` or `90`.
+use jiff::{Span, SpanRelativeTo};
+
+/// Seconds from a text like `10m`, `1h30m`, `5min`, `2 hours`, or `90` for seconds.
+///
+/// Read by the library that tells the time: it knows how people write units. A day has 24 hours here.
 ///
 /// # Errors
 /// A message that says how to write one.
 pub fn parse(text: &str) -> Result<u32, String> {
-    let wrong = || format!("\"{text}\" is no time; write 90s, 10m, 1h30m or 1d");
-    let mut seconds = 0_u32;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, behind) = rest.split_at(end);
-        let (unit, behind) = match behind.chars().next() {
-            // Only a number that stands alone may lack its unit: "1h30" could mean two things.
-            None if rest == text => (1, behind),
-            Some('s') => (1, behind.get(1..).unwrap_or_default()),
-            Some('m') => (60, behind.get(1..).unwrap_or_default()),
-            Some('h') => (3_600, behind.get(1..).unwrap_or_default()),
-            Some('d') => (86_400, behind.get(1..).unwrap_or_default()),
-            _ => return Err(wrong()),
-        };
-        let part = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
-        seconds = part.and_then(|part| seconds.checked_add(part)).ok_or_else(wrong)?;
-        rest = behind;
-    }
-    match seconds {
-        // In a request it means "what the door gives".
-        0 => Err(wrong()),
-        seconds => Ok(seconds),
-    }
+    let wrong = || format!("\"{text}\" is no time in whole seconds; write 90s, 10m, 1h30m, 2 hours or 1d");
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = match is_number {
+        true => text.parse().ok(),
+        false => written(text),
+    };
+    // In a request, zero means "what the door gives".
+    seconds.filter(|seconds| *seconds != 0).ok_or_else(wrong)
+}
+
+fn written(text: &str) -> Option<u32> {
+    let span: Span = text.parse().ok()?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    let is_whole = duration.subsec_nanos() == 0;
+    u32::try_from(duration.as_secs()).ok().filter(|_| is_whole)
 }
 
 /// Seconds for people: `30 s`, `10 min`, `1 h 30 min`, `3 d 4 h`. Two units at most, rounded down.
@@ -61,12 +56,25 @@ mod tests {
 
     #[test]
     fn a_span_is_read_as_people_write_it() {
-        for (text, seconds) in
-            [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1d", 86_400), ("1m30s", 90)]
-        {
+        for (text, seconds) in [
+            ("90", 90),
+            ("90s", 90),
+            ("10m", 600),
+            ("5min", 300),
+            ("2 hours", 7200),
+            ("1 hour, 30 minutes", 5400),
+            ("1.5h", 5400),
+            ("1h30m", 5400),
+            ("1d", 86_400),
+            ("1m30s", 90),
+            ("4294967295s", u32::MAX),
+        ] {
             assert_eq!(parse(text), Ok(seconds), "{text}");
         }
-        for wrong in ["", "0", "0s", "m", "1h30", "10 m", "-5", "1w", "1é", "99999999999", "4294967295m"] {
+        let too_long = ["99999999999", "4294967296s", "4294967295m"];
+        let none =
+            ["", " ", "0", "0s", "m", "1h30", "-5", "-5m", "5m ago", "1é", "500ms", "1.5s", "1 month", "+90"];
+        for wrong in too_long.into_iter().chain(none) {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
