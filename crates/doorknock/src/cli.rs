@@ -24,7 +24,7 @@ use crate::{
     signer::SignerError,
     span,
     target::{self, Family},
-    telling::Ending,
+    telling::{self, Ending},
     trusted_file::Untrusted,
 };
 
@@ -35,6 +35,10 @@ mod secret_input;
 mod sequence_command;
 mod store;
 mod visit;
+mod waits;
+
+/// The exit code if an option is wrong.
+const WRONG: u8 = 2;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -325,10 +329,20 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
         Ok(cli) => cli,
         Err(error) => return wrong(&error, &arguments),
     };
+    let programs = cli.command.for_programs();
     match cli.command.run() {
         Ok(ending) => ExitCode::from(ending.code()),
         Err(failure) => {
-            complain(&in_one_line(&failure));
+            let message = in_one_line(&failure);
+            match programs {
+                Some((server, door)) => {
+                    let server = server.as_ref().map(ServerName::as_str);
+                    let line = telling::json_failure("failed", server, door.as_deref(), &message);
+                    // If that cannot be printed, people should know at least.
+                    print(&line).unwrap_or_else(|_| complain(&message));
+                }
+                None => complain(&message),
+            }
             ExitCode::from(Ending::Failed.code())
         }
     }
@@ -338,6 +352,13 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
 /// the user: ssh hands over a host as it stands in a link.
 fn wrong(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let is_plain = |argument: &OsString| argument.to_str().is_some_and(|text| text.chars().all(is_seen));
+    if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
+        let text = error.render().to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let printed = print(&telling::json_failure("usage", None, None, &lines.join("; ")));
+        printed.unwrap_or_else(|failure| complain(&in_one_line(&failure)));
+        return ExitCode::from(WRONG);
+    }
     if !error.use_stderr() || arguments.iter().all(is_plain) {
         // Ends here, with code 0 or 2.
         error.exit();
@@ -346,7 +367,7 @@ fn wrong(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     text.lines().for_each(|line| {
         let _ = writeln!(io::stderr(), "{}", escaped(line));
     });
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG))
 }
 
 fn complain(line: &str) {
@@ -370,6 +391,17 @@ pub fn command() -> clap::Command {
 }
 
 impl Command {
+    /// The server and the door that it is about, if programs read what it says.
+    fn for_programs(&self) -> Option<(Option<ServerName>, Option<String>)> {
+        match self {
+            Self::Open { at, how, .. } | Self::Close { at, how, .. } if how.json => {
+                Some((Some(at.server.clone()), Some(at.door.clone())))
+            }
+            Self::Ask { server, how } if how.json => Some((Some(server.clone()), None)),
+            _ => None,
+        }
+    }
+
     fn run(self) -> Result<Ending, Failure> {
         let done = match self {
             Self::Add { server, host, card, port, identity, address, replace, quiet } => {
@@ -391,10 +423,10 @@ impl Command {
             }
             Self::Proxy { host, port, sequence: Some(ports), quiet, manner, .. } => {
                 secret_input::warn_of_ports("doorknock proxy … --sequence-file FILE", quiet);
-                sequence_command::proxy(&host, port, &ports.0, manner)
+                sequence_command::proxy(&host, port, &ports.0, quiet, manner)
             }
-            Self::Proxy { host, port, sequence_file: Some(file), manner, .. } => {
-                sequence_command::proxy(&host, port, &secret_input::ports_in(&file)?, manner)
+            Self::Proxy { host, port, sequence_file: Some(file), quiet, manner, .. } => {
+                sequence_command::proxy(&host, port, &secret_input::ports_in(&file)?, quiet, manner)
             }
             Self::Proxy {
                 host,

@@ -2,10 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use doors_spa::{
-    receipt::{Answer, Receipt},
-    request::Operation,
-};
+use doors_spa::receipt::{Answer, Receipt};
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use serde::Serialize;
 
@@ -24,6 +21,16 @@ pub struct Question<'a> {
     pub door: Option<&'a str>,
     /// Whether it was to be closed.
     pub closing: bool,
+    /// For how many seconds it was to be open; none for what the door gives.
+    pub wanted: Option<u32>,
+}
+
+impl<'a> Question<'a> {
+    /// Of a server, what it tells.
+    #[must_use]
+    pub fn ask(server: &'a str) -> Self {
+        Self { server, door: None, closing: false, wanted: None }
+    }
 }
 
 /// With which code the program ends.
@@ -110,36 +117,37 @@ pub fn line(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
     }
 }
 
+/// What is to be known beside the answer.
+#[must_use]
+pub fn notes(outcome: &Outcome, question: Question<'_>) -> Vec<String> {
+    let notes = [clock_note(outcome), address_note(outcome), time_note(outcome, question)];
+    notes.into_iter().flatten().collect()
+}
+
 /// A note about a clock that was wrong and did not matter. After its start a server asks each client for a
 /// challenge, however right its clock is, and that is no news.
-#[must_use]
-pub fn clock_note(outcome: &Outcome) -> Option<String> {
+fn clock_note(outcome: &Outcome) -> Option<String> {
     let difference = outcome.result.as_ref().ok()?.challenged?;
     let is_wrong = difference.unsigned_abs() >= 1000;
     is_wrong.then(|| format!("{}; a challenge of the server's has settled it", clock(difference)))
 }
 
 /// A note about a time that is not what was asked for.
-#[must_use]
-pub fn time_note(outcome: &Outcome, operation: Operation) -> Option<String> {
-    let Operation::Open { wanted, .. } = operation else { return None };
-    let granted = outcome.result.as_ref().ok()?.receipt.seconds;
+fn time_note(outcome: &Outcome, question: Question<'_>) -> Option<String> {
+    let wanted = question.wanted?;
+    let receipt = &outcome.result.as_ref().ok()?.receipt;
+    let granted = Some(receipt.seconds).filter(|_| receipt.answer == Answer::Granted)?;
+    let (asked, given) = (span::text(wanted.into()), span::text(granted.into()));
     // A second may pass until the receipt is made.
     if granted.saturating_add(2) < wanted {
-        return Some(format!("the server gives no more than {}", span::text(granted.into())));
+        return Some(format!("you asked for {asked}, and the server gives no more than {given}"));
     }
-    let longer = wanted != 0 && granted > wanted.saturating_add(2);
-    longer.then(|| {
-        format!(
-            "this is more than the {} you asked for: it was open for longer before",
-            span::text(wanted.into())
-        )
-    })
+    let longer = granted > wanted.saturating_add(2);
+    longer.then(|| format!("this is more than the {asked} you asked for: it was open for longer before"))
 }
 
 /// A note about an address that was named without being asked for, and that the server does not see.
-#[must_use]
-pub fn address_note(outcome: &Outcome) -> Option<String> {
+fn address_note(outcome: &Outcome) -> Option<String> {
     let seen = outcome.result.as_ref().ok()?.receipt.seen.ip();
     let Unseen { named, is_open } = outcome.unseen?;
     let open = if is_open { ", for which the door is open, too" } else { "" };
@@ -240,8 +248,8 @@ fn zone() -> TimeZone {
 /// One address, for programs. All keys are always there.
 #[derive(Debug, Serialize)]
 struct Told<'a> {
-    server: &'a str,
-    address: String,
+    server: Option<&'a str>,
+    address: Option<String>,
     door: Option<&'a str>,
     outcome: &'static str,
     admitted: Option<IpAddr>,
@@ -249,6 +257,8 @@ struct Told<'a> {
     until: Option<String>,
     doors: Option<Vec<ToldDoor<'a>>>,
     clock_difference_ms: Option<i64>,
+    wanted: Option<u32>,
+    notes: Vec<String>,
     message: String,
 }
 
@@ -269,8 +279,8 @@ pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
         receipt.doors.iter().map(|door| ToldDoor { name: &door.name, longest: door.longest }).collect()
     });
     let told = Told {
-        server: question.server,
-        address: outcome.server.to_string(),
+        server: Some(question.server),
+        address: Some(outcome.server.to_string()),
         door: question.door,
         outcome: word(outcome),
         admitted,
@@ -283,9 +293,35 @@ pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
             .ok()
             .and_then(|answered| answered.challenged)
             .filter(|difference| can_differ(*difference)),
+        wanted: question.wanted,
+        notes: notes(outcome, question),
         message: line(outcome, question, now),
     };
     safe_text::json(&told)
+}
+
+/// One object in one line about what could not even be tried, or was given up.
+#[must_use]
+pub fn json_failure(
+    outcome: &'static str,
+    server: Option<&str>,
+    door: Option<&str>,
+    message: &str,
+) -> String {
+    safe_text::json(&Told {
+        server,
+        address: None,
+        door,
+        outcome,
+        admitted: None,
+        seconds: None,
+        until: None,
+        doors: None,
+        clock_difference_ms: None,
+        wanted: None,
+        notes: Vec::new(),
+        message: message.to_owned(),
+    })
 }
 
 fn word(outcome: &Outcome) -> &'static str {
@@ -331,7 +367,8 @@ mod tests {
         }
     }
 
-    const QUESTION: Question<'_> = Question { server: "home", door: Some("ssh"), closing: false };
+    const QUESTION: Question<'_> =
+        Question { server: "home", door: Some("ssh"), closing: false, wanted: None };
 
     #[test]
     fn each_answer_is_told_in_one_line_with_what_to_do() {
@@ -374,12 +411,18 @@ mod tests {
     #[test]
     fn a_time_that_is_not_what_was_asked_for_is_called_so() {
         let note = |wanted| {
-            let open = Operation::Open { door: doors_spa::identity::DoorId([0; 8]), wanted };
-            time_note(&outcome(Answer::Granted, None), open)
+            let question = Question { wanted, ..QUESTION };
+            assert_eq!(time_note(&outcome(Answer::Closed, None), question), None);
+            time_note(&outcome(Answer::Granted, None), question)
         };
-        assert_eq!([0, 28, 30, 32].map(note), [const { None }; 4]);
-        assert_eq!(note(600).as_deref(), Some("the server gives no more than 30 s"));
-        let longer = note(10).unwrap();
+        assert_eq!([None, Some(28), Some(30), Some(32)].map(note), [const { None }; 4]);
+        let shorter = "you asked for 10 min, and the server gives no more than 30 s";
+        assert_eq!(note(Some(600)).as_deref(), Some(shorter));
+        let question = Question { wanted: Some(600), ..QUESTION };
+        let text = json(&outcome(Answer::Granted, None), question, Timestamp::UNIX_EPOCH);
+        assert!(text.contains("\"seconds\":30,"), "{text}");
+        assert!(text.contains(&format!("\"wanted\":600,\"notes\":[\"{shorter}\"]")), "{text}");
+        let longer = note(Some(10)).unwrap();
         assert!(longer.starts_with("this is more than the 10 s you asked for"), "{longer}");
     }
 
@@ -415,8 +458,9 @@ mod tests {
     fn programs_get_all_keys() {
         let text = json(&outcome(Answer::Granted, None), QUESTION, Timestamp::UNIX_EPOCH);
         let begin = "{\"server\":\"home\",\"address\":\"192.0.2.1:62201\",\"door\":\"ssh\",\"outcome\":\"open\",\
-                     \"admitted\":\"203.0.113.7\",\"seconds\":30,\"until\":\"1970-01-01T00:00:30Z\",\
-                     \"doors\":null,\"clock_difference_ms\":null,\"message\":\"ssh open for ";
+                     \"admitted\":\"203.0.113.7\",\"seconds\":30,\
+                     \"until\":\"1970-01-01T00:00:30Z\",\"doors\":null,\"clock_difference_ms\":null,\
+                     \"wanted\":null,\"notes\":[],\"message\":\"ssh open for ";
         assert!(text.starts_with(begin), "{text}");
     }
 

@@ -48,6 +48,12 @@ impl Waiting {
         }
     }
 
+    /// Whether a knock has left.
+    #[must_use]
+    pub fn has_knocked(&self) -> bool {
+        self.lines.iter().any(|line| *line != Line::Signing)
+    }
+
     /// There is an outcome, which is an answer or not.
     pub fn over(&mut self, place: usize, is_answer: bool, now: Duration) {
         if let Some(line) = self.lines.get_mut(place) {

@@ -34,10 +34,13 @@ pub(super) fn close(at: &Place, whom: Option<Whom>, how: &How) -> Result<Ending,
 }
 
 fn change(at: &Place, operation: Operation, whom: Option<Whom>, how: &How) -> Result<Ending, Failure> {
-    let family = family(how.ipv4, how.ipv6);
-    let visit = Visit::prepare(&at.server, family, whom, how.identity.as_deref(), how.quiet)?;
-    let closing = matches!(operation, Operation::Close { .. });
-    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing };
+    let visit =
+        Visit::prepare(&at.server, family(how.ipv4, how.ipv6), whom, how.identity.as_deref(), how.into())?;
+    let (closing, wanted) = match operation {
+        Operation::Open { wanted, .. } => (false, Some(wanted).filter(|wanted| *wanted != 0)),
+        Operation::Close { .. } | Operation::Ask { .. } => (true, None),
+    };
+    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing, wanted };
     let mut is_done = false;
     let mut printed = Ok(());
     let ending = visit.knock(operation, |outcome, _| {
@@ -48,9 +51,6 @@ fn change(at: &Place, operation: Operation, whom: Option<Whom>, how: &How) -> Re
             remark(&telling::line(outcome, question, Timestamp::now()), how.quiet);
         } else if matters || how.json {
             printed = tell(outcome, question, how);
-            if this == Ending::Done && !how.json {
-                telling::time_note(outcome, operation).into_iter().for_each(|note| remark(&note, how.quiet));
-            }
         }
         is_done |= this == Ending::Done;
         match printed {
@@ -63,15 +63,17 @@ fn change(at: &Place, operation: Operation, whom: Option<Whom>, how: &How) -> Re
 }
 
 pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
-    let family = family(how.ipv4, how.ipv6);
-    let visit = Visit::prepare(server, family, None, how.identity.as_deref(), how.quiet)?;
-    let question = Question { server: visit.name.as_str(), door: None, closing: false };
+    let visit =
+        Visit::prepare(server, family(how.ipv4, how.ipv6), None, how.identity.as_deref(), how.into())?;
+    let question = Question::ask(visit.name.as_str());
     let mut first = None;
     let mut refused = Vec::new();
     let ending = visit.knock(Operation::Ask { skip: 0 }, |outcome, signer| {
         if let (Ending::Done, Ok(answered)) = (Ending::of(outcome), &outcome.result) {
             first = Some((outcome.server, answered.receipt.clone(), Arc::clone(signer)));
-            telling::clock_note(outcome).into_iter().for_each(|note| remark(&note, how.quiet));
+            if !how.json {
+                telling::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
+            }
             // Every address of a server says the same.
             return ControlFlow::Break(());
         }
@@ -126,8 +128,7 @@ fn print_doors(
     if how.json {
         let answered = crate::knocking::Answered { receipt: receipt.clone(), challenged: None };
         let outcome = Outcome::new(address, Ok(answered));
-        let question = Question { server: server.as_str(), door: None, closing: false };
-        return print(&telling::json(&outcome, question, Timestamp::now()));
+        return print(&telling::json(&outcome, Question::ask(server.as_str()), Timestamp::now()));
     }
     if how.quiet {
         return Ok(());
@@ -146,8 +147,7 @@ fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Fail
     if how.json {
         return print(&telling::json(outcome, question, now));
     }
-    let notes = [telling::clock_note(outcome), telling::address_note(outcome)];
-    notes.iter().flatten().for_each(|note| remark(note, how.quiet));
+    telling::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
     let line = telling::line(outcome, question, now);
     let good = outcome.result.as_ref().is_ok_and(|answered| {
         matches!(answered.receipt.answer, Answer::Granted | Answer::Closed | Answer::Told)

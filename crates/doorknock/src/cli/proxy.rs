@@ -17,7 +17,8 @@ use jiff::Timestamp;
 
 use super::{
     Failure, Manner, Place, complain, remark,
-    visit::{Ear, Stop, Visit},
+    visit::{Ear, Speech, Stop, Visit},
+    waits::Waits,
 };
 use crate::{
     entering::{Entered, Entering},
@@ -40,8 +41,8 @@ pub(super) fn run(
     quiet: bool,
     manner: Manner,
 ) -> Result<Ending, Failure> {
-    let visit = Visit::prepare(&at.server, manner.family(), whom, identity, quiet)?;
-    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing: false };
+    let visit = Visit::prepare(&at.server, manner.family(), whom, identity, Speech::unless(quiet))?;
+    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing: false, wanted };
     let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
     let mut addresses = target::resolve(host.bare(), manner.family())?;
     addresses.iter_mut().for_each(|address| address.set_port(port));
@@ -54,6 +55,8 @@ pub(super) fn run(
     let mut way = Way { entering, question, quiet, opened: false, came: None, told: Vec::new() };
     let ending = visit.knock_with(operation, bell, &mut way);
     if way.opened && way.came.is_none() {
+        let _line =
+            Waits::for_what(format!("the door is open; waiting for {host} port {port} to accept"), quiet);
         way.wait_behind_open_door(Duration::from_secs(manner.timeout));
     }
     match way.came {
@@ -130,8 +133,7 @@ impl Ear for Way<'_> {
     }
 
     fn hear(&mut self, outcome: &Outcome, _: &Arc<Signer>) -> ControlFlow<()> {
-        let notes = [telling::clock_note(outcome), telling::address_note(outcome)];
-        notes.iter().flatten().for_each(|note| remark(note, self.quiet));
+        telling::notes(outcome, self.question).iter().for_each(|note| remark(note, self.quiet));
         if Ending::of(outcome) != Ending::Done {
             self.told.push(telling::line(outcome, self.question, Timestamp::now()));
             return ControlFlow::Continue(());

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Failure, Manner, complain, print};
+use super::{Failure, Manner, complain, print, waits::Waits};
 use crate::{
     arrival,
     errors::in_one_line,
@@ -29,6 +29,7 @@ pub(super) fn run(
     let line = match wait {
         None => only_knock(&addresses, ports, quiet, manner)?,
         Some(port) => {
+            let _line = waits_for(host, port, quiet);
             let (stream, took) = knock_until_open(host, &addresses, ports, port, manner)?;
             let peer = stream.peer_addr().map_or(host.to_string(), |peer| peer.ip().to_string());
             let took = took.as_secs_f64() * 1000.0;
@@ -41,10 +42,22 @@ pub(super) fn run(
     }
 }
 
-pub(super) fn proxy(host: &Host, port: u16, ports: &[u16], manner: Manner) -> Result<(), Failure> {
+pub(super) fn proxy(
+    host: &Host,
+    port: u16,
+    ports: &[u16],
+    quiet: bool,
+    manner: Manner,
+) -> Result<(), Failure> {
     let addresses = target::resolve(host.bare(), manner.family())?;
+    let line = waits_for(host, port, quiet);
     let (stream, _) = knock_until_open(host, &addresses, ports, port, manner)?;
+    drop(line);
     Ok(join::join(&stream, io::stdin(), StandardOutput::default())?)
+}
+
+fn waits_for(host: &Host, port: u16, quiet: bool) -> Waits {
+    Waits::for_what(format!("waiting for {host} port {port} to accept"), quiet)
 }
 
 /// Knocks as many times as wanted. Gives a line that says how many knocks went where.

@@ -23,7 +23,7 @@ pub(super) fn remove(name: &ServerName) -> Result<(), Failure> {
 /// One server, for programs. All keys are always there.
 #[derive(Serialize)]
 struct Listed<'a> {
-    name: &'a str,
+    name: Option<&'a str>,
     host: Option<&'a str>,
     port: Option<u16>,
     error: Option<String>,
@@ -31,8 +31,17 @@ struct Listed<'a> {
 
 /// Shows all servers. What is wrong with one of them hides no other, and is told with the way out.
 pub(super) fn list(json: bool) -> Result<Ending, Failure> {
+    let all = match Servers::of_user().and_then(|servers| servers.all()) {
+        Ok(all) => all,
+        Err(error) if json => {
+            let error = Some(in_one_line(&error));
+            print(&safe_text::json(&Listed { name: None, host: None, port: None, error }))?;
+            return Ok(Ending::Failed);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut ending = Ending::Done;
-    for Entry { name, server } in Servers::of_user()?.all()? {
+    for Entry { name, server } in all {
         if server.is_err() {
             ending = Ending::Failed;
         }
@@ -42,7 +51,7 @@ pub(super) fn list(json: bool) -> Result<Ending, Failure> {
                 let server = server.as_ref().ok();
                 let (host, port) =
                     (server.map(|server| server.host.as_str()), server.map(|server| server.port.get()));
-                print(&safe_text::json(&Listed { name: &name, host, port, error }))?;
+                print(&safe_text::json(&Listed { name: Some(&name), host, port, error }))?;
             }
             (Ok(server), _) => print(&format!("{name}  {}  {}", server.host, server.port))?,
             (Err(_), error) => complain(&error.unwrap_or_default()),

@@ -13,7 +13,7 @@ use std::{
 
 use doors_spa::{card::Card, request::Operation};
 
-use super::{Failure, remark};
+use super::{Failure, How, complain, remark, waits::MOMENT};
 use crate::{
     knocking::{News, Outcome, Task, Unanswered, knock_at},
     own_address::Whom,
@@ -31,7 +31,27 @@ pub(super) struct Visit {
     card: Card,
     signers: Vec<Arc<Signer>>,
     whom: Whom,
+    speech: Speech,
+}
+
+/// What is said beside the answers, on standard error.
+#[derive(Clone, Copy)]
+pub(super) struct Speech {
     quiet: bool,
+    json: bool,
+}
+
+impl From<&How> for Speech {
+    fn from(how: &How) -> Self {
+        Self { quiet: how.quiet, json: how.json }
+    }
+}
+
+impl Speech {
+    /// For people, or nothing but errors.
+    pub(super) fn unless(quiet: bool) -> Self {
+        Self { quiet, json: false }
+    }
 }
 
 impl Visit {
@@ -40,7 +60,7 @@ impl Visit {
         family: Family,
         whom: Option<Whom>,
         identity: Option<&Path>,
-        quiet: bool,
+        speech: Speech,
     ) -> Result<Self, Failure> {
         let server = Servers::of_user()?.get(name)?;
         let signers = Signer::find(identity.or(server.key.as_ref().map(KeyPath::as_path)))?;
@@ -54,7 +74,7 @@ impl Visit {
             addresses.retain(|address| address.is_ipv4() == named.is_ipv4());
         }
         let signers = signers.into_iter().map(Arc::new).collect();
-        Ok(Self { name: name.clone(), addresses, card: server.card, signers, whom, quiet })
+        Ok(Self { name: name.clone(), addresses, card: server.card, signers, whom, speech })
     }
 
     pub(super) fn task(&self, operation: Operation, signer: &Arc<Signer>) -> Task {
@@ -88,6 +108,7 @@ impl Visit {
             ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
             ear.hear(outcome, signer)
         };
+        let mut waits = !self.speech.quiet && !self.speech.json;
         let mut signers = self.signers.iter().peekable();
         while let Some(signer) = signers.next() {
             let mut unanswered = Vec::new();
@@ -96,7 +117,9 @@ impl Visit {
             let start = Instant::now();
             let mut waiting = Waiting::new(self.addresses.len());
             while waiting.left().next().is_some() {
-                let left = waiting.until().map(|until| until.saturating_sub(start.elapsed()));
+                let line_at = Some(MOMENT).filter(|_| waits && !answered);
+                let until = [waiting.until(), line_at].into_iter().flatten().min();
+                let left = until.map(|until| until.saturating_sub(start.elapsed()));
                 match ear.listen(&news, left) {
                     Ok(News::Knock(place)) => {
                         self.addresses.get(place).into_iter().for_each(|at| ear.knocked(at.ip()));
@@ -113,6 +136,10 @@ impl Visit {
                         }
                     }
                     Err(Stop::Enough) => return ending.unwrap_or(Ending::Failed),
+                    Err(Stop::Time) if line_at.is_some_and(|at| start.elapsed() >= at) => {
+                        complain(&self.waits_for(&waiting));
+                        waits = false;
+                    }
                     Err(Stop::Time) => break,
                 }
             }
@@ -121,7 +148,10 @@ impl Visit {
             if answered || signers.peek().is_none() {
                 if !answered {
                     let fingerprint = signer.public().fingerprint();
-                    remark(&format!("knocked with the key {fingerprint}; -i chooses another"), self.quiet);
+                    remark(
+                        &format!("knocked with the key {fingerprint}; -i chooses another"),
+                        self.speech.quiet,
+                    );
                 }
                 let _ = unanswered.iter().try_for_each(|outcome| hear(ear, outcome, signer));
                 return ending.unwrap_or(Ending::Failed);
@@ -129,10 +159,22 @@ impl Visit {
             let fingerprint = signer.public().fingerprint();
             remark(
                 &format!("no answer with the key {fingerprint}; trying the next of the ssh-agent"),
-                self.quiet,
+                self.speech.quiet,
             );
         }
         ending.unwrap_or(Ending::Failed)
+    }
+
+    fn waits_for(&self, waiting: &Waiting) -> String {
+        match waiting.has_knocked() {
+            true => {
+                let left = waiting.left().filter_map(|place| self.addresses.get(place));
+                let left: Vec<String> = left.map(ToString::to_string).collect();
+                let name = self.name.as_str();
+                format!("waiting for an answer of {name} at {}, for 5 s with each key", left.join(" and "))
+            }
+            false => "waiting for the ssh-agent to sign; it may ask you to confirm".to_owned(),
+        }
     }
 }
 

@@ -24,7 +24,9 @@ pub(crate) struct Home {
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
+    /// But for the lines about what it waits for, which come on a slow machine.
     pub(crate) err: String,
+    pub(crate) waits: Vec<String>,
 }
 
 impl Home {
@@ -112,7 +114,10 @@ impl Said {
             file.read_to_string(&mut text).unwrap();
             text.trim_end().to_owned()
         });
-        Self { code: status.code(), out, err }
+        let (waits, err): (Vec<&str>, Vec<&str>) =
+            err.lines().partition(|line| line.starts_with("doorknock: waiting for "));
+        let waits = waits.into_iter().map(str::to_owned).collect();
+        Self { code: status.code(), out, err: err.join("\n"), waits }
     }
 }
 
