@@ -28,6 +28,7 @@ use crate::{
     trusted_file::Untrusted,
 };
 
+mod asking;
 mod errand;
 mod key;
 mod proxy;
@@ -182,9 +183,9 @@ enum Command {
         #[arg(long, value_name = "PORTS", value_parser = ports)]
         sequence: Option<PortList>,
         /// Knock at this stored server instead of sending a sequence
-        #[arg(long, requires = "door")]
+        #[arg(long)]
         server: Option<ServerName>,
-        /// The door to open
+        /// The door to open; may be left out where the server has one for you
         #[arg(long, requires = "server", value_parser = door)]
         door: Option<String>,
         /// For how long to open it
@@ -209,12 +210,12 @@ enum Command {
 struct Place {
     /// What the server is called
     server: ServerName,
-    /// The door's name
+    /// The door's name; may be left out where the server has one for you
     #[arg(value_parser = door)]
-    door: String,
+    door: Option<String>,
 }
 
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 struct How {
     /// Knock over IPv4 only
     #[arg(short = '4', long, conflicts_with = "ipv6")]
@@ -395,7 +396,7 @@ impl Command {
     fn for_programs(&self) -> Option<(Option<ServerName>, Option<String>)> {
         match self {
             Self::Open { at, how, .. } | Self::Close { at, how, .. } if how.json => {
-                Some((Some(at.server.clone()), Some(at.door.clone())))
+                Some((Some(at.server.clone()), at.door.clone()))
             }
             Self::Ask { server, how } if how.json => Some((Some(server.clone()), None)),
             _ => None,
@@ -408,15 +409,23 @@ impl Command {
                 let card = secret_input::card(&card, &server, &host, quiet)?;
                 let key = identity.as_deref().map(KeyPath::new).transpose().map_err(Failure::KeyPath)?;
                 let whom = address.unwrap_or_default();
-                store::add(&server, &Server { host, port, card, key, whom }, replace)
+                store::add(
+                    &server,
+                    &Server { host, port, card, key, whom, doors: Vec::new() },
+                    replace,
+                    quiet,
+                )
             }
             Self::List { json } => return store::list(json),
             Self::Remove { server } => store::remove(&server),
-            Self::SshConfig { at } => store::ssh_config(&at),
+            Self::SshConfig { at } => match asking::door(&at, &How::default())? {
+                Ok(door) => store::ssh_config(&at.server, &door),
+                Err(ending) => return Ok(ending),
+            },
             Self::Keygen { file, no_passphrase } => key::make(file, no_passphrase),
             Self::Open { at, wanted, address, how } => return errand::open(&at, wanted, address, &how),
             Self::Close { at, address, how } => return errand::close(&at, address, &how),
-            Self::Ask { server, how } => return errand::ask(&server, &how),
+            Self::Ask { server, how } => return asking::ask(&server, &how),
             Self::Sequence { host, ports, sequence_file, wait, quiet, manner } => {
                 let ports = secret_input::ports(ports, sequence_file.as_deref(), &host, quiet)?;
                 sequence_command::run(&host, &ports, wait, quiet, manner)
@@ -432,7 +441,7 @@ impl Command {
                 host,
                 port,
                 server: Some(server),
-                door: Some(door),
+                door,
                 wanted,
                 address,
                 identity,
@@ -485,6 +494,12 @@ enum Failure {
     Closed { host: String, port: u16 },
     #[error("the door is open, and {host} port {port} does not accept connections")]
     OpenAndSilent { host: String, port: u16, source: io::Error },
+    #[error("{server} has no door for you; its administrator gives you one")]
+    NoDoor { server: String },
+    #[error(
+        "{server} has several doors for you: {doors}; name one, or see them anew with doorknock ask {server}"
+    )]
+    WhichDoor { server: String, doors: String },
     #[error("cannot wait for a connection")]
     Wait(#[source] io::Error),
     #[error(transparent)]

@@ -10,6 +10,7 @@
 //! card = "doors1-…"
 //! key = "/home/me/.ssh/id_ed25519_doors"     # optional
 //! address = "seen"                           # optional: name no address in a knock
+//! doors = ["ssh"]                            # what it told when it was asked last
 //! ```
 
 use std::{
@@ -19,7 +20,10 @@ use std::{
     str::FromStr,
 };
 
-use doors_spa::card::{BadCard, Card};
+use doors_spa::{
+    card::{BadCard, Card},
+    door::check_name,
+};
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -51,6 +55,8 @@ pub struct Server {
     pub key: Option<KeyPath>,
     /// Whom to let in if nothing else is said: [`Whom::Sender`] or [`Whom::Seen`].
     pub whom: Whom,
+    /// The doors that it told when it was asked last.
+    pub doors: Vec<String>,
 }
 
 /// Where a key is, wherever the client is started.
@@ -89,6 +95,8 @@ struct Written {
     key: Option<KeyPath>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<WrittenAddress>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    doors: Vec<String>,
 }
 
 /// Whom to let in, as it is written.
@@ -200,13 +208,14 @@ impl Servers {
         if !replace && path.exists() {
             return Err(ServersError::Exists { name: name.0.clone() });
         }
-        let Server { host, port, card, key, whom } = server;
+        let Server { host, port, card, key, whom, doors } = server;
         let mut written = Written {
             host: host.clone(),
             port: *port,
             card: card.to_text().to_string(),
             key: key.clone(),
             address: (*whom == Whom::Seen).then_some(WrittenAddress::Seen),
+            doors: doors.clone(),
         };
         let text = toml::to_string(&written).map(Zeroizing::new);
         zeroize::Zeroize::zeroize(&mut written.card);
@@ -253,6 +262,27 @@ impl Servers {
         }
         all.sort_by(|entry, other| entry.name.cmp(&other.name));
         Ok(all)
+    }
+
+    /// Remembers which doors a server has told. Changes no other line of its file.
+    ///
+    /// # Errors
+    /// [`ServersError`].
+    pub fn remember_doors(&self, name: &ServerName, doors: &[String]) -> Result<(), ServersError> {
+        let path = self.path(name);
+        let Some(directory) = TrustedDirectory::open(&self.directory)? else { return Ok(()) };
+        // It may have been removed meanwhile.
+        let Some(file) = directory.read(&format!("{}.toml", name.0), LONGEST)? else { return Ok(()) };
+        if parse(&path, &file.bytes)?.doors == doors {
+            return Ok(());
+        }
+        let text = with_doors(&file.bytes, doors);
+        parse(&path, &text)?;
+        private_file::replace(&path, &text).map_err(|source| ServersError::File {
+            what: "write",
+            path,
+            source,
+        })
     }
 
     /// Forgets a server.
@@ -340,7 +370,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Server, ServersError> {
         line: line_of(bytes, error.valid_up_to()),
         reason: "this is no text".to_owned(),
     })?;
-    let Written { host, port, card, key, address } = toml::from_str(text).map_err(|error| {
+    let Written { host, port, card, key, address, doors } = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(bytes, span.start));
         ServersError::Broken { path: path.to_owned(), line, reason: told_without_card(&error) }
     })?;
@@ -349,11 +379,41 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Server, ServersError> {
         let line = line_of(bytes, text.find("card").unwrap_or(0));
         ServersError::Card { path: path.to_owned(), line, source }
     })?;
+    if let Some(bad) = doors.iter().find_map(|door| check_name(door).err()) {
+        let line = line_of(bytes, text.find("doors").unwrap_or(0));
+        return Err(ServersError::Broken {
+            path: path.to_owned(),
+            line,
+            reason: format!("the name of a door {bad}"),
+        });
+    }
     let whom = match address {
         Some(WrittenAddress::Seen) => Whom::Seen,
         None => Whom::Sender,
     };
-    Ok(Server { host, port, card, key, whom })
+    Ok(Server { host, port, card, key, whom, doors })
+}
+
+/// The text of a file with these doors, each a word that needs no quoting.
+fn with_doors(bytes: &[u8], doors: &[String]) -> Zeroizing<Vec<u8>> {
+    // With room for all of it, so that no part of the card stays behind when it grows.
+    let listed = format!(
+        "doors = [{}]\n",
+        doors.iter().map(|door| format!("\"{door}\"")).collect::<Vec<_>>().join(", ")
+    );
+    let mut text =
+        Zeroizing::new(Vec::with_capacity(bytes.len().saturating_add(listed.len()).saturating_add(1)));
+    let is_about_doors = |line: &[u8]| {
+        line.strip_prefix(b"doors").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
+    };
+    for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_about_doors(line)) {
+        text.extend_from_slice(line);
+    }
+    if text.last().is_some_and(|last| *last != b'\n') {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(listed.as_bytes());
+    text
 }
 
 /// A message may quote what is written, and the card is not for a log, also where it is written in the wrong place
@@ -422,6 +482,17 @@ mod tests {
     }
 
     #[test]
+    fn doors_are_remembered_and_no_other_line_is_changed() {
+        let [one, two] = [&["ssh"][..], &["ssh", "web-1"]]
+            .map(|doors| doors.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let text = "# mine\nhost = \"x\" # here";
+        let first = with_doors(text.as_bytes(), &one);
+        assert_eq!(std::str::from_utf8(&first).unwrap(), format!("{text}\ndoors = [\"ssh\"]\n"));
+        let second = with_doors(&first, &two);
+        assert_eq!(std::str::from_utf8(&second).unwrap(), format!("{text}\ndoors = [\"ssh\", \"web-1\"]\n"));
+    }
+
+    #[test]
     fn a_server_is_read_only_if_it_could_have_been_added() {
         let card = GatewayKey::generate(&mut UnwrapErr(SysRng)).card().to_text();
         for (wrong, why) in [
@@ -431,6 +502,7 @@ mod tests {
             ("host = \"x\"\nport = 0", "nonzero u16"),
             ("host = \"x\"\nport = 65536", "nonzero u16"),
             ("host = \"x\"\naddress = \"192.0.2.1\"", "unknown variant `192.0.2.1`, expected `seen`"),
+            ("host = \"x\"\ndoors = [\"s; id\"]", "line 2: the name of a door may hold only letters"),
             ("host = \"x\"\nkey = \"id\"", "write the whole path of a key"),
             ("host = \"x\"\nkey = \"/a\\nb\"", "write the whole path of a key"),
             ("host = \"x\"\nkey = \"/a\\u202eb\"", "write the whole path of a key"),

@@ -16,7 +16,7 @@ use doors_spa::{identity::DoorId, request::Operation};
 use jiff::Timestamp;
 
 use super::{
-    Failure, Manner, Place, complain, remark,
+    Failure, How, Manner, Place, asking, complain, remark,
     visit::{Ear, Speech, Stop, Visit},
     waits::Waits,
 };
@@ -41,9 +41,15 @@ pub(super) fn run(
     quiet: bool,
     manner: Manner,
 ) -> Result<Ending, Failure> {
+    let identity_of = identity.map(Path::to_owned);
+    let how = How { ipv4: manner.ipv4, ipv6: manner.ipv6, identity: identity_of, json: false, quiet };
+    let door = match asking::door(at, &how)? {
+        Ok(door) => door,
+        Err(ending) => return Ok(ending),
+    };
     let visit = Visit::prepare(&at.server, manner.family(), whom, identity, Speech::unless(quiet))?;
-    let question = Question { server: visit.name.as_str(), door: Some(&at.door), closing: false, wanted };
-    let operation = Operation::Open { door: DoorId::of(&at.door), wanted: wanted.unwrap_or(0) };
+    let question = Question { server: visit.name.as_str(), door: Some(&door), closing: false, wanted };
+    let operation = Operation::Open { door: DoorId::of(&door), wanted: wanted.unwrap_or(0) };
     let mut addresses = target::resolve(host.bare(), manner.family())?;
     addresses.iter_mut().for_each(|address| address.set_port(port));
     let entering = Entering::new(addresses).map_err(Failure::Wait)?;

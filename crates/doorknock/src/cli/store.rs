@@ -4,16 +4,28 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use super::{Failure, Place, complain, print};
+use super::{Failure, complain, print};
 use crate::{
     errors::in_one_line,
+    own_address::Whom,
     safe_text,
     servers::{Entry, Server, ServerName, Servers},
     telling::Ending,
 };
 
-pub(super) fn add(name: &ServerName, server: &Server, replace: bool) -> Result<(), Failure> {
-    Ok(Servers::of_user()?.add(name, server, replace)?)
+pub(super) fn add(name: &ServerName, server: &Server, replace: bool, quiet: bool) -> Result<(), Failure> {
+    Servers::of_user()?.add(name, server, replace)?;
+    if quiet {
+        return Ok(());
+    }
+    let Server { host, port, key, whom, .. } = server;
+    let key =
+        key.as_ref().map(|key| format!(", signed with {}", key.as_path().display())).unwrap_or_default();
+    let seen = if *whom == Whom::Seen { ", for the address that it sees" } else { "" };
+    let name = name.as_str();
+    print(&format!(
+        "{name} is stored: knocks go to {host}, UDP port {port}{key}{seen}; doorknock ask {name} shows what you may open"
+    ))
 }
 
 pub(super) fn remove(name: &ServerName) -> Result<(), Failure> {
@@ -60,8 +72,7 @@ pub(super) fn list(json: bool) -> Result<Ending, Failure> {
     Ok(ending)
 }
 
-pub(super) fn ssh_config(at: &Place) -> Result<(), Failure> {
-    let Place { server, door } = at;
+pub(super) fn ssh_config(server: &ServerName, door: &str) -> Result<(), Failure> {
     // ssh gives the command to a shell. The names of servers and doors are words in it.
     let host = Servers::of_user()?.get(server)?.host.in_ssh_config();
     let server = server.as_str();
