@@ -9,7 +9,7 @@ use std::{
 use crate::Failure;
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 12] = [
     ("nft", "nftables"),
     ("firewalld", "firewalld"),
     ("iptables", "iptables"),
@@ -20,6 +20,8 @@ const NEEDED: [(&str, &str); 10] = [
     ("chroot", "coreutils"),
     ("ssh-agent", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
 ];
 
 /// Runs every check, in the order in which they fail fastest.

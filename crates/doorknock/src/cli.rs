@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write as _},
+    net::IpAddr,
     num::NonZeroU16,
     path::PathBuf,
     process::ExitCode,
@@ -34,9 +35,12 @@ mod key;
 mod proxy;
 mod secret_input;
 mod sequence_command;
+mod ssh_config;
 mod store;
 mod visit;
 mod waits;
+
+use ssh_config::Jump;
 
 /// The exit code if an option is wrong.
 const WRONG: u8 = 2;
@@ -136,9 +140,21 @@ enum Command {
         how: How,
     },
     /// Print the lines for ~/.ssh/config that knock before ssh connects
+    ///
+    /// With --jump and --address for a server that is reached over another machine: this machine
+    /// knocks at the server for the other's address, and ssh jumps.
     SshConfig {
         #[command(flatten)]
         at: Place,
+        /// The machine to jump over, as for ssh -J
+        #[arg(long, value_name = "HOST", requires = "address")]
+        jump: Option<Jump>,
+        /// The address from which that machine connects to the server
+        #[arg(long, value_name = "IP", requires = "jump", value_parser = named)]
+        address: Option<IpAddr>,
+        /// For how long to open the door; what it gives if not said
+        #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
+        wanted: Option<u32>,
     },
     /// Make a key, and print the line for the server's configuration
     Keygen {
@@ -304,6 +320,14 @@ fn port() -> impl TypedValueParser<Value = NonZeroU16> {
     clap::value_parser!(u16).range(1..).try_map(NonZeroU16::try_from)
 }
 
+/// The address of another machine, which only the user knows.
+fn named(text: &str) -> Result<IpAddr, &'static str> {
+    match text.parse() {
+        Ok(Whom::Address(address)) => Ok(address),
+        _ => Err("write an address, like 203.0.113.7 or 2001:db8::7"),
+    }
+}
+
 /// A server that is stored may be reached from many networks.
 fn seen(text: &str) -> Result<Whom, &'static str> {
     match text.parse() {
@@ -418,8 +442,8 @@ impl Command {
             }
             Self::List { json } => return store::list(json),
             Self::Remove { server } => store::remove(&server),
-            Self::SshConfig { at } => match asking::door(&at, &How::default())? {
-                Ok(door) => store::ssh_config(&at.server, &door),
+            Self::SshConfig { at, jump, address, wanted } => match asking::door(&at, &How::default())? {
+                Ok(door) => ssh_config::print(&at.server, &door, wanted, jump.as_ref().zip(address)),
                 Err(ending) => return Ok(ending),
             },
             Self::Keygen { file, no_passphrase } => key::make(file, no_passphrase),

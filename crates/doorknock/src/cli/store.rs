@@ -1,6 +1,4 @@
-//! `doorknock add`, `list`, `remove` and `ssh-config`
-
-use std::io::{self, Write as _};
+//! `doorknock add`, `list` and `remove`
 
 use serde::Serialize;
 
@@ -70,15 +68,4 @@ pub(super) fn list(json: bool) -> Result<Ending, Failure> {
         }
     }
     Ok(ending)
-}
-
-pub(super) fn ssh_config(server: &ServerName, door: &str) -> Result<(), Failure> {
-    // ssh gives the command to a shell. The names of servers and doors are words in it.
-    let host = Servers::of_user()?.get(server)?.host.in_ssh_config();
-    let server = server.as_str();
-    let lines = format!(
-        "Host {server}\n    HostName {host}\n    ProxyCommand doorknock proxy %h %p --server {server} --door {door}"
-    );
-    // Lines of a file, and each is made of words.
-    writeln!(io::stdout(), "{lines}").map_err(Failure::Print)
 }

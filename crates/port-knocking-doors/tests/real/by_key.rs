@@ -15,9 +15,9 @@ use port_knocking_doors::lab::Process;
 use crate::house::{CLIENT, House, PATIENCE, PORT, SERVER, STRANGER};
 
 /// A user with a key in an agent, at the client's machine.
-struct User {
-    house: House,
-    home: PathBuf,
+pub(crate) struct User {
+    pub(crate) house: House,
+    pub(crate) home: PathBuf,
     _agent: Process,
 }
 
@@ -33,7 +33,7 @@ impl User {
         Self::with(DOORS)
     }
 
-    fn with(doors: &str) -> Self {
+    pub(crate) fn with(doors: &str) -> Self {
         let house = House::new();
         let home = house.directory.path().join("home");
         fs::create_dir_all(home.join(".ssh")).unwrap();
@@ -109,7 +109,7 @@ impl User {
     }
 
     /// Runs the client until it ends.
-    fn doorknock(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    pub(crate) fn doorknock(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut process = Process::start(&self.house.client, self.command(arguments)).unwrap();
         let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
         (status.code(), without_waits(&said))
@@ -122,7 +122,7 @@ fn without_waits(said: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -27,6 +27,7 @@ mod house;
 mod life;
 mod raw;
 mod spa;
+mod two_hops;
 mod unseen;
 mod vandals;
 mod ways_around;
