@@ -15,22 +15,18 @@ use doors_spa::door::check_name;
 use crate::{
     errors::in_one_line,
     host::Host,
-    join,
-    key_file::KeyFileError,
-    keygen::KeygenError,
     own_address::Whom,
     safe_text::{escaped, is_seen},
     sequence,
-    servers::{KeyPath, Server, ServerName, ServersError, USUAL_PORT},
-    signer::SignerError,
+    servers::{KeyPath, Server, ServerName, USUAL_PORT},
     span,
-    target::{self, Family},
+    target::Family,
     telling::{self, Ending},
-    trusted_file::Untrusted,
 };
 
 mod asking;
 mod errand;
+mod failure;
 mod key;
 mod proxy;
 mod secret_input;
@@ -40,6 +36,7 @@ mod store;
 mod visit;
 mod waits;
 
+use failure::Failure;
 use ssh_config::Jump;
 
 /// The exit code if an option is wrong.
@@ -482,52 +479,4 @@ impl Command {
         };
         done.map(|()| Ending::Done)
     }
-}
-
-/// Why it did not work.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Target(#[from] target::TargetError),
-    #[error(transparent)]
-    Servers(#[from] ServersError),
-    #[error(transparent)]
-    Signer(#[from] SignerError),
-    #[error(transparent)]
-    KeyFile(#[from] KeyFileError),
-    #[error(transparent)]
-    Keygen(#[from] KeygenError),
-    #[error("the card is none")]
-    Card(#[from] doors_spa::card::BadCard),
-    #[error("cannot read the {what} from standard input")]
-    Input { what: &'static str, source: io::Error },
-    #[error("cannot use the sequence")]
-    SequenceFile(#[from] Untrusted),
-    #[error("{path} can be read by others (mode {mode:03o}); try: chmod 600 {path}")]
-    SequenceOpen { path: PathBuf, mode: u32 },
-    #[error("cannot use the sequence in {place}: {reason}")]
-    Sequence { place: String, reason: String },
-    #[error("cannot remember the key; {0}")]
-    KeyPath(String),
-    #[error(transparent)]
-    Send(#[from] sequence::Unsent),
-    #[error(
-        "{host} port {port} does not accept connections; a wrong sequence, a lost datagram, or nothing \
-         listens there: try --repeat 3, or --delay 100"
-    )]
-    Closed { host: String, port: u16 },
-    #[error("the door is open, and {host} port {port} does not accept connections")]
-    OpenAndSilent { host: String, port: u16, source: io::Error },
-    #[error("{server} has no door for you; its administrator gives you one")]
-    NoDoor { server: String },
-    #[error(
-        "{server} has several doors for you: {doors}; name one, or see them anew with doorknock ask {server}"
-    )]
-    WhichDoor { server: String, doors: String },
-    #[error("cannot wait for a connection")]
-    Wait(#[source] io::Error),
-    #[error(transparent)]
-    Broken(#[from] join::Broken),
-    #[error("cannot print")]
-    Print(#[source] io::Error),
 }

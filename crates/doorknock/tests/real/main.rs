@@ -14,5 +14,6 @@ mod hostile;
 mod house;
 mod keys;
 mod program;
+mod proxy;
 mod secrets;
 mod store;
