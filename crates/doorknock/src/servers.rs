@@ -39,8 +39,8 @@ use crate::{
 /// A word of a message that is longer may be a card, of which no part is worth much.
 const LONGEST_QUOTED: usize = 40;
 
-/// No file of a server is longer.
-const LONGEST: u64 = 16 * 1024;
+/// No file of a server is longer, also with the most doors of the longest names.
+const LONGEST: u64 = 64 * 1024;
 
 /// Where to knock, and with what.
 #[derive(Debug)]
@@ -490,6 +490,9 @@ mod tests {
         assert_eq!(std::str::from_utf8(&first).unwrap(), format!("{text}\ndoors = [\"ssh\"]\n"));
         let second = with_doors(&first, &two);
         assert_eq!(std::str::from_utf8(&second).unwrap(), format!("{text}\ndoors = [\"ssh\", \"web-1\"]\n"));
+        let all: Vec<String> = (0..doors_spa::door::MOST).map(|number| format!("a{number:031}")).collect();
+        // With room for all else.
+        assert!(with_doors(text.as_bytes(), &all).len() < usize::try_from(LONGEST).unwrap() / 2 + 8 * 1024);
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn what_is_no_file_of_a_server_neither_holds_up_nor_fills_the_memory() {
     fs::remove_dir(&file).unwrap();
     File::create(&file).unwrap().set_len(300 << 20).unwrap();
     set_mode(&file, 0o600);
-    store.is_refused("is longer than 16384 bytes");
+    store.is_refused("is longer than 65536 bytes");
     fs::remove_file(&file).unwrap();
     symlink(store.directory().join("last.toml"), &file).unwrap();
     store.is_refused("is a link");
