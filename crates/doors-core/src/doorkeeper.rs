@@ -142,7 +142,9 @@ impl Doorkeeper {
                 if self.doors.get(&admission).is_some_and(|running| running.until == until)
                     && let Some(running) = self.doors.close(&admission)
                 {
-                    self.tell_of_door(Event::Used { admission, by: running.by }, now);
+                    let event = Event::Used { admission: admission.clone(), by: running.by.clone() };
+                    self.tell_of_door(event, now);
+                    self.go_on_behind(admission, running, now);
                 }
             }
             Report::Withdrawn { admission, until } => {
@@ -161,10 +163,11 @@ impl Doorkeeper {
     pub fn handle_timeout(&mut self, now: Moment) {
         while let Some((admission, running)) = self.doors.expire(now) {
             let event = match running.confirmed {
-                true => Event::Closed { admission, by: running.by },
-                false => Event::NeverOpened(admission),
+                true => Event::Closed { admission: admission.clone(), by: running.by.clone() },
+                false => Event::NeverOpened(admission.clone()),
             };
             self.tell_of_door(event, now);
+            self.go_on_behind(admission, running, now);
         }
         if let Some(reception) = &mut self.reception {
             reception.handle_timeout(now);
@@ -273,7 +276,8 @@ impl Doorkeeper {
     fn admit(&mut self, grant: Grant, now: Moment) {
         match self.doors.open(grant, now) {
             Opening::Changed(admission, running) => self.changed(admission, &running),
-            Opening::JustNow(_) => {}
+            // A sequence is nobody's, so there is nobody to tell of.
+            Opening::Unchanged(..) | Opening::Behind(..) => {}
             Opening::Full(admission) => self.tell(Event::NoRoom(admission), now),
         }
     }
@@ -350,25 +354,72 @@ impl Doorkeeper {
             Opening::Changed(admission, running) => {
                 self.changed(admission.clone(), &running);
                 if let Some(reception) = &mut self.reception {
-                    reception.promise(asker, admission, Answer::Granted, now);
+                    reception.promise(asker, admission, Answer::Granted, None, now);
                 }
             }
-            Opening::JustNow(admission) => {
-                let Some(running) = self.doors.get(&admission) else { return };
-                let Some(reception) = &mut self.reception else { return };
-                match running.confirmed {
-                    true => reception.answer(asker, Answer::Granted, seconds(running.until.remaining(now))),
-                    // The firewall is at it.
-                    false => reception.promise(asker, admission, Answer::Granted, now),
+            Opening::Unchanged(admission, also) => {
+                let Some(running) = self.doors.get(&admission).cloned() else { return };
+                if let Some(by) = also {
+                    self.tell(
+                        Event::AlsoOpen { admission: admission.clone(), until: running.until, by },
+                        now,
+                    );
                 }
+                self.promise_open(asker, admission, &running, None, now);
+            }
+            Opening::Behind(admission, by, until) => {
+                let Some(running) = self.doors.get(&admission).cloned() else { return };
+                self.tell(Event::AlsoOpen { admission: admission.clone(), until, by }, now);
+                self.changes.push_back(Change::Watch { admission: admission.clone() });
+                self.promise_open(asker, admission, &running, Some(until), now);
             }
             Opening::Full(_) => self.refuse(asker, Answer::TooMany, now),
+        }
+    }
+
+    /// Tells a client that a door is open, as soon as it is: until the door closes, or until the client's own grant
+    /// is over.
+    fn promise_open(
+        &mut self,
+        asker: &Asker,
+        admission: Admission,
+        running: &Running,
+        own: Option<Moment>,
+        now: Moment,
+    ) {
+        let Some(reception) = &mut self.reception else { return };
+        let left = |until: Moment| seconds(until.remaining(now));
+        match running.confirmed {
+            true => reception.answer(asker, Answer::Granted, left(own.unwrap_or(running.until))),
+            // The firewall is at it.
+            false => reception.promise(asker, admission, Answer::Granted, own.map(left), now),
+        }
+    }
+
+    /// One connection has used a grant up, or its time is over. The next behind it begins.
+    fn go_on_behind(&mut self, admission: Admission, over: Running, now: Moment) {
+        let reception = self.reception.as_ref();
+        let known = |who: &Who| reception.is_some_and(|reception| reception.audience().clients.knows(who));
+        if self.door_exists(&admission)
+            && let Some(next) = self.doors.next_behind(&admission, over, now, known)
+        {
+            self.changed(admission.clone(), &next);
+            if !next.behind.is_empty() {
+                self.changes.push_back(Change::Watch { admission });
+            }
         }
     }
 
     /// Closes a door that nobody but the client itself has opened, or that was open before this program
     /// started, so that nobody knows whose it is.
     fn close_for(&mut self, asker: &Asker, admission: Admission, who: &Who, now: Moment) {
+        if self.doors.leave(&admission, who) {
+            self.events.push_back(Event::Closed { admission, by: Some(who.clone()) });
+            if let Some(reception) = &mut self.reception {
+                reception.answer(asker, Answer::Closed, 0);
+            }
+            return;
+        }
         let anothers = |running: &Running| {
             running.shared || running.by.as_ref().map_or(!running.adopted, |by| by != who)
         };
@@ -381,7 +432,7 @@ impl Doorkeeper {
         // Asked of the firewall in any case: it may hold a grant that is not known here.
         self.changes.push_back(Change::Close { admission: admission.clone() });
         if let Some(reception) = &mut self.reception {
-            reception.promise(asker, admission, Answer::Closed, now);
+            reception.promise(asker, admission, Answer::Closed, None, now);
         }
     }
 

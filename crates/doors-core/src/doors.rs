@@ -1,7 +1,7 @@
 //! Who is in, and until when.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
 use core::time::Duration;
@@ -31,6 +31,20 @@ pub struct Running {
     pub shared: bool,
     /// Whether it was there before this program started.
     pub adopted: bool,
+    /// Grants for one connection of other clients, behind the same address: the firewall holds one at a time, so
+    /// each begins when the one before it is used up or over.
+    pub behind: VecDeque<Behind>,
+}
+
+/// A grant for one connection that begins when another's is over.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Behind {
+    /// Whose key it was.
+    pub by: Who,
+    /// The interface on which the knock came.
+    pub link: Link,
+    /// When it ends.
+    pub until: Moment,
 }
 
 /// What a grant changes.
@@ -38,11 +52,32 @@ pub struct Running {
 pub enum Opening {
     /// The firewall has to know.
     Changed(Admission, Running),
-    /// The door was opened or extended only just now.
-    JustNow(Admission),
+    /// The door is open, and stays so no longer for this. If another has opened it, who has asked for it now.
+    Unchanged(Admission, Option<Who>),
+    /// It is for one connection, and another client's comes first. Whose this is, and until when it lasts.
+    Behind(Admission, Who, Moment),
     /// [`limits::GRANTS`] run, or [`limits::GRANTS_BY_SEQUENCE`], or [`limits::GRANTS_PER_CLIENT`] for this
     /// client.
     Full(Admission),
+}
+
+impl Running {
+    fn new(by: Option<Who>, link: Link, until: Moment) -> Self {
+        Self { until, link, confirmed: false, by, shared: false, adopted: false, behind: VecDeque::new() }
+    }
+
+    /// Puts a grant behind this one. Says whether there is room.
+    fn put_behind(&mut self, new: Behind) -> bool {
+        if let Some(old) = self.behind.iter_mut().find(|old| old.by == new.by) {
+            *old = new;
+            return true;
+        }
+        let has_room = self.behind.len() < limits::BEHIND_ONE_ADDRESS;
+        if has_room {
+            self.behind.push_back(new);
+        }
+        has_room
+    }
 }
 
 /// All grants that run.
@@ -58,11 +93,20 @@ impl Doors {
     /// Opens a door, or keeps it open for longer; never for shorter.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let Redeemed { admission, link, open_for, by, once } = grant.redeem();
-        let mut running =
-            Running { until: now.after(open_for), link, confirmed: false, by, shared: false, adopted: false };
+        let mut running = Running::new(by, link, now.after(open_for));
         if let Some(old) = self.running.get_mut(&admission) {
             old.shared |= old.by != running.by;
             running.shared = old.shared;
+            if once
+                && old.by != running.by
+                && let Some(by) = &running.by
+            {
+                return match old.put_behind(Behind { by: by.clone(), link, until: running.until }) {
+                    true => Opening::Behind(admission, by.clone(), running.until),
+                    false => Opening::Full(admission),
+                };
+            }
+            running.behind = old.behind.clone();
         }
         match self.running.get(&admission) {
             // Whoever has a key may need a new grant at once: the one before may be used up.
@@ -74,7 +118,8 @@ impl Doors {
                 }
             }
             Some(old) if running.until < old.until.after(limits::EXTEND_AFTER) => {
-                return Opening::JustNow(admission);
+                let also = if old.by == running.by { None } else { running.by };
+                return Opening::Unchanged(admission, also);
             }
             // Whoever takes over another's grant takes it into its own share.
             Some(old) if old.by != running.by && self.is_full_for(running.by.as_ref()) => {
@@ -98,7 +143,8 @@ impl Doors {
             let link = known.map_or(Link::default(), |running| running.link);
             // Whose it is to close was settled when it was opened.
             let (shared, adopted) = known.map_or((false, true), |running| (running.shared, running.adopted));
-            self.insert(admission, Running { until, link, confirmed: true, by, shared, adopted });
+            let behind = known.map(|running| running.behind.clone()).unwrap_or_default();
+            self.insert(admission, Running { until, link, confirmed: true, by, shared, adopted, behind });
         }
         has_room
     }
@@ -138,6 +184,31 @@ impl Doors {
     pub fn close(&mut self, admission: &Admission) -> Option<Running> {
         let running = self.remove(admission)?;
         self.by_end.remove(&(running.until, admission.clone()));
+        Some(running)
+    }
+
+    /// Takes out the grant of a client that is behind another's. Says whether there was one.
+    pub fn leave(&mut self, admission: &Admission, who: &Who) -> bool {
+        let Some(running) = self.running.get_mut(admission) else { return false };
+        let before = running.behind.len();
+        running.behind.retain(|behind| behind.by != *who);
+        running.behind.len() < before
+    }
+
+    /// Begins the next grant for one connection that was behind this one, which is over. Those of clients that are
+    /// not `known` any more are left out.
+    pub fn next_behind(
+        &mut self,
+        admission: &Admission,
+        over: Running,
+        now: Moment,
+        known: impl Fn(&Who) -> bool,
+    ) -> Option<Running> {
+        let mut behind = over.behind;
+        behind.retain(|next| next.until > now && known(&next.by));
+        let Behind { by, link, until } = behind.pop_front()?;
+        let running = Running { shared: !behind.is_empty(), behind, ..Running::new(Some(by), link, until) };
+        self.insert(admission.clone(), running.clone());
         Some(running)
     }
 

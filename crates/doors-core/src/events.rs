@@ -27,6 +27,11 @@ pub enum Change {
         /// Which door for whom.
         admission: Admission,
     },
+    /// Another grant for one connection waits behind this one: say soon when it is used up.
+    Watch {
+        /// Which door for whom.
+        admission: Admission,
+    },
 }
 
 impl Change {
@@ -34,7 +39,7 @@ impl Change {
     #[must_use]
     pub fn admission(&self) -> &Admission {
         match self {
-            Self::Open { admission, .. } | Self::Close { admission } => admission,
+            Self::Open { admission, .. } | Self::Close { admission } | Self::Watch { admission } => admission,
         }
     }
 }
@@ -99,6 +104,15 @@ pub enum Event {
         until: Moment,
         /// Whose key it was; `None` if it was a sequence.
         by: Option<Who>,
+    },
+    /// A client has asked for a door that another has open for the same address.
+    AlsoOpen {
+        /// Which door for whom.
+        admission: Admission,
+        /// When it closes, or, if it is for one connection, until when the client's own lasts behind the other's.
+        until: Moment,
+        /// Whose key it was.
+        by: Who,
     },
     /// The door was open before this program started, and is taken over.
     Adopted {
@@ -209,6 +223,7 @@ impl Event {
             | Self::Used { by, .. }
             | Self::Withdrawn { by, .. }
             | Self::Revoked { by, .. } => by.as_ref(),
+            Self::AlsoOpen { by, .. } => Some(by),
             Self::Granted(_)
             | Self::NeverOpened(_)
             | Self::Further { .. }

@@ -65,6 +65,10 @@ pub const WAITING_PER_CLIENT: usize = 16;
 /// Grants that run for one client: it can name addresses, and must not fill the table of all.
 pub const GRANTS_PER_CLIENT: usize = 256;
 
+/// Clients that may each have a grant for one connection behind another's, for the same door and address: so many
+/// as may knock at once behind one address. The next is told that too much is open.
+pub const BEHIND_ONE_ADDRESS: usize = 64;
+
 /// A client waits this long for its receipt if the firewall does not say that the door is open.
 pub const PATIENCE_WITH_FIREWALL: Duration = Duration::from_secs(3);
 

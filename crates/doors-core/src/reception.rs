@@ -121,6 +121,8 @@ pub struct Outgoing {
 #[derive(Debug)]
 struct Promise {
     reply: Reply,
+    /// Its own, if they are not those of the door.
+    seconds: Option<u32>,
     until: Moment,
 }
 
@@ -243,10 +245,18 @@ impl Reception {
         self.replies.push_back(reply);
     }
 
-    /// Answers a request when the firewall has made it true, or has not in time.
-    pub fn promise(&mut self, asker: &Asker, admission: Admission, answer: Answer, now: Moment) {
+    /// Answers a request when the firewall has made it true, or has not in time. With so many `seconds`, or those
+    /// for which the door is open then.
+    pub fn promise(
+        &mut self,
+        asker: &Asker,
+        admission: Admission,
+        answer: Answer,
+        seconds: Option<u32>,
+        now: Moment,
+    ) {
         let reply = Reply::new(asker.clone(), answer, 0);
-        let promise = Promise { reply, until: now.after(PATIENCE_WITH_FIREWALL) };
+        let promise = Promise { reply, seconds, until: now.after(PATIENCE_WITH_FIREWALL) };
         self.promises.entry(admission).or_default().push(promise);
     }
 
@@ -254,7 +264,7 @@ impl Reception {
     pub fn keep_promises(&mut self, admission: &Admission, kept: Answer, seconds: u32) {
         let Some(promises) = self.promises.get_mut(admission) else { return };
         for mut promise in promises.extract_if(.., |promise| promise.reply.receipt.answer == kept) {
-            promise.reply.receipt.seconds = seconds;
+            promise.reply.receipt.seconds = promise.seconds.unwrap_or(seconds);
             self.replies.push_back(promise.reply);
         }
         if promises.is_empty() {

@@ -80,6 +80,13 @@ pub(crate) fn event(event: &Event, now: Moment) {
                 "extended: door {door} for {source}, for {left} from now{by}"
             );
         }
+        Event::AlsoOpen { admission: Admission { door, source }, until, by } => {
+            let left = seconds(until.remaining(now));
+            info!(
+                %door, %source, client = &*by.name,
+                "also open: door {door} for {source}, for {left}, by {by}; another client has it open behind the same address"
+            );
+        }
         Event::Adopted { admission: Admission { door, source }, until, by } => {
             let (left, by) = (seconds(until.remaining(now)), By(by));
             info!(

@@ -10,7 +10,11 @@ use doors_core::{
     packet::Link,
     time::Wall,
 };
-use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
+use doors_spa::{
+    identity::DoorId,
+    receipt::{Answer, Receipt},
+    request::Operation,
+};
 
 use crate::scene::{
     LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, audience_of, client, lasting, open,
@@ -186,6 +190,79 @@ fn a_grant_for_one_connection_that_is_used_up_can_be_had_again_at_once() {
     scene.events();
     scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
     assert!(matches!(&scene.events()[..], [Event::Used { by: Some(_), .. }]));
+}
+
+/// The phone knocks from the laptop's address.
+fn phone_opens(scene: &mut Scene, door: &str, wanted: u32) -> Receipt {
+    let request = scene.request(open(door, wanted));
+    scene.ask(SOURCE, &request, PHONE).unwrap()
+}
+
+/// A connection is made, and the firewall says so.
+fn connect(scene: &mut Scene, door: &str) {
+    let until = scene.keeper.doors().get(&admission(door, SOURCE)).unwrap().until;
+    scene.keeper.handle_report(Report::Used { admission: admission(door, SOURCE), until }, scene.now);
+    scene.work();
+}
+
+#[test]
+fn a_second_client_behind_one_address_has_its_line_in_the_log() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 60), Answer::Granted);
+    scene.events();
+    let told = phone_opens(&mut scene, "ssh", 10);
+    assert_eq!((told.answer, told.seconds), (Answer::Granted, 60), "the door is open for so long");
+    let events = scene.events();
+    assert!(matches!(&events[..], [Event::AlsoOpen { by, .. }] if &*by.name == "phone"), "{events:?}");
+    // The first one's own knock again is nobody else's.
+    assert_eq!(scene.opens("ssh", 10), Answer::Granted);
+    assert_eq!(scene.events(), []);
+}
+
+#[test]
+fn behind_one_address_each_clients_knock_is_worth_one_connection() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 0), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 0).answer, Answer::Granted);
+    // However often it knocks.
+    assert_eq!(phone_opens(&mut scene, "once", 0).answer, Answer::Granted);
+    let by = |scene: &Scene| {
+        let running = scene.keeper.doors().get(&admission("once", SOURCE));
+        running.map(|running| running.by.clone().unwrap().name.to_string())
+    };
+    assert_eq!(by(&scene).as_deref(), Some("laptop"));
+    connect(&mut scene, "once");
+    assert_eq!(by(&scene).as_deref(), Some("phone"));
+    let opened =
+        |event: &Event| matches!(event, Event::Opened { by: Some(who), .. } if &*who.name == "phone");
+    assert!(scene.events().iter().any(opened));
+    connect(&mut scene, "once");
+    assert_eq!(by(&scene), None);
+}
+
+#[test]
+fn a_grant_behind_another_lasts_its_own_time_and_goes_with_its_client() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    let told = phone_opens(&mut scene, "once", 5);
+    assert_eq!((told.answer, told.seconds), (Answer::Granted, 5));
+    scene.wait(6);
+    connect(&mut scene, "once");
+    assert!(!scene.is_open("once", SOURCE), "its time is over");
+
+    assert_eq!(scene.opens("once", 5), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    scene.wait(6);
+    assert!(scene.is_open("once", SOURCE), "the first one's time is over, and the second one's begins");
+
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    let close = scene.request(Operation::Close { door: DoorId::of("once") });
+    assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed, "it had not begun");
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    let audience = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
+    scene.keeper.change_audience(audience, scene.now);
+    connect(&mut scene, "once");
+    assert!(!scene.is_open("once", SOURCE), "the laptop is no client any more");
 }
 
 #[test]

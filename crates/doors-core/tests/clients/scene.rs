@@ -269,11 +269,14 @@ impl Scene {
             }
             while let Some(change) = self.keeper.poll_change() {
                 let report = match change.clone() {
-                    Change::Open { admission, .. } => Report::Done { admission },
-                    Change::Close { admission } => Report::Closed { admission },
+                    Change::Open { admission, .. } => Some(Report::Done { admission }),
+                    Change::Close { admission } => Some(Report::Closed { admission }),
+                    Change::Watch { .. } => None,
                 };
                 self.changes.push(change);
-                if self.firewall_works {
+                if self.firewall_works
+                    && let Some(report) = report
+                {
                     self.keeper.handle_report(report, self.now);
                 }
                 worked = true;

@@ -118,6 +118,28 @@ fn once_lets_in_the_first_connection_and_no_other() {
     }
 }
 
+#[test]
+fn behind_one_address_two_clients_get_one_connection_each_and_both_are_in_the_log() {
+    let mut house = House::new();
+    let card = house.card();
+    let (phone, laptop) = (Device::new(1, &card), Device::new(2, &card));
+    let door = "[[doors]]\nname = \"web\"\nports = [\"22/tcp\"]\ngrant = \"once\"\n";
+    let clients = client("phone", &phone, &["web"], "") + &client("laptop", &laptop, &["web"], "");
+    house.start(&house.gateway(&format!("{door}{clients}")));
+    for source in CLIENT {
+        for device in [&phone, &laptop] {
+            assert_eq!(device.open(&house, source, "web", 0).answer, Told::Granted);
+        }
+        house.hear(&format!("opened: door web for {source}, for 10 s, by phone"));
+        house.hear(&format!("also open: door web for {source}, for 10 s, by laptop"));
+        let mut first = house.connect(source, PORT).unwrap();
+        house.hear(&format!("opened: door web for {source}, for 10 s, by laptop"));
+        let mut second = house.connect(source, PORT).unwrap();
+        assert!(crate::house::echoes(&mut first) && crate::house::echoes(&mut second));
+        assert_eq!(house.ask(source, PORT), Answer::Silence);
+    }
+}
+
 /// Ends those who wait for this.
 struct Stop<'a>(&'a AtomicBool);
 

@@ -131,6 +131,8 @@ impl State {
                 self.closing.insert(admission.clone(), self.rules(&admission));
                 self.jobs.add_fresh(admission, true);
             }
+            // Grants for one connection are the gate's alone.
+            Order::Change(Change::Watch { .. }) => {}
             Order::Follow(plan) => {
                 if plan.zone != self.plan.zone {
                     // That of before is the last that firewalld is known to have.

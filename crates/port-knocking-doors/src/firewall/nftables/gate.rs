@@ -230,6 +230,18 @@ impl Gate {
         self.ledger.get(admission, self.clock.now())
     }
 
+    /// Whether a check would say that this grant is gone, if it were.
+    pub(crate) fn is_missed(&self, admission: &Admission) -> bool {
+        let now = self.clock.now();
+        self.ledger.get(admission, now).is_some_and(|standing| standing.until.remaining(now) > NOT_MISSED)
+    }
+
+    /// Whether the kernel holds a grant.
+    pub(crate) fn holds(&mut self, admission: &Admission) -> Result<bool, NetlinkError> {
+        let held = snapshot::grants(&mut self.socket, &ruleset::set_of(admission))?;
+        Ok(held.iter().any(|entry| entry.source == admission.source))
+    }
+
     /// The plan that is followed.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan

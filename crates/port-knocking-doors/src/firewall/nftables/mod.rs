@@ -38,6 +38,10 @@ const REPAIR_EVERY: Duration = Duration::from_millis(50);
 /// connection tracking somebody has ended with a forged segment.
 const SESSIONS_EVERY: Duration = Duration::from_secs(10);
 
+/// A grant for one connection behind which another waits is looked for this often. A packet that takes an element
+/// out of a set is not told of. A client whose first packet comes too early repeats it after a second.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
+
 /// A repair that fails is tried again this soon at the latest.
 const RETRY_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,8 @@ pub(super) struct Worker {
     refused: BTreeSet<Admission>,
     /// Grants that the kernel refused to take out so far.
     unclosed: BTreeSet<Admission>,
+    /// Grants for one connection behind which others wait.
+    watched: BTreeSet<Admission>,
     /// Checks that have failed, one after the other.
     failures: u32,
 }
@@ -75,6 +81,7 @@ impl Worker {
             beside,
             refused: BTreeSet::new(),
             unclosed: BTreeSet::new(),
+            watched: BTreeSet::new(),
             failures: 0,
         };
         worker.tell_findings(findings);
@@ -104,6 +111,7 @@ impl Worker {
         let mut batch = Vec::new();
         let mut next_check = in_a_while(self.check_period());
         let mut not_before = Instant::now();
+        let mut next_watch = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -112,6 +120,12 @@ impl Worker {
                     self.check();
                     not_before = in_a_while(REPAIR_EVERY);
                     next_check = in_a_while(self.next_check());
+                }
+                () = tokio::time::sleep_until(next_watch), if !self.watched.is_empty() => {
+                    if self.is_watched_one_gone() {
+                        next_check = not_before.max(Instant::now());
+                    }
+                    next_watch = in_a_while(WATCH_EVERY);
                 }
                 count = orders.recv_many(&mut batch, AT_ONCE) => {
                     if count == 0 {
@@ -155,6 +169,7 @@ impl Worker {
                     }
                     self.hand_on(Order::Change(Change::Close { admission }));
                 }
+                Order::Change(Change::Watch { admission }) => drop(self.watched.insert(admission)),
                 // The gate itself has found it.
                 Order::Keep(..) => {}
                 Order::Follow(plan) => {
@@ -216,6 +231,14 @@ impl Worker {
             Some(_) => self.hand_on(Order::Change(Change::Open { admission, link, until, by })),
             None => self.tell(News::Report(Report::Done { admission })),
         }
+    }
+
+    /// Whether a grant behind which others wait is not in its set any more. Why, a check finds out.
+    fn is_watched_one_gone(&mut self) -> bool {
+        let gate = &mut self.gate;
+        self.watched.retain(|admission| gate.is_missed(admission));
+        // What cannot be seen now is looked for again.
+        self.watched.iter().any(|admission| gate.holds(admission).is_ok_and(|holds| !holds))
     }
 
     /// Hands on what the gate has done.
