@@ -51,7 +51,8 @@ fn configuration() -> String {
          seconds.\n\nAn option goes before a variable of the environment (`KNOCKER_SEQ`, `KNOCKER_PORTS`), \
          that before the file,\nthat before the default. What is in force, and who said so, is shown by \
          `port-knocking-doors check`.\n\nA file that exists and cannot be used is an error, never passed over. \
-         A file that everybody may write is refused.\n\n{}\n{}",
+         A file that\nanother user could have written is refused: it has to belong to root, or to the user that the daemon runs \
+         as, and only the\nowner, or the group of the owner's own name, may write to it. A symbolic link may lead to it.\n\n{}\n{}",
         keys::manual(),
         bounds()
     )

@@ -2,9 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -17,9 +15,10 @@ use rand_core::UnwrapErr;
 
 use crate::{
     clients_file::{self, EditError, NewClient, ReplaceError},
-    config::{Config, ConfigError},
+    config::{self, Config, ConfigError},
     gateway_key::{self, KeyError},
     running::{self, Takeover},
+    trusted,
 };
 
 /// About this machine's own key.
@@ -112,8 +111,6 @@ pub(crate) enum AdminError {
         "this is a private key, which stays with the client; give its public line, in the file that ends in .pub"
     )]
     PrivateKey,
-    #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Edit(#[from] EditError),
     #[error("nothing was changed")]
@@ -232,8 +229,7 @@ fn change(
     edit: impl FnOnce(&str) -> Result<String, EditError>,
 ) -> Result<String, AdminError> {
     let path = config.path.as_ref().ok_or(AdminError::NoFile)?;
-    let read = |source| AdminError::Read { path: path.clone(), source };
-    let old = fs::read_to_string(path).map_err(read)?;
+    let old = config::read_text(path)?;
     let new = edit(&old)?;
     // Asked before, because the mark is on the file that goes.
     let daemon = running::daemon_of(path).map_err(AdminError::Daemon)?;
@@ -247,7 +243,7 @@ fn change(
 }
 
 /// No public key is longer, nor a file of some of them.
-const LONGEST_KEY: u64 = 64 * 1024;
+const LONGEST_KEY: usize = 64 * 1024;
 
 fn public_key(new: &NewArguments) -> Result<String, AdminError> {
     let told = |from: &str, source| AdminError::PublicKey { from: from.to_owned(), source };
@@ -258,7 +254,8 @@ fn public_key(new: &NewArguments) -> Result<String, AdminError> {
         }
         (None, None) => {
             let mut text = String::new();
-            let read = io::stdin().take(LONGEST_KEY).read_to_string(&mut text);
+            let most = u64::try_from(LONGEST_KEY).unwrap_or(u64::MAX);
+            let read = io::stdin().take(most).read_to_string(&mut text);
             read.map_err(|source| told("standard input", source))?;
             text
         }
@@ -270,16 +267,13 @@ fn public_key(new: &NewArguments) -> Result<String, AdminError> {
     lines.next().map(str::to_owned).ok_or(AdminError::NoKey)
 }
 
-/// Reads a file that somebody names, and neither waits for a FIFO nor reads a device to its end.
+/// Reads a file that the administrator names, whosever it is, and neither waits for a FIFO nor reads a device to its end.
 fn read_small_file(path: &Path) -> io::Result<String> {
-    let mut options = fs::OpenOptions::new();
-    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut text = String::new();
-    file.take(LONGEST_KEY).read_to_string(&mut text)?;
-    Ok(text)
+    let file = trusted::open(path)?;
+    trusted::regular(&file)?;
+    let mut bytes = Vec::new();
+    trusted::read_up_to(&file, LONGEST_KEY, &mut bytes)?;
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 fn list(config: &Config) -> String {

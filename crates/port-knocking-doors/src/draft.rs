@@ -9,7 +9,7 @@
 //! that is not locked, and the next one takes it over.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
@@ -41,6 +41,13 @@ pub(crate) struct Rights {
     pub(crate) mode: u32,
     pub(crate) owner: u32,
     pub(crate) group: u32,
+}
+
+impl Rights {
+    /// Those of a file that is there.
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() }
+    }
 }
 
 impl Draft {

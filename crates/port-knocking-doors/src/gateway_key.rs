@@ -13,9 +13,9 @@ mod file;
 mod tests;
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,12 +25,15 @@ use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::draft::{Draft, NoDraft, Rights};
+use crate::{
+    draft::{Draft, NoDraft, Rights},
+    trusted::{self, Demands, Untrusted},
+};
 
 /// The directory in which others may look around: the configuration lies there too.
 const SHARED: &str = "/etc/port-knocking-doors";
 /// No file of a key is larger.
-const LONGEST: u64 = 16 * 1024;
+const LONGEST: usize = 16 * 1024;
 
 /// The keys that a gateway accepts.
 #[derive(Clone, Debug)]
@@ -137,37 +140,25 @@ fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The text of the file, if nobody else may read it.
+/// The text of the file, if no other user may read it.
 fn read(path: &Path) -> Result<(Zeroizing<String>, Rights), KeyError> {
-    let unreadable = |source| KeyError::Read { path: path.to_owned(), source };
     let no_key = |what| KeyError::NoKeyFile { path: path.to_owned(), what };
-    // A pipe of this name must not keep the daemon waiting.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    let file = opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
-        _ => unreadable(error),
+    let file = trusted::read(path, &Demands::secret(LONGEST)).map_err(|untrusted| {
+        let path = path.to_owned();
+        match untrusted {
+            Untrusted::Missing => KeyError::Missing { path },
+            Untrusted::Dangling => {
+                no_key("it is a link to nothing; put back what it names, or take the link away")
+            }
+            Untrusted::Unreadable(source) => KeyError::Read { path, source },
+            Untrusted::Kind => no_key("it is no regular file"),
+            Untrusted::Owner { owner, we } => KeyError::Owner { path, owner, we },
+            Untrusted::Mode(mode) => KeyError::Exposed { path, mode },
+            Untrusted::Long => no_key("it is larger than 16 kilobytes"),
+        }
     })?;
-    // Asked of the open file, so that nobody can put another in its place in between.
-    let metadata = file.metadata().map_err(unreadable)?;
-    let rights = Rights { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
-    if !metadata.is_file() {
-        return Err(no_key("it is no regular file"));
-    }
-    let we = rustix::process::geteuid().as_raw();
-    if rights.owner != we && rights.owner != 0 {
-        return Err(KeyError::Owner { path: path.to_owned(), owner: rights.owner, we });
-    }
-    if rights.mode & 0o077 != 0 {
-        return Err(KeyError::Exposed { path: path.to_owned(), mode: rights.mode });
-    }
-    // With room for all, it never moves, and leaves no copy behind in memory.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST.try_into().unwrap_or_default()));
-    file.take(LONGEST).read_to_end(&mut bytes).map_err(unreadable)?;
-    if u64::try_from(bytes.len()) == Ok(LONGEST) {
-        return Err(no_key("it is larger than 16 kilobytes"));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| no_key("it is no text"))?;
-    Ok((Zeroizing::new(text.to_owned()), rights))
+    let text = std::str::from_utf8(&file.bytes).map_err(|_| no_key("it is no text"))?;
+    Ok((Zeroizing::new(text.to_owned()), file.rights))
 }
 
 /// Why there is no gateway key. The message never holds what is in the file.

@@ -19,6 +19,7 @@
 //! | `teller`         | writes it, in a thread of its own                                |
 //! | [`clients_file`] | adds clients to the configuration file, and removes them         |
 //! | [`gateway_key`]  | the gateway's key, on disk                                       |
+//! | `trusted`        | reads files that no other user can have written                  |
 //! | `draft`          | a file that is replaced as a whole                               |
 //! | [`journal`]      | the accepted knocks, on disk                                     |
 //! | [`lab`]          | private networks for the demo and the tests                      |
@@ -50,6 +51,7 @@ mod running;
 mod sockopt;
 mod supervisor;
 mod teller;
+mod trusted;
 mod wrap;
 
 pub use netlink::NetlinkError;

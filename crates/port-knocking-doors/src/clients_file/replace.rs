@@ -1,13 +1,14 @@
 //! Puts a new text in the place of a file: checked, all at once, and only if nobody else has changed it.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    io,
     path::{Path, PathBuf},
 };
 
-use crate::draft::{Draft, NoDraft, Rights};
+use crate::{
+    draft::{Draft, NoDraft, Rights},
+    trusted::{self, Untrusted},
+};
 
 /// Replaces the file if its text is still `expected`, and if `check` agrees with the new one. Mode and owner
 /// stay. If the path is a symbolic link, the file to which it leads is replaced.
@@ -45,20 +46,15 @@ fn unchanged<E: std::error::Error + 'static>(
     }
 }
 
-/// The bytes of a file, at most one more than `length`.
+/// The bytes of a file, at most one more than `length`. Whose it is was asked when its text was believed.
 fn read(path: &Path, length: usize) -> io::Result<(Vec<u8>, Rights)> {
-    // A pipe of this name must not keep us waiting.
-    let mut options = OpenOptions::new();
-    let file: File = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
+    let file = trusted::open(path).map_err(io::Error::from)?;
+    let rights = Rights::of(&trusted::regular(&file)?);
     let mut bytes = Vec::new();
-    let most = u64::try_from(length).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(most).read_to_end(&mut bytes)?;
-    let rights = Rights { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() };
-    Ok((bytes, rights))
+    match trusted::read_up_to(&file, length, &mut bytes) {
+        Ok(()) | Err(Untrusted::Long) => Ok((bytes, rights)),
+        Err(untrusted) => Err(untrusted.into()),
+    }
 }
 
 /// Why a file was not replaced.

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use doorknock::errors::in_one_line;
 use doors_core::{
     access::Rules,
     client::{Client, Clients},
@@ -16,11 +16,13 @@ use doors_core::{
 };
 
 use super::{
-    authorized_keys, dates, file,
+    authorized_keys, dates,
     file::{File, FileClient},
+    keys::LARGEST_FILE,
     origin::{self, ConfigError, Origin},
     warnings::Warning,
 };
+use crate::trusted::{self, Demands, Untrusted};
 
 const GATEWAY_KEY: &str = "/etc/port-knocking-doors/gateway.key";
 const STATE_DIR: &str = "/var/lib/port-knocking-doors";
@@ -54,30 +56,38 @@ pub(super) struct Given {
 /// Reads the file of public keys that a configuration names, and adds its clients. Gives what was left out.
 pub(super) fn read_authorized_keys(config: &mut File) -> Result<Vec<Warning>, ConfigError> {
     let Some(path) = &config.authorized_keys else { return Ok(Vec::new()) };
-    trusted(path)?;
-    let read = file::read(&path.value)?.ok_or_else(|| {
-        let what = format!("`authorized_keys`: there is no file {}", path.value.display());
-        ConfigError::at(&path.origin, what)
-    })?;
-    let (clients, warnings) = authorized_keys::parse(&path.value, &read.text, &config.authorized_keys_doors)?;
+    let wrong = |what| ConfigError::at(&path.origin, format!("`authorized_keys`: {what}"));
+    let read = trusted::read(&path.value, &Demands::public(LARGEST_FILE));
+    let bytes = read.map_err(|untrusted| wrong(why_not(&path.value, untrusted)))?.bytes;
+    let text = std::str::from_utf8(&bytes);
+    let text = text.map_err(|_| wrong(format!("{} is not UTF-8 text", path.value.display())))?;
+    let (clients, warnings) = authorized_keys::parse(&path.value, text, &config.authorized_keys_doors)?;
     config.clients.extend(clients);
     Ok(warnings)
 }
 
-/// Whoever can write the file says who may open which door.
-fn trusted(path: &origin::Given<PathBuf>) -> Result<(), ConfigError> {
-    let Ok(file) = std::fs::metadata(&path.value) else { return Ok(()) };
-    let (owner, mode) = (file.uid(), file.mode() & 0o7777);
-    let ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
-    if ours && mode & 0o022 == 0 {
-        return Ok(());
+/// Why a file of public keys is not read.
+fn why_not(path: &Path, untrusted: Untrusted) -> String {
+    let path = path.display();
+    match untrusted {
+        Untrusted::Missing => format!("there is no file {path}"),
+        Untrusted::Dangling => {
+            format!("{path} is a link to nothing; put back what it names, or name another file")
+        }
+        Untrusted::Unreadable(error) => format!("cannot read {path}: {}", in_one_line(&error)),
+        Untrusted::Kind => format!("{path} is no regular file"),
+        Untrusted::Owner { owner, we } => {
+            format!("{path} says who gets in, and belongs to another user ({owner}); try: chown {we} {path}")
+        }
+        Untrusted::Mode(mode) => {
+            format!(
+                "{path} says who gets in, and can be changed by others (mode {mode:03o}); try: chmod go-w {path}"
+            )
+        }
+        Untrusted::Long => {
+            format!("{path} is larger than 32 megabytes, which is more than the most clients need")
+        }
     }
-    let what = format!(
-        "`authorized_keys`: others than root can change {0} (owner {owner}, mode {mode:03o}); try: chown root {0}; \
-         chmod go-w {0}",
-        path.value.display()
-    );
-    Err(ConfigError::at(&path.origin, what))
 }
 
 /// Where the gateway's key is, or will be.

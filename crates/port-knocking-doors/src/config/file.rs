@@ -1,9 +1,7 @@
 //! The configuration file: what was written, not yet what it means.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read as _},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,7 +24,10 @@ use super::{
     origin::{ConfigError, Given, Origin},
     values::{Text, Value},
 };
-use crate::firewall::plan::{Ports, Refuse};
+use crate::{
+    firewall::plan::{Ports, Refuse},
+    trusted::{self, Demands, Untrusted},
+};
 
 /// What a file says. What it leaves out is `None`.
 #[derive(Debug, Default)]
@@ -78,49 +79,53 @@ pub(super) struct FileClient {
     pub(super) until: Option<Given<Wall>>,
 }
 
-/// A file that was read, and is still open.
+/// What stands in a file, and who can read it.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct Written {
     pub(super) text: String,
+    /// Its permission bits if every user can read it.
+    pub(super) readable: Option<u32>,
+    /// The file itself, still open.
     pub(super) file: fs::File,
 }
 
-/// Reads the text of a file; `None` if there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Read>, ConfigError> {
-    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+/// Some systems make files that the owner's own group may write; with 1.1.2 they were good.
+const DEMANDS: Demands = Demands { own_group: true, ..Demands::public(keys::LARGEST_FILE) };
+
+/// Reads the text of the configuration file; `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Written>, ConfigError> {
     let not_text = |what| ConfigError::NotText { path: path.to_owned(), what };
-    // A pipe of this name must not keep the daemon waiting.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    let file = match opened {
+    let file = match trusted::open(path) {
         Ok(file) => file,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            // A link to nothing is there all the same, and somebody meant something by it.
-            return match path.is_symlink() {
-                true => {
-                    Err(not_text("it is a link to nothing; put back what it names, or take the link away"))
-                }
-                false => Ok(None),
-            };
-        }
-        Err(error) => return Err(unreadable(error)),
+        Err(Untrusted::Missing) => return Ok(None),
+        Err(untrusted) => return Err(refused(path, untrusted)),
     };
-    // Asked of the open file, so that nobody can put another in its place in between.
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(not_text("it is no regular file"));
+    let mut read = trusted::read_opened(&file, &DEMANDS).map_err(|untrusted| refused(path, untrusted))?;
+    // A group that may read it is somebody's choice; everybody is what a file gets by itself.
+    let readable = Some(read.rights.mode).filter(|mode| mode & 0o004 != 0);
+    let text =
+        String::from_utf8(std::mem::take(&mut *read.bytes)).map_err(|_| not_text("it is not UTF-8 text"))?;
+    Ok(Some(Written { text, readable, file }))
+}
+
+fn refused(path: &Path, untrusted: Untrusted) -> ConfigError {
+    let path = path.to_owned();
+    match untrusted {
+        Untrusted::Missing => ConfigError::Missing { path },
+        // A link to nothing is there all the same, and somebody meant something by it.
+        Untrusted::Dangling => ConfigError::NotText {
+            path,
+            what: "it is a link to nothing; put back what it names, or take the link away",
+        },
+        Untrusted::Unreadable(source) => ConfigError::Read { path, source },
+        Untrusted::Kind => ConfigError::NotText { path, what: "it is no regular file" },
+        Untrusted::Owner { owner, we } => ConfigError::Owner { path, owner, we },
+        Untrusted::Mode(mode) if mode & 0o002 != 0 => ConfigError::Writable { path, mode },
+        Untrusted::Mode(mode) => ConfigError::GroupWritable { path, mode },
+        Untrusted::Long => {
+            ConfigError::NotText { path, what: "it is larger than 32 megabytes, which no configuration is" }
+        }
     }
-    if metadata.mode() & 0o002 != 0 {
-        return Err(ConfigError::Writable { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
-    }
-    let mut bytes = Vec::new();
-    let longest = keys::LARGEST_FILE.saturating_add(1);
-    let mut whole = (&file).take(u64::try_from(longest).unwrap_or(u64::MAX));
-    whole.read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() == longest {
-        return Err(not_text("it is larger than 32 megabytes, which no configuration is"));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| not_text("it is not UTF-8 text"))?;
-    Ok(Some(Read { text, file }))
 }
 
 /// Parses the text of a file. Does no I/O, so that tests and fuzzers can call it.

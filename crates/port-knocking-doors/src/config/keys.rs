@@ -158,7 +158,7 @@ pub const TOP: &[Key] = &[
         help: "A file of public keys as sshd has it, each of which is a client. Beside sshd's own options \
                from=\"…\" and expiry-time=\"…\", a line may begin with name=\"…\", doors=\"ssh,web\" and \
                max_open_for=\"600\". What else sshd knows is not for us, and keys of other types are named in \
-               the log and left out. The file has to belong to root: the daemon's rights do not reach further.",
+               the log and left out. The file has to belong to root, or to the user that the daemon runs as, and nobody else may write to it.",
     },
     Key {
         name: "authorized_keys_doors",

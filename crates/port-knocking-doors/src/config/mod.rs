@@ -33,7 +33,7 @@ pub(crate) use self::warnings::without_effect;
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
 use self::{
     doors::DefaultDoor,
-    file::File,
+    file::{File, Written},
     origin::{Given, Origin},
     resolve::Resolver,
 };
@@ -141,12 +141,20 @@ impl Config {
     /// [`ConfigError`] names the source that cannot be used, and the way out.
     pub fn load(surroundings: &Surroundings) -> Result<Self, ConfigError> {
         match find_file(surroundings)? {
-            Some((path, read)) => {
-                let mut file = file::parse(&path, &read.text)?;
+            Some((path, Written { text, readable, file: opened })) => {
+                let mut file = file::parse(&path, &text)?;
                 let left_out = clients::read_authorized_keys(&mut file)?;
+                let keys = file.authorized_keys.as_ref().map(|keys| keys.value.clone());
                 let mut config = Self::resolve(surroundings, file, Some(path.clone()))?;
-                config.opened = Some(Arc::new(read.file));
+                config.opened = Some(Arc::new(opened));
                 config.warnings.extend(left_out);
+                config.warnings.extend(readable.and_then(|mode| config.exposed(&path, mode)));
+                let believed = [
+                    Some(path.clone()),
+                    keys,
+                    config.key_access.as_ref().map(|access| access.gateway_key.clone()),
+                ];
+                config.warnings.extend(believed.into_iter().flatten().filter_map(warnings::replaceable));
                 let etc = PathBuf::from(IN_ETC);
                 if surroundings.conf.is_none() && path != etc && etc.exists() {
                     config.warnings.push(Warning::Shadowed(etc));
@@ -240,6 +248,14 @@ impl Config {
         changed
     }
 
+    /// Whether the file holds a sequence that is no secret any more.
+    fn exposed(&self, path: &Path, mode: u32) -> Option<Warning> {
+        let is_sequence = |key: &str| key == "opening_sequence" || key.ends_with(".sequence");
+        let in_file =
+            |setting: &Setting| matches!(setting.origin, Origin::File(_)) && is_sequence(&setting.key);
+        self.settings.iter().any(in_file).then(|| Warning::Exposed { path: path.to_owned(), mode })
+    }
+
     fn resolve(surroundings: &Surroundings, file: File, path: Option<PathBuf>) -> Result<Self, ConfigError> {
         let sequence =
             outside("--magic-seq", &surroundings.magic_seq, "KNOCKER_SEQ", &surroundings.knocker_seq)?;
@@ -329,17 +345,25 @@ pub fn path_in_home(home: Option<&Path>) -> Option<PathBuf> {
     home.filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(IN_HOME))
 }
 
-fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, file::Read)>, ConfigError> {
+fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, Written)>, ConfigError> {
     if let Some(path) = &surroundings.conf {
-        let read = file::read(path)?.ok_or_else(|| ConfigError::Missing { path: path.clone() })?;
-        return Ok(Some((path.clone(), read)));
+        let written = file::read(path)?.ok_or_else(|| ConfigError::Missing { path: path.clone() })?;
+        return Ok(Some((path.clone(), written)));
     }
     for path in path_in_home(surroundings.home.as_deref()).into_iter().chain([PathBuf::from(IN_ETC)]) {
-        if let Some(read) = file::read(&path)? {
-            return Ok(Some((path, read)));
+        if let Some(written) = file::read(&path)? {
+            return Ok(Some((path, written)));
         }
     }
     Ok(None)
+}
+
+/// The text of the configuration file, to be changed.
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    match file::read(path)? {
+        Some(written) => Ok(written.text),
+        None => Err(ConfigError::Read { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
+    }
 }
 
 /// The last day before a date, for a person.

@@ -102,6 +102,31 @@ pub enum ConfigError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A group of other users could have written the file.
+    #[error(
+        "the configuration file {0} can be changed by its group (mode {mode:03o}); try: chmod g-w {0}",
+        path.display()
+    )]
+    GroupWritable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another user owns the file.
+    #[error(
+        "the configuration file {0} belongs to another user ({owner}), who can change it at any time; see whether it \
+         is as you want it, then: chown {we} {0}",
+        path.display()
+    )]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        we: u32,
+    },
     /// A place in the file is wrong.
     #[error("{}:{}:{}: {what}", position.path.display(), position.line, position.column)]
     InFile {

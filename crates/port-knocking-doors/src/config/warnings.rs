@@ -13,9 +13,12 @@ use doors_core::{
 use ipnet::IpNet;
 
 use super::{Hearing, keys::EXAMPLE_SEQUENCE};
-use crate::firewall::{
-    Kind,
-    plan::{Plan, Refuse},
+use crate::{
+    firewall::{
+        Kind,
+        plan::{Plan, Refuse},
+    },
+    trusted::{self, Replaceable},
 };
 
 /// Something that an administrator should know.
@@ -33,6 +36,32 @@ pub enum Warning {
          write it into the configuration file (opening_sequence), or set the variable KNOCKER_SEQ"
     )]
     InProcessList,
+    /// Every user of the machine can read the file.
+    #[error(
+        "{path} holds a sequence, and every user of this machine can read it (mode {mode:03o}); try: chmod o-r {path}",
+        path = path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another user can put another file in the place of one that we believe.
+    #[error(
+        "another user can put another file in the place of {file}: the directory {there} {how}",
+        file = path.display(), there = directory.display(), how = replaced(*owner, *mode, directory)
+    )]
+    Replaceable {
+        /// The file.
+        path: PathBuf,
+        /// The directory on the way to it.
+        directory: PathBuf,
+        /// The user that this belongs to, if that is another.
+        owner: Option<u32>,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The ports are neighbours.
     #[error("the door `{0}` opens to ports that count up or down, which is what a scan looks like; mix them")]
     Neighbours(DoorName),
@@ -126,6 +155,23 @@ pub(super) fn of(rules: &Rules, hearing: Hearing) -> Vec<Warning> {
 /// them by accident.
 pub(super) fn everybody(trusted: &[IpNet]) -> impl Iterator<Item = Warning> {
     trusted.iter().filter(|network| network.prefix_len() == 0).copied().map(Warning::Everybody)
+}
+
+/// Whether a file that is believed stands where another user can put another.
+pub(super) fn replaceable(path: PathBuf) -> Option<Warning> {
+    let Replaceable { directory, owner, mode } = trusted::replaceable(&path)?;
+    Some(Warning::Replaceable { path, directory, owner, mode })
+}
+
+/// What is wrong with a directory, and what mends it.
+fn replaced(owner: Option<u32>, mode: u32, directory: &Path) -> String {
+    let directory = directory.display();
+    match owner {
+        Some(owner) => {
+            format!("belongs to user {owner}; put the file elsewhere, or try: chown root {directory}")
+        }
+        None => format!("can be written by others (mode {mode:03o}); try: chmod go-w {directory}"),
+    }
 }
 
 fn family(network: &IpNet) -> &'static str {

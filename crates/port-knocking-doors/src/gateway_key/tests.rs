@@ -1,6 +1,6 @@
 //! What must stay true of the file of the gateway key.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use proptest::prelude::*;
 

@@ -2,20 +2,18 @@
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
-    io::{self, Read as _},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt as _, FileExt as _},
-    },
+    io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::{
     JournalError,
     log::{Disk, LONGEST},
 };
+use crate::trusted::{self, Demands, Untrusted};
 
 /// The name of the journal.
 pub(super) const KNOCKS: &str = "knocks";
@@ -29,7 +27,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    directory: OwnedFd,
+    directory: File,
     _lock: File,
 }
 
@@ -38,7 +36,7 @@ impl Place {
     pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
         let directory = open_directory(path)
             .map_err(|source| JournalError::Directory { path: path.to_owned(), source })?;
-        check(path, rustix::fs::fstat(&directory))?;
+        trusted::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
         let lock = open_in(&directory, LOCK, OFlags::RDWR | OFlags::CREATE)
             .map_err(|source| JournalError::Read { path: path.join(LOCK), source })?;
         match lock.try_lock() {
@@ -65,14 +63,9 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(JournalError::Read { path, source }),
         };
-        let stat = check(&path, rustix::fs::fstat(&file))?;
-        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if !regular || usize::try_from(stat.st_size).is_ok_and(|size| size > LONGEST) {
-            return Err(JournalError::NotOurs { path });
-        }
-        let mut bytes = Vec::new();
-        (&file).read_to_end(&mut bytes).map_err(|source| JournalError::Read { path, source })?;
-        Ok(Some((file, bytes)))
+        let read = trusted::read_opened(&file, &Demands::public(LONGEST));
+        let mut bytes = read.map_err(|untrusted| refused(&path, untrusted))?.bytes;
+        Ok(Some((file, std::mem::take(&mut *bytes))))
     }
 
     /// Gives the journal new contents. At every instant it has either the old ones or all of the new ones;
@@ -119,33 +112,32 @@ impl Disk for File {
 
 /// Only the last part is made: what is above belongs to the administrator. It may be a symbolic link, as
 /// systemd makes one for a service with a user of its own.
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+fn open_directory(path: &Path) -> io::Result<File> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 /// Never follows a link, and never waits for the other end of a pipe.
-fn open_in(directory: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
+fn open_in(directory: &File, name: &str, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
     Ok(File::from(file))
 }
 
-/// Whoever can change what is remembered can make a replayed knock look new.
-fn check(path: &Path, stat: rustix::io::Result<Stat>) -> Result<Stat, JournalError> {
-    let read =
-        |source: rustix::io::Errno| JournalError::Read { path: path.to_owned(), source: source.into() };
-    let stat = stat.map_err(read)?;
-    let (owner, we) = (stat.st_uid, rustix::process::geteuid().as_raw());
-    if owner != we && owner != 0 {
-        return Err(JournalError::Owner { path: path.to_owned(), owner, we });
-    }
-    match stat.st_mode & 0o7777 {
-        mode if mode & 0o022 != 0 => Err(JournalError::Writable { path: path.to_owned(), mode }),
-        _ => Ok(stat),
+/// Who can change what is remembered can make a replayed knock look new.
+fn refused(path: &Path, untrusted: Untrusted) -> JournalError {
+    let path = path.to_owned();
+    match untrusted {
+        Untrusted::Owner { owner, we } => JournalError::Owner { path, owner, we },
+        Untrusted::Mode(mode) => JournalError::Writable { path, mode },
+        Untrusted::Kind | Untrusted::Long => JournalError::NotOurs { path },
+        Untrusted::Unreadable(source) => JournalError::Read { path, source },
+        Untrusted::Missing | Untrusted::Dangling => {
+            JournalError::Read { path, source: io::ErrorKind::NotFound.into() }
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
@@ -261,6 +261,86 @@ fn a_file_that_cannot_be_used_is_never_passed_over() {
     std::os::unix::fs::symlink(home.path().join("nowhere/doors.toml"), &path).unwrap();
     let message = wrong(&mut program(home.path()));
     assert!(message.contains(&format!("{path}: it is a link to nothing")), "{message}");
+}
+
+#[test]
+fn a_file_that_another_user_could_have_written_is_refused_with_the_command_that_mends_it() {
+    let home = TempDir::new().unwrap();
+    let path = file(&home, ".port_knocker.toml", GOOD, 0o600);
+    for (owner, group, mode, told) in [
+        (
+            4242,
+            0,
+            0o600,
+            Some(format!(
+                "belongs to another user (4242), who can change it at any time; see whether \
+             it is as you want it, then: chown 0 {path}"
+            )),
+        ),
+        (0, 4242, 0o664, Some(format!("can be changed by its group (mode 664); try: chmod g-w {path}"))),
+        // As 1.1.2 took it, where files are made so.
+        (0, 0, 0o664, None),
+    ] {
+        chown(&path, Some(owner), Some(group)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        match told {
+            Some(told) => {
+                for arguments in [&["check"][..], &[], &["client", "list"]] {
+                    let message = wrong(program(home.path()).args(arguments));
+                    assert!(message.contains(&told), "{message}");
+                }
+            }
+            None => drop(check(&mut program(home.path()))),
+        }
+    }
+    let keys = file(&home, "keys", "", 0o660);
+    let door = "authorized_keys_doors = [\"ssh\"]\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    let path = file(&home, "doors.toml", &format!("authorized_keys = \"{keys}\"\n{door}"), 0o600);
+    let message = wrong(program(home.path()).args(["check", "--conf", &path]));
+    let told = format!(
+        "doors.toml:1:19: `authorized_keys`: {keys} says who gets in, and can be changed by others \
+        (mode 660); try: chmod go-w {keys}"
+    );
+    assert!(message.contains(&told), "{message}");
+}
+
+#[test]
+fn a_sequence_that_every_user_can_read_is_warned_of() {
+    let home = TempDir::new().unwrap();
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = "holds a sequence, and every user of this machine can read it (mode ";
+    let by_key = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    let sequence = "sequence = [40871, 12903, 55012, 7741, 31337]\n";
+    for (text, mode, expected) in [
+        (GOOD, 0o644, true),
+        (GOOD, 0o640, false),
+        (&format!("{by_key}{sequence}"), 0o644, true),
+        (by_key, 0o644, false),
+    ] {
+        let path = file(&home, "doors.toml", text, mode);
+        let said = words(&check(program(home.path()).args(["--conf", &path])));
+        assert_eq!(said.contains(told), expected, "{text}, {mode:o}: {said}");
+        assert!(!expected || said.contains(&format!("(mode {mode:o}); try: chmod o-r {path}")), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_another_user_can_replace_is_warned_of() {
+    let home = TempDir::new().unwrap();
+    let below = home.path().join("below");
+    fs::create_dir(&below).unwrap();
+    let path = file(&home, "below/doors.toml", GOOD, 0o600);
+    for (mode, expected) in [(0o777, true), (0o1777, false), (0o755, false)] {
+        fs::set_permissions(&below, fs::Permissions::from_mode(mode)).unwrap();
+        let said = check(program(home.path()).args(["--conf", &path]));
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let told = format!(
+            "another user can put another file in the place of {path}: the directory {} can be \
+            written by others (mode 777); try: chmod go-w {0}",
+            below.display()
+        );
+        assert_eq!(said.contains(&told), expected, "{mode:o}: {said}");
+    }
 }
 
 #[test]
