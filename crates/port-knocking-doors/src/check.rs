@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::{
     config::{Config, Hearing, origin::Origin},
-    firewall::{self, Kind},
+    firewall::{self, Choice, Kind},
     gateway_key,
+    journal::{Journal, State},
     report::{knocks, seconds},
     wrap::wrap,
 };
@@ -28,7 +29,7 @@ pub(crate) struct Checked {
 pub(crate) enum Verdict {
     /// It would find what it needs.
     Works,
-    /// Something is missing.
+    /// Something is missing, or a door would keep nobody out.
     Fails,
     /// The configuration asks for what cannot be here.
     Wrong,
@@ -42,6 +43,29 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     settings(&mut text, config);
 
     text.push_str("\n# what this would do on this machine\n\n");
+    doors(&mut text, config);
+    let keys_work = key_access(&mut text, config);
+    let chosen = firewall::choose(config).await;
+    let verdict = match &chosen {
+        Ok(choice) => {
+            let verdict = with_firewall(&mut text, config, choice).await;
+            if verdict == Verdict::Works && !keys_work { Verdict::Fails } else { verdict }
+        }
+        Err(error) => {
+            paragraph(&mut text, &format!("no door can be opened: {}", in_one_line(error)));
+            Verdict::Fails
+        }
+    };
+    // It cannot be chosen only if the configuration wants firewalld, and there is no way to it.
+    let kind = chosen.map_or(Kind::Firewalld, |choice| choice.kind);
+    for warning in config.warnings_with(kind) {
+        paragraph(&mut text, &format!("warning: {warning}"));
+    }
+    Checked { text, verdict }
+}
+
+/// The doors, who may open them, and how they are heard.
+fn doors(text: &mut String, config: &Config) {
     for (door, planned) in config.rules.doors.iter().zip(&config.plan.doors) {
         let ports: Vec<String> = planned.ports.iter().map(ToString::to_string).collect();
         let _ =
@@ -59,64 +83,69 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         Hearing::Capture => "capture: packet sockets on all interfaces, no port needs opening",
         Hearing::Sockets => "sockets: the knock ports must be open in the firewall",
     };
-    paragraph(&mut text, &format!("knocks are heard with {hearing}"));
-    let keys_work = key_access(&mut text, config);
-    let chosen = firewall::choose(config).await;
-    // It cannot be chosen only if the configuration wants firewalld, and there is no way to it.
-    let kind = chosen.as_ref().map_or(Kind::Firewalld, |choice| choice.kind);
-    let possible = match &chosen {
-        Ok(choice) => firewall::possible(config, choice).await,
-        Err(_) => Ok(()),
-    };
-    let verdict = match &possible {
-        Err(error) if error.is_wrong_input() => Verdict::Wrong,
-        Ok(()) if chosen.is_ok() && keys_work => Verdict::Works,
-        Ok(()) | Err(_) => Verdict::Fails,
-    };
+    paragraph(text, &format!("knocks are heard with {hearing}"));
+}
+
+/// What the firewall would do, and whether the doors would keep anybody out.
+async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> Verdict {
+    let possible = firewall::possible(config, choice).await;
     if let Err(error) = &possible {
-        paragraph(&mut text, &format!("the daemon would not start: {}", in_one_line(error)));
+        paragraph(text, &format!("the daemon would not start: {}", in_one_line(error)));
     }
-    match chosen {
-        Ok(choice) => {
-            paragraph(&mut text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
-            let explained = firewall::explained(config, &choice).await;
-            explained.lines.iter().for_each(|line| paragraph(&mut text, line));
-            explained.warnings.iter().for_each(|one| paragraph(&mut text, &format!("warning: {one}")));
-            match firewall::obstacles(config, &choice).await {
-                Ok(found) => found.iter().for_each(|one| paragraph(&mut text, &format!("warning: {one}"))),
-                Err(error) => paragraph(
-                    &mut text,
-                    &format!(
-                        "not looked at: whether another firewall keeps a door closed, or leaves it open ({}); \
-                         root can see that",
-                        in_one_line(&error)
-                    ),
-                ),
-            }
+    paragraph(text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
+    let explained = firewall::explained(config, choice).await;
+    explained.lines.iter().for_each(|line| paragraph(text, line));
+    explained.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {one}")));
+    let mut keeps_nobody_out = config.lets_everybody_in(choice.kind);
+    match firewall::obstacles(config, choice).await {
+        Ok(found) => {
+            found.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));
+            keeps_nobody_out |= found.iter().any(|one| one.keeps_nobody_out);
         }
-        Err(error) => paragraph(&mut text, &format!("no door can be opened: {}", in_one_line(&error))),
+        Err(error) => paragraph(
+            text,
+            &format!(
+                "not looked at: whether another firewall keeps a door closed, or leaves it open ({}); root can see that",
+                in_one_line(&error)
+            ),
+        ),
     }
-    for warning in config.warnings_with(kind) {
-        paragraph(&mut text, &format!("warning: {warning}"));
+    match possible {
+        Err(error) if error.is_wrong_input() => Verdict::Wrong,
+        Ok(()) if !keeps_nobody_out => Verdict::Works,
+        Ok(()) | Err(_) => Verdict::Fails,
     }
-    Checked { text, verdict }
 }
 
 /// What clients with keys need. Says whether it is there, as far as can be seen.
 fn key_access(text: &mut String, config: &Config) -> bool {
     let Some(access) = &config.key_access else { return true };
     paragraph(text, &format!("clients with a key are heard on UDP port {}", access.port));
-    match gateway_key::load(&access.gateway_key) {
-        Ok(_) => true,
-        Err(error) if rustix::process::geteuid().is_root() => {
-            paragraph(text, &format!("no client with a key can be heard: {}", in_one_line(&error)));
-            false
-        }
-        Err(_) => {
-            paragraph(text, "not looked at: the gateway's key, and the state; root can see that");
-            true
-        }
+    let (key, state) = (gateway_key::load(&access.gateway_key), Journal::look(&access.state_dir));
+    if (key.is_err() || state.is_err()) && !rustix::process::geteuid().is_root() {
+        paragraph(text, "not looked at: the gateway's key, and the state; root can see that");
+        return true;
     }
+    if let Err(error) = &key {
+        paragraph(text, &format!("no client with a key can be heard: {}", in_one_line(error)));
+    }
+    match &state {
+        Ok(State::There) => {}
+        Ok(State::ToBeMade) => {
+            paragraph(
+                text,
+                &format!("the directory {} for the state will be made", access.state_dir.display()),
+            );
+        }
+        Err(error) => paragraph(
+            text,
+            &format!(
+                "no client with a key can be let in, because nothing can be remembered: {}",
+                in_one_line(error)
+            ),
+        ),
+    }
+    key.is_ok() && state.is_ok()
 }
 
 /// A sentence, on lines that fit on a terminal.

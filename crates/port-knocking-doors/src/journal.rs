@@ -69,6 +69,15 @@ pub struct Loaded {
     pub loss: Option<Loss>,
 }
 
+/// What is there of the directory for the state.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum State {
+    /// It is there.
+    There,
+    /// It will be made.
+    ToBeMade,
+}
+
 impl Journal {
     /// Opens the journal in this directory, and makes both if they are missing. If it is missing, or not all of
     /// it is whole, what it holds from here on is what is whole, and `if_lost`: at no instant is there a journal
@@ -104,6 +113,21 @@ impl Journal {
         // The last one to write may have ended between the name and its way to the disk.
         let journal = Self { place, log, added: records.len(), kept: 0, renamed: true };
         Ok((journal, Loaded { records, found: true, loss: None }))
+    }
+
+    /// Whether a journal could be opened in this directory, as far as can be seen without touching anything.
+    ///
+    /// # Errors
+    /// What [`Journal::open`] would say, but that another process uses it.
+    pub(crate) fn look(directory: &Path) -> Result<State, JournalError> {
+        let Some(beginning) = place::look(directory)? else { return Ok(State::ToBeMade) };
+        let path = directory.join(KNOCKS);
+        match record::read(&beginning) {
+            Ok(_) | Err(Unreadable::Header(_)) => Ok(State::There),
+            Err(Unreadable::NotOurs) if beginning.is_empty() => Ok(State::There),
+            Err(Unreadable::NotOurs) => Err(JournalError::NotOurs { path }),
+            Err(Unreadable::Version(version)) => Err(JournalError::Version { path, version }),
+        }
     }
 
     /// Writes knocks, and returns when they are on the disk.
@@ -182,6 +206,14 @@ pub enum JournalError {
     #[error("{0} can be changed by others (mode {mode:03o}); try: chmod go-w {0}", path.display())]
     Writable {
         /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not even its owner may write there.
+    #[error("nothing can be written to {0} (mode {mode:03o}); try: chmod u+rwx {0}", path.display())]
+    ReadOnly {
+        /// The directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,

@@ -213,6 +213,12 @@ impl Config {
         self.warnings.iter().cloned().chain(without_effect(&self.plan, kind)).chain(walled)
     }
 
+    /// Whether strangers pass without a knock, by what the configuration says. That everybody knows a published
+    /// sequence is no such case: 1.1.2 ran with it, and scanners do not knock.
+    pub(crate) fn lets_everybody_in(&self, kind: Kind) -> bool {
+        kind != Kind::RichRules && warnings::everybody(&self.plan.trusted).next().is_some()
+    }
+
     /// What is read again has to be the same file. If that is gone, what is found in its place, default values
     /// with a sequence that everybody knows above all, is not what anybody has asked for.
     pub(crate) fn same_file(&self, new: Self) -> Result<Self, ConfigError> {

@@ -55,6 +55,22 @@ pub struct Choice {
     pub(crate) firewalld_may_come: bool,
 }
 
+/// What makes knocking pointless for a door.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Obstacle {
+    /// In a sentence.
+    pub(crate) said: String,
+    /// Strangers get in without a knock.
+    pub(crate) keeps_nobody_out: bool,
+}
+
+impl Obstacle {
+    /// One that keeps clients out, or of which nothing is known.
+    pub(super) fn closed(said: String) -> Self {
+        Self { said, keeps_nobody_out: false }
+    }
+}
+
 /// What can be seen of firewalld.
 enum Seen {
     /// It is on the bus, or is not.
@@ -88,10 +104,18 @@ impl Seen {
 ///
 /// # Errors
 /// If the kernel does not let us look.
-pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<String>, NetlinkError> {
+pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<Obstacle>, NetlinkError> {
     match choice.kind {
+        Kind::RichRules if !choice.firewalld_runs => {
+            let said = "firewalld does not run, and with firewall = \"rich-rules\" nothing else closes a port: its doors \
+                        keep nobody out; start firewalld, or set firewall = \"auto\"";
+            Ok(vec![Obstacle { said: said.to_owned(), keeps_nobody_out: true }])
+        }
         Kind::RichRules => Ok(firewalld::obstacles_with_rich_rules(&config.plan).await),
-        Kind::Nftables | Kind::Firewalld => nftables::obstacles(&config.plan, choice).await,
+        Kind::Nftables | Kind::Firewalld => {
+            let found = nftables::obstacles(&config.plan, choice).await?;
+            Ok(found.into_iter().map(Obstacle::closed).collect())
+        }
     }
 }
 

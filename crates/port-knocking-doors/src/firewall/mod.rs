@@ -29,7 +29,7 @@ use doors_core::{
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::choice::{Choice, Kind, choose};
-pub(crate) use self::choice::{explained, obstacles, possible};
+pub(crate) use self::choice::{Obstacle, explained, obstacles, possible};
 use self::{firewalld::Role, ledger::Standing, nftables::GateError, plan::Plan};
 use crate::clock::Clock;
 

@@ -3,15 +3,19 @@
 use std::{
     fs::{DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, FileExt as _},
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt as _, FileExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
 use super::{
     JournalError,
     log::{Disk, LONGEST},
+    record::HEADER,
 };
 use crate::trusted::{self, Demands, Untrusted};
 
@@ -95,6 +99,44 @@ impl Place {
     }
 }
 
+/// The beginning of the journal in a directory, empty if there is none yet; `None` if the directory will be made.
+/// Touches nothing.
+pub(super) fn look(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
+    let unusable = |source: io::Error| JournalError::Directory { path: path.to_owned(), source };
+    let directory = match open_there(path) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            let above = path.parent().unwrap_or(Path::new("/"));
+            may_write(CWD, above).map_err(unusable)?;
+            return Ok(None);
+        }
+        Err(error) => return Err(unusable(error)),
+    };
+    trusted::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
+    // A service may be root without the right to write wherever it likes, as with our unit.
+    let mode = directory.metadata().map_err(unusable)?.permissions().mode() & 0o7777;
+    if mode & 0o700 != 0o700 {
+        return Err(JournalError::ReadOnly { path: path.to_owned(), mode });
+    }
+    may_write(&directory, Path::new(".")).map_err(unusable)?;
+    let journal = path.join(KNOCKS);
+    let file = match open_in(&directory, KNOCKS, OFlags::RDONLY) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
+        Err(source) => return Err(JournalError::Read { path: journal, source }),
+    };
+    trusted::judge(&file, &Demands::public(LONGEST)).map_err(|untrusted| refused(&journal, untrusted))?;
+    let mut beginning = vec![0; HEADER];
+    let length =
+        file.read_at(&mut beginning, 0).map_err(|source| JournalError::Read { path: journal, source })?;
+    beginning.truncate(length);
+    Ok(Some(beginning))
+}
+
+fn may_write(at: impl AsFd, path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::accessat(at, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
 impl Disk for File {
     fn write_at(&mut self, bytes: &[u8], offset: usize) -> io::Result<()> {
         let offset = u64::try_from(offset).map_err(io::Error::other)?;
@@ -117,6 +159,10 @@ fn open_directory(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    open_there(path)
+}
+
+fn open_there(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }

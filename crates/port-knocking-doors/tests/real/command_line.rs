@@ -417,7 +417,7 @@ fn check_shows_what_clients_may_and_in_which_file_it_stands() {
 }
 
 #[test]
-fn a_trusted_network_that_is_everybody_is_warned_of() {
+fn check_fails_where_a_trusted_network_is_everybody() {
     let home = TempDir::new().unwrap();
     for (network, told) in [
         ("0.0.0.0/0", Some("`trusted` holds 0.0.0.0/0, which is everybody with IPv4")),
@@ -425,7 +425,9 @@ fn a_trusted_network_that_is_everybody_is_warned_of() {
         ("10.0.0.0/8", None),
     ] {
         let path = file(&home, "doors.toml", &format!("{GOOD}trusted = [\"{network}\"]\n"), 0o600);
-        let said = check(program(home.path()).args(["--conf", &path]));
+        let output = run(program(home.path()).args(["check", "--conf", &path]));
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(i32::from(told.is_some())), "{said}");
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(said.contains("which is everybody"), told.is_some(), "{said}");
         assert!(told.is_none_or(|told| said.contains(told)), "{said}");

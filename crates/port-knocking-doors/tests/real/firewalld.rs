@@ -406,6 +406,35 @@ fn a_port_open_to_everybody_is_named_with_rich_rules_alone_and_not_called_closed
 }
 
 #[test]
+fn check_fails_where_firewalld_alone_keeps_nobody_out() {
+    let mut house = House::with_firewalld();
+    let path = house.write(&config("firewall = \"rich-rules\""));
+    let path = path.to_str().unwrap();
+    let check = |house: &House| {
+        let (status, said) = house.run(&["check", "--conf", path]);
+        (status.code(), said.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(check(&house).0, Some(0), "the zone closes the port");
+    house.firewall_cmd(&["--add-service=ssh"]);
+    let (code, said) = check(&house);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("22/tcp is open to everybody in firewalld's zone public"), "{said}");
+    house.firewall_cmd(&["--remove-service=ssh"]);
+    // Who lives behind the machine gets in, and nobody else does.
+    house.firewall_cmd(&["--new-zone=guests", "--permanent"]);
+    house.firewall_cmd(&["--permanent", "--zone=guests", "--set-target=ACCEPT"]);
+    house.on_server("ip", &["link", "add", "docker0", "type", "bridge"]);
+    house.firewall_cmd(&["--permanent", "--zone=guests", "--add-interface=docker0"]);
+    house.firewall_cmd(&["--reload"]);
+    let (code, said) = check(&house);
+    assert_eq!(code, Some(0), "{said}");
+    house.firewalld.as_mut().unwrap().stop_daemon();
+    let (code, said) = check(&house);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("firewalld does not run") && said.contains("keep nobody out"), "{said}");
+}
+
+#[test]
 fn a_port_that_firewalld_closes_is_named_when_the_gate_is_used() {
     let mut house = House::with_firewalld();
     house.start(&config("firewall = \"nftables\""));

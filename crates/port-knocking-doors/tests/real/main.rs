@@ -14,6 +14,7 @@
 
 mod beside_firewalld;
 mod by_key;
+mod check;
 mod command_line;
 mod demo;
 mod device;

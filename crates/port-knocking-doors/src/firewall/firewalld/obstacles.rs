@@ -12,7 +12,10 @@ use super::{
     settings::{Destinations, EVERYTHING, all_of, list, port_list, ports, service_ports, text},
     zones::{Zones, of},
 };
-use crate::firewall::plan::{Plan, Ports};
+use crate::firewall::{
+    Obstacle,
+    plan::{Plan, Ports},
+};
 
 /// What there is to say of zones beside the gate.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -100,31 +103,36 @@ fn in_words(all: &[Ports]) -> String {
 }
 
 /// What makes knocking pointless with rich rules alone: ports that are open to everybody.
-pub(super) async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<String> {
+pub(super) async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<Obstacle> {
     let asked = async {
         let zones = Zones::ask(firewalld).await?;
-        let mut found: Vec<String> =
-            zones.opaque_sources().into_iter().map(|(zone, source)| opaque(zone, source)).collect();
+        let sources = zones.opaque_sources().into_iter();
+        let mut found: Vec<Obstacle> =
+            sources.map(|(zone, source)| Obstacle::closed(opaque(zone, source))).collect();
         for zone in zones.for_everybody() {
+            // Of these, everybody is who lives on this machine.
+            let keeps_nobody_out = zones.inhabitants(zone).is_none();
             for (ports, how) in open_to_everybody(firewalld, &zones, zone, plan).await? {
-                found.push(fit(&format!(
+                let said = fit(&format!(
                     "{ports} is open to everybody in firewalld's zone {zone}, so its door keeps nobody out: {how}"
-                )));
+                ));
+                found.push(Obstacle { said, keeps_nobody_out });
             }
         }
         zbus::Result::Ok(found)
     };
     asked.await.unwrap_or_else(|error| {
-        vec![format!("cannot see which ports firewalld leaves open to everybody: {}", in_one_line(&error))]
+        let why = in_one_line(&error);
+        vec![Obstacle::closed(format!("cannot see which ports firewalld leaves open to everybody: {why}"))]
     })
 }
 
 /// The same, for somebody who is not connected yet.
-pub(crate) async fn obstacles_with_rich_rules(plan: &Plan) -> Vec<String> {
+pub(crate) async fn obstacles_with_rich_rules(plan: &Plan) -> Vec<Obstacle> {
     let connected = async { Bus::connect().await?.firewalld().await };
     match connected.await {
         Ok(firewalld) => obstacles(&firewalld, plan).await,
-        Err(error) => vec![format!("cannot reach firewalld: {}", in_one_line(&error))],
+        Err(error) => vec![Obstacle::closed(format!("cannot reach firewalld: {}", in_one_line(&error)))],
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     work::Outcome,
     zones::Zones,
 };
-use crate::firewall::{FirewallError, News, Order, plan::Plan};
+use crate::firewall::{FirewallError, News, Obstacle, Order, plan::Plan};
 
 /// So many answers may be overtaken before one is taken for what it is.
 const OVERTAKEN: u32 = 2;
@@ -85,7 +85,7 @@ enum Finished {
     Task(Outcome),
     Zones(zbus::Result<Zones>),
     Zone(String, zbus::Result<Vec<String>>),
-    Obstacles(Vec<String>),
+    Obstacles(Vec<Obstacle>),
     Look(zbus::Result<Vec<(String, Vec<String>)>>),
     Removed(Vec<(Leftover, zbus::Result<String>)>),
 }
@@ -299,7 +299,7 @@ impl Session {
                 None
             }
             Finished::Obstacles(found) => {
-                found.into_iter().for_each(|warning| state.tell(News::Warning(warning)));
+                found.into_iter().for_each(|one| state.tell(News::Warning(one.said)));
                 None
             }
             // Something has changed meanwhile: it says how it was before.
