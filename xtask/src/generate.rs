@@ -35,7 +35,7 @@ pub(crate) fn run(check: bool) -> Result<(), Failure> {
 fn files() -> Result<Vec<(String, String)>, Failure> {
     let mut files = vec![
         ("docs/configuration.md".to_owned(), configuration()),
-        ("dist/port_knocker.toml".to_owned(), keys::default_file()),
+        ("dist/port_knocker.toml".to_owned(), keys::installed_file()),
     ];
     manual_pages("dist/man", cli::command(), "8", &mut files)?;
     manual_pages("dist/man", doorknock::cli::command(), "1", &mut files)?;

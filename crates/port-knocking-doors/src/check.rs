@@ -96,7 +96,7 @@ async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> V
     let explained = firewall::explained(config, choice).await;
     explained.lines.iter().for_each(|line| paragraph(text, line));
     explained.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {one}")));
-    let mut keeps_nobody_out = config.lets_everybody_in(choice.kind);
+    let mut keeps_nobody_out = config.keeps_nobody_out(choice.kind);
     match firewall::obstacles(config, choice).await {
         Ok(found) => {
             found.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));

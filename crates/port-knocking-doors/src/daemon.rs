@@ -113,7 +113,8 @@ pub async fn run(
     let mut reader = Reader::start(Arc::clone(&config), load, clock).map_err(RunError::Start)?;
     let mut supervisor = Supervisor::ready();
     let mut teller = Teller::start().map_err(RunError::Start)?;
-    teller.tell(report::ready);
+    let is_door = !plan.doors.is_empty();
+    teller.tell(move || report::ready(is_door));
 
     loop {
         keeper.handle_timeout(clock.now());

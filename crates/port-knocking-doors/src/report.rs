@@ -58,9 +58,12 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
 }
 
 /// Everything is set up.
-pub(crate) fn ready() {
+pub(crate) fn ready(is_door: bool) {
     // Whether a port is closed to others is not known here: another firewall, or somebody's rule, has its say.
-    info!("ready: doors open to those who knock");
+    match is_door {
+        true => info!("ready: doors open to those who knock"),
+        false => info!("ready: there is no door to open yet"),
+    }
 }
 
 /// One event of the core.

@@ -40,7 +40,7 @@ fn every_bad_file_gets_a_message_that_says_where_what_and_how_else() {
         insta::assert_snapshot!(stem(path), error, &text);
     }
     let snapshots = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots")).unwrap();
-    assert_eq!(snapshots.count(), files.len() + 4, "a snapshot of a file that is gone, or four of good ones");
+    assert_eq!(snapshots.count(), files.len() + 5, "a snapshot of a file that is gone, or five of good ones");
 }
 
 #[test]
@@ -77,6 +77,27 @@ fn the_default_file_is_accepted_and_says_the_defaults() {
     let none = Config::load(&Surroundings::default()).unwrap();
     assert_eq!(none.rules, written.rules);
     assert_eq!(none.plan, written.plan);
+}
+
+#[test]
+fn the_file_that_is_installed_has_no_door_and_each_line_in_it_can_be_taken_up() {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/port_knocker.toml");
+    let text = fs::read_to_string(dist).unwrap();
+    assert_eq!(text, keys::installed_file());
+    let config = Config::parse(Path::new("installed.toml"), &text).unwrap();
+    assert!(config.rules.doors.is_empty() && config.plan.doors.is_empty());
+    assert_eq!(config.warnings, [Warning::NoDoor]);
+
+    // Without the comment signs, and with a sequence: two doors.
+    let is_setting = |rest: &&str| rest.contains(" = ") || *rest == "[[doors]]";
+    let lines = text.lines().filter_map(|line| line.strip_prefix("# ").filter(is_setting));
+    let whole: String = lines.map(|line| format!("{line}\n")).collect();
+    let error = Config::parse(Path::new("installed.toml"), &whole).unwrap_err().to_string();
+    assert!(error.contains("`opening_sequence`: 0 ports are no sequence; write 5 to 20"), "{error}");
+    let whole = whole.replace("opening_sequence = []", "opening_sequence = [9107, 23, 40011, 5120, 61002]");
+    let config = Config::parse(Path::new("installed.toml"), &whole).unwrap();
+    let doors: Vec<&str> = config.rules.doors.iter().map(|door| door.name.as_str()).collect();
+    assert_eq!(doors, ["default", "ssh"]);
 }
 
 #[test]

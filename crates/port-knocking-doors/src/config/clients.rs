@@ -210,7 +210,11 @@ fn resolve_doors(
     for door in given {
         if !known.contains(&door.value) {
             let known: Vec<&str> = rules.doors.iter().map(|door| door.name.as_str()).collect();
-            let what = format!("there is no door `{}`; there are: {}", door.value, known.join(", "));
+            let there = match &known[..] {
+                [] => "there is none; write a [[doors]] with this name".to_owned(),
+                known => format!("there are: {}", known.join(", ")),
+            };
+            let what = format!("there is no door `{}`; {there}", door.value);
             return Err(ConfigError::at(&door.origin, what));
         }
         if !there.insert(&door.value) {

@@ -74,15 +74,16 @@ impl Resolved {
     }
 }
 
-/// The doors, with everything they need. The door `default` is there if anybody says anything of it,
-/// or if there is no other.
+/// The doors, with everything they need. The door `default` is there if anything is said of it, or if there is no
+/// file: one that names no door has none, so that nothing opens to a sequence that everybody knows.
 pub(super) fn resolve(
     default: DefaultDoor,
     others: Vec<FileDoor>,
     open_for: &Given<Duration>,
+    is_file: bool,
 ) -> Result<Vec<Resolved>, ConfigError> {
     let mut doors: Vec<Resolved> = Vec::new();
-    let wanted = default.ports.is_some() || default.sequence.is_some() || others.is_empty();
+    let wanted = default.ports.is_some() || default.sequence.is_some() || !is_file;
     if wanted
         && let (Ok(name), Ok(published)) = (DoorName::new(DEFAULT_DOOR), Sequence::new(&Sequence::PUBLISHED))
     {

@@ -130,6 +130,11 @@ fn refused(path: &Path, untrusted: Untrusted) -> ConfigError {
 
 /// Parses the text of a file. Does no I/O, so that tests and fuzzers can call it.
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
+    if text.trim().is_empty() {
+        // What a full disk leaves, and nothing that anybody would write.
+        let what = "it is empty; write a door into it, or take it away";
+        return Err(ConfigError::NotText { path: path.to_owned(), what });
+    }
     let source = Text::new(path, text);
     let table = DeTable::parse(text).map_err(|error| {
         let origin = source.origin(error.span().map_or(0, |span| span.start));

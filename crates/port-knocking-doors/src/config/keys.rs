@@ -31,8 +31,8 @@ pub const TOP: &[Key] = &[
         shape: "list of TCP ports",
         default: Some("[22]"),
         help: "The TCP ports that are opened for those who knock. Together with opening_sequence this is \
-               the door called \"default\". A file names both, or has [[doors]]; the defaults are for when there \
-               is no file. Where a file has [[doors]], --ports and --magic-seq are given together.",
+               the door called \"default\". A file names both or neither; the defaults are for when there is no file. \
+               Where the file names neither, --ports and --magic-seq are given together.",
     },
     Key {
         name: "opening_sequence",
@@ -333,10 +333,44 @@ pub fn help() -> String {
 /// The file that `--set-configuration-file-in-home` writes.
 #[must_use]
 pub fn default_file() -> String {
-    let mut text = String::from(
-        "# Configuration of port-knocking-doors.\n# Explained by: port-knocking-doors \
-         --show-configuration-file-help\n",
+    let mut text = String::from(TITLE);
+    text.push_str(&keys_with_defaults(|key| Some(format!("{} = {}", key.name, key.default?))));
+    text.push_str("\n# A door of its own. It stays at the end of the file.\n#\n");
+    text.push_str(&commented(EXAMPLE_DOOR));
+    text
+}
+
+/// The file that the installation copies. It has no door: one that opens to a sequence that everybody knows would
+/// be worse than none.
+#[must_use]
+pub fn installed_file() -> String {
+    let mut text = String::from(TITLE);
+    text.push_str(
+        "#\n# There is no door in here yet, so nothing is guarded. For clients with a key, take\n# the comment signs from \
+         the last lines of this file; for a sequence, write\n# ports_to_controls and opening_sequence. Then look at it with \
+         `port-knocking-doors\n# check`, and start or reload the daemon.\n",
     );
+    text.push_str(&keys_with_defaults(|key| match key.name {
+        "opening_sequence" => Some("# opening_sequence = [] # 5 to 20 ports of your own".to_owned()),
+        "ports_to_controls" => Some(format!("# {} = {}", key.name, key.default?)),
+        _ => None,
+    }));
+    text.push_str("\n# A door for clients with a key. It stays at the end of the file.\n#\n");
+    text.push_str(&commented(KEY_DOOR));
+    text
+}
+
+const TITLE: &str = "# Configuration of port-knocking-doors.\n# Explained by: port-knocking-doors \
+                     --show-configuration-file-help\n";
+
+fn commented(lines: &str) -> String {
+    lines.lines().map(|line| format!("# {line}\n")).collect()
+}
+
+/// The keys at the top with what they mean. `line` writes the two that make the door `default`; the others are there as
+/// comments.
+fn keys_with_defaults(line: impl Fn(&Key) -> Option<String>) -> String {
+    let mut text = String::new();
     for key in TOP {
         let Some(default) =
             key.default.filter(|_| !["authorized_keys", "doors", "clients"].contains(&key.name))
@@ -347,12 +381,9 @@ pub fn default_file() -> String {
         for line in wrap(key.help, WIDTH) {
             let _ = writeln!(text, "# {line}");
         }
-        let in_force = ["ports_to_controls", "opening_sequence"].contains(&key.name);
-        let _ = writeln!(text, "{}{} = {default}", if in_force { "" } else { "# " }, key.name);
-    }
-    text.push_str("\n# A door of its own. It stays at the end of the file.\n#\n");
-    for line in EXAMPLE_DOOR.lines() {
-        let _ = writeln!(text, "# {line}");
+        let of_default_door = ["ports_to_controls", "opening_sequence"].contains(&key.name);
+        let written = if of_default_door { line(key) } else { None };
+        let _ = writeln!(text, "{}", written.unwrap_or_else(|| format!("# {} = {default}", key.name)));
     }
     text
 }
@@ -392,6 +423,14 @@ const EXAMPLE_DOOR: &str = "\
 name = \"office\"
 ports = [\"22/tcp\", \"60000-60010/udp\"]
 sequence = [40871, 12903, 55012, 7741, 31337, 20666] # choose your own
+open_for = 30
+";
+
+/// A door for clients with a key.
+const KEY_DOOR: &str = "\
+[[doors]]
+name = \"ssh\"
+ports = [\"22/tcp\"]
 open_for = 30
 ";
 

@@ -213,10 +213,11 @@ impl Config {
         self.warnings.iter().cloned().chain(without_effect(&self.plan, kind)).chain(walled)
     }
 
-    /// Whether strangers pass without a knock, by what the configuration says. That everybody knows a published
+    /// Whether it keeps nobody out, by what the configuration says. That everybody knows a published
     /// sequence is no such case: 1.1.2 ran with it, and scanners do not knock.
-    pub(crate) fn lets_everybody_in(&self, kind: Kind) -> bool {
-        kind != Kind::RichRules && warnings::everybody(&self.plan.trusted).next().is_some()
+    pub(crate) fn keeps_nobody_out(&self, kind: Kind) -> bool {
+        let passes = || warnings::everybody(&self.plan.trusted).next().is_some();
+        self.plan.doors.is_empty() || kind != Kind::RichRules && passes()
     }
 
     /// What is read again has to be the same file. If that is gone, what is found in its place, default values
@@ -280,7 +281,9 @@ impl Config {
             ports: ports.transpose()?.or(file.ports_to_controls.clone()),
             sequence: sequence.transpose()?.or(file.opening_sequence.clone()),
         };
-        whole(&default_door, &file)?;
+        if path.is_some() {
+            whole(&default_door)?;
+        }
         let mut config = Resolver { settings: Vec::new() }.resolve(default_door, file, path)?;
         if surroundings.magic_seq.is_some() {
             config.warnings.push(Warning::InProcessList);
@@ -289,38 +292,34 @@ impl Config {
     }
 }
 
-/// A file has both of the two old keys, or doors and neither.
+/// A file has both of the two old keys, or neither.
 fn complete(file: &File, path: Option<&Path>) -> Result<(), ConfigError> {
     let Some(path) = path else { return Ok(()) };
     let incomplete =
         |what: &str| Err(ConfigError::Incomplete { path: path.to_owned(), what: what.to_owned() });
-    match (&file.ports_to_controls, &file.opening_sequence, &file.doors[..]) {
-        (Some(_), Some(_), _) | (None, None, [_, ..]) => Ok(()),
-        (None, None, []) => incomplete(
-            "there is no door; add `ports_to_controls` and `opening_sequence`, or a table [[doors]]",
-        ),
-        (Some(_), None, _) => incomplete(
+    match (&file.ports_to_controls, &file.opening_sequence) {
+        (Some(_), Some(_)) | (None, None) => Ok(()),
+        (Some(_), None) => incomplete(
             "there is `ports_to_controls` and no `opening_sequence`; add it, with 5 to 20 UDP ports of your own",
         ),
-        (None, Some(_), _) => incomplete(
+        (None, Some(_)) => incomplete(
             "there is `opening_sequence` and no `ports_to_controls`; add it, for example: \
              ports_to_controls = [22]",
         ),
     }
 }
 
-/// Where a file has doors of its own, nobody who says one half of the door `default` means the other to be the
-/// default: with that, everybody who knows the published sequence would get in.
-fn whole(door: &DefaultDoor, file: &File) -> Result<(), ConfigError> {
+/// Where there is a file, who says one half of the door `default` does not mean the other to be the default: with that,
+/// everybody who knows the published sequence would get in.
+fn whole(door: &DefaultDoor) -> Result<(), ConfigError> {
     let (there, half, others) = match (&door.ports, &door.sequence) {
-        _ if file.doors.is_empty() => return Ok(()),
         (Some(ports), None) => (&ports.origin, "sequence", "--magic-seq or KNOCKER_SEQ"),
         (None, Some(sequence)) => (&sequence.origin, "ports", "--ports or KNOCKER_PORTS"),
         (Some(_), Some(_)) | (None, None) => return Ok(()),
     };
     let what = format!(
-        "this is for the door `default`, whose {half} nobody has given, and the file has [[doors]] of its own; give \
-         it with {others}, or leave this out"
+        "this is for the door `default`, whose {half} neither the file nor anything else has given; give it with \
+         {others}, or leave this out"
     );
     Err(ConfigError::at(there, what))
 }

@@ -28,7 +28,7 @@ impl Resolver {
     ) -> Result<Config, ConfigError> {
         let seconds = |number| Given::default(Duration::from_secs(number));
         let open_for = file.open_for.unwrap_or(seconds(10));
-        let doors = doors::resolve(default_door, file.doors, &open_for)?;
+        let doors = doors::resolve(default_door, file.doors, &open_for, path.is_some())?;
         for door in doors.iter().filter(|door| door.is_default()) {
             let ports: Vec<u16> = door.ports.value.iter().map(|ports| ports.first).collect();
             self.note("ports_to_controls", &door.ports, |_| list(&ports));
@@ -105,6 +105,7 @@ impl Resolver {
         };
         let mut warnings = warnings::of(&rules, listen.value);
         warnings.extend(warnings::everybody(&plan.trusted));
+        warnings.extend(plan.doors.is_empty().then_some(warnings::Warning::NoDoor));
         warnings.extend(warnings::useless(&rules, &of_clients));
         Ok(Config {
             rules,

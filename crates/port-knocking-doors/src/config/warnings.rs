@@ -90,6 +90,12 @@ pub enum Warning {
         /// The line.
         line: usize,
     },
+    /// A file that was installed, and not edited yet.
+    #[error(
+        "there is no door, so nothing is guarded and nothing opens; write one into the configuration file, a [[doors]] \
+         for clients with a key, or ports_to_controls and opening_sequence, and reload"
+    )]
+    NoDoor,
     /// Nobody can open it.
     #[error("nobody can open the door `{0}`: it has no sequence, and no client may open it")]
     Useless(DoorName),

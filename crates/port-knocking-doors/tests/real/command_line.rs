@@ -203,8 +203,8 @@ fn half_a_door_beside_doors_of_the_file_is_not_made_whole_with_a_default() {
         "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nsequence = [40871, 12903, 55012, 7741, 31337]\n";
     let path = file(&home, ".port_knocker.toml", door, 0o600);
     for (option, variable, value, missing) in [
-        ("--ports", "KNOCKER_PORTS", "8080", "whose sequence nobody has given"),
-        ("--magic-seq", "KNOCKER_SEQ", sequence, "whose ports nobody has given"),
+        ("--ports", "KNOCKER_PORTS", "8080", "whose sequence neither the file nor anything else has given"),
+        ("--magic-seq", "KNOCKER_SEQ", sequence, "whose ports neither the file nor anything else has given"),
     ] {
         let by_option = wrong(program(home.path()).args(["check", option, value]));
         assert!(by_option.contains(&format!("{option}: ")) && by_option.contains(missing), "{by_option}");

@@ -26,6 +26,7 @@ mod gate;
 mod hearing;
 mod house;
 mod life;
+mod no_door;
 mod raw;
 mod spa;
 mod two_hops;

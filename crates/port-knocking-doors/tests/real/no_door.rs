@@ -1,0 +1,117 @@
+//! A configuration without a door, as the installation brings it.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::{
+    device::Device,
+    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, with_every_firewalld},
+};
+
+const NONE: &str =
+    "there is no door, so nothing is guarded and nothing opens; write one into the configuration file";
+const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+
+/// The published sequence.
+const PUBLISHED: [u16; 5] = [16001, 16002, 16003, 16004, 16005];
+
+#[test]
+fn a_daemon_without_a_door_runs_and_takes_the_door_up_at_a_reload() {
+    for top in ["", "listen = \"sockets\""] {
+        let mut house = House::new();
+        house.start(&format!("firewall = \"nftables\"\n{top}\n"));
+        let said = house.daemon().lines().join("\n");
+        assert!(said.contains(NONE) && !said.contains("doors open to those who knock"), "{said}");
+        assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted, "nothing is guarded");
+
+        house.write(&config(&format!("firewall = \"nftables\"\n{top}")));
+        house.daemon().signal(Signal::HUP).unwrap();
+        house.hear("the configuration has been read again");
+        house.until("the port is guarded", |house| house.ask(STRANGER[0], PORT) == Answer::Silence);
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("opened: door default for 192.0.2.7");
+        assert!(house.is_open(CLIENT[0]));
+
+        house.write(&format!("firewall = \"nftables\"\n{top}\n"));
+        house.daemon().signal(Signal::HUP).unwrap();
+        house.hear("closed: door default for 192.0.2.7");
+        house.hear(NONE);
+        house.until("nothing is guarded", |house| house.ask(STRANGER[0], PORT) == Answer::Accepted);
+    }
+}
+
+fn beside_firewalld_a_door_comes_by_a_reload(mut house: House) {
+    house.start("max_opened_door_duration = 60\n");
+    house.write(&config("max_opened_door_duration = 60"));
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("the configuration has been read again");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened: door default for 192.0.2.7");
+    assert!(house.is_open(CLIENT[0]));
+}
+
+with_every_firewalld! {
+    beside_firewalld_a_door_comes_by_a_reload
+}
+
+#[test]
+fn the_installed_file_opens_nothing_and_check_fails_until_there_is_a_door() {
+    let mut house = House::new();
+    let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port_knocker.toml");
+    let installed = fs::read_to_string(installed).unwrap();
+    let key = house.place_for("gateway.key");
+    let state = house.place_for("state");
+    let text = format!("gateway_key = {key:?}\nstate_dir = {state:?}\n{installed}");
+    let path = house.write(&text);
+    let path = path.to_str().unwrap();
+    let (status, said) = house.run(&["check", "--conf", path]);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains(NONE), "{said}");
+    house.start(&text);
+    house.knock(CLIENT[0], &PUBLISHED);
+    house.knock(CLIENT[0], &SEQUENCE);
+
+    // As the page for clients goes on.
+    let (status, said) = house.run(&["gateway", "init", "--conf", path]);
+    assert!(status.success(), "{said}");
+    let (_, card) = house.run(&["gateway", "card", "--conf", path]);
+    let device = Device::new(1, &card.trim().parse().unwrap());
+    let public = device.client().to_openssh();
+    let add = ["client", "add", "laptop", "--door", "ssh", "--key", &public, "--conf", path];
+    let (status, said) = house.run(&add);
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("there is no door `ssh`; there is none; write a [[doors]] with this name"),
+        "{said}"
+    );
+    house.write(&format!("{text}\n{DOOR}"));
+    let (status, said) = house.run(&add);
+    assert!(status.success(), "{said}");
+    let (status, said) = house.run(&["check", "--conf", path]);
+    assert_eq!(status.code(), Some(0), "{said}");
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("the configuration has been read again");
+    house.until("the port is guarded", |house| house.ask(STRANGER[0], PORT) == Answer::Silence);
+    assert!(
+        !house.daemon().lines().iter().any(|line| line.contains("opened:")),
+        "no knock has opened anything"
+    );
+}
+
+#[test]
+fn half_a_door_from_an_option_is_not_made_whole_with_the_published_sequence() {
+    let house = House::new();
+    let path = house.write("max_opened_door_duration = 10\n");
+    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap(), "--ports", "8080"]);
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("--ports: ") && said.contains("whose sequence neither the file nor anything else"),
+        "{said}"
+    );
+    let both =
+        ["check", "--conf", path.to_str().unwrap(), "--ports", "8080", "-m", "40871,12903,55012,7741,31337"];
+    let (status, said) = house.run(&both);
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("door default: opens 8080/tcp"), "{said}");
+}
