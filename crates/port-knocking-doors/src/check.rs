@@ -8,6 +8,7 @@ use crate::{
     gateway_key,
     journal::{Journal, State},
     report::{knocks, seconds},
+    running,
     wrap::wrap,
 };
 use doorknock::errors::in_one_line;
@@ -40,6 +41,14 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     let mut text = String::new();
     let file = config.path.as_ref().map(|path| path.display().to_string());
     let _ = writeln!(text, "# configuration file: {}\n", file.as_deref().unwrap_or("none; default values"));
+    if let Some(why) = &config.instead_of {
+        let sentence = format!(
+            "WHAT STANDS IN THIS FILE CANNOT BE USED: {why}. Below is what was last in force from it, with which a daemon runs \
+             that starts with --last-good."
+        );
+        paragraph(&mut text, &sentence);
+        text.push('\n');
+    }
     settings(&mut text, config);
 
     text.push_str("\n# what this would do on this machine\n\n");
@@ -61,6 +70,14 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     for warning in config.warnings_with(kind) {
         paragraph(&mut text, &format!("warning: {warning}"));
     }
+    if let Some(daemon) = config.path.as_deref().and_then(running::with_other_contents) {
+        let sentence = format!(
+            "warning: the daemon that runs with this file (process {daemon}) has not taken up what stands there; its log says \
+             why; try: systemctl reload port-knocking-doors"
+        );
+        paragraph(&mut text, &sentence);
+    }
+    let verdict = if config.instead_of.is_some() { Verdict::Wrong } else { verdict };
     Checked { text, verdict }
 }
 

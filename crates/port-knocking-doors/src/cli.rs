@@ -7,11 +7,13 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use doorknock::errors::in_one_line;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use tokio::runtime::Runtime;
 
 use crate::{
     admin::{self, AdminError},
@@ -19,6 +21,7 @@ use crate::{
     config::{self, Config, ConfigError, Surroundings, keys},
     daemon, demo,
     firewall::nftables::{Gate, TABLE},
+    last_good::{self, Keeper, NoConfig, Store},
     logging,
 };
 
@@ -28,6 +31,9 @@ const FINE: u8 = 0;
 const FAILED: u8 = 1;
 /// Something given to us is wrong; nothing was touched.
 const WRONG: u8 = 2;
+
+/// How long the end waits for a disk.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -79,6 +85,10 @@ struct Settings {
     /// The ports to control: "22" or "22,80,8080"
     #[arg(short, long)]
     ports: Option<String>,
+
+    /// If the configuration file cannot be used at the start, run with what was last in force from it
+    #[arg(long)]
+    last_good: bool,
 
     /// Log more; twice for even more
     #[arg(short, long, action = ArgAction::Count)]
@@ -171,6 +181,7 @@ impl Settings {
             conf: after.conf.or(self.conf),
             magic_seq: after.magic_seq.or(self.magic_seq),
             ports: after.ports.or(self.ports),
+            last_good: after.last_good || self.last_good,
             verbose: after.verbose.max(self.verbose),
         }
     }
@@ -191,6 +202,22 @@ impl Settings {
         }
     }
 
+    /// For a start: with the option, what was last in force takes the place of a file that cannot be used.
+    fn load_for_start(&self) -> Result<Config, NoConfig> {
+        match self.last_good {
+            true => last_good::load(&self.surroundings(), &Store::of_environment()),
+            false => self.load().map_err(|error| NoConfig { error, instead: None }),
+        }
+    }
+
+    /// For a reload: only what stands in the file.
+    fn reload(&self) -> Result<Config, ConfigError> {
+        match self.last_good {
+            true => last_good::reload(&self.surroundings(), &Store::of_environment()),
+            false => self.load(),
+        }
+    }
+
     fn load(&self) -> Result<Config, ConfigError> {
         Config::load(&self.surroundings())
     }
@@ -201,15 +228,34 @@ fn run_daemon(settings: &Settings) -> ExitCode {
         Ok(wanted) => logging::start(wanted),
         Err(error) => return fail(WRONG, &error),
     }
-    let config = match settings.load() {
+    let config = match settings.load_for_start() {
         Ok(config) => config,
-        Err(error) => return fail(WRONG, &error),
+        Err(error) => return no_config(&error),
     };
     // A dump of this process would hold the gateway's key.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let keeper = match settings.last_good {
+        true => Keeper::start(Store::of_environment()),
+        false => Ok(Keeper::idle()),
+    };
+    let keeper = match keeper {
+        Ok(keeper) => keeper,
+        Err(error) => return fail(FAILED, &daemon::RunError::Start(error)),
+    };
     let settings = settings.clone();
-    let load = move || settings.load();
-    finish(runtime().and_then(|runtime| runtime.block_on(daemon::run(config, load))))
+    let load = move || settings.reload();
+    let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &keeper));
+    let ended = runtime().and_then(run);
+    keeper.end(PATIENCE);
+    finish(ended)
+}
+
+fn no_config(NoConfig { error, instead }: &NoConfig) -> ExitCode {
+    let code = fail(WRONG, error);
+    match instead {
+        Some(instead) => fail(WRONG, instead),
+        None => code,
+    }
 }
 
 fn run_check(settings: &Settings) -> ExitCode {
@@ -217,9 +263,21 @@ fn run_check(settings: &Settings) -> ExitCode {
     if let Err(error) = logging::wanted(settings.verbose) {
         return fail(WRONG, &error);
     }
-    let config = match settings.load() {
+    let config = match settings.load_for_start() {
         Ok(config) => config,
-        Err(error) => return fail(WRONG, &error),
+        Err(error) => {
+            let code = no_config(&error);
+            let copy = last_good::kept_instead(&settings.surroundings(), &Store::of_environment());
+            if let Some(copy) = copy.filter(|_| !settings.last_good) {
+                let text = format!(
+                    "what was last in force is kept ({}): a daemon that starts with --last-good, as our unit does, runs with \
+                     that, until the file is mended and read again",
+                    copy.display()
+                );
+                complain(WRONG, &text);
+            }
+            return code;
+        }
     };
     let checked = runtime().map(|runtime| runtime.block_on(check::describe(&config)));
     match checked {
@@ -273,7 +331,7 @@ fn write_default_file() -> ExitCode {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, daemon::RunError> {
+fn runtime() -> Result<Runtime, daemon::RunError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(daemon::RunError::Start)
 }
 

@@ -15,6 +15,7 @@ use crate::{
     entrance::{self, Entrance},
     firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
+    last_good::{Keeper, Reminder},
     reload::{New, Read, Reader, ReloadError},
     report,
     running::Mark,
@@ -86,16 +87,17 @@ impl RunError {
     }
 }
 
-/// Runs until asked to stop. `load` reads the configuration again.
+/// Runs until asked to stop. `load` reads the configuration again; `last_good` keeps what comes into force.
 ///
 /// # Errors
 /// [`RunError`] if it cannot start, or cannot go on.
 pub async fn run(
     mut config: Config,
     load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    last_good: &Keeper,
 ) -> Result<(), RunError> {
     let clock = Clock::start();
-    let opened = config.opened.take();
+    let (opened, texts) = (config.opened.take(), config.texts.take());
     let config = Arc::new(config);
     let mut signals = Signals::new().map_err(RunError::Start)?;
     let mut keeper = Doorkeeper::new(config.rules.clone())?;
@@ -109,8 +111,10 @@ pub async fn run(
     let mut entrance = Entrance::default();
     let prepared = entrance::prepare(config.key_access.as_deref(), false, clock);
     entrance.listen(&mut keeper, config.key_access.as_ref(), prepared, clock.now());
-    let mut mark = mark(&config, opened, true);
+    let mut mark = mark(&config, opened, config.instead_of.is_none());
     let mut reader = Reader::start(Arc::clone(&config), load, clock).map_err(RunError::Start)?;
+    let mut reminder = Reminder::new(config.instead_of.clone(), clock.now());
+    last_good.keep(texts);
     let mut supervisor = Supervisor::ready();
     let mut teller = Teller::start().map_err(RunError::Start)?;
     let is_door = !plan.doors.is_empty();
@@ -145,7 +149,8 @@ pub async fn run(
                 match read {
                     Some(Read::Configuration(new)) => {
                         let (new, opened) = split(new);
-                        let mut taken = Taken { keeper: &mut keeper, inbox: &mut inbox, entrance: &mut entrance };
+                        let (keeper, inbox, entrance) = (&mut keeper, &mut inbox, &mut entrance);
+                        let mut taken = Taken { keeper, inbox, entrance, last_good };
                         let new = match new {
                             Ok(new) => taken.take(*new, &firewall, &reader, &mut teller, clock).await,
                             Err(error) => Err(error),
@@ -154,7 +159,10 @@ pub async fn run(
                         drop(mark.take());
                         mark = self::mark(&config, opened, new.is_ok());
                         match new {
-                            Ok(new) => plan = new,
+                            Ok(new) => {
+                                reminder.end();
+                                plan = new;
+                            }
                             Err(error) => teller.tell(move || report::not_reloaded(&error)),
                         }
                     }
@@ -180,6 +188,11 @@ pub async fn run(
             () = sleep_until(retry_at) => if let Some(access) = entrance.missing() {
                 reader.clients(access, entrance.is_recording());
             },
+            () = sleep_until(reminder.deadline().map(|moment| clock.instant(moment))) => {
+                if let (Some(why), Some(path)) = (reminder.take(clock.now()), config.path.clone()) {
+                    teller.tell(move || report::runs_with_last_good(&path, &why));
+                }
+            }
             () = supervisor.due() => supervisor.alive(),
             () = has_room(&firewall.orders), if full => {}
             ready = inbox.ready(), if !full => {
@@ -253,6 +266,7 @@ struct Taken<'a> {
     keeper: &'a mut Doorkeeper,
     inbox: &'a mut Inbox,
     entrance: &'a mut Entrance,
+    last_good: &'a Keeper,
 }
 
 impl Taken<'_> {
@@ -265,13 +279,14 @@ impl Taken<'_> {
         teller: &mut Teller,
         clock: Clock,
     ) -> Result<Plan, ReloadError> {
-        let New { config, prepared, needs_restart } = new;
+        let New { mut config, prepared, needs_restart } = new;
         firewall.can_follow(&config.plan)?;
         // Nothing is in force that cannot be heard: the ports come before the rules.
         let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
         followed.map_err(|error| ReloadError::Hearing(Box::new(error.into())))?;
         self.keeper.change_rules(config.rules.clone(), clock.now())?;
         let before = self.entrance.apply(self.keeper, prepared, clock.now());
+        self.last_good.keep(config.texts.take());
         let (plan, kind, config) = (config.plan.clone(), firewall.kind, Arc::new(config));
         let told = Arc::clone(&config);
         teller.tell(move || {

@@ -44,6 +44,12 @@ pub(crate) struct Rights {
 }
 
 impl Rights {
+    /// For a file of ours that only we may read.
+    pub(crate) fn private() -> Self {
+        let (owner, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self { mode: 0o600, owner, group }
+    }
+
     /// Those of a file that is there.
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() }
@@ -75,8 +81,8 @@ impl Draft {
 
     /// Puts the draft in the place of the file. After an error the file is the old one, unless only the way
     /// of its name to the disk failed.
-    pub(crate) fn replace(self, text: &str, rights: Rights) -> io::Result<()> {
-        self.publish(text, rights, RenameFlags::empty())
+    pub(crate) fn replace(self, contents: &[u8], rights: Rights) -> io::Result<()> {
+        self.publish(contents, rights, RenameFlags::empty())
     }
 
     /// Makes a file that only its owner may read.
@@ -86,12 +92,12 @@ impl Draft {
     pub(crate) fn create(self, text: &str) -> io::Result<()> {
         let made = self.file.metadata()?;
         let rights = Rights { mode: 0o600, owner: made.uid(), group: made.gid() };
-        self.publish(text, rights, RenameFlags::NOREPLACE)
+        self.publish(text.as_bytes(), rights, RenameFlags::NOREPLACE)
     }
 
-    fn publish(mut self, text: &str, rights: Rights, flags: RenameFlags) -> io::Result<()> {
+    fn publish(mut self, contents: &[u8], rights: Rights, flags: RenameFlags) -> io::Result<()> {
         self.file.set_len(0)?;
-        self.file.write_all(text.as_bytes())?;
+        self.file.write_all(contents)?;
         // The owner first: with him go the bits that a new owner must not inherit.
         fchown(&self.file, Some(rights.owner), Some(rights.group))?;
         self.file.set_permissions(fs::Permissions::from_mode(rights.mode))?;

@@ -94,7 +94,7 @@ pub fn rotate(
     let until = now.saturating_add(keep_for.as_secs());
     let previous = (!keep_for.is_zero()).then_some((old, until));
     let keys = Keys { current: GatewayKey::generate(random), previous };
-    let written = draft.replace(&file::write(&keys), rights);
+    let written = draft.replace(file::write(&keys).as_bytes(), rights);
     written.map_err(|source| KeyError::Write { path: path.to_owned(), source })?;
     Ok(keys)
 }

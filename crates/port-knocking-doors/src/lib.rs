@@ -21,6 +21,7 @@
 //! | [`gateway_key`]  | the gateway's key, on disk                                       |
 //! | `trusted`        | reads files that no other user can have written                  |
 //! | `draft`          | a file that is replaced as a whole                               |
+//! | [`last_good`]    | what was last in force, for a start with a wrong file            |
 //! | [`journal`]      | the accepted knocks, on disk                                     |
 //! | [`lab`]          | private networks for the demo and the tests                      |
 //! | `demo`           | shows it all                                                     |
@@ -41,6 +42,7 @@ pub mod gateway_key;
 mod inbox;
 pub mod journal;
 pub mod lab;
+pub mod last_good;
 mod logging;
 mod netlink;
 mod readiness;

@@ -26,6 +26,9 @@ use crate::{
 /// The first lines: what runs here, and how.
 pub(crate) fn starting(config: &Config, choice: &Choice) {
     info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), source(config));
+    if let (Some(path), Some(why)) = (&config.path, &config.instead_of) {
+        runs_with_last_good(path, why);
+    }
     info!(firewall = %choice.kind, "firewall: {}, because {}", choice.kind, choice.why);
     if choice.kind == Kind::RichRules {
         warn!(
@@ -55,6 +58,22 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
     for warning in config.warnings_with(choice.kind) {
         warn!("{warning}");
     }
+}
+
+/// What stands in the file is not what runs.
+pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
+    error!(
+        "RUNNING WITH WHAT WAS LAST IN FORCE from {}, because what stands there cannot be used: {why}; mend it, and reload",
+        path.display()
+    );
+}
+
+/// What is in force could not be kept.
+pub(crate) fn not_kept(why: &dyn Error) {
+    warn!(
+        "what is in force cannot be kept, so a wrong configuration file at the next start would leave the ports open: {}",
+        in_one_line(why)
+    );
 }
 
 /// Everything is set up.

@@ -53,6 +53,12 @@ pub(crate) fn daemon_of(path: &Path) -> io::Result<Option<Pid>> {
     holder(path, Place::Reads)
 }
 
+/// The daemon that reads a file, and runs with something else than what stands there: it was wrong when it was read.
+pub(crate) fn with_other_contents(path: &Path) -> Option<Pid> {
+    let daemon = daemon_of(path).ok()??;
+    (holder(path, Place::InForce).ok()? != Some(daemon)).then_some(daemon)
+}
+
 fn holder(path: &Path, place: Place) -> io::Result<Option<Pid>> {
     // Whether somebody would be in the way of a lock for writing; nothing is locked.
     let lock = ask(&File::open(path)?, libc::F_GETLK, libc::F_WRLCK, place)?;

@@ -11,6 +11,7 @@
 //! | `authorized_keys`       | owner         | all          | its target counts |
 //! | the gateway's key       | owner         | owner        | its target counts |
 //! | the journal             | owner         | all          | never         |
+//! | what was last in force  | owner         | all          | never         |
 //!
 //! The owner is root, or the user that we are. What is wrong is a value; each caller has its own words for it, with
 //! the command that mends it.

@@ -30,7 +30,9 @@ pub fn replace<E: std::error::Error + 'static>(
     unchanged(path, draft.target(), expected)?;
     check(path, new).map_err(ReplaceError::Check)?;
     let rights = unchanged(path, draft.target(), expected)?;
-    draft.replace(new, rights).map_err(|source| ReplaceError::Write { path: path.to_owned(), source })
+    draft
+        .replace(new.as_bytes(), rights)
+        .map_err(|source| ReplaceError::Write { path: path.to_owned(), source })
 }
 
 fn unchanged<E: std::error::Error + 'static>(

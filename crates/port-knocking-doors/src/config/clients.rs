@@ -25,7 +25,8 @@ use super::{
 use crate::trusted::{self, Demands, Untrusted};
 
 const GATEWAY_KEY: &str = "/etc/port-knocking-doors/gateway.key";
-const STATE_DIR: &str = "/var/lib/port-knocking-doors";
+/// Where the state is, if the file does not say.
+pub(crate) const STATE_DIR: &str = "/var/lib/port-knocking-doors";
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// What is needed to hear clients with keys.
@@ -53,15 +54,24 @@ pub(super) struct Given {
     pub(super) authorized_keys_doors: Vec<origin::Given<DoorName>>,
 }
 
-/// Reads the file of public keys that a configuration names, and adds its clients. Gives what was left out.
-pub(super) fn read_authorized_keys(config: &mut File) -> Result<Vec<Warning>, ConfigError> {
-    let Some(path) = &config.authorized_keys else { return Ok(Vec::new()) };
+/// The path of a file of public keys, and its text.
+pub(super) type Keys = Option<(PathBuf, String)>;
+
+/// Reads the file of public keys that a configuration names.
+pub(super) fn read_authorized_keys(config: &File) -> Result<Keys, ConfigError> {
+    let Some(path) = &config.authorized_keys else { return Ok(None) };
     let wrong = |what| ConfigError::at(&path.origin, format!("`authorized_keys`: {what}"));
     let read = trusted::read(&path.value, &Demands::public(LARGEST_FILE));
-    let bytes = read.map_err(|untrusted| wrong(why_not(&path.value, untrusted)))?.bytes;
-    let text = std::str::from_utf8(&bytes);
+    let mut bytes = read.map_err(|untrusted| wrong(why_not(&path.value, untrusted)))?.bytes;
+    let text = String::from_utf8(std::mem::take(&mut *bytes));
     let text = text.map_err(|_| wrong(format!("{} is not UTF-8 text", path.value.display())))?;
-    let (clients, warnings) = authorized_keys::parse(&path.value, text, &config.authorized_keys_doors)?;
+    Ok(Some((path.value.clone(), text)))
+}
+
+/// Adds the clients of a file of public keys. Gives what was left out.
+pub(super) fn add(config: &mut File, keys: &Keys) -> Result<Vec<Warning>, ConfigError> {
+    let Some((path, text)) = keys else { return Ok(Vec::new()) };
+    let (clients, warnings) = authorized_keys::parse(path, text, &config.authorized_keys_doors)?;
     config.clients.extend(clients);
     Ok(warnings)
 }

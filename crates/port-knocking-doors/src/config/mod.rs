@@ -27,10 +27,11 @@ use std::{
     sync::Arc,
 };
 
+use doorknock::errors::in_one_line;
 use doors_core::{access::Rules, door::Sequence, time::Wall};
 
-pub(crate) use self::warnings::without_effect;
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
+pub(crate) use self::{clients::STATE_DIR, warnings::without_effect};
 use self::{
     doors::DefaultDoor,
     file::{File, Written},
@@ -96,6 +97,26 @@ pub struct Surroundings {
     pub home: Option<PathBuf>,
 }
 
+/// The texts that a configuration was read from: with them it can be read again, whatever becomes of its files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Texts {
+    /// The configuration file.
+    pub(crate) path: PathBuf,
+    /// What stands in it.
+    pub(crate) text: String,
+    /// The file of public keys that it names, and what stands in that.
+    pub(crate) keys: Option<(PathBuf, String)>,
+}
+
+/// Why there is no configuration, and whether a file is to blame.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    /// What is wrong.
+    pub(crate) error: ConfigError,
+    /// The file that cannot be used; `None` if an option or a variable is wrong.
+    pub(crate) file: Option<PathBuf>,
+}
+
 /// One value in force, as it would be written in a file.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -132,6 +153,10 @@ pub struct Config {
     pub settings: Vec<Setting>,
     /// What is allowed and unwise, whichever firewall it is.
     pub warnings: Vec<Warning>,
+    /// What it was read from, to be kept; `None` if that is kept already, or there is no file.
+    pub(crate) texts: Option<Texts>,
+    /// Why this is what was last in force, and not what stands in the file; `None` if it is.
+    pub(crate) instead_of: Option<String>,
 }
 
 impl Config {
@@ -140,29 +165,55 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the source that cannot be used, and the way out.
     pub fn load(surroundings: &Surroundings) -> Result<Self, ConfigError> {
-        match find_file(surroundings)? {
-            Some((path, Written { text, readable, file: opened })) => {
-                let mut file = file::parse(&path, &text)?;
-                let left_out = clients::read_authorized_keys(&mut file)?;
-                let keys = file.authorized_keys.as_ref().map(|keys| keys.value.clone());
-                let mut config = Self::resolve(surroundings, file, Some(path.clone()))?;
-                config.opened = Some(Arc::new(opened));
-                config.warnings.extend(left_out);
-                config.warnings.extend(readable.and_then(|mode| config.exposed(&path, mode)));
-                let believed = [
-                    Some(path.clone()),
-                    keys,
-                    config.key_access.as_ref().map(|access| access.gateway_key.clone()),
-                ];
-                config.warnings.extend(believed.into_iter().flatten().filter_map(warnings::replaceable));
-                let etc = PathBuf::from(IN_ETC);
-                if surroundings.conf.is_none() && path != etc && etc.exists() {
-                    config.warnings.push(Warning::Shadowed(etc));
-                }
-                Ok(config)
-            }
-            None => Self::resolve(surroundings, File::default(), None),
+        Self::load_or_blame(surroundings).map_err(|unusable| unusable.error)
+    }
+
+    /// Reads and resolves everything, and says which file is to blame if it cannot be used.
+    pub(crate) fn load_or_blame(surroundings: &Surroundings) -> Result<Self, Unusable> {
+        let Some((path, written)) = find_file(surroundings)? else {
+            let config = Self::resolve(surroundings, File::default(), None);
+            return config.map_err(|error| Unusable { error, file: None });
+        };
+        let mut config = Self::read(surroundings, &path, written).map_err(|error| {
+            // Another text would not make an option right.
+            let file = (!matches!(error, ConfigError::Outside { .. })).then(|| path.clone());
+            Unusable { error, file }
+        })?;
+        let etc = PathBuf::from(IN_ETC);
+        if surroundings.conf.is_none() && path != etc && etc.exists() {
+            config.warnings.push(Warning::Shadowed(etc));
         }
+        Ok(config)
+    }
+
+    fn read(surroundings: &Surroundings, path: &Path, written: Written) -> Result<Self, ConfigError> {
+        let Written { text, readable, file: opened } = written;
+        let mut file = file::parse(path, &text)?;
+        let keys = clients::read_authorized_keys(&file)?;
+        let left_out = clients::add(&mut file, &keys)?;
+        let mut config = Self::resolve(surroundings, file, Some(path.to_owned()))?;
+        config.warnings.extend(left_out);
+        config.warnings.extend(readable.and_then(|mode| config.exposed(path, mode)));
+        let key = config.key_access.as_ref().map(|access| access.gateway_key.clone());
+        let believed = [Some(path.to_owned()), keys.as_ref().map(|(path, _)| path.clone()), key];
+        config.warnings.extend(believed.into_iter().flatten().filter_map(warnings::replaceable));
+        config.opened = Some(Arc::new(opened));
+        config.texts = Some(Texts { path: path.to_owned(), text, keys });
+        Ok(config)
+    }
+
+    /// Resolves what was in force once, because of `instead_of` what stands in its file.
+    pub(crate) fn again(
+        surroundings: &Surroundings,
+        texts: &Texts,
+        instead_of: &ConfigError,
+    ) -> Result<Self, ConfigError> {
+        let mut file = file::parse(&texts.path, &texts.text)?;
+        let left_out = clients::add(&mut file, &texts.keys)?;
+        let mut config = Self::resolve(surroundings, file, Some(texts.path.clone()))?;
+        config.warnings.extend(left_out);
+        config.instead_of = Some(in_one_line(instead_of));
+        Ok(config)
     }
 
     /// Reads and resolves everything, with another text in place of the file's.
@@ -171,7 +222,8 @@ impl Config {
     /// [`ConfigError`] names the source that cannot be used, and the way out.
     pub fn with_text(surroundings: &Surroundings, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut file = file::parse(path, text)?;
-        clients::read_authorized_keys(&mut file)?;
+        let keys = clients::read_authorized_keys(&file)?;
+        clients::add(&mut file, &keys)?;
         Self::resolve(surroundings, file, Some(path.to_owned()))
     }
 
@@ -350,13 +402,21 @@ pub fn path_in_home(home: Option<&Path>) -> Option<PathBuf> {
     home.filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(IN_HOME))
 }
 
-fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, Written)>, ConfigError> {
+/// Where the file is looked for, if no option names one.
+pub(crate) fn looked_for(surroundings: &Surroundings) -> impl Iterator<Item = PathBuf> {
+    path_in_home(surroundings.home.as_deref()).into_iter().chain([PathBuf::from(IN_ETC)])
+}
+
+fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, Written)>, Unusable> {
+    let read =
+        |path: &Path| file::read(path).map_err(|error| Unusable { error, file: Some(path.to_owned()) });
     if let Some(path) = &surroundings.conf {
-        let written = file::read(path)?.ok_or_else(|| ConfigError::Missing { path: path.clone() })?;
-        return Ok(Some((path.clone(), written)));
+        let missing =
+            || Unusable { error: ConfigError::Missing { path: path.clone() }, file: Some(path.clone()) };
+        return Ok(Some((path.clone(), read(path)?.ok_or_else(missing)?)));
     }
-    for path in path_in_home(surroundings.home.as_deref()).into_iter().chain([PathBuf::from(IN_ETC)]) {
-        if let Some(written) = file::read(&path)? {
+    for path in looked_for(surroundings) {
+        if let Some(written) = read(&path)? {
             return Ok(Some((path, written)));
         }
     }

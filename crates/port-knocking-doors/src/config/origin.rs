@@ -75,6 +75,19 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// The file that was in force is not there.
+    #[error(
+        "there is no file {}, which was in force; put it back, or to use default values take away what is kept of it \
+         (rm {}) and restart",
+        path.display(),
+        copy.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// What is kept of it.
+        copy: PathBuf,
+    },
     /// The file may not be read.
     #[error("cannot read the configuration file {}", path.display())]
     Read {

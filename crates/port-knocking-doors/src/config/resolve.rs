@@ -119,6 +119,8 @@ impl Resolver {
             opened: None,
             settings: self.settings,
             warnings,
+            texts: None,
+            instead_of: None,
         })
     }
 

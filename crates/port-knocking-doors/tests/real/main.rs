@@ -25,6 +25,7 @@ mod forged;
 mod gate;
 mod hearing;
 mod house;
+mod last_good;
 mod life;
 mod no_door;
 mod raw;

@@ -1,0 +1,221 @@
+//! What was last in force, kept for a start at which the configuration file cannot be used.
+//!
+//! ```text
+//!   in force ──► Keeper, a thread ──► last-good-… (0600)
+//!                                          │
+//!   start: the file is wrong ──────────────┴──► runs with that, and says so each minute
+//! ```
+//!
+//! Without it, a wrong edit and a reboot leave no daemon, no gate, and the ports as open as the rest of the firewall
+//! leaves them. With the option `--last-good` the daemon keeps the text of its configuration file, and of the file
+//! of public keys that this names, each time they have come into force.
+//!
+//! They are kept in a directory that is known without reading the file: the one that systemd gives the service, or
+//! the default of `state_dir`. What `state_dir` says stands in the very file that cannot be read. The name is made of
+//! the file's path, so that no daemon falls back to what another file has said.
+
+mod contents;
+mod keeper;
+mod reminder;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use self::contents::Unreadable;
+pub use self::keeper::Keeper;
+pub(crate) use self::{
+    reminder::Reminder,
+    start::{NoConfig, kept_instead, load, reload},
+};
+use crate::{
+    config::{STATE_DIR, Texts, keys::LARGEST_FILE},
+    draft::{Draft, NoDraft, Rights},
+    trusted::{self, Demands, Untrusted},
+};
+
+/// Two files, and the paths of both.
+const LONGEST: usize = 2 * LARGEST_FILE + 64 * 1024;
+
+/// The directory in which copies are kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// In the directory that systemd gives the service (systemd.exec(5), `StateDirectory=`), or the usual one.
+    #[must_use]
+    pub fn of_environment() -> Self {
+        let given = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+        let first = PathBuf::from(given.split(':').next().unwrap_or_default());
+        Self::new(if first.is_absolute() { first } else { PathBuf::from(STATE_DIR) })
+    }
+
+    /// In this directory.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Where the copy of a configuration file is, or would be.
+    #[must_use]
+    pub fn path_of(&self, file: &Path) -> PathBuf {
+        let file = absolute(file);
+        let digest = Sha256::digest(file.as_os_str().as_encoded_bytes());
+        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        self.directory.join(format!("last-good-{name}"))
+    }
+
+    /// What was last in force from a file; `None` if nothing was.
+    ///
+    /// # Errors
+    /// [`CopyError`] if there is a copy that cannot be used, or that others could have written.
+    pub(crate) fn read(&self, file: &Path) -> Result<Option<Texts>, CopyError> {
+        let path = self.path_of(file);
+        let unusable = |source| CopyError::Read { path: path.clone(), source };
+        match open(&self.directory, OFlags::DIRECTORY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => trusted::judge_directory(&opened.map_err(unusable)?)
+                .map_err(|untrusted| refused(&self.directory, untrusted))?,
+        }
+        let copy = match open(&path, OFlags::NOFOLLOW) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(unusable)?,
+        };
+        let copy = trusted::read_opened(&copy, &Demands::public(LONGEST));
+        let copy = copy.map_err(|untrusted| refused(&path, untrusted))?;
+        let mut texts = contents::decode(&copy.bytes).map_err(|unreadable| match unreadable {
+            Unreadable::Damaged => CopyError::Damaged { path: path.clone() },
+            Unreadable::Version(version) => CopyError::Version { path: path.clone(), version },
+        })?;
+        // Of two paths with one name, the other.
+        if texts.path != absolute(file) {
+            return Ok(None);
+        }
+        texts.path = file.to_owned();
+        Ok(Some(texts))
+    }
+
+    /// Of files that are gone, the one that was in force last.
+    pub(crate) fn latest(&self, files: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+        let since =
+            |file: &PathBuf| self.path_of(file).symlink_metadata().and_then(|copy| copy.modified()).ok();
+        let known = files.into_iter().filter_map(|file| since(&file).map(|since| (since, file)));
+        known.max_by_key(|(since, _): &(SystemTime, _)| *since).map(|(_, file)| file)
+    }
+
+    /// Keeps what is in force. Nothing is written if it is there already, so that a restart wears no flash memory.
+    pub(crate) fn write(&self, texts: &Texts) -> Result<(), CopyError> {
+        let path = self.path_of(&texts.path);
+        let unwritten = |source| CopyError::Write { path: path.clone(), source };
+        if self.read(&texts.path).is_ok_and(|kept| kept.as_ref() == Some(texts)) {
+            // Of two files that are gone, this is the one that was in force last.
+            let copy = open(&path, OFlags::NOFOLLOW).map_err(unwritten)?;
+            return copy.set_modified(SystemTime::now()).map_err(unwritten);
+        }
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unwritten(error)),
+            _ => {}
+        }
+        let directory = open(&self.directory, OFlags::DIRECTORY).map_err(unwritten)?;
+        trusted::judge_directory(&directory).map_err(|untrusted| refused(&self.directory, untrusted))?;
+        let draft = Draft::of(&path).map_err(|error| match error {
+            NoDraft::Taken => unwritten(io::ErrorKind::ResourceBusy.into()),
+            NoDraft::Io(error) => unwritten(error),
+        })?;
+        let bytes = contents::encode(&Texts { path: absolute(&texts.path), ..texts.clone() });
+        draft.replace(&bytes, Rights::private()).map_err(unwritten)
+    }
+}
+
+/// A copy has to be found whatever directory a daemon is started from. A link is not followed: where it led to may be
+/// what is gone.
+fn absolute(file: &Path) -> PathBuf {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
+}
+
+/// Waits for no pipe.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+fn refused(path: &Path, untrusted: Untrusted) -> CopyError {
+    let path = path.to_owned();
+    match untrusted {
+        Untrusted::Owner { owner, we } => CopyError::Owner { path, owner, we },
+        Untrusted::Mode(mode) => CopyError::Writable { path, mode },
+        Untrusted::Unreadable(source) => CopyError::Read { path, source },
+        Untrusted::Kind | Untrusted::Long | Untrusted::Missing | Untrusted::Dangling => {
+            CopyError::Damaged { path }
+        }
+    }
+}
+
+/// Why a copy cannot be used, or is not kept. The message names the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The kernel does not let us.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The copy.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another user can change it at any time.
+    #[error(
+        "{0} belongs to another user ({owner}), who could have written anything into it; remove it, or try: chown \
+         {we} {0}",
+        path.display()
+    )]
+    Owner {
+        /// The copy, or its directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        we: u32,
+    },
+    /// Others could have written it.
+    #[error("others could have written {0} (mode {mode:03o}); remove what is in it, or try: chmod go-w {0}", path.display())]
+    Writable {
+        /// The copy, or its directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is not as we write it.
+    #[error("{} is damaged, or something else; remove it", path.display())]
+    Damaged {
+        /// The copy.
+        path: PathBuf,
+    },
+    /// Another version of the program has written it.
+    #[error("{} has version {version}, and this program knows {}; remove it", path.display(), contents::VERSION)]
+    Version {
+        /// The copy.
+        path: PathBuf,
+        /// What it says.
+        version: String,
+    },
+    /// The disk is full, read-only, or not ours to write to.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The copy.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
