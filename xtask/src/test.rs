@@ -9,10 +9,11 @@ use std::{
 use crate::Failure;
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("nft", "nftables"),
     ("firewalld", "firewalld"),
     ("iptables", "iptables"),
+    ("ufw", "ufw"),
     ("dbus-daemon", "dbus"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),

@@ -19,7 +19,7 @@ use super::{
     file::FileDoor,
     origin::{ConfigError, Given, Origin},
 };
-use crate::firewall::plan::{PlannedDoor, Ports, Protocol};
+use crate::firewall::plan::{Mark, PlannedDoor, Ports, Protocol};
 
 /// The door that the two old keys make.
 const DEFAULT_DOOR: &str = "default";
@@ -201,4 +201,16 @@ pub(super) fn fit_together(
         }
     }
     Ok(())
+}
+
+/// Only a gate can mark what it lets in.
+pub(super) fn can_mark(mark: Option<&Given<Mark>>, firewall: FirewallChoice) -> Result<(), ConfigError> {
+    match mark {
+        Some(mark) if firewall == FirewallChoice::RichRules => {
+            let what = "`mark` needs the gate, which marks what it lets in, and with firewall = \"rich-rules\" there is \
+                        none; leave `mark` out, or set firewall = \"auto\"";
+            Err(ConfigError::at(&mark.origin, what.to_owned()))
+        }
+        _ => Ok(()),
+    }
 }

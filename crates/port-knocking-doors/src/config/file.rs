@@ -25,7 +25,7 @@ use super::{
     values::{Text, Value},
 };
 use crate::{
-    firewall::plan::{Ports, Refuse},
+    firewall::plan::{Mark, Ports, Refuse},
     trusted::{self, Demands, Untrusted},
 };
 
@@ -44,6 +44,7 @@ pub(super) struct File {
     pub(super) zone: Option<Given<Option<String>>>,
     pub(super) refuse: Option<Given<Refuse>>,
     pub(super) trusted: Option<Given<Vec<IpNet>>>,
+    pub(super) mark: Option<Given<Mark>>,
     pub(super) remove_on_exit: Option<Given<bool>>,
     pub(super) doors: Vec<FileDoor>,
     pub(super) spa_port: Option<Given<u16>>,
@@ -169,6 +170,7 @@ impl File {
                 self.refuse = Some(value.word(&[("drop", Refuse::Drop), ("reject", Refuse::Reject)])?);
             }
             "trusted" => self.trusted = Some(value.networks(text)?),
+            "mark" => self.mark = Some(value.mark()?),
             "on_exit" => self.remove_on_exit = Some(value.word(&[("keep", false), ("remove", true)])?),
             "spa_port" => self.spa_port = Some(value.port()?),
             "spa_window" => self.spa_window = Some(value.seconds_up_to(1, 3600)?),

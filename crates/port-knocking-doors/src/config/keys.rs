@@ -117,6 +117,16 @@ pub const TOP: &[Key] = &[
                \"2001:db8::/32\". What firewalld closes, it closes to them, too.",
     },
     Key {
+        name: "mark",
+        shape: "number, 0x1 to 0xffffffff",
+        default: Some("none"),
+        help: "Bits of the packet mark that every packet of a granted connection carries, for example 0x20000000. \
+               With one rule in another firewall that accepts this mark, its port stays closed to everybody else, \
+               also if the gate is gone: docs/firewalls.md has that rule for ufw, iptables, nftables and container \
+               engines. Choose bits that nothing else here uses, as `ip rule` and the other firewall's rules show. \
+               Not with firewall = \"rich-rules\", where no gate could mark anything.",
+    },
+    Key {
         name: "on_exit",
         shape: "\"keep\" or \"remove\"",
         default: Some("\"keep\""),
@@ -373,7 +383,7 @@ fn keys_with_defaults(line: impl Fn(&Key) -> Option<String>) -> String {
     let mut text = String::new();
     for key in TOP {
         let Some(default) =
-            key.default.filter(|_| !["authorized_keys", "doors", "clients"].contains(&key.name))
+            key.default.filter(|_| !["mark", "authorized_keys", "doors", "clients"].contains(&key.name))
         else {
             continue;
         };

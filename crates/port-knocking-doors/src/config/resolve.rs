@@ -57,6 +57,9 @@ impl Resolver {
         });
         let trusted: Given<Vec<IpNet>> = file.trusted.unwrap_or(Given::default(Vec::new()));
         self.note("trusted", &trusted, |networks| quoted(networks));
+        if let Some(mark) = &file.mark {
+            self.note("mark", mark, ToString::to_string);
+        }
         let on_exit = file.remove_on_exit.unwrap_or(Given::default(false));
         self.note("on_exit", &on_exit, |remove| word(&[("keep", false), ("remove", true)], remove));
         for door in doors.iter().filter(|door| !door.is_default()) {
@@ -94,10 +97,12 @@ impl Resolver {
         let spa_port = key_access.as_ref().map(|access| access.port);
         doors::fit_together(&rules, &doors, listen.value, firewall.value, spa_port)?;
         let of_clients = doors::of_clients(key_access.as_ref().map(|access| &*access.clients));
+        doors::can_mark(file.mark.as_ref(), firewall.value)?;
         let plan = Plan {
             doors: doors.iter().map(|door| door.for_firewall(&of_clients)).collect(),
             trusted: trusted.value,
             refuse: refuse.value,
+            mark: file.mark.map(|mark| mark.value),
             zone: zone.value,
             check_every: check.value,
             clean_every: clean.value,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,7 +21,7 @@ use super::{
     dates,
     origin::{ConfigError, Given, Origin, Position},
 };
-use crate::firewall::plan::{Ports, Protocol};
+use crate::firewall::plan::{Mark, Ports, Protocol};
 
 /// The longest time in seconds.
 const MAX_SECONDS: u64 = doors_spa::door::LONGEST.as_secs();
@@ -130,6 +131,21 @@ impl<'a> Value<'a> {
     pub(super) fn port(&self) -> Result<Given<u16>, ConfigError> {
         let number = self.number(1..=65535, "a port")?;
         Ok(self.given(u16::try_from(number).unwrap_or(0)))
+    }
+
+    /// Bits of a packet mark. Marks are written in hexadecimal everywhere, so another number is a mistake.
+    pub(super) fn mark(&self) -> Result<Given<Mark>, ConfigError> {
+        let right = "a number like 0x20000000, from 0x1 to 0xffffffff";
+        let DeValue::Integer(integer) = self.value else {
+            return Err(self.wrong(&format!("is {}", kind(self.value)), right));
+        };
+        let number = u32::from_str_radix(integer.as_str(), 16).ok().filter(|_| integer.radix() == 16);
+        let mark = number.and_then(NonZeroU32::new).map(Mark);
+        let written = match integer.radix() {
+            16 => format!("0x{}", integer.as_str()),
+            _ => format!("{}, which does not begin with 0x", integer.as_str()),
+        };
+        Ok(self.given(mark.ok_or_else(|| self.wrong(&format!("is {written}"), right))?))
     }
 
     /// Yes or no.

@@ -103,6 +103,12 @@ pub enum FirewallError {
          the gate guard it: firewall = \"auto\""
     )]
     Once(DoorName),
+    /// Granted connections are to be marked, which a rich rule cannot do.
+    #[error(
+        "`mark` needs the gate, which marks what it lets in, and firewalld's rich rules alone have none; leave it out, \
+         or let the gate guard the doors: firewall = \"auto\""
+    )]
+    Mark,
     /// The thread or its runtime.
     #[error("cannot start the thread that works on the firewall")]
     Thread(#[source] io::Error),
@@ -112,7 +118,7 @@ impl FirewallError {
     /// Whether the configuration is to blame, so that trying again is of no use.
     pub(crate) fn is_wrong_input(&self) -> bool {
         match self {
-            Self::NoZone { .. } | Self::Once(_) => true,
+            Self::NoZone { .. } | Self::Once(_) | Self::Mark => true,
             Self::Gate(_) | Self::GateBeside(_) | Self::NoBus(_) | Self::SilentBus(_) | Self::Thread(_) => {
                 false
             }
@@ -179,6 +185,7 @@ impl Firewall {
 /// Whether a firewall of this kind can do what a plan asks for.
 fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
     match plan.doors.iter().find(|door| door.once) {
+        _ if kind == Kind::RichRules && plan.mark.is_some() => Err(FirewallError::Mark),
         Some(door) if kind == Kind::RichRules => Err(FirewallError::Once(door.name.clone())),
         _ => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! What the firewall has to know of the configuration.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{fmt, num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
 use doors_core::door::DoorName;
 use ipnet::IpNet;
@@ -82,6 +82,30 @@ pub enum Refuse {
     Reject,
 }
 
+/// Bits of the packet mark that granted connections carry, so that a rule of another firewall can tell them.
+///
+/// They are set beside whatever else the mark holds, so a rule looks at these bits only: [`Self::masked`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mark(pub(crate) NonZeroU32);
+
+impl Mark {
+    /// The bits.
+    pub(crate) fn bits(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The mark and its mask, as iptables writes them: `0x20000000/0x20000000`.
+    pub(crate) fn masked(self) -> String {
+        format!("{self}/{self}")
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.bits())
+    }
+}
+
 /// One door and what is behind it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PlannedDoor {
@@ -106,6 +130,8 @@ pub struct Plan {
     pub trusted: Vec<IpNet>,
     /// What the gate does with the others.
     pub refuse: Refuse,
+    /// What granted connections carry; `None` for nothing.
+    pub mark: Option<Mark>,
     /// The firewalld zone; `None` for the zone that the client's traffic arrives in.
     pub zone: Option<String>,
     /// How often the firewall's rules are checked without being asked to.

@@ -161,6 +161,10 @@ pub(super) mod register {
 pub(super) mod expression {
     pub(in super::super) const META_REGISTER: u16 = 1;
     pub(in super::super) const META_KEY: u16 = 2;
+    /// `NFTA_META_SREG`: the register to set it from.
+    pub(in super::super) const META_SOURCE: u16 = 3;
+    /// `NFT_META_MARK`.
+    pub(in super::super) const META_MARK: u32 = 3;
     /// `NFT_META_IIF`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`, `NFT_META_PKTTYPE`; `PACKET_HOST`.
     pub(in super::super) const META_INTERFACE: u32 = 4;
     pub(in super::super) const META_FAMILY: u32 = 15;
@@ -173,6 +177,11 @@ pub(super) mod expression {
     /// `NFTA_CT_DIRECTION`, and `IP_CT_DIR_ORIGINAL` in it.
     pub(in super::super) const CT_DIRECTION: u16 = 3;
     pub(in super::super) const CT_ORIGINAL: u8 = 0;
+    /// `NFTA_CT_SREG`: the register to set it from.
+    pub(in super::super) const CT_SOURCE: u16 = 4;
+    /// `NFT_CT_DIRECTION`, of the packet at hand; `NFT_CT_MARK`.
+    pub(in super::super) const CT_OF_DIRECTION: u32 = 1;
+    pub(in super::super) const CT_MARK: u32 = 3;
     /// `NFT_CT_STATE`; the bit of it that says established.
     pub(in super::super) const CT_STATE: u32 = 0;
     pub(in super::super) const CT_ESTABLISHED: u32 = 2;

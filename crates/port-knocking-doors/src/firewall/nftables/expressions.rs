@@ -1,7 +1,10 @@
 //! What a rule says, and what an element does with those who look for it.
 
 use super::abi::{self, data, expression, register, rule};
-use crate::{firewall::plan::Protocol, netlink::message::Writer};
+use crate::{
+    firewall::plan::{Mark, Protocol},
+    netlink::message::Writer,
+};
 
 /// The expressions of one rule, in the order in which the kernel evaluates them.
 #[derive(Debug)]
@@ -115,6 +118,37 @@ impl Expressions<'_> {
         self.compare(expression::NOT_GREATER, &last.to_be_bytes());
     }
 
+    /// `ct direction original ct mark & <bits> == <bits>`: it comes from the client of a connection whose first
+    /// packet was marked.
+    pub(super) fn if_of_marked_connection(&mut self, mark: Mark) {
+        self.conntrack(expression::CT_OF_DIRECTION, register::FIRST);
+        self.compare(expression::EQUAL, &[expression::CT_ORIGINAL]);
+        let bits = mark.bits().to_ne_bytes();
+        self.conntrack(expression::CT_MARK, register::FIRST);
+        self.mask(&bits);
+        self.compare(expression::EQUAL, &bits);
+    }
+
+    /// `meta mark set meta mark | <bits>`
+    pub(super) fn mark_packet(&mut self, mark: Mark) {
+        self.meta(expression::META_MARK, register::FIRST);
+        self.set_bits(mark);
+        self.expression("meta", |data| {
+            data.put_u32_be(expression::META_KEY, expression::META_MARK);
+            data.put_u32_be(expression::META_SOURCE, register::FIRST);
+        });
+    }
+
+    /// `ct mark set ct mark | <bits>`. The rule ends here for a packet that connection tracking does not see.
+    pub(super) fn mark_connection(&mut self, mark: Mark) {
+        self.conntrack(expression::CT_MARK, register::FIRST);
+        self.set_bits(mark);
+        self.expression("ct", |data| {
+            data.put_u32_be(expression::CT_KEY, expression::CT_MARK);
+            data.put_u32_be(expression::CT_SOURCE, register::FIRST);
+        });
+    }
+
     fn change_set(&mut self, set: &str, operation: u32) {
         self.expression("dynset", |data| {
             data.put_text(expression::DYNSET_SET, set);
@@ -213,12 +247,21 @@ impl Expressions<'_> {
 
     /// Keeps these bits of the first register.
     fn mask(&mut self, bits: &[u8]) {
+        self.bitwise(bits, &vec![0; bits.len()]);
+    }
+
+    /// Sets bits of the first register, and leaves the others.
+    fn set_bits(&mut self, mark: Mark) {
+        self.bitwise(&(!mark.bits()).to_ne_bytes(), &mark.bits().to_ne_bytes());
+    }
+
+    fn bitwise(&mut self, and: &[u8], xor: &[u8]) {
         self.expression("bitwise", |data| {
             data.put_u32_be(expression::BITWISE_SOURCE, register::FIRST);
             data.put_u32_be(expression::BITWISE_TARGET, register::FIRST);
-            data.put_u32_be(expression::BITWISE_LENGTH, u32::try_from(bits.len()).unwrap_or(0));
-            data.nest(expression::BITWISE_MASK, |nest| nest.put(data::VALUE, bits));
-            data.nest(expression::BITWISE_XOR, |nest| nest.put(data::VALUE, &vec![0; bits.len()]));
+            data.put_u32_be(expression::BITWISE_LENGTH, u32::try_from(and.len()).unwrap_or(0));
+            data.nest(expression::BITWISE_MASK, |nest| nest.put(data::VALUE, and));
+            data.nest(expression::BITWISE_XOR, |nest| nest.put(data::VALUE, xor));
         });
     }
 

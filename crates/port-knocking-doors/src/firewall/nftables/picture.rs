@@ -131,8 +131,18 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
     Some(match &names[..] {
         ["ct", "bitwise", "cmp", ..] => match data(0)?.u32_be(expression::CT_KEY)? {
             expression::CT_STATUS => ("ct status dnat".to_owned(), 3),
+            expression::CT_MARK => {
+                let bits = number(data(1)?, expression::BITWISE_MASK)?;
+                (format!("ct mark & {bits:#x} == {bits:#x}"), 3)
+            }
             _ => ("ct state established".to_owned(), 3),
         },
+        [what @ ("meta" | "ct"), "bitwise", other, ..] if what == other => {
+            (format!("{what} mark set {what} mark | {:#x}", number(data(1)?, expression::BITWISE_XOR)?), 3)
+        }
+        ["ct", "cmp", ..] if data(0)?.u32_be(expression::CT_KEY)? == expression::CT_OF_DIRECTION => {
+            ("ct direction original".to_owned(), 2)
+        }
         ["ct", "cmp", "cmp", ..] => {
             (format!("ct original proto-dst {}-{}", port(data(1)?)?, port(data(2)?)?), 3)
         }
@@ -186,6 +196,11 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
         }
         _ => return None,
     })
+}
+
+/// A number of four bytes within an expression, in the byte order of this machine.
+fn number(data: Attributes<'_>, kind: u16) -> Option<u32> {
+    Some(u32::from_ne_bytes(*data.nested(kind).find(data::VALUE)?.first_chunk()?))
 }
 
 /// The port that a rule compares with.

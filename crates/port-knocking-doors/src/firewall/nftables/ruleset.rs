@@ -68,6 +68,27 @@
 //! A pass is good for one arrival. What is passed on to another machine leaves it in `departure`, or a packet
 //! from the same address and port could use it at another door.
 //!
+//! With `mark`, a grant leads to a chain that marks, so that one rule of another firewall can let in what is granted
+//! while its port stays closed:
+//!
+//! ```text
+//!     chain door_ssh { ip saddr @ssh4 goto granted; … }
+//!     chain granted {
+//!         meta mark set meta mark | 0x20000000
+//!         ct mark set ct mark | 0x20000000
+//!         accept
+//!     }
+//!     chain gate {
+//!         …
+//!         ct direction original ct mark & 0x20000000 == 0x20000000 meta mark set meta mark | 0x20000000
+//!         …
+//! ```
+//!
+//! **Every packet of the client's is marked, not only the first**: the other firewall may have no rule for what is
+//! established, and then it would let a connection begin and go no further. What the server answers is not marked: the
+//! mark must not lead answers another way. The bits are set beside what others have set. In connection tracking they
+//! only say which connections are marked; as soon as our table is gone, no packet is.
+//!
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
 
@@ -84,8 +105,9 @@ use super::abi::{
     chain::{FORWARD, INPUT, PREROUTING},
 };
 use super::batch::{Batch, Element, SetKind, Use};
+use super::expressions::Expressions;
 use crate::firewall::ledger::Standing;
-use crate::firewall::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
+use crate::firewall::plan::{Mark, Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
 
 /// The name of our table, in the family `inet`.
 pub const TABLE: &str = "port_knocking_doors";
@@ -97,6 +119,8 @@ pub(super) const ARRIVAL: &str = "arrival";
 const DEPARTURE: &str = "departure";
 /// The chain for what has come through destination NAT.
 const TRANSLATED: &str = "translated";
+/// The chain that marks what a grant lets in.
+const GRANTED: &str = "granted";
 /// The sets of packets that have used up a grant for one connection.
 const PASSING: [&str; 2] = ["passing4", "passing6"];
 /// A packet needs no longer from the gate to its arrival. Of one that another table drops the pass stays for so
@@ -134,6 +158,9 @@ pub(super) fn replace<'a>(
     }
     add_trusted(&mut batch, &plan.trusted);
     batch.add_set(GUARDED, SetKind::PortMap);
+    if let Some(mark) = plan.mark {
+        add_granted_chain(&mut batch, mark);
+    }
     let guarded = guarded(plan);
     for chain in guarded.chains.iter() {
         // Of several doors that let somebody in, one that lasts comes first: it is not used up.
@@ -141,7 +168,7 @@ pub(super) fn replace<'a>(
             plan.doors.iter().filter(move |door| door.once == once && chain.doors.contains(&door.name))
         };
         let doors: Vec<&PlannedDoor> = of(false).chain(of(true)).collect();
-        add_door_chain(&mut batch, &chain.name, &doors, plan.refuse);
+        add_door_chain(&mut batch, &chain.name, &doors, plan);
     }
     let element = |(ports, chain): &(Ports, String)| {
         let key = |port: u16| {
@@ -254,6 +281,12 @@ fn add_base_chains(batch: &mut Batch, plan: &Plan) {
     let trusted = &plan.trusted;
     for (chain, hook) in [(GATE, PREROUTING), (ARRIVAL, INPUT)] {
         batch.add_base_chain(chain, hook);
+        if let Some(mark) = plan.mark {
+            batch.add_rule(chain, |rule| {
+                rule.if_of_marked_connection(mark);
+                rule.mark_packet(mark);
+            });
+        }
         batch.add_rule(chain, |rule| {
             rule.if_tcp_and_not_syn();
             rule.if_established();
@@ -374,14 +407,27 @@ struct DoorChain {
     doors: Vec<DoorName>,
 }
 
-fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], refuse: Refuse) {
+/// Marks what a grant lets in. Accepting is a rule of its own: connection tracking may be switched off for a packet,
+/// and then there is nothing to mark.
+fn add_granted_chain(batch: &mut Batch, mark: Mark) {
+    batch.add_chain(GRANTED);
+    batch.add_rule(GRANTED, |rule| rule.mark_packet(mark));
+    batch.add_rule(GRANTED, |rule| rule.mark_connection(mark));
+    batch.add_rule(GRANTED, |rule| rule.accept());
+}
+
+fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], plan: &Plan) {
+    let let_in = |rule: &mut Expressions<'_>| match plan.mark {
+        Some(_) => rule.go_to(GRANTED),
+        None => rule.accept(),
+    };
     batch.add_chain(chain);
     for door in doors {
         for ((family, set), passing) in FAMILIES.into_iter().zip(sets(&door.name)).zip(PASSING) {
             if !door.once {
                 batch.add_rule(chain, |rule| {
                     rule.if_source_in(family, &set);
-                    rule.accept();
+                    let_in(rule);
                 });
                 continue;
             }
@@ -395,13 +441,13 @@ fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], refuse
                         }
                         rule.if_source_in(family, &set);
                         rule.use_up(family, &set, passing);
-                        rule.accept();
+                        let_in(rule);
                     });
                 }
             }
         }
     }
-    match refuse {
+    match plan.refuse {
         Refuse::Drop => batch.add_rule(chain, |rule| {
             rule.counter();
             rule.drop();

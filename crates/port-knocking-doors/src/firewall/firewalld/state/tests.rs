@@ -27,6 +27,7 @@ fn plan(doors: Vec<PlannedDoor>) -> Plan {
         doors,
         trusted: Vec::new(),
         refuse: Refuse::Drop,
+        mark: None,
         zone: None,
         check_every: Duration::from_secs(10),
         clean_every: Duration::from_secs(10),

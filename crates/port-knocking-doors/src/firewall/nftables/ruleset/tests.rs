@@ -20,6 +20,7 @@ fn plan(doors: &[(&str, &[Ports])]) -> Plan {
             .collect(),
         trusted: Vec::new(),
         refuse: Refuse::Drop,
+        mark: None,
         zone: None,
         check_every: Duration::from_secs(10),
         clean_every: Duration::from_secs(10),

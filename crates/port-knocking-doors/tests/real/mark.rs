@@ -1,0 +1,322 @@
+//! `mark`: other firewalls keep the port closed, and let in what the gate has marked.
+//!
+//! Each of them is tried as `docs/firewalls.md` has it: the commands are the same.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::{
+    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, echoes, gate},
+    ufw::Ufw,
+};
+
+const MARK: &str = "mark = 0x20000000\nmax_opened_door_duration = 60";
+
+/// Starts the daemon behind a firewall that keeps the door's port closed. Nobody connects, neither a stranger nor
+/// who has knocked, until `let_in` has added the rule for the mark; then who has knocked does, and nobody else.
+/// Without our table nobody does.
+fn only_the_mark_lets_in(
+    house: &mut House,
+    configuration: &str,
+    sources: &[(&str, &str)],
+    let_in: impl Fn(&House),
+) {
+    let port = if configuration.contains("[8022]") { 8022 } else { PORT };
+    let is_in = |house: &House, source: &str| house.ask(source, port) == Answer::Accepted;
+    house.start(configuration);
+    for (client, stranger) in sources {
+        house.knock(client, &SEQUENCE);
+        house.hear(&format!("opened: door default for {client}"));
+        for source in [client, stranger] {
+            assert!(!is_in(house, source), "{source} gets in without the rule");
+        }
+    }
+    let_in(house);
+    for (client, stranger) in sources {
+        let mut session = house.connect(client, port).unwrap();
+        assert!(echoes(&mut session), "{client}");
+        assert!(!is_in(house, stranger), "{stranger}");
+    }
+    assert!(house.end(Signal::KILL).code().is_none());
+    house.on_server("nft", &["delete", "table", "inet", "port_knocking_doors"]);
+    for source in sources.iter().flat_map(|(client, stranger)| [client, stranger]) {
+        assert!(!is_in(house, source), "{source} gets in without our table");
+    }
+}
+
+fn both_families() -> Vec<(&'static str, &'static str)> {
+    CLIENT.into_iter().zip(STRANGER).collect()
+}
+
+/// Runs lines of a shell on the server.
+fn shell(house: &House, lines: &str) {
+    house.on_server("sh", &["-e", "-c", lines]);
+}
+
+#[test]
+fn a_port_that_ufw_keeps_closed_opens_to_the_mark_only() {
+    let mut house = House::new();
+    let ufw = Ufw::enable(&house);
+    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| {
+        ufw.add_before(
+            house,
+            "-A ufw-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
+            "-A ufw6-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
+        );
+    });
+}
+
+/// What most people have in their INPUT, and no ssh.
+const IPTABLES: &str = "
+for iptables in iptables ip6tables; do
+    $iptables -A INPUT -i lo -j ACCEPT
+    $iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+    $iptables -A INPUT -p tcp -m multiport --dports 80,443 -j ACCEPT
+done
+ip6tables -A INPUT -p ipv6-icmp -j ACCEPT
+iptables -P INPUT DROP
+ip6tables -P INPUT DROP";
+
+const IPTABLES_LETS_IN: &str = "
+iptables -I INPUT -m mark --mark 0x20000000/0x20000000 -j ACCEPT
+ip6tables -I INPUT -m mark --mark 0x20000000/0x20000000 -j ACCEPT";
+
+#[test]
+fn a_port_that_the_policy_of_iptables_drops_opens_to_the_mark_only() {
+    let mut house = House::new();
+    shell(&house, IPTABLES);
+    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| shell(house, IPTABLES_LETS_IN));
+}
+
+#[test]
+fn a_port_that_a_last_rule_of_iptables_rejects_opens_to_the_mark_only() {
+    let mut house = House::new();
+    shell(&house, &IPTABLES.replace("iptables -P INPUT DROP", "iptables -A INPUT -j REJECT"));
+    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| shell(house, IPTABLES_LETS_IN));
+}
+
+#[test]
+fn a_port_that_a_policy_of_nftables_drops_opens_to_the_mark_only() {
+    let mut house = House::new();
+    shell(
+        &house,
+        "nft -f - <<'END'
+table inet filter {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        iif lo accept
+        ct state established,related accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+        ip saddr 203.0.113.0/24 tcp dport 22 accept
+    }
+}
+END",
+    );
+    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| {
+        let rule = [
+            "insert",
+            "rule",
+            "inet",
+            "filter",
+            "input",
+            "meta",
+            "mark",
+            "&",
+            "0x20000000",
+            "==",
+            "0x20000000",
+        ];
+        house.on_server("nft", &[&rule[..], &["accept"]].concat());
+    });
+}
+
+/// A container engine that has published port 8022, to everybody, in the names that Docker uses.
+fn container_engine() -> House {
+    let house = House::new();
+    let inside = house.machine_behind();
+    let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
+    std::thread::spawn(move || {
+        // The network lives as long as something listens in it.
+        let _inside = inside;
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    shell(
+        &house,
+        "
+iptables -t nat -N DOCKER
+iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A DOCKER ! -i bridge -p tcp -m tcp --dport 8022 -j DNAT --to-destination 203.0.113.2:80
+iptables -N DOCKER
+iptables -N DOCKER-USER
+iptables -A FORWARD -j DOCKER-USER
+iptables -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables -A FORWARD -o bridge -j DOCKER
+iptables -A FORWARD -i bridge -j ACCEPT
+iptables -A DOCKER -d 203.0.113.2/32 ! -i bridge -o bridge -p tcp -m tcp --dport 80 -j ACCEPT
+iptables -P FORWARD DROP",
+    );
+    assert_eq!(house.ask(STRANGER[0], 8022), Answer::Accepted, "a container engine opens it to everybody");
+    house
+}
+
+#[test]
+fn a_port_that_a_container_engine_publishes_opens_to_the_mark_only() {
+    let mut house = container_engine();
+    // The mark must not lead answers another way.
+    shell(
+        &house,
+        "nft -f - <<'END'
+table inet others {
+    counter answers {}
+    chain forward { type filter hook forward priority filter; iifname \"bridge\" meta mark != 0 counter name answers; }
+}
+END",
+    );
+    shell(
+        &house,
+        "iptables -I DOCKER-USER -p tcp -m conntrack --ctorigdstport 8022 --ctdir ORIGINAL -j DROP",
+    );
+    let configuration = gate(MARK).replace("[22]", "[8022]");
+    only_the_mark_lets_in(&mut house, &configuration, &[(CLIENT[0], STRANGER[0])], |house| {
+        shell(house, "iptables -I DOCKER-USER -m mark --mark 0x20000000/0x20000000 -j RETURN");
+    });
+    let answers = house.on_server("nft", &["list", "counter", "inet", "others", "answers"]);
+    assert!(answers.contains("packets 0 "), "{answers}");
+}
+
+#[test]
+fn a_published_port_that_a_chain_of_ones_own_closes_opens_to_the_mark_only() {
+    let mut house = container_engine();
+    let closed = "
+        table inet published {
+            chain forward {
+                type filter hook forward priority filter - 10;
+                meta l4proto tcp ct direction original ct original proto-dst 8022 drop
+            }
+        }";
+    shell(&house, &format!("nft -f - <<'END'\n{closed}\nEND"));
+    let configuration = gate(MARK).replace("[22]", "[8022]");
+    only_the_mark_lets_in(&mut house, &configuration, &[(CLIENT[0], STRANGER[0])], |house| {
+        let open = closed.replace("drop", "meta mark & 0x20000000 != 0x20000000 drop");
+        shell(house, &format!("nft -f - <<'END'\nflush chain inet published forward\n{open}\nEND"));
+    });
+}
+
+#[test]
+fn a_port_that_legacy_iptables_closes_opens_to_the_mark_only() {
+    let mut house = House::new();
+    shell(&house, &legacy(IPTABLES));
+    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| {
+        shell(house, &legacy(IPTABLES_LETS_IN));
+    });
+}
+
+/// The same lines for the iptables that does not work with nftables.
+fn legacy(lines: &str) -> String {
+    format!("iptables() {{ iptables-legacy \"$@\"; }}\nip6tables() {{ ip6tables-legacy \"$@\"; }}\n{lines}")
+}
+
+#[test]
+fn every_packet_of_the_client_is_marked_also_when_the_door_is_closed() {
+    let mut house = House::new();
+    // No rule for what is established.
+    shell(&house, &format!("iptables -A INPUT -i lo -j ACCEPT\niptables -P INPUT DROP\n{IPTABLES_LETS_IN}"));
+    house.start(&gate("mark = 0x20000000\nmax_opened_door_duration = 1"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let mut session = house.connect(CLIENT[0], PORT).unwrap();
+    house.hear("closed:");
+    house.until_closed(CLIENT[0]);
+    assert!(echoes(&mut session));
+}
+
+#[test]
+fn a_mark_leaves_the_bits_that_others_have_set() {
+    let mut house = House::new();
+    shell(
+        &house,
+        "nft -f - <<'END'
+table inet others {
+    counter both {}
+    chain early { type filter hook prerouting priority raw; meta mark set 0x5; }
+    chain early_connection { type filter hook prerouting priority -170; ct mark set 0x50; }
+    chain input { type filter hook input priority filter; tcp dport 22 meta mark 0x20000005 ct mark 0x20000050 counter name both; }
+}
+END",
+    );
+    house.start(&gate(MARK));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(echoes(&mut house.connect(CLIENT[0], PORT).unwrap()));
+    let both = house.on_server("nft", &["list", "counter", "inet", "others", "both"]);
+    assert!(!both.contains("packets 0 "), "{both}");
+}
+
+#[test]
+fn what_connection_tracking_does_not_see_is_let_in_and_marked() {
+    let mut house = House::new();
+    shell(
+        &house,
+        "nft -f - <<'END'
+table inet others {
+    chain early { type filter hook prerouting priority raw; tcp dport 22 notrack; }
+    chain late { type filter hook output priority raw; tcp sport 22 notrack; }
+    chain input { type filter hook input priority filter; policy drop; icmpv6 type >= 133 accept; meta mark & 0x20000000 != 0 accept; }
+}
+END",
+    );
+    house.start(&gate(MARK));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(echoes(&mut house.connect(CLIENT[0], PORT).unwrap()));
+    assert!(!house.is_open(STRANGER[0]));
+}
+
+#[test]
+fn a_grant_for_one_connection_marks_one() {
+    let mut house = House::new();
+    shell(&house, &format!("{IPTABLES}\n{IPTABLES_LETS_IN}"));
+    house.start(&format!(
+        "firewall = \"nftables\"\n{MARK}\n[[doors]]\nname = \"once\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\n\
+         grant = \"once\"\nopen_for = 60\n"
+    ));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let mut session = house.connect(CLIENT[0], PORT).unwrap();
+    assert!(!house.is_open(CLIENT[0]));
+    assert!(echoes(&mut session));
+}
+
+#[test]
+fn a_table_that_marks_is_known_again_and_can_be_saved_and_loaded() {
+    let mut house = House::new();
+    house.start(&gate(&format!("{MARK}\nfirewall_rules_check_periode_seconds = 3600")));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    for (vandalism, told) in [
+        (&["insert", "rule", "inet", "port_knocking_doors", "granted", "drop"][..], "granted was not ours"),
+        (&["flush", "chain", "inet", "port_knocking_doors", "granted"], "granted was missing"),
+    ] {
+        house.on_server("nft", vandalism);
+        let line = house.hear("somebody has changed the firewall");
+        assert!(line.contains(told), "{line}");
+        assert!(house.is_open(CLIENT[0]));
+    }
+    let table = house.table();
+    for expected in ["saddr @default4 goto granted", "meta mark set", "ct mark set", "ct direction original"]
+    {
+        assert!(table.contains(expected), "{expected:?} is not in:\n{table}");
+    }
+    let saved = format!("flush ruleset\n{}", house.on_server("nft", &["list", "ruleset"]));
+    let path = house.place_for("saved.nft");
+    std::fs::write(&path, &saved).unwrap();
+    house.on_server("nft", &["--file", path.to_str().unwrap()]);
+    assert_eq!(house.table().lines().count(), table.lines().count());
+    assert!(house.is_open(CLIENT[0]));
+    // What `nft` has loaded is ours: nothing but the grants can be missing.
+    let told = house.daemon().take_lines();
+    assert!(!told.iter().any(|line| line.contains("chain granted")), "{told:#?}");
+}
