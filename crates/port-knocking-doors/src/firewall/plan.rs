@@ -84,7 +84,7 @@ pub enum Refuse {
 
 /// Bits of the packet mark that granted connections carry, so that a rule of another firewall can tell them.
 ///
-/// They are set beside whatever else the mark holds, so a rule looks at these bits only: [`Self::masked`].
+/// They are set beside whatever else the mark holds, so a rule has to look at these bits only, with a mask.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mark(pub(crate) NonZeroU32);
 
@@ -92,11 +92,6 @@ impl Mark {
     /// The bits.
     pub(crate) fn bits(self) -> u32 {
         self.0.get()
-    }
-
-    /// The mark and its mask, as iptables writes them: `0x20000000/0x20000000`.
-    pub(crate) fn masked(self) -> String {
-        format!("{self}/{self}")
     }
 }
 

@@ -129,6 +129,11 @@ impl Socket {
         Ok(Self { fd, port, buffer: vec![0; BUFFER] })
     }
 
+    /// Lets the kernel keep less for us than usual: what is more is lost, and the next reading says so.
+    pub(crate) fn hold_at_most(&self, bytes: i32) {
+        let _ = sockopt::set_number(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
+    }
+
     /// The kernel's name for this socket.
     pub(crate) fn port(&self) -> u32 {
         self.port

@@ -31,6 +31,7 @@ mod mark;
 mod no_door;
 mod raw;
 mod spa;
+mod traced;
 mod two_hops;
 mod ufw;
 mod unseen;

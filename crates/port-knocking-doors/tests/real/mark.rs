@@ -50,7 +50,7 @@ fn both_families() -> Vec<(&'static str, &'static str)> {
 }
 
 /// Runs lines of a shell on the server.
-fn shell(house: &House, lines: &str) {
+pub(crate) fn shell(house: &House, lines: &str) {
     house.on_server("sh", &["-e", "-c", lines]);
 }
 
@@ -68,7 +68,7 @@ fn a_port_that_ufw_keeps_closed_opens_to_the_mark_only() {
 }
 
 /// What most people have in their INPUT, and no ssh.
-const IPTABLES: &str = "
+pub(crate) const IPTABLES: &str = "
 for iptables in iptables ip6tables; do
     $iptables -A INPUT -i lo -j ACCEPT
     $iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
@@ -132,7 +132,7 @@ END",
 }
 
 /// A container engine that has published port 8022, to everybody, in the names that Docker uses.
-fn container_engine() -> House {
+pub(crate) fn container_engine() -> House {
     let house = House::new();
     let inside = house.machine_behind();
     let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();

@@ -7,6 +7,8 @@
 pub(super) const SUBSYSTEM: u16 = 10;
 /// `NFNLGRP_NFTABLES`, as a bit.
 pub(super) const GROUP: u32 = 1 << 6;
+/// `NFNLGRP_NFTRACE`, as a bit.
+pub(super) const TRACE_GROUP: u32 = 1 << 8;
 /// `NFNL_MSG_BATCH_BEGIN`.
 pub(super) const BATCH_BEGIN: u16 = 0x10;
 /// `NFNL_MSG_BATCH_END`.
@@ -42,6 +44,7 @@ pub(super) mod message {
     pub(in super::super) const GET_ELEMENT: u16 = of(13);
     pub(in super::super) const DELETE_ELEMENT: u16 = of(14);
     pub(in super::super) const NEW_GENERATION: u16 = of(15);
+    pub(in super::super) const TRACE: u16 = of(17);
 }
 
 /// `enum nft_table_attributes`.
@@ -73,6 +76,7 @@ pub(super) mod chain {
 pub(super) mod rule {
     pub(in super::super) const TABLE: u16 = 1;
     pub(in super::super) const CHAIN: u16 = 2;
+    pub(in super::super) const HANDLE: u16 = 3;
     pub(in super::super) const EXPRESSIONS: u16 = 4;
     pub(in super::super) const LIST_ELEMENT: u16 = 1;
     pub(in super::super) const EXPRESSION_NAME: u16 = 1;
@@ -138,8 +142,24 @@ pub(super) mod data {
     pub(in super::super) const TYPE_VERDICT: u32 = 0xffff_ff00;
     pub(in super::super) const DROP: i32 = 0;
     pub(in super::super) const ACCEPT: i32 = 1;
+    pub(in super::super) const CONTINUE: i32 = -1;
     pub(in super::super) const JUMP: i32 = -3;
     pub(in super::super) const GOTO: i32 = -4;
+    pub(in super::super) const RETURN: i32 = -5;
+}
+
+/// `enum nft_trace_attributes`, `enum nft_trace_types`.
+pub(super) mod trace {
+    pub(in super::super) const TABLE: u16 = 1;
+    pub(in super::super) const CHAIN: u16 = 2;
+    pub(in super::super) const RULE: u16 = 3;
+    pub(in super::super) const TYPE: u16 = 4;
+    pub(in super::super) const VERDICT: u16 = 5;
+    pub(in super::super) const ID: u16 = 6;
+    pub(in super::super) const NETWORK_HEADER: u16 = 8;
+    pub(in super::super) const TRANSPORT_HEADER: u16 = 9;
+    pub(in super::super) const POLICY: u16 = 16;
+    pub(in super::super) const OF_POLICY: u32 = 1;
 }
 
 /// `enum nft_registers`.
@@ -167,6 +187,9 @@ pub(super) mod expression {
     pub(in super::super) const META_MARK: u32 = 3;
     /// `NFT_META_IIF`, `NFT_META_NFPROTO`, `NFT_META_L4PROTO`, `NFT_META_PKTTYPE`; `PACKET_HOST`.
     pub(in super::super) const META_INTERFACE: u32 = 4;
+    /// `NFT_META_IIFNAME`, `NFT_META_NFTRACE`.
+    pub(in super::super) const META_INTERFACE_NAME: u32 = 6;
+    pub(in super::super) const META_TRACE: u32 = 12;
     pub(in super::super) const META_FAMILY: u32 = 15;
     pub(in super::super) const META_PROTOCOL: u32 = 16;
     pub(in super::super) const META_PACKET_TYPE: u32 = 19;
@@ -206,13 +229,19 @@ pub(super) mod expression {
     pub(in super::super) const COMPARE_DATA: u16 = 3;
     pub(in super::super) const EQUAL: u32 = 0;
     pub(in super::super) const NOT_EQUAL: u32 = 1;
-    /// `NFT_CMP_LTE` and `NFT_CMP_GTE`.
+    /// `NFT_CMP_LT`, `NFT_CMP_LTE`, `NFT_CMP_GT` and `NFT_CMP_GTE`.
+    pub(in super::super) const LESS: u32 = 2;
+    pub(in super::super) const GREATER: u32 = 4;
     pub(in super::super) const NOT_GREATER: u32 = 3;
     pub(in super::super) const NOT_LESS: u32 = 5;
 
-    /// `NFTA_RANGE_FROM_DATA`, `NFTA_RANGE_TO_DATA`, `NFTA_MATCH_INFO`.
+    /// `NFTA_RANGE_FROM_DATA`, `NFTA_RANGE_TO_DATA`.
     pub(in super::super) const RANGE_FROM: u16 = 3;
     pub(in super::super) const RANGE_TO: u16 = 4;
+
+    /// `NFTA_MATCH_NAME`, `NFTA_MATCH_REV`, `NFTA_MATCH_INFO`; the same for targets.
+    pub(in super::super) const MATCH_NAME: u16 = 1;
+    pub(in super::super) const MATCH_REVISION: u16 = 2;
     pub(in super::super) const MATCH_INFO: u16 = 3;
 
     pub(in super::super) const PAYLOAD_REGISTER: u16 = 1;
@@ -225,6 +254,9 @@ pub(super) mod expression {
     pub(in super::super) const LOOKUP_SET: u16 = 1;
     pub(in super::super) const LOOKUP_REGISTER: u16 = 2;
     pub(in super::super) const LOOKUP_TARGET: u16 = 3;
+    /// `NFTA_LOOKUP_FLAGS`, `NFT_LOOKUP_F_INV`.
+    pub(in super::super) const LOOKUP_FLAGS: u16 = 5;
+    pub(in super::super) const LOOKUP_NOT: u32 = 1;
 
     /// `enum nft_dynset_attributes`, `NFT_DYNSET_OP_ADD`, `NFT_DYNSET_OP_DELETE`.
     pub(in super::super) const DYNSET_SET: u16 = 1;

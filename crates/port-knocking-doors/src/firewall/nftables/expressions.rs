@@ -25,6 +25,14 @@ impl Expressions<'_> {
         self.compare(expression::EQUAL, &[expression::TCP_SYN]);
     }
 
+    /// What may be the first packet of a connection: a SYN, or any datagram.
+    pub(super) fn if_first_of(&mut self, protocol: Protocol) {
+        match protocol {
+            Protocol::Tcp => self.if_tcp_syn(),
+            Protocol::Udp => self.if_protocol(protocol),
+        }
+    }
+
     /// `meta l4proto != <number>`
     pub(super) fn if_not_protocol(&mut self, protocol: Protocol) {
         self.meta(expression::META_PROTOCOL, register::FIRST);
@@ -146,6 +154,18 @@ impl Expressions<'_> {
         self.expression("ct", |data| {
             data.put_u32_be(expression::CT_KEY, expression::CT_MARK);
             data.put_u32_be(expression::CT_SOURCE, register::FIRST);
+        });
+    }
+
+    /// `meta nftrace set 1`
+    pub(super) fn trace(&mut self) {
+        self.expression("immediate", |data| {
+            data.put_u32_be(expression::IMMEDIATE_REGISTER, register::FIRST);
+            data.nest(expression::IMMEDIATE_DATA, |nest| nest.put(data::VALUE, &[1]));
+        });
+        self.expression("meta", |data| {
+            data.put_u32_be(expression::META_KEY, expression::META_TRACE);
+            data.put_u32_be(expression::META_SOURCE, register::FIRST);
         });
     }
 

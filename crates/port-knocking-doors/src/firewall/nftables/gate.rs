@@ -132,24 +132,40 @@ impl Gate {
         }
     }
 
-    /// Makes grants true, all in one transaction. Those that are over by now are left out.
-    pub(crate) fn open(&mut self, grants: Vec<(Admission, Standing)>) -> Result<(), NetlinkError> {
+    /// Makes grants true, all in one transaction. Those that are over by now are left out. Of those in `owed` the
+    /// first packet is traced.
+    pub(crate) fn open(
+        &mut self,
+        grants: Vec<(Admission, Standing)>,
+        owed: &[(Admission, Duration)],
+    ) -> Result<(), NetlinkError> {
         let now = self.clock.now();
         for (admission, standing) in &grants {
             self.ledger.note(admission.clone(), standing.clone(), now);
         }
         let running =
             grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
-        let batch = ruleset::change(&self.plan, running.filter(|(_, _, left)| !left.is_zero()), []);
+        let batch = ruleset::change(&self.plan, running.filter(|(_, _, left)| !left.is_zero()), [], owed);
         let fresh: BTreeSet<Admission> = grants.iter().map(|(admission, _)| admission.clone()).collect();
         self.write(&batch, &fresh)
+    }
+
+    /// Has the next packet through some grants traced.
+    pub(crate) fn trace(&mut self, owed: &[(Admission, Duration)]) -> Result<(), NetlinkError> {
+        self.socket.request(&ruleset::change(&self.plan, [], [], owed))
+    }
+
+    /// The grants that run, and until when.
+    pub(crate) fn running(&self) -> Vec<(Admission, Moment)> {
+        let running = self.ledger.running(self.clock.now());
+        running.map(|(admission, standing, _)| (admission.clone(), standing.until)).collect()
     }
 
     /// Makes a grant false. A door that is gone from the plan has lost its set already.
     pub(crate) fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
         self.ledger.strike(admission);
         match self.plan.door(&admission.door) {
-            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission]), &BTreeSet::new()),
+            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission], &[]), &BTreeSet::new()),
             None => Ok(()),
         }
     }
@@ -459,7 +475,7 @@ impl Gate {
         }
         if !for_ever.is_empty() {
             let for_ever = for_ever.iter().map(|(admission, standing, left)| (*admission, standing, *left));
-            self.socket.request(&ruleset::change(&self.plan, for_ever, []))?;
+            self.socket.request(&ruleset::change(&self.plan, for_ever, [], &[]))?;
         }
         Ok(adopted)
     }
@@ -487,7 +503,7 @@ impl Gate {
         };
         for part in grants.chunks(GRANTS_AT_ONCE) {
             let part = part.iter().map(|(admission, standing, left)| (admission, standing, *left));
-            self.socket.request(&ruleset::change(&self.plan, part, []))?;
+            self.socket.request(&ruleset::change(&self.plan, part, [], &[]))?;
         }
         self.is_short = false;
         Ok(Some(what))

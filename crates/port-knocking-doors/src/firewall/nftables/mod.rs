@@ -10,6 +10,7 @@ pub(crate) mod picture;
 mod ruleset;
 mod sessions;
 mod snapshot;
+mod trace;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,13 +18,17 @@ use doorknock::errors::in_one_line;
 use doors_core::{
     door::Admission,
     doorkeeper::{Change, Report},
+    time::Moment,
 };
 use tokio::{sync::mpsc, time::Instant};
 
 pub(super) use self::foreign::left_by_firewalld;
 pub(crate) use self::gate::Gate;
-use self::monitor::Monitor;
 pub use self::{gate::GateError, ruleset::TABLE};
+use self::{
+    monitor::{Monitor, Touched},
+    trace::{Dropped, Traces},
+};
 use super::{Choice, Kind, News, Order, firewalld::obstacles_beside_firewalld, ledger::Standing, plan::Plan};
 use crate::{clock::Clock, netlink::socket::NetlinkError};
 
@@ -49,6 +54,8 @@ const RETRY_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     gate: Gate,
     monitor: Monitor,
+    traces: Traces,
+    clock: Clock,
     news: mpsc::UnboundedSender<News>,
     /// Who is handed on what the gate has done, and says when a door is open; `None` if the gate alone
     /// decides that.
@@ -77,6 +84,8 @@ impl Worker {
         let mut worker = Self {
             gate,
             monitor,
+            traces: Traces::default(),
+            clock,
             news,
             beside,
             refused: BTreeSet::new(),
@@ -85,6 +94,7 @@ impl Worker {
             failures: 0,
         };
         worker.tell_findings(findings);
+        worker.trace_all();
         Ok(worker)
     }
 
@@ -112,7 +122,10 @@ impl Worker {
         let mut next_check = in_a_while(self.check_period());
         let mut not_before = Instant::now();
         let mut next_watch = Instant::now();
+        let clock = self.clock;
         loop {
+            self.traces.tidy(clock.now());
+            let again = self.traces.again_at().map(|moment| clock.instant(moment));
             tokio::select! {
                 biased;
                 // First, or orders without an end would keep the gate from being looked after.
@@ -139,11 +152,25 @@ impl Worker {
                     next_check = next_check.min(in_a_while(self.next_check()));
                 }
                 touched = self.monitor.touched(), if next_check > not_before => {
-                    // What cannot be heard has to be looked for, at the same pace.
-                    if let Err(error) = touched {
-                        self.failed("listen to changes of nftables".to_owned(), &error);
+                    match touched {
+                        Ok(Touched::Other { rules }) => {
+                            self.rules_changed(rules);
+                            continue;
+                        }
+                        Ok(Touched::Ours) => {}
+                        // What cannot be heard has to be looked for, at the same pace.
+                        Err(error) => self.failed("listen to changes of nftables".to_owned(), &error),
                     }
                     next_check = not_before.max(Instant::now());
+                }
+                () = sleep_until(again) => {
+                    if self.traces.is_due_again(clock.now()) {
+                        self.trace_all();
+                    }
+                }
+                // Last: whatever is traced holds up nothing.
+                dropped = self.traces.hear(|| clock.now()) => {
+                    dropped.iter().for_each(|one| self.tell_dropped(one));
                 }
             }
         }
@@ -176,6 +203,8 @@ impl Worker {
                     if let Err(error) = self.gate.follow((*plan).clone(), &mut self.monitor) {
                         self.failed("set up the gate for the new configuration".to_owned(), &error);
                     }
+                    self.traces.forget_told();
+                    self.trace_all();
                     self.hand_on(Order::Follow(plan));
                 }
                 Order::End(done) => {
@@ -202,7 +231,12 @@ impl Worker {
         for (admission, _) in &grants {
             self.unclosed.remove(admission);
         }
-        match self.gate.open(grants.clone()) {
+        let is_new = |(admission, standing): &(Admission, Standing)| {
+            self.gate.standing(admission).is_none().then(|| (admission.clone(), standing.until))
+        };
+        let new: Vec<(Admission, Moment)> = grants.iter().filter_map(is_new).collect();
+        let owed = self.traces.owe(self.gate.plan(), new.into_iter(), self.clock.now());
+        match self.gate.open(grants.clone(), &owed) {
             Ok(()) => grants.into_iter().for_each(|(admission, standing)| self.opened(admission, standing)),
             Err(error) => {
                 let what = match &grants[..] {
@@ -249,6 +283,37 @@ impl Worker {
             // As many orders wait as there can be grants: what opens no door in time is told by the core.
             let (what, why) = ("let firewalld know of every door", "too many orders wait for it");
             self.tell(News::Failed { what: what.to_owned(), why: why.to_owned() });
+        }
+    }
+
+    /// Somebody has changed other tables.
+    fn rules_changed(&mut self, rules: bool) {
+        if rules {
+            self.traces.forget_told();
+        }
+        self.traces.rules_changed(self.clock.now());
+    }
+
+    /// Has the next connection through each grant traced.
+    fn trace_all(&mut self) {
+        let running = self.gate.running();
+        let owed = self.traces.owe(self.gate.plan(), running.into_iter(), self.clock.now());
+        if !owed.is_empty()
+            && let Err(error) = self.gate.trace(&owed)
+        {
+            tracing::debug!("packets cannot be traced: {}", in_one_line(&error));
+        }
+    }
+
+    /// Says that somebody else drops what the gate lets in. What firewalld closes, its own half opens, and says when
+    /// it has; a client may be quicker than that.
+    fn tell_dropped(&self, dropped: &Dropped) {
+        if self.beside.is_some() && foreign::is_of_firewalld(&dropped.place) {
+            return;
+        }
+        match foreign::dropped(dropped, self.gate.plan().mark) {
+            Ok(warning) => self.tell(News::Warning(warning)),
+            Err(error) => self.failed("see which rule drops what the gate lets in".to_owned(), &error),
         }
     }
 
@@ -350,6 +415,13 @@ pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Vec<String
         found.extend(obstacles_beside_firewalld(plan).await);
     }
     Ok(found)
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn in_a_while(wait: Duration) -> Instant {

@@ -14,6 +14,18 @@ use crate::{
     readiness::watch,
 };
 
+/// Whose nftables somebody else has changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Touched {
+    /// Ours.
+    Ours,
+    /// Another's: a table, a chain or a rule, or only the elements of a set.
+    Other {
+        /// Whether it is more than elements.
+        rules: bool,
+    },
+}
+
 /// A subscription to the kernel's notifications about nftables.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -22,6 +34,8 @@ pub(crate) struct Monitor {
     ours: Option<u32>,
     /// Whether somebody else has deleted our table, or may have.
     deleted: bool,
+    /// What somebody else has changed of other tables, that nobody has asked for.
+    other: Option<bool>,
 }
 
 impl Monitor {
@@ -29,7 +43,7 @@ impl Monitor {
     pub(super) fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open_in_groups(Family::Netfilter, abi::GROUP)?;
         let socket = watch(socket).map_err(NetlinkError::Socket)?;
-        Ok(Self { socket, ours: None, deleted: false })
+        Ok(Self { socket, ours: None, deleted: false, other: None })
     }
 
     /// Passes over what is changed through the socket with this port: our own.
@@ -39,10 +53,10 @@ impl Monitor {
 
     /// Whether somebody else has changed something of our table since the last time somebody asked, or waited.
     pub(super) fn heard(&mut self) -> bool {
-        let Self { socket, ours, deleted } = self;
+        let Self { socket, ours, deleted, other } = self;
         let mut touched = false;
         loop {
-            match listen(socket.get_mut(), *ours, &mut touched, deleted) {
+            match listen(socket.get_mut(), *ours, &mut touched, deleted, other) {
                 Ok(true) => {}
                 Ok(false) => return touched,
                 // More was changed than the socket could hold, or nobody knows.
@@ -61,13 +75,16 @@ impl Monitor {
         std::mem::take(&mut self.deleted)
     }
 
-    /// Returns when somebody else has changed something of our table.
-    pub(super) async fn touched(&mut self) -> Result<(), NetlinkError> {
-        let Self { socket, ours, deleted } = self;
+    /// Returns when somebody else has changed something of our table, or of another's.
+    pub(super) async fn touched(&mut self) -> Result<Touched, NetlinkError> {
+        let Self { socket, ours, deleted, other } = self;
         loop {
+            if let Some(rules) = other.take() {
+                return Ok(Touched::Other { rules });
+            }
             let mut ready = socket.readable_mut().await.map_err(NetlinkError::Socket)?;
             let mut touched = false;
-            match listen(ready.get_inner_mut(), *ours, &mut touched, deleted) {
+            match listen(ready.get_inner_mut(), *ours, &mut touched, deleted, other) {
                 Ok(true) => {}
                 Ok(false) => ready.clear_ready(),
                 // More was changed than the socket could hold: it may have been ours.
@@ -75,7 +92,7 @@ impl Monitor {
                 Err(error) => return Err(error),
             }
             if touched {
-                return Ok(());
+                return Ok(Touched::Ours);
             }
         }
     }
@@ -87,22 +104,28 @@ fn listen(
     ours: Option<u32>,
     touched: &mut bool,
     deleted: &mut bool,
+    other: &mut Option<bool>,
 ) -> Result<bool, NetlinkError> {
-    let heard = socket.notifications(|message| {
-        if concerns_us(message, ours) {
+    let heard = socket.notifications(|message| match concerns(message, ours) {
+        Some(Touched::Ours) => {
             *touched = true;
             *deleted |= message.kind == message::DELETE_TABLE;
         }
+        Some(Touched::Other { rules }) => *other = Some(other.unwrap_or(false) | rules),
+        None => {}
     })?;
     Ok(heard.is_some())
 }
 
-/// Whether a notification is about our table, and not of our making. The name of the table is the
-/// first attribute of all of them.
-fn concerns_us(message: &Message<'_>, ours: Option<u32>) -> bool {
+/// Whose table a notification is about, if it is not of our making. The name of the table is the first attribute
+/// of all of them.
+fn concerns(message: &Message<'_>, ours: Option<u32>) -> Option<Touched> {
     const TABLE_NAME: u16 = 1;
-    Some(message.port) != ours
-        && message.kind != message::NEW_GENERATION
-        && message.body.first() == Some(&abi::FAMILY_INET)
-        && message.attributes(4).text(TABLE_NAME).as_deref() == Some(TABLE)
+    if Some(message.port) == ours || message.kind == message::NEW_GENERATION {
+        return None;
+    }
+    let is_ours = message.body.first() == Some(&abi::FAMILY_INET)
+        && message.attributes(4).text(TABLE_NAME).as_deref() == Some(TABLE);
+    let rules = ![message::NEW_ELEMENT, message::DELETE_ELEMENT].contains(&message.kind);
+    Some(if is_ours { Touched::Ours } else { Touched::Other { rules } })
 }

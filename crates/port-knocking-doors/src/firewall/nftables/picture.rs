@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use super::{
     abi::{self, chain, data, element, expression, message, rule, set},
-    ruleset::{GUARDED, TABLE},
+    ruleset::{GUARDED, TABLE, holds_grants},
     snapshot::{self, Entry},
 };
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) fn draw() -> Result<Option<String>, NetlinkError> {
     for (name, flags) in sets {
         if flags & set::FLAG_MAP != 0 {
             draw_map(&mut text, &mut socket)?;
-        } else if flags & set::FLAG_TIMEOUT != 0 {
+        } else if flags & set::FLAG_TIMEOUT != 0 && holds_grants(&name) {
             let entries = snapshot::grants(&mut socket, &name)?;
             let entries: Vec<String> = entries.iter().map(entry).collect();
             let _ = match entries.is_empty() {
@@ -62,7 +62,8 @@ pub(crate) fn draw() -> Result<Option<String>, NetlinkError> {
             };
             let _ = writeln!(text, "    type filter hook {hook} priority mangle; policy accept;");
         }
-        for (_, words) in rules.iter().filter(|(chain, _)| *chain == name) {
+        // What only has a packet traced decides nothing.
+        for (_, words) in rules.iter().filter(|(chain, words)| *chain == name && !words.ends_with(TRACES)) {
             let _ = writeln!(text, "    {words}");
         }
         text.push_str("  }\n");
@@ -70,6 +71,9 @@ pub(crate) fn draw() -> Result<Option<String>, NetlinkError> {
     text.push_str("}\n");
     Ok(Some(text))
 }
+
+/// How the words of a rule end that has a packet traced.
+const TRACES: &str = "meta nftrace set 1";
 
 fn entry(entry: &Entry) -> String {
     let left = entry.left.map_or("for ever".to_owned(), |left| format!("expires {}", in_seconds(left)));
@@ -165,6 +169,7 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
         ["meta", "payload", "lookup", ..] => {
             (format!("meta l4proto . th dport vmap @{}", data(2)?.text(expression::LOOKUP_SET)?), 3)
         }
+        ["immediate", "meta", ..] => (TRACES.to_owned(), 2),
         ["meta", "cmp", ..] => match data(0)?.u32_be(expression::META_KEY)? {
             expression::META_INTERFACE => ("iif lo".to_owned(), 2),
             _ => {

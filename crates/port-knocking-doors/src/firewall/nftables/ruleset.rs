@@ -89,6 +89,17 @@
 //! mark must not lead answers another way. The bits are set beside what others have set. In connection tracking they
 //! only say which connections are marked; as soon as our table is gone, no packet is.
 //!
+//! The first packet through a new grant is traced, see `trace`. Which one that is, a set of its own knows, from which
+//! the packet takes itself out:
+//!
+//! ```text
+//!     set trace.ssh4 { type ipv4_addr; flags dynamic,timeout; timeout 10m; }
+//!     chain door_ssh {
+//!         tcp flags & (fin | syn | rst | ack) == syn ip saddr @trace.ssh4
+//!             delete @trace.ssh4 { ip saddr } meta nftrace set 1
+//!         …
+//! ```
+//!
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
 
@@ -106,6 +117,7 @@ use super::abi::{
 };
 use super::batch::{Batch, Element, SetKind, Use};
 use super::expressions::Expressions;
+use super::trace::OWED_FOR;
 use crate::firewall::ledger::Standing;
 use crate::firewall::plan::{Mark, Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
 
@@ -119,6 +131,8 @@ pub(super) const ARRIVAL: &str = "arrival";
 const DEPARTURE: &str = "departure";
 /// The chain for what has come through destination NAT.
 const TRANSLATED: &str = "translated";
+/// Before the names of sets of grants whose next packet is traced. No door's name holds a point.
+const TRACED: &str = "trace.";
 /// The chain that marks what a grant lets in.
 const GRANTED: &str = "granted";
 /// The sets of packets that have used up a grant for one connection.
@@ -150,6 +164,8 @@ pub(super) fn replace<'a>(
         let each = used_by(door);
         batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for, each));
         batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for, each));
+        batch.add_set(&traced(&set4), SetKind::Ipv4Grants(OWED_FOR, Use::Once));
+        batch.add_set(&traced(&set6), SetKind::Ipv6Grants(OWED_FOR, Use::Once));
     }
     if plan.doors.iter().any(|door| door.once) {
         let [passing4, passing6] = PASSING;
@@ -216,13 +232,19 @@ pub(super) fn remove() -> Vec<u8> {
     batch.finish()
 }
 
-/// The transaction that makes `grants` true and `closed` false. It needs no knowledge of what is true.
+/// The transaction that makes `grants` true and `closed` false. It needs no knowledge of what is true. Of the grants
+/// in `owed` the next packet is traced, within that time.
 pub(super) fn change<'a>(
     plan: &Plan,
     grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
     closed: impl IntoIterator<Item = &'a Admission>,
+    owed: &[(Admission, Duration)],
 ) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
+    for (admission, left) in owed {
+        let element = Element::Grant(octets(admission.source), *left, Use::Once, None);
+        batch.add_elements(&traced(&set_of(admission)), &[element]);
+    }
     for (admission, standing, left) in grants {
         let set = set_of(admission);
         // Whether adding an element again changes its time differs between kernels, and deleting
@@ -266,6 +288,16 @@ fn used_by(door: &PlannedDoor) -> Use {
 /// The names of a door's sets, for IPv4 and for IPv6.
 pub(super) fn sets(door: &DoorName) -> [String; 2] {
     [format!("{door}4"), format!("{door}6")]
+}
+
+/// The set of those whose next packet is traced, for a set of grants.
+fn traced(set: &str) -> String {
+    format!("{TRACED}{set}")
+}
+
+/// Whether the set of this name holds grants, and not what is known of some packets.
+pub(super) fn holds_grants(set: &str) -> bool {
+    !set.starts_with(TRACED) && !PASSING.contains(&set)
 }
 
 /// The set that holds a grant.
@@ -407,6 +439,27 @@ struct DoorChain {
     doors: Vec<DoorName>,
 }
 
+/// The protocols that a door has ports of.
+fn protocols(door: &PlannedDoor) -> impl Iterator<Item = Protocol> {
+    let has = |protocol: &Protocol| door.ports.iter().any(|ports| ports.protocol == *protocol);
+    [Protocol::Tcp, Protocol::Udp].into_iter().filter(has)
+}
+
+/// Lets the kernel tell of the way of the first packet through a grant. Looking for the element spends it.
+fn add_tracing(batch: &mut Batch, chain: &str, door: &PlannedDoor) {
+    for (family, set) in FAMILIES.into_iter().zip(sets(&door.name)) {
+        let traced = traced(&set);
+        for protocol in protocols(door) {
+            batch.add_rule(chain, |rule| {
+                rule.if_first_of(protocol);
+                rule.if_source_in(family, &traced);
+                rule.take_out(&traced);
+                rule.trace();
+            });
+        }
+    }
+}
+
 /// Marks what a grant lets in. Accepting is a rule of its own: connection tracking may be switched off for a packet,
 /// and then there is nothing to mark.
 fn add_granted_chain(batch: &mut Batch, mark: Mark) {
@@ -423,6 +476,9 @@ fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], plan: 
     };
     batch.add_chain(chain);
     for door in doors {
+        add_tracing(batch, chain, door);
+    }
+    for door in doors {
         for ((family, set), passing) in FAMILIES.into_iter().zip(sets(&door.name)).zip(PASSING) {
             if !door.once {
                 batch.add_rule(chain, |rule| {
@@ -432,13 +488,10 @@ fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], plan: 
                 continue;
             }
             // Looking for the element spends it, so what may not spend it is told apart before.
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                if door.ports.iter().any(|ports| ports.protocol == protocol) {
+            for protocol in protocols(door) {
+                {
                     batch.add_rule(chain, |rule| {
-                        match protocol {
-                            Protocol::Tcp => rule.if_tcp_syn(),
-                            Protocol::Udp => rule.if_protocol(protocol),
-                        }
+                        rule.if_first_of(protocol);
                         rule.if_source_in(family, &set);
                         rule.use_up(family, &set, passing);
                         let_in(rule);

@@ -4,15 +4,21 @@
 //! known without running it, so this only looks for the clear case: a chain for incoming packets
 //! that drops what it does not know, in a table in which nothing names the port.
 
+mod remedy;
+mod rule;
+mod xt;
+
 use std::net::IpAddr;
 
+use self::rule::Rule;
 use super::{
-    abi::{self, chain, data, element, expression, message, rule},
+    abi::{self, chain, data, element, expression, message},
     ruleset::TABLE,
     snapshot::list,
+    trace::{Dropped, Place},
 };
 use crate::{
-    firewall::plan::{Plan, Ports, octets},
+    firewall::plan::{Mark, Plan, Ports, octets},
     netlink::{
         message::Attributes,
         socket::{Family, NetlinkError, Socket},
@@ -87,11 +93,11 @@ pub(in super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<u
     let wanted: Vec<Vec<u8>> = sources.iter().map(|source| octets(*source)).collect();
     let mut count: usize = 0;
     for (family, table) in tables {
-        let request = list(message::GET_RULE, family, |writer| writer.put_text(rule::TABLE, &table));
+        let request = list(message::GET_RULE, family, |writer| writer.put_text(abi::rule::TABLE, &table));
         let rules = socket.dump(&request, |message| {
-            let mut expressions = message.attributes(4).nested(rule::EXPRESSIONS);
+            let mut expressions = message.attributes(4).nested(abi::rule::EXPRESSIONS);
             let names_one = expressions.any(|(_, one)| {
-                let inner = Attributes(one).nested(rule::EXPRESSION_DATA);
+                let inner = Attributes(one).nested(abi::rule::EXPRESSION_DATA);
                 let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE);
                 value.is_some_and(|value| wanted.iter().any(|source| source == value))
             });
@@ -100,6 +106,63 @@ pub(in super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<u
         count = count.saturating_add(rules.len());
     }
     Ok(Some(count))
+}
+
+/// Whether a place is in firewalld's own table.
+pub(super) fn is_of_firewalld(place: &Place) -> bool {
+    place.family == abi::FAMILY_INET && place.table == FIREWALLD
+}
+
+/// A warning about a packet that the gate has let in, and another table has dropped.
+pub(super) fn dropped(
+    Dropped { packet, entry, place }: &Dropped,
+    mark: Option<Mark>,
+) -> Result<String, NetlinkError> {
+    let mut socket = Socket::open(Family::Netfilter)?;
+    let Place { family, table, chain, rule } = place;
+    let decides = match rule {
+        None => "its policy is drop".to_owned(),
+        Some(handle) => {
+            let words = rules(&mut socket, *family, table, Some(chain))?
+                .into_iter()
+                .find(|rule| rule.handle == *handle)
+                .and_then(|rule| rule.words());
+            let words = words.map_or_else(String::new, |words| format!(": {words}"));
+            format!("by its rule with handle {handle}{words}")
+        }
+    };
+    let chains = chains(&mut socket, *family, table)?;
+    let remedy = remedy::Place { family: *family, table, entry, chains: &chains }.remedy(packet.ports, mark);
+    let (source, ports, family) = (packet.source, packet.ports, family_name(*family));
+    Ok(format!(
+        "the gate has let {source} in at {ports}, and the chain {family} {table} {chain} has dropped the connection \
+         ({decides}): no knock can open that; {remedy}"
+    ))
+}
+
+/// The rules of a table, or of one chain of it, in their order.
+fn rules(socket: &mut Socket, family: u8, table: &str, of: Option<&str>) -> Result<Vec<Rule>, NetlinkError> {
+    let request = list(message::GET_RULE, family, |writer| {
+        writer.put_text(abi::rule::TABLE, table);
+        if let Some(chain) = of {
+            writer.put_text(abi::rule::CHAIN, chain);
+        }
+    });
+    socket.dump(&request, |message| {
+        let is_of_it = message.attributes(4).text(abi::rule::TABLE).as_deref() == Some(table);
+        is_of_it.then(|| Rule::read(message)).flatten()
+    })
+}
+
+/// The names of the chains of a table.
+fn chains(socket: &mut Socket, family: u8, of: &str) -> Result<Vec<String>, NetlinkError> {
+    let request = list(message::GET_CHAIN, family, |_| {});
+    socket.dump(&request, |message| {
+        let attributes = message.attributes(4);
+        let is_of_it =
+            message.body.first() == Some(&family) && attributes.text(chain::TABLE).as_deref() == Some(of);
+        is_of_it.then(|| attributes.text(chain::NAME)).flatten()
+    })
 }
 
 fn dropping_chains(socket: &mut Socket) -> Result<Vec<Dropping>, NetlinkError> {
@@ -122,12 +185,12 @@ fn dropping_chains(socket: &mut Socket) -> Result<Vec<Dropping>, NetlinkError> {
 /// Everything that the rules of a table say of ports.
 fn says(socket: &mut Socket, dropping: &Dropping) -> Result<Vec<Says>, NetlinkError> {
     let request = list(message::GET_RULE, dropping.family, |writer| {
-        writer.put_text(rule::TABLE, &dropping.table);
+        writer.put_text(abi::rule::TABLE, &dropping.table);
     });
     let rules = socket.dump(&request, |message| {
         let attributes = message.attributes(4);
-        (attributes.text(rule::TABLE)? == dropping.table).then(|| {
-            let expressions = attributes.nested(rule::EXPRESSIONS);
+        (attributes.text(abi::rule::TABLE)? == dropping.table).then(|| {
+            let expressions = attributes.nested(abi::rule::EXPRESSIONS);
             expressions.filter_map(|(_, one)| of_expression(Attributes(one))).collect::<Vec<_>>()
         })
     })?;
@@ -135,8 +198,8 @@ fn says(socket: &mut Socket, dropping: &Dropping) -> Result<Vec<Says>, NetlinkEr
 }
 
 fn of_expression(one: Attributes<'_>) -> Option<Says> {
-    let name = one.text(rule::EXPRESSION_NAME)?;
-    let inner = one.nested(rule::EXPRESSION_DATA);
+    let name = one.text(abi::rule::EXPRESSION_NAME)?;
+    let inner = one.nested(abi::rule::EXPRESSION_DATA);
     let value = |kind| inner.nested(kind).find(data::VALUE);
     match name.as_str() {
         "cmp" => {
