@@ -116,8 +116,9 @@ async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> V
     let mut keeps_nobody_out = config.keeps_nobody_out(choice.kind);
     match firewall::obstacles(config, choice).await {
         Ok(found) => {
-            found.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));
-            keeps_nobody_out |= found.iter().any(|one| one.keeps_nobody_out);
+            found.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));
+            found.lines.iter().for_each(|line| paragraph(text, line));
+            keeps_nobody_out |= found.warnings.iter().any(|one| one.keeps_nobody_out);
         }
         Err(error) => paragraph(
             text,

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    FirewallError, can_follow,
+    FirewallError, Obstacles, can_follow,
     firewalld::{
         self, Explained,
         bus::{self, Bus},
@@ -104,18 +104,15 @@ impl Seen {
 ///
 /// # Errors
 /// If the kernel does not let us look.
-pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Vec<Obstacle>, NetlinkError> {
+pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Obstacles, NetlinkError> {
     match choice.kind {
         Kind::RichRules if !choice.firewalld_runs => {
             let said = "firewalld does not run, and with firewall = \"rich-rules\" nothing else closes a port: its doors \
                         keep nobody out; start firewalld, or set firewall = \"auto\"";
-            Ok(vec![Obstacle { said: said.to_owned(), keeps_nobody_out: true }])
+            Ok(vec![Obstacle { said: said.to_owned(), keeps_nobody_out: true }].into())
         }
-        Kind::RichRules => Ok(firewalld::obstacles_with_rich_rules(&config.plan).await),
-        Kind::Nftables | Kind::Firewalld => {
-            let found = nftables::obstacles(&config.plan, choice).await?;
-            Ok(found.into_iter().map(Obstacle::closed).collect())
-        }
+        Kind::RichRules => Ok(firewalld::obstacles_with_rich_rules(&config.plan).await.into()),
+        Kind::Nftables | Kind::Firewalld => nftables::obstacles(&config.plan, choice).await,
     }
 }
 

@@ -71,6 +71,21 @@ pub(crate) enum News {
     Info(String),
 }
 
+/// What other firewalls do with the doors' ports.
+#[derive(Debug, Default)]
+pub(crate) struct Obstacles {
+    /// What makes knocking pointless.
+    pub(crate) warnings: Vec<Obstacle>,
+    /// What cannot be said.
+    pub(crate) lines: Vec<String>,
+}
+
+impl From<Vec<Obstacle>> for Obstacles {
+    fn from(warnings: Vec<Obstacle>) -> Self {
+        Self { warnings, lines: Vec::new() }
+    }
+}
+
 /// Why there is no firewall to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {

@@ -21,6 +21,7 @@ mod device;
 mod doorknock;
 mod firewalld;
 mod firewalld_state;
+mod foreseen;
 mod forged;
 mod gate;
 mod hearing;

@@ -278,7 +278,9 @@ pub(super) mod expression {
     pub(in super::super) const FIB_FLAGS: u16 = 3;
     /// `NFT_FIB_RESULT_ADDRTYPE`.
     pub(in super::super) const FIB_ADDRESS_TYPE: u32 = 3;
-    /// `NFTA_FIB_F_DADDR`.
+    /// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_PRESENT`, `NFTA_FIB_F_DADDR`.
+    pub(in super::super) const FIB_PRESENT: u32 = 1 << 5;
+    pub(in super::super) const FIB_OF_SOURCE: u32 = 1;
     pub(in super::super) const FIB_OF_DESTINATION: u32 = 2;
     /// `RTN_UNICAST`, of `linux/rtnetlink.h`.
     pub(in super::super) const FIB_UNICAST: u32 = 1;

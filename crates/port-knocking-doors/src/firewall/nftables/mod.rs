@@ -12,7 +12,7 @@ mod sessions;
 mod snapshot;
 mod trace;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use doorknock::errors::in_one_line;
 use doors_core::{
@@ -29,7 +29,10 @@ use self::{
     monitor::{Monitor, Touched},
     trace::{Dropped, Traces},
 };
-use super::{Choice, Kind, News, Order, firewalld::obstacles_beside_firewalld, ledger::Standing, plan::Plan};
+use super::{
+    Choice, Kind, News, Obstacle, Obstacles, Order, firewalld::obstacles_beside_firewalld, ledger::Standing,
+    plan::Plan,
+};
 use crate::{clock::Clock, netlink::socket::NetlinkError};
 
 /// Orders that go into one transaction.
@@ -104,7 +107,10 @@ impl Worker {
         let (plan, news, choice) = (self.gate.plan().clone(), self.news.clone(), choice.clone());
         tokio::spawn(async move {
             let told = match obstacles(&plan, &choice).await {
-                Ok(found) => found.into_iter().map(News::Warning).collect(),
+                Ok(Obstacles { warnings, lines }) => {
+                    let lines = lines.into_iter().map(News::Info);
+                    warnings.into_iter().map(|one| News::Warning(one.said)).chain(lines).collect()
+                }
                 Err(error) => {
                     let what = "see whether another firewall closes the doors".to_owned();
                     vec![News::Failed { what, why: in_one_line(&error) }]
@@ -305,14 +311,11 @@ impl Worker {
         }
     }
 
-    /// Says that somebody else drops what the gate lets in. What firewalld closes, its own half opens, and says when
-    /// it has; a client may be quicker than that.
+    /// Says that somebody else drops what the gate lets in.
     fn tell_dropped(&self, dropped: &Dropped) {
-        if self.beside.is_some() && foreign::is_of_firewalld(&dropped.place) {
-            return;
-        }
-        match foreign::dropped(dropped, self.gate.plan().mark) {
-            Ok(warning) => self.tell(News::Warning(warning)),
+        match foreign::dropped(dropped, self.gate.plan().mark, self.beside.is_some()) {
+            Ok(Some(warning)) => self.tell(News::Warning(warning)),
+            Ok(None) => {}
             Err(error) => self.failed("see which rule drops what the gate lets in".to_owned(), &error),
         }
     }
@@ -408,11 +411,14 @@ impl Worker {
 }
 
 /// Which doors another firewall keeps closed, as far as can be seen.
-pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Vec<String>, NetlinkError> {
-    let mut found = foreign::obstacles(plan, choice.firewalld_runs)?;
+pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
+    let (own_plan, firewalld_runs) = (plan.clone(), choice.firewalld_runs);
+    // Somebody may have ten thousand rules, and the gate has to be looked after meanwhile.
+    let looked = tokio::task::spawn_blocking(move || foreign::obstacles(&own_plan, firewalld_runs)).await;
+    let mut found = looked.map_err(|error| NetlinkError::Socket(io::Error::other(error)))??;
     // Where firewalld is worked with, it opens what it closes.
     if choice.firewalld_runs && choice.kind == Kind::Nftables {
-        found.extend(obstacles_beside_firewalld(plan).await);
+        found.warnings.extend(obstacles_beside_firewalld(plan).await.into_iter().map(Obstacle::closed));
     }
     Ok(found)
 }

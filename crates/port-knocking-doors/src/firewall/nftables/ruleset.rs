@@ -103,6 +103,8 @@
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
 
+mod guarded;
+
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use doors_core::{
@@ -111,6 +113,7 @@ use doors_core::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use self::guarded::{Guarded, guarded};
 use super::abi::{
     self,
     chain::{FORWARD, INPUT, PREROUTING},
@@ -432,13 +435,6 @@ fn add_trusted(batch: &mut Batch, trusted: &[IpNet]) {
     }
 }
 
-/// A chain for the ports of one door, or of several that share a port.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct DoorChain {
-    name: String,
-    doors: Vec<DoorName>,
-}
-
 /// The protocols that a door has ports of.
 fn protocols(door: &PlannedDoor) -> impl Iterator<Item = Protocol> {
     let has = |protocol: &Protocol| door.ports.iter().any(|ports| ports.protocol == *protocol);
@@ -524,60 +520,6 @@ fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], plan: 
             });
         }
     }
-}
-
-/// Which ports lead to which chain.
-#[derive(Debug)]
-struct Guarded {
-    chains: Vec<DoorChain>,
-    ports: Vec<(Ports, String)>,
-}
-
-fn guarded(plan: &Plan) -> Guarded {
-    let mut guarded = Guarded { chains: Vec::new(), ports: Vec::new() };
-    for (ports, doors) in pieces(plan) {
-        let known = guarded.chains.iter().find(|chain| chain.doors == doors);
-        let name = match (known, &doors[..]) {
-            (Some(chain), _) => chain.name.clone(),
-            (None, [door]) => format!("door_{door}"),
-            (None, _) => format!("doors_{}", guarded.chains.len()),
-        };
-        if known.is_none() {
-            guarded.chains.push(DoorChain { name: name.clone(), doors });
-        }
-        guarded.ports.push((ports, name));
-    }
-    guarded
-}
-
-/// Cuts the ports of all doors into pieces that do not overlap, each with the doors that have it.
-fn pieces(plan: &Plan) -> Vec<(Ports, Vec<DoorName>)> {
-    let mut pieces: Vec<(Ports, Vec<DoorName>)> = Vec::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let all = || {
-            plan.doors.iter().flat_map(|door| {
-                door.ports.iter().filter(|ports| ports.protocol == protocol).map(move |ports| (door, *ports))
-            })
-        };
-        // A piece begins where some range begins, or behind where some range ends.
-        let mut starts: Vec<u16> =
-            all().flat_map(|(_, ports)| [Some(ports.first), ports.last.checked_add(1)]).flatten().collect();
-        starts.sort_unstable();
-        starts.dedup();
-        for (number, first) in starts.iter().enumerate() {
-            let next = starts.get(number.saturating_add(1));
-            let last = next.map_or(u16::MAX, |next| next.saturating_sub(1));
-            let mut doors: Vec<DoorName> = all()
-                .filter(|(_, ports)| ports.range().contains(first))
-                .map(|(door, _)| door.name.clone())
-                .collect();
-            doors.dedup();
-            if !doors.is_empty() {
-                pieces.push((Ports { protocol, first: *first, last }, doors));
-            }
-        }
-    }
-    pieces
 }
 
 #[cfg(test)]

@@ -1,28 +1,35 @@
 //! Other people's nftables: do they keep a door closed that we open?
 //!
-//! An `accept` of ours overrides nobody's drop. Whether another ruleset lets a port through cannot be
-//! known without running it, so this only looks for the clear case: a chain for incoming packets
-//! that drops what it does not know, in a table in which nothing names the port.
+//! An `accept` of ours overrides nobody's drop. What becomes of a connection in other tables is worked out as far as
+//! that can be done without a packet; where it cannot, one line names the chain that decides.
 
+mod elements;
+mod left;
 mod remedy;
 mod rule;
+mod walk;
+mod words;
 mod xt;
 
-use std::net::IpAddr;
+use std::fs;
 
-use self::rule::Rule;
+pub(in super::super) use self::left::left_by_firewalld;
+use self::{
+    rule::Rule,
+    walk::{Connection, Decides, Fate, Ruleset},
+};
 use super::{
-    abi::{self, chain, data, element, expression, message},
+    abi::{self, chain, data, message},
     ruleset::TABLE,
     snapshot::list,
     trace::{Dropped, Place},
 };
 use crate::{
-    firewall::plan::{Mark, Plan, Ports, octets},
-    netlink::{
-        message::Attributes,
-        socket::{Family, NetlinkError, Socket},
+    firewall::{
+        Obstacle, Obstacles,
+        plan::{Mark, Plan, Ports},
     },
+    netlink::socket::{Family, NetlinkError, Socket},
 };
 
 /// firewalld's table, of which firewalld itself is asked when it runs.
@@ -30,114 +37,238 @@ const FIREWALLD: &str = "firewalld";
 /// The chain through which firewalld's iptables backend sends what comes in.
 const OF_IPTABLES_BACKEND: &str = "INPUT_ZONES";
 
-/// What a rule says of ports.
-enum Says {
-    /// It compares with this port, or with a whole range.
-    Port(u16),
-    /// It compares with something that may hold any port.
-    Anything,
-    /// It looks ports up in this set.
-    Set(String),
-}
-
-/// A table that drops what it does not know, in one family.
+/// A chain that packets meet at a hook on their way in.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Dropping {
+struct BaseChain {
     family: u8,
     table: String,
-    chain: String,
+    name: String,
+    drops: bool,
+    /// Whether the gate comes after it.
+    before_gate: bool,
 }
 
-/// Warnings about doors that another table keeps closed, as far as that can be seen.
-pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Vec<String>, NetlinkError> {
+/// What other tables do with the doors' ports, as far as that can be seen.
+pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Obstacles, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
-    let mut warnings = Vec::new();
-    for dropping in dropping_chains(&mut socket)? {
-        if dropping.table == FIREWALLD && firewalld_runs {
+    let mut found = Obstacles::default();
+    let links = links();
+    for base in base_chains(&mut socket)? {
+        let chains = chains(&mut socket, base.family, &base.table)?;
+        // Where firewalld runs, it is asked itself.
+        if firewalld_runs && is_of_firewalld(base.family, &base.table, &chains) {
             continue;
         }
-        let said = says(&mut socket, &dropping)?;
+        let ruleset = ruleset(&mut socket, base.family, &base.table)?;
+        // Ports of which the same is to be said stand in one line.
+        let mut fates: Vec<(Fate, Vec<Ports>)> = Vec::new();
         for ports in plan.doors.iter().flat_map(|door| &door.ports) {
-            if !names(&mut socket, &dropping, &said, *ports)? {
-                let Dropping { family, table, chain } = &dropping;
-                let family = family_name(*family);
-                warnings.push(format!(
-                    "the nftables chain {family} {table} {chain} drops what it does not know, and nothing in \
-                     its table names {ports}: no knock may be able to open it; let that port through there, \
-                     the gate guards it"
-                ));
+            for fate in fates_of(&ruleset, &base, *ports, plan.mark, &links) {
+                match fates.iter_mut().find(|(other, _)| *other == fate) {
+                    Some((_, all)) if all.contains(ports) => {}
+                    Some((_, all)) => all.push(*ports),
+                    None => fates.push((fate, vec![*ports])),
+                }
+            }
+        }
+        for (fate, ports) in fates {
+            tell(&mut found, &base, &chains, &fate, &ports, plan.mark);
+        }
+    }
+    found.lines.extend(legacy());
+    Ok(found)
+}
+
+/// A line about tables that are not nftables'.
+fn legacy() -> Option<String> {
+    let names =
+        |of: &str| fs::read_to_string(format!("/proc/thread-self/net/{of}_tables_names")).unwrap_or_default();
+    let [v4, v6] = ["ip", "ip6"].map(names);
+    let mut tables: Vec<&str> = v4.split_whitespace().chain(v6.split_whitespace()).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    (!tables.is_empty()).then(|| {
+        format!(
+            "iptables-legacy has tables here ({}), into which nobody can look over nftables: whether they let the doors' \
+             ports through is not known; iptables-legacy -S shows them",
+            tables.join(", ")
+        )
+    })
+}
+
+/// What becomes of the first and of the last of some ports, in each family: each that is not the same once.
+fn fates_of(
+    ruleset: &Ruleset,
+    base: &BaseChain,
+    ports: Ports,
+    mark: Option<Mark>,
+    links: &[String],
+) -> Vec<Fate> {
+    let mark = mark.map_or(0, Mark::bits);
+    let mark = if base.before_gate { 0 } else { mark };
+    let mut fates = Vec::new();
+    for family in walk::families(base.family) {
+        for port in [ports.first, ports.last] {
+            let connection = Connection { family: *family, protocol: ports.protocol, port, mark, links };
+            let fate = ruleset.fate(&base.name, base.drops, &connection);
+            let Fate::Closed { by, some } = &fate else {
+                if fate != Fate::Passes && !fates.contains(&fate) {
+                    fates.push(fate);
+                }
+                continue;
+            };
+            // Two families that end in the same place are told of together.
+            let is_there = |other: &&mut Fate| matches!(other, Fate::Closed { by: other, .. } if other == by);
+            match fates.iter_mut().find(is_there) {
+                Some(Fate::Closed { some: before, .. }) => *before |= *some,
+                _ => fates.push(fate),
             }
         }
     }
-    Ok(warnings)
+    fates
 }
 
-/// What a firewalld that is gone has left in the kernel: in how many of its rules one of these addresses stands.
-/// `None` if there is nothing of it. Its iptables backend is known by the name of a chain, if the iptables of
-/// this machine is the one that works with nftables; of the older one nothing can be seen here.
-pub(in super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<usize>, NetlinkError> {
-    let mut socket = Socket::open(Family::Netfilter)?;
+/// The interfaces of this thread's network but the loopback interface.
+fn links() -> Vec<String> {
+    let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let names = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    names.filter(|name| name != "lo").collect()
+}
+
+fn tell(
+    found: &mut Obstacles,
+    base: &BaseChain,
+    chains: &[String],
+    fate: &Fate,
+    ports: &[Ports],
+    mark: Option<Mark>,
+) {
+    let place = remedy::Place { family: base.family, table: &base.table, entry: &base.name, chains };
+    let Some(first) = ports.first() else { return };
+    let names = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let in_words = |(chain, rule): &Decides| {
+        let decides = match rule {
+            None => "its policy is drop".to_owned(),
+            Some(rule) => by_rule(rule.handle, rule.words().or_else(|| rule.not_understood())),
+        };
+        (format!("{} {} {chain}", family_name(base.family), base.table), decides)
+    };
+    match fate {
+        Fate::Passes => {}
+        Fate::Closed { by, some } => {
+            let (chain, decides) = in_words(by);
+            let what = match some {
+                true => format!(
+                    "the chain {chain} lets {names} in for some addresses, and drops the rest ({decides}): for others \
+                     no knock can open it"
+                ),
+                false => format!("the chain {chain} drops {names} ({decides}): no knock can open it"),
+            };
+            let remedy = match base.before_gate {
+                true => format!("let {names} through there; it comes before the gate, so that a mark is of no help"),
+                false => place.remedy(*first, mark),
+            };
+            found.warnings.push(Obstacle::closed(format!("{what}; {remedy}")));
+        }
+        Fate::Unclear { by: (chain, None) } => found.lines.push(format!(
+            "whether {names} gets through the chain {} {} {chain} cannot be said: it has too many rules; the first \
+             connection through a grant tells",
+            family_name(base.family),
+            base.table
+        )),
+        Fate::Unclear { by } => {
+            let (chain, decides) = in_words(by);
+            found.lines.push(format!(
+                "whether {names} gets through the chain {chain} cannot be said without a packet, it is decided {decides}; \
+                 the first connection through a grant tells"
+            ));
+        }
+    }
+}
+
+/// Which rule it is, for a person.
+fn by_rule(handle: u64, words: Option<String>) -> String {
+    let words = words.map_or_else(String::new, |words| format!(": {words}"));
+    format!("by its rule with handle {handle}{words}")
+}
+
+/// The rules of a table and what its sets hold, as far as rules ask them for ports.
+fn ruleset(socket: &mut Socket, family: u8, table: &str) -> Result<Ruleset, NetlinkError> {
+    let mut ruleset = Ruleset::default();
+    for rule in rules(socket, family, table, None)? {
+        for set in rule.sets_of_ports() {
+            if !ruleset.sets.contains_key(set) {
+                let ports = elements::ports(socket, family, table, set)?;
+                ruleset.sets.insert(set.to_owned(), ports);
+            }
+        }
+        if let Some(map) = rule.map()
+            && !ruleset.maps.contains_key(map)
+        {
+            let verdicts = elements::verdicts(socket, family, table, map)?;
+            ruleset.maps.insert(map.to_owned(), verdicts);
+        }
+        ruleset.rules.entry(rule.chain.clone()).or_default().push(rule);
+    }
+    Ok(ruleset)
+}
+
+fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
     let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
-    let mut tables = socket.dump(&request, |message| {
+    let mut found = socket.dump(&request, |message| {
+        let family = *message.body.first()?;
         let attributes = message.attributes(4);
-        let (family, table) = (*message.body.first()?, attributes.text(chain::TABLE)?);
-        let is_its_own = table == FIREWALLD && family == abi::FAMILY_INET;
-        let of_backend = attributes.text(chain::NAME).as_deref() == Some(OF_IPTABLES_BACKEND);
-        (is_its_own || of_backend).then_some((family, table))
+        let (table, hook) = (attributes.text(chain::TABLE)?, attributes.nested(chain::HOOK));
+        let number = hook.u32_be(chain::HOOK_NUMBER)?;
+        let priority = hook.u32_be(chain::HOOK_PRIORITY)?.cast_signed();
+        let is_ours = family == abi::FAMILY_INET && table == TABLE;
+        let incoming = [chain::INPUT, chain::PREROUTING].contains(&number);
+        let ip = [abi::FAMILY_INET, abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(&family);
+        (incoming && ip && !is_ours).then(|| BaseChain {
+            family,
+            table,
+            name: attributes.text(chain::NAME).unwrap_or_default(),
+            drops: attributes.u32_be(chain::POLICY) == Some(data::DROP.cast_unsigned()),
+            before_gate: number == chain::PREROUTING && priority < chain::PRIORITY_MANGLE,
+        })
     })?;
-    tables.sort_unstable();
-    tables.dedup();
-    if tables.is_empty() {
-        return Ok(None);
-    }
-    let wanted: Vec<Vec<u8>> = sources.iter().map(|source| octets(*source)).collect();
-    let mut count: usize = 0;
-    for (family, table) in tables {
-        let request = list(message::GET_RULE, family, |writer| writer.put_text(abi::rule::TABLE, &table));
-        let rules = socket.dump(&request, |message| {
-            let mut expressions = message.attributes(4).nested(abi::rule::EXPRESSIONS);
-            let names_one = expressions.any(|(_, one)| {
-                let inner = Attributes(one).nested(abi::rule::EXPRESSION_DATA);
-                let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE);
-                value.is_some_and(|value| wanted.iter().any(|source| source == value))
-            });
-            names_one.then_some(())
-        })?;
-        count = count.saturating_add(rules.len());
-    }
-    Ok(Some(count))
+    found.sort_unstable();
+    Ok(found)
 }
 
-/// Whether a place is in firewalld's own table.
-pub(super) fn is_of_firewalld(place: &Place) -> bool {
-    place.family == abi::FAMILY_INET && place.table == FIREWALLD
+/// Whether a table is firewalld's, or holds what its iptables backend has made.
+fn is_of_firewalld(family: u8, table: &str, chains: &[String]) -> bool {
+    (family == abi::FAMILY_INET && table == FIREWALLD)
+        || chains.iter().any(|chain| chain == OF_IPTABLES_BACKEND)
 }
 
-/// A warning about a packet that the gate has let in, and another table has dropped.
+/// A warning about a packet that the gate has let in, and another table has dropped; `None` if firewalld's half of this
+/// works on that: it says itself what it has opened, and a client may be quicker.
 pub(super) fn dropped(
     Dropped { packet, entry, place }: &Dropped,
     mark: Option<Mark>,
-) -> Result<String, NetlinkError> {
+    beside_firewalld: bool,
+) -> Result<Option<String>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let Place { family, table, chain, rule } = place;
+    let chains = chains(&mut socket, *family, table)?;
+    if beside_firewalld && is_of_firewalld(*family, table, &chains) {
+        return Ok(None);
+    }
     let decides = match rule {
         None => "its policy is drop".to_owned(),
         Some(handle) => {
-            let words = rules(&mut socket, *family, table, Some(chain))?
-                .into_iter()
-                .find(|rule| rule.handle == *handle)
-                .and_then(|rule| rule.words());
-            let words = words.map_or_else(String::new, |words| format!(": {words}"));
-            format!("by its rule with handle {handle}{words}")
+            let mut rules = rules(&mut socket, *family, table, Some(chain))?.into_iter();
+            let rule = rules.find(|rule| rule.handle == *handle);
+            by_rule(*handle, rule.and_then(|rule| rule.words()))
         }
     };
-    let chains = chains(&mut socket, *family, table)?;
     let remedy = remedy::Place { family: *family, table, entry, chains: &chains }.remedy(packet.ports, mark);
     let (source, ports, family) = (packet.source, packet.ports, family_name(*family));
-    Ok(format!(
+    Ok(Some(format!(
         "the gate has let {source} in at {ports}, and the chain {family} {table} {chain} has dropped the connection \
          ({decides}): no knock can open that; {remedy}"
-    ))
+    )))
 }
 
 /// The rules of a table, or of one chain of it, in their order.
@@ -163,112 +294,6 @@ fn chains(socket: &mut Socket, family: u8, of: &str) -> Result<Vec<String>, Netl
             message.body.first() == Some(&family) && attributes.text(chain::TABLE).as_deref() == Some(of);
         is_of_it.then(|| attributes.text(chain::NAME)).flatten()
     })
-}
-
-fn dropping_chains(socket: &mut Socket) -> Result<Vec<Dropping>, NetlinkError> {
-    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
-    let mut found = socket.dump(&request, |message| {
-        let family = *message.body.first()?;
-        let attributes = message.attributes(4);
-        let table = attributes.text(chain::TABLE)?;
-        let hook = attributes.nested(chain::HOOK).u32_be(chain::HOOK_NUMBER)?;
-        let drops = attributes.u32_be(chain::POLICY) == Some(data::DROP.cast_unsigned());
-        let incoming = [chain::INPUT, chain::PREROUTING].contains(&hook);
-        let ip = [abi::FAMILY_INET, abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(&family);
-        let concerned = drops && incoming && ip && table != TABLE;
-        concerned.then(|| Dropping { family, table, chain: attributes.text(chain::NAME).unwrap_or_default() })
-    })?;
-    found.sort_unstable();
-    Ok(found)
-}
-
-/// Everything that the rules of a table say of ports.
-fn says(socket: &mut Socket, dropping: &Dropping) -> Result<Vec<Says>, NetlinkError> {
-    let request = list(message::GET_RULE, dropping.family, |writer| {
-        writer.put_text(abi::rule::TABLE, &dropping.table);
-    });
-    let rules = socket.dump(&request, |message| {
-        let attributes = message.attributes(4);
-        (attributes.text(abi::rule::TABLE)? == dropping.table).then(|| {
-            let expressions = attributes.nested(abi::rule::EXPRESSIONS);
-            expressions.filter_map(|(_, one)| of_expression(Attributes(one))).collect::<Vec<_>>()
-        })
-    })?;
-    Ok(rules.into_iter().flatten().collect())
-}
-
-fn of_expression(one: Attributes<'_>) -> Option<Says> {
-    let name = one.text(abi::rule::EXPRESSION_NAME)?;
-    let inner = one.nested(abi::rule::EXPRESSION_DATA);
-    let value = |kind| inner.nested(kind).find(data::VALUE);
-    match name.as_str() {
-        "cmp" => {
-            let port = <[u8; 2]>::try_from(value(expression::COMPARE_DATA)?).ok()?;
-            match inner.u32_be(expression::COMPARE_HOW)? {
-                expression::EQUAL | expression::NOT_EQUAL => Some(Says::Port(u16::from_be_bytes(port))),
-                _ => Some(Says::Anything),
-            }
-        }
-        "range" => {
-            let is_port = |kind| value(kind).is_some_and(|bytes| bytes.len() == 2);
-            (is_port(expression::RANGE_FROM) && is_port(expression::RANGE_TO)).then_some(Says::Anything)
-        }
-        "lookup" => inner.text(expression::LOOKUP_SET).map(Says::Set),
-        // A match of iptables, whose contents are its own.
-        "match" => inner.find(expression::MATCH_INFO).map(|_| Says::Anything),
-        _ => None,
-    }
-}
-
-fn names(
-    socket: &mut Socket,
-    dropping: &Dropping,
-    said: &[Says],
-    ports: Ports,
-) -> Result<bool, NetlinkError> {
-    for says in said {
-        let named = match says {
-            Says::Anything => true,
-            Says::Port(port) => ports.range().contains(port),
-            Says::Set(set) => set_names(socket, dropping, set, ports)?,
-        };
-        if named {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether a set may hold the port: as a key of two bytes, or anywhere in a longer one.
-fn set_names(
-    socket: &mut Socket,
-    dropping: &Dropping,
-    set: &str,
-    ports: Ports,
-) -> Result<bool, NetlinkError> {
-    let request = list(message::GET_ELEMENT, dropping.family, |writer| {
-        writer.put_text(element::LIST_TABLE, &dropping.table);
-        writer.put_text(element::LIST_SET, set);
-    });
-    let found = socket.dump(&request, |message| {
-        let elements = message.attributes(4).nested(element::LIST_ELEMENTS);
-        Some(
-            elements
-                .filter_map(|(_, one)| {
-                    let one = Attributes(one);
-                    let key = one.nested(element::KEY).find(data::VALUE)?;
-                    let is_range = one.find(element::FLAGS).is_some() || one.find(element::KEY_END).is_some();
-                    let port = |pair: &[u8]| {
-                        pair.first_chunk()
-                            .map(|pair| u16::from_be_bytes(*pair))
-                            .is_some_and(|port| ports.range().contains(&port))
-                    };
-                    Some((is_range && key.len() == 2) || key.chunks(2).any(port))
-                })
-                .any(|named| named),
-        )
-    })?;
-    Ok(found.into_iter().any(|named| named))
 }
 
 fn family_name(family: u8) -> &'static str {

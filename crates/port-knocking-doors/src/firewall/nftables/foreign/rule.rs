@@ -3,7 +3,7 @@
 //! nftables' own expressions are read, and the matches of iptables that look at ports and states. What is not
 //! understood is kept as such, so that nobody takes it for something that is always so.
 
-use std::{fmt::Write as _, net::IpAddr, ops::RangeInclusive};
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use super::super::abi::{data, expression, register, rule};
 use super::xt;
@@ -43,6 +43,8 @@ pub(super) enum What {
     PortIn(String),
     /// It comes from some sources.
     Source(String),
+    /// It goes to some addresses, which may be ours.
+    Destination(String),
     /// The mark, with a mask.
     Mark { mask: u32, value: u32 },
     /// Its connection is in one of these states, `NF_CT_STATE_BIT`.
@@ -51,8 +53,12 @@ pub(super) enum What {
     Flags { mask: u8, value: u8 },
     /// It comes over an interface: the loopback interface, or another.
     Interface { loopback: bool, name: String },
+    /// It is for an address of this machine; or it is asked for another kind of address, which ours is not.
+    ToThisMachine { exact: bool },
     /// Nothing: a remark.
     Remark(String),
+    /// Headers that no ordinary connection has, or a source to which no way leads back.
+    Unusual,
     /// Something that is not understood.
     Unknown(String),
 }
@@ -83,18 +89,23 @@ pub(super) enum Loaded {
     Family,
     Port,
     Source,
+    Destination,
     Mark,
     State,
     Flags,
     InterfaceIndex,
     InterfaceName,
+    /// Whose address the destination is, `RTN_LOCAL` and the like.
+    KindOfDestination,
+    /// Over which interface a way leads back to the source; zero for none.
+    WayBack,
+    /// Whether one does.
+    IsWayBack,
     Other,
 }
 
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 pub(super) const STATE_NEW: u32 = 8;
-const STATES: [(u32, &str); 5] =
-    [(1, "invalid"), (2, "established"), (4, "related"), (STATE_NEW, "new"), (64, "untracked")];
 /// What names the loopback interface, by number and by name.
 const LOOPBACK: (u32, &str) = (1, "lo");
 
@@ -157,11 +168,12 @@ impl Rule {
 
     fn expression(&mut self, name: &str, inner: Attributes<'_>, registers: &mut Registers) {
         match name {
-            "meta" | "ct" | "payload" => match loaded(name, inner) {
-                Some((register, what)) => registers.load(register, what),
-                // It sets something, which decides nothing here.
-                None => {}
-            },
+            "meta" | "ct" | "payload" | "fib" => {
+                // Or it sets something, which decides nothing here.
+                if let Some((register, what)) = loaded(name, inner) {
+                    registers.load(register, what);
+                }
+            }
             "bitwise" => {
                 let mask = inner.nested(expression::BITWISE_MASK).find(data::VALUE).unwrap_or_default();
                 registers.mask(inner.u32_be(expression::BITWISE_SOURCE), mask.to_vec());
@@ -178,6 +190,7 @@ impl Rule {
                 let what = match (what, end(expression::RANGE_FROM), end(expression::RANGE_TO)) {
                     (Loaded::Port, Some(from), Some(to)) => What::Port(vec![from..=to]),
                     (Loaded::Source, ..) => What::Source("a range".to_owned()),
+                    (Loaded::Destination, ..) => What::Destination("a range".to_owned()),
                     _ => What::Unknown("range".to_owned()),
                 };
                 let not = inner.u32_be(expression::COMPARE_HOW) == Some(expression::NOT_EQUAL);
@@ -188,18 +201,9 @@ impl Rule {
             "target" => self.verdict = xt::verdict(inner),
             "reject" => self.verdict = Verdict::Reject,
             "immediate" => {
-                let verdict = inner.nested(expression::IMMEDIATE_DATA).nested(data::VERDICT);
-                if let Some(code) = verdict.find(data::VERDICT_CODE).and_then(|code| code.first_chunk()) {
-                    let chain = || verdict.text(data::VERDICT_CHAIN).unwrap_or_default();
-                    self.verdict = match i32::from_be_bytes(*code) {
-                        data::ACCEPT => Verdict::Accept,
-                        data::DROP => Verdict::Drop,
-                        data::JUMP => Verdict::Jump(chain()),
-                        data::GOTO => Verdict::Goto(chain()),
-                        data::RETURN => Verdict::Return,
-                        data::CONTINUE => Verdict::Continue,
-                        _ => Verdict::Unknown("a verdict".to_owned()),
-                    };
+                let data = inner.nested(expression::IMMEDIATE_DATA);
+                if let Some(verdict) = verdict(data) {
+                    self.verdict = verdict;
                 }
             }
             // They count, write or change something.
@@ -220,68 +224,43 @@ impl Rule {
         let what = match what {
             Loaded::Port => What::PortIn(set),
             Loaded::Source => What::Source(format!("@{set}")),
+            Loaded::Destination => What::Destination(format!("@{set}")),
             _ => What::Unknown(format!("@{set}")),
         };
         self.tests.push(Test { what, not });
     }
 
-    /// The rule as `nft` writes it; `None` if something in it is not understood.
-    pub(in super::super) fn words(&self) -> Option<String> {
-        let mut words = Vec::new();
-        let mut protocol = None;
-        for Test { what, not } in &self.tests {
-            let not = if *not { "!= " } else { "" };
-            words.push(match what {
-                What::Protocol(number @ (6 | 17)) if not.is_empty() => {
-                    protocol = Some(if *number == 6 { "tcp" } else { "udp" });
-                    continue;
-                }
-                What::Protocol(number) => format!("meta l4proto {not}{number}"),
-                What::Family(number) => {
-                    format!("meta nfproto {not}{}", if *number == 2 { "ipv4" } else { "ipv6" })
-                }
-                What::Port(ranges) => {
-                    format!("{} dport {not}{}", protocol.take().unwrap_or("th"), ports_in_words(ranges))
-                }
-                What::PortIn(set) if set.starts_with("__") => return None,
-                What::PortIn(set) => format!("{} dport {not}@{set}", protocol.take().unwrap_or("th")),
-                What::Source(source) => format!("saddr {not}{source}"),
-                What::Mark { mask: u32::MAX, value } => format!("meta mark {not}{value:#x}"),
-                What::Mark { mask, value } => {
-                    format!("meta mark & {mask:#x} {} {value:#x}", if not.is_empty() { "==" } else { "!=" })
-                }
-                What::State(bits) => {
-                    let names = STATES.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
-                    format!("ct state {not}{}", names.collect::<Vec<_>>().join(","))
-                }
-                What::Flags { mask, value } => format!("tcp flags & {mask:#x} {not}{value:#x}"),
-                What::Interface { name, .. } => format!("iif {not}{name}"),
-                What::Remark(_) => continue,
-                What::Unknown(_) => return None,
-            });
-        }
-        if let Some(protocol) = protocol {
-            words.insert(0, format!("meta l4proto {protocol}"));
-        }
-        words.push(match &self.verdict {
-            Verdict::Continue => "continue".to_owned(),
-            Verdict::Accept => "accept".to_owned(),
-            Verdict::Drop => "drop".to_owned(),
-            Verdict::Reject => "reject".to_owned(),
-            Verdict::Return => "return".to_owned(),
-            Verdict::Jump(chain) => format!("jump {chain}"),
-            Verdict::Goto(chain) => format!("goto {chain}"),
-            Verdict::Map { .. } | Verdict::Unknown(_) => return None,
-        });
-        let mut text = words.join(" ");
-        for test in &self.tests {
-            if let What::Remark(remark) = &test.what {
-                // Others have written it; it must not steer a terminal or a log.
-                let _ = write!(text, " comment \"{}\"", remark.escape_debug());
-            }
-        }
-        Some(text)
+    /// The sets that are asked for a port.
+    pub(super) fn sets_of_ports(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().filter_map(|test| match &test.what {
+            What::PortIn(set) => Some(set.as_str()),
+            _ => None,
+        })
     }
+
+    /// The map that says what becomes of a packet.
+    pub(super) fn map(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Map { map, .. } => Some(map),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a verdict; `None` if the data is none.
+pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
+    let verdict = data.nested(data::VERDICT);
+    let code = i32::from_be_bytes(*verdict.find(data::VERDICT_CODE)?.first_chunk()?);
+    let chain = || verdict.text(data::VERDICT_CHAIN).unwrap_or_default();
+    Some(match code {
+        data::ACCEPT => Verdict::Accept,
+        data::DROP => Verdict::Drop,
+        data::JUMP => Verdict::Jump(chain()),
+        data::GOTO => Verdict::Goto(chain()),
+        data::RETURN => Verdict::Return,
+        data::CONTINUE => Verdict::Continue,
+        _ => Verdict::Unknown("a verdict".to_owned()),
+    })
 }
 
 /// What an expression loads, and where to; `None` if it sets something.
@@ -297,6 +276,23 @@ fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
                 _ => Loaded::Other,
             };
             (Some(inner.u32_be(expression::META_REGISTER)?), what)
+        }
+        "fib" => {
+            let [result, flags] =
+                [expression::FIB_RESULT, expression::FIB_FLAGS].map(|kind| inner.u32_be(kind));
+            let what = match (result, flags) {
+                (Some(expression::FIB_ADDRESS_TYPE), Some(expression::FIB_OF_DESTINATION)) => {
+                    Loaded::KindOfDestination
+                }
+                (_, Some(flags)) if flags & expression::FIB_OF_SOURCE != 0 => {
+                    match flags & expression::FIB_PRESENT {
+                        0 => Loaded::WayBack,
+                        _ => Loaded::IsWayBack,
+                    }
+                }
+                _ => Loaded::Other,
+            };
+            (Some(inner.u32_be(expression::FIB_REGISTER)?), what)
         }
         "ct" => {
             let what = match inner.u32_be(expression::CT_KEY) {
@@ -314,6 +310,9 @@ fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
                 // The source of IPv4, or of IPv6; a network whose length is whole bytes is loaded in part.
                 [expression::NETWORK_HEADER, 12, 1..=4] | [expression::NETWORK_HEADER, 8, 1..=16] => {
                     Loaded::Source
+                }
+                [expression::NETWORK_HEADER, 16, 1..=4] | [expression::NETWORK_HEADER, 24, 1..=16] => {
+                    Loaded::Destination
                 }
                 // The protocol of IPv4, or the next header of IPv6.
                 [expression::NETWORK_HEADER, 9 | 6, 1] => Loaded::Protocol,
@@ -334,6 +333,7 @@ fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8]) -> Test {
         Loaded::Family if equals => value.first().copied().map(What::Family),
         Loaded::Port if mask.is_none() => port(value).and_then(|port| compared_port(how, port)),
         Loaded::Source => Some(What::Source(network(value, mask))),
+        Loaded::Destination => Some(What::Destination(network(value, mask))),
         Loaded::Mark if equals => {
             word(value).map(|value| What::Mark { mask: mask.and_then(word).unwrap_or(u32::MAX), value })
         }
@@ -342,8 +342,19 @@ fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8]) -> Test {
             let mask = mask.map_or(Some(u8::MAX), |mask| mask.first().copied());
             mask.zip(value.first().copied()).map(|(mask, value)| What::Flags { mask, value })
         }
-        Loaded::InterfaceIndex if equals => word(value)
-            .map(|index| What::Interface { loopback: index == LOOPBACK.0, name: index.to_string() }),
+        Loaded::KindOfDestination if equals => {
+            let is_local = word(value) == Some(expression::FIB_LOCAL);
+            return Test { what: What::ToThisMachine { exact: is_local }, not: not == is_local };
+        }
+        Loaded::WayBack if equals && value.iter().all(|byte| *byte == 0) => Some(What::Unusual),
+        Loaded::IsWayBack if equals => {
+            let is_missing = value.iter().all(|byte| *byte == 0);
+            return Test { what: What::Unusual, not: not == is_missing };
+        }
+        // Which name another number stands for, nobody here knows.
+        Loaded::InterfaceIndex if equals && word(value) == Some(LOOPBACK.0) => {
+            Some(What::Interface { loopback: true, name: LOOPBACK.1.to_owned() })
+        }
         Loaded::InterfaceName if equals => {
             // Without the zero behind it, it is the beginning of several names.
             let end = value.iter().position(|byte| *byte == 0);
@@ -392,15 +403,4 @@ fn network(value: &[u8], mask: Option<&[u8]>) -> String {
 
 fn port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(<[u8; 2]>::try_from(bytes).ok()?))
-}
-
-fn ports_in_words(ranges: &[RangeInclusive<u16>]) -> String {
-    let one = |range: &RangeInclusive<u16>| match range.start() == range.end() {
-        true => range.start().to_string(),
-        false => format!("{}-{}", range.start(), range.end()),
-    };
-    match ranges {
-        [range] => one(range),
-        several => format!("{{ {} }}", several.iter().map(one).collect::<Vec<_>>().join(", ")),
-    }
 }

@@ -1,6 +1,7 @@
 //! The matches and targets of iptables, whose contents are structures of their own.
 //!
-//! Source: `linux/netfilter/xt_tcpudp.h`, `xt_multiport.h`, `xt_conntrack.h`, `xt_state.h`, `xt_mark.h`, `xt_comment.h`.
+//! Source: `linux/netfilter/xt_tcpudp.h`, `xt_multiport.h`, `xt_conntrack.h`, `xt_state.h`, `xt_mark.h`,
+//! `xt_addrtype.h`, `xt_comment.h`.
 
 use std::ops::RangeInclusive;
 
@@ -20,6 +21,13 @@ pub(super) fn test(inner: Attributes<'_>) -> Test {
         "conntrack" if revision >= 2 => conntrack(info),
         "state" => word(info, 0).map(|states| Test { what: What::State(states), not: false }),
         "mark" if revision == 1 => mark(info),
+        "addrtype" if revision == 1 => addrtype(info),
+        "rt" | "frag" | "ah" | "esp" | "hbh" | "dst" | "mh" => Some(Test { what: What::Unusual, not: false }),
+        // What has no way back is dropped.
+        "rpfilter" => {
+            const INVERT: u8 = 1 << 3;
+            info.first().map(|flags| Test { what: What::Unusual, not: flags & INVERT == 0 })
+        }
         "comment" => Some(Test { what: What::Remark(text(info)), not: false }),
         _ => None,
     };
@@ -104,6 +112,19 @@ fn conntrack(info: &[u8]) -> Option<Test> {
         .then(|| Test { what: What::State(u32::from(states)), not: inverted & STATE != 0 })
 }
 
+/// `struct xt_addrtype_info_v1`: kinds of source, kinds of destination, flags. Only the destination is understood, if it
+/// is asked for without an interface.
+fn addrtype(info: &[u8]) -> Option<Test> {
+    const LOCAL: u16 = 1 << 2;
+    const NOT_DESTINATION: u32 = 2;
+    let (source, destination, flags) = (half(info, 0)?, half(info, 2)?, word(info, 4)?);
+    let not = flags & NOT_DESTINATION != 0;
+    (source == 0 && flags & !NOT_DESTINATION == 0).then(|| {
+        let is_local = destination & LOCAL != 0;
+        Test { what: What::ToThisMachine { exact: destination == LOCAL }, not: not == is_local }
+    })
+}
+
 /// `struct xt_mark_mtinfo1`: mark, mask, inverted.
 fn mark(info: &[u8]) -> Option<Test> {
     let [value, mask] = [word(info, 0)?, word(info, 4)?];
@@ -132,4 +153,49 @@ fn word(info: &[u8], at: usize) -> Option<u32> {
 fn text(info: &[u8]) -> String {
     let end = info.iter().position(|byte| *byte == 0).unwrap_or(info.len());
     String::from_utf8_lossy(info.get(..end).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ports in the byte order of this machine, and bytes.
+    fn info(ports: &[u16], bytes: &[u8]) -> Vec<u8> {
+        [&ports.iter().flat_map(|port| port.to_ne_bytes()).collect::<Vec<_>>()[..], bytes].concat()
+    }
+
+    fn port(range: RangeInclusive<u16>, not: bool) -> Option<Test> {
+        Some(Test { what: What::Port(vec![range]), not })
+    }
+
+    #[test]
+    fn what_older_iptables_say_of_ports_is_read() {
+        assert_eq!(tcp(&info(&[0, 65535, 22, 22], &[0, 0, 0, 0])), port(22..=22, false));
+        assert_eq!(tcp(&info(&[0, 65535, 20, 30], &[0, 0, 0, 2])), port(20..=30, true));
+        assert_eq!(tcp(&info(&[0, 65535, 0, 65535], &[0, 0, 0, 0])), port(ALL, false));
+        let syn = Test { what: What::Flags { mask: 0x17, value: 2 }, not: false };
+        assert_eq!(tcp(&info(&[0, 65535, 0, 65535], &[0, 0x17, 2, 0])), Some(syn));
+        // Source ports, options, and two things at once.
+        assert_eq!(tcp(&info(&[22, 22, 0, 65535], &[0, 0, 0, 0])), None);
+        assert_eq!(tcp(&info(&[0, 65535, 22, 22], &[2, 0, 0, 0])), None);
+        assert_eq!(tcp(&info(&[0, 65535, 22, 22], &[0, 0x17, 2, 0])), None);
+        assert_eq!(udp(&info(&[0, 65535, 53, 53], &[0])), port(53..=53, false));
+        assert_eq!(udp(&info(&[0, 65535, 53, 53], &[2])), port(53..=53, true));
+        assert_eq!(udp(&info(&[53, 53, 0, 65535], &[0])), None);
+    }
+
+    #[test]
+    fn what_is_torn_is_not_understood() {
+        for length in 0..12 {
+            assert_eq!(tcp(&[0; 12][..length]), None, "{length}");
+        }
+        for length in 0..48 {
+            assert_eq!(multiport(&[1; 48][..length]), None, "{length}");
+        }
+        for length in 0..152 {
+            assert_eq!(conntrack(&[1; 152][..length]), None, "{length}");
+        }
+        // More ports than there is room for.
+        assert_eq!(multiport(&[[1, 16].as_slice(), &[0; 46]].concat()), None);
+    }
 }

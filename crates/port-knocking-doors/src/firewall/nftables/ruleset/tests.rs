@@ -1,6 +1,6 @@
 //! How ports are cut into pieces.
 
-use super::*;
+use super::{guarded::pieces, *};
 
 fn ports(protocol: Protocol, first: u16, last: u16) -> Ports {
     Ports { protocol, first, last }

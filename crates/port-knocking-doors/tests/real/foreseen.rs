@@ -1,0 +1,303 @@
+//! What `check` and the start say of other firewalls, before any packet has come.
+
+use crate::{
+    house::{CLIENT, House, SEQUENCE, config, gate},
+    mark::{IPTABLES, shell},
+    traced::{NATIVE, contains, nft},
+    ufw::Ufw,
+};
+
+/// What `check` says of other firewalls, each sentence on one line.
+fn foreseen(house: &House, text: &str) -> Vec<String> {
+    let path = house.write(text);
+    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+    assert!(status.success(), "{said}");
+    let whole = said.replace("\n    ", " ");
+    let lines = whole.lines().filter(|line| line.contains("the chain ") || line.contains("-legacy"));
+    lines.map(str::to_owned).collect()
+}
+
+/// A warning that holds all of this is given, and no other line.
+fn is_closed(house: &House, parts: &[&str]) {
+    match &foreseen(house, &gate(""))[..] {
+        [line] => {
+            assert!(line.starts_with("warning: "), "{line}");
+            contains(line, parts);
+        }
+        lines => panic!("{parts:?}: {lines:#?}"),
+    }
+}
+
+fn is_open(house: &House, what: &str) {
+    assert_eq!(foreseen(house, &gate("")), Vec::<String>::new(), "{what}");
+}
+
+/// The base chain of a table that drops, and its rules.
+fn dropping(rules: &str) -> String {
+    format!(
+        "table inet filter {{\n chain input {{\n type filter hook input priority filter; policy drop;\n iif lo accept\n \
+         ct state established,related accept\n{rules}\n }}\n }}"
+    )
+}
+
+#[test]
+fn what_ufw_closes_is_known_before_a_packet_comes() {
+    let house = House::new();
+    let ufw = Ufw::enable(&house);
+    let lines = foreseen(&house, &gate(""));
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    for (line, family) in lines.iter().zip(["ip", "ip6"]) {
+        contains(
+            line,
+            &[&format!("warning: the chain {family} filter INPUT drops 22/tcp (its policy is drop)")],
+        );
+        contains(line, &["no knock can open it", "`ufw allow 22/tcp`", "-before-input -m mark"]);
+    }
+    ufw.run(&house, &["allow", "22/tcp"]);
+    is_open(&house, "ufw allow");
+    ufw.run(&house, &["delete", "allow", "22/tcp"]);
+    ufw.run(&house, &["allow", "from", "203.0.113.0/24", "to", "any", "port", "22", "proto", "tcp"]);
+    contains(
+        &foreseen(&house, &gate(""))[0],
+        &["ip filter INPUT lets 22/tcp in for some addresses, and drops the rest"],
+    );
+    // What counts how often cannot be said.
+    ufw.run(&house, &["limit", "22/tcp"]);
+    let lines = foreseen(&house, &gate(""));
+    contains(
+        &lines[0],
+        &["whether 22/tcp gets through the chain ip filter", "cannot be said without a packet"],
+    );
+    // With the rule for the mark it opens whatever the rest says.
+    ufw.add_before(
+        &house,
+        "-A ufw-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
+        "-A ufw6-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
+    );
+    assert_eq!(foreseen(&house, &gate("mark = 0x20000000")), Vec::<String>::new());
+    assert_eq!(foreseen(&house, &gate("mark = 0x10000000")).len(), 2);
+}
+
+#[test]
+fn the_matches_of_iptables_are_understood() {
+    let drops = "iptables -P INPUT DROP\n";
+    for (rule, open) in [
+        ("-p tcp -m multiport --dports 80,443 -j ACCEPT", false),
+        ("-p tcp -m multiport --dports 80,20:23 -j ACCEPT", true),
+        ("-p tcp -m multiport ! --dports 80,20:23 -j ACCEPT", false),
+        ("-p tcp -m multiport ! --dports 80,443 -j ACCEPT", true),
+        ("-p tcp --dport 22 -j ACCEPT", true),
+        ("-p tcp --dport 20:30 -j ACCEPT", true),
+        ("-p tcp ! --dport 22 -j ACCEPT", false),
+        ("-p udp --dport 22 -j ACCEPT", false),
+        ("-p tcp --syn --dport 22 -j ACCEPT", true),
+        ("-p tcp ! --syn --dport 22 -j ACCEPT", false),
+        ("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", false),
+        ("-m state --state RELATED,ESTABLISHED -j ACCEPT", false),
+        ("-m conntrack ! --ctstate NEW -j ACCEPT", false),
+        ("-m conntrack --ctstate NEW -p tcp --dport 22 -j ACCEPT", true),
+        ("-m state --state NEW -p tcp --dport 22 -j ACCEPT", true),
+        // A remark names no port.
+        ("-p icmp -m comment --comment \"tcp dport 22\" -j ACCEPT", false),
+        ("-p tcp --dport 22 -m comment --comment ssh -j ACCEPT", true),
+        ("-i lo -j ACCEPT", false),
+        ("! -i lo -j ACCEPT", true),
+        ("-i server -j ACCEPT", true),
+        ("-i serv+ -j ACCEPT", true),
+        ("-i docker0 -j ACCEPT", false),
+        ("-m addrtype --dst-type LOCAL -p tcp --dport 22 -j ACCEPT", true),
+        ("-m addrtype ! --dst-type LOCAL -p tcp --dport 22 -j ACCEPT", false),
+        ("-m addrtype --dst-type MULTICAST -j ACCEPT", false),
+        ("-m mark --mark 0x80/0x80 -j ACCEPT", false),
+        ("-p tcp --dport 22 -j LOG", false),
+    ] {
+        let house = House::new();
+        shell(&house, &format!("{drops}iptables -A INPUT {rule}"));
+        match open {
+            true => is_open(&house, rule),
+            false => is_closed(
+                &house,
+                &["the chain ip filter INPUT drops 22/tcp (its policy is drop)", "`iptables -I"],
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_rejects_is_named() {
+    for (rule, words) in [
+        ("-j REJECT", ": reject)"),
+        ("-p tcp --dport 22 -j REJECT --reject-with tcp-reset", ": tcp dport 22 reject)"),
+        ("-p tcp --dport 22 -j DROP", ": tcp dport 22 drop)"),
+    ] {
+        let house = House::new();
+        shell(&house, &format!("iptables -A INPUT -s 203.0.113.66 -j ACCEPT\niptables -A INPUT {rule}"));
+        is_closed(
+            &house,
+            &[
+                "the chain ip filter INPUT lets 22/tcp in for some addresses",
+                "by its rule with handle",
+                words,
+            ],
+        );
+    }
+    let house = House::new();
+    nft(
+        &house,
+        "table inet filter {\n chain input {\n type filter hook input priority filter\n tcp dport 22 reject\n }\n }",
+    );
+    is_closed(
+        &house,
+        &[
+            "the chain inet filter input drops 22/tcp",
+            ": tcp dport 22 reject)",
+            "`nft insert rule inet filter input",
+        ],
+    );
+}
+
+#[test]
+fn a_chain_that_nothing_leads_to_opens_nothing() {
+    let house = House::new();
+    shell(
+        &house,
+        &format!(
+            "{IPTABLES}\nip6tables -F; ip6tables -P INPUT ACCEPT\niptables -N old\niptables -A old -p tcp --dport 22 -j ACCEPT"
+        ),
+    );
+    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
+    shell(&house, "iptables -N between\niptables -A between -g old\niptables -A INPUT -p tcp -j between");
+    is_open(&house, "through another chain");
+    // Who goes to a chain does not come back to the one behind; who jumps does.
+    shell(
+        &house,
+        "iptables -F between; iptables -N none; iptables -A between -g none; iptables -A between -j old",
+    );
+    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
+    shell(
+        &house,
+        "iptables -F between; iptables -A between -j none; iptables -A between -p udp -j RETURN; iptables -A between -j old",
+    );
+    is_open(&house, "behind a jump");
+    shell(&house, "iptables -I between -p tcp -j RETURN");
+    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
+}
+
+#[test]
+fn an_accept_for_some_sources_is_called_so() {
+    let house = House::new();
+    nft(&house, NATIVE);
+    is_closed(
+        &house,
+        &["inet filter input lets 22/tcp in for some addresses, and drops the rest (its policy is drop)"],
+    );
+}
+
+#[test]
+fn sets_and_maps_of_nftables_are_looked_into() {
+    for (rules, open) in [
+        ("tcp dport { 22, 443 } accept", true),
+        ("tcp dport { 80, 443 } accept", false),
+        ("tcp dport { 20-23, 443 } accept", true),
+        ("tcp dport { 80-90, 443 } accept", false),
+        ("tcp dport != { 80, 443 } accept", true),
+        ("tcp dport vmap { 22 : accept, 80 : drop }", true),
+        ("tcp dport vmap { 22 : drop, 80 : accept }\ntcp dport 22 accept", false),
+        (
+            "ct state vmap { established : accept, related : accept, invalid : drop }\ntcp dport 22 accept",
+            true,
+        ),
+        ("ct state new tcp dport 22 accept", true),
+        ("ct state invalid drop\nmeta l4proto vmap { tcp : accept, udp : drop }", true),
+        ("meta nfproto ipv4 tcp dport 22 accept\nmeta nfproto ipv6 tcp dport 22 accept", true),
+        ("meta nfproto ipv4 tcp dport 22 accept", false),
+        ("meta mark & 0x80 == 0x80 accept", false),
+        ("fib daddr type local tcp dport 22 accept", true),
+        ("fib daddr type multicast accept", false),
+        ("ip saddr 203.0.113.9 drop\ntcp dport 22 accept", true),
+        ("fib saddr . iif oif missing drop\ntcp dport 22 accept", true),
+        ("fib saddr . iif oif 0 drop\ntcp dport 22 accept", true),
+        ("fib saddr . iif oif exists accept", true),
+    ] {
+        let house = House::new();
+        nft(&house, &dropping(rules));
+        match open {
+            true => is_open(&house, rules),
+            false => is_closed(&house, &["the chain inet filter input drops 22/tcp"]),
+        }
+    }
+}
+
+#[test]
+fn where_it_cannot_be_said_one_line_names_the_chain_that_decides() {
+    let house = House::new();
+    shell(
+        &house,
+        "iptables -P INPUT DROP\niptables -N odd\niptables -A INPUT -j odd\niptables -A odd -m pkttype --pkt-type unicast -j ACCEPT",
+    );
+    match &foreseen(&house, &gate(""))[..] {
+        [line] => {
+            contains(
+                line,
+                &["whether 22/tcp gets through the chain ip filter odd cannot be said", "with handle"],
+            );
+            assert!(!line.starts_with("warning"), "{line}");
+        }
+        lines => panic!("{lines:#?}"),
+    }
+}
+
+#[test]
+fn a_chain_in_front_of_the_gate_is_called_so() {
+    let house = House::new();
+    shell(&house, "iptables -t raw -A PREROUTING -p tcp --dport 22 -j DROP");
+    is_closed(&house, &["the chain ip raw PREROUTING drops 22/tcp", "it comes before the gate"]);
+    // What a container engine has there is for the addresses of containers.
+    let house = House::new();
+    shell(&house, "iptables -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP");
+    is_open(&house, "for containers");
+}
+
+#[test]
+fn tables_of_legacy_iptables_are_named_as_what_nobody_can_look_into() {
+    let house = House::new();
+    shell(&house, "iptables-legacy -P INPUT DROP\nip6tables-legacy -t mangle -A INPUT -j DROP");
+    match &foreseen(&house, &gate(""))[..] {
+        [line] => contains(line, &["iptables-legacy has tables here (filter, mangle)", "is not known"]),
+        lines => panic!("{lines:#?}"),
+    }
+}
+
+#[test]
+fn what_firewalld_closes_with_its_iptables_backend_is_not_called_closed() {
+    let mut house = House::with_firewalld_that_says("FirewallBackend=iptables");
+    let text = config("firewall = \"firewalld\"\nmax_opened_door_duration = 60");
+    assert_eq!(foreseen(&house, &text), Vec::<String>::new());
+    house.start(&text);
+    // A client that is quicker than firewalld.
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.until("it gets in", |house| house.is_open(CLIENT[0]));
+    assert!(!house.daemon().lines().iter().any(|line| line.contains("the chain ")));
+}
+
+#[test]
+fn the_start_says_what_check_says() {
+    let mut house = House::new();
+    shell(&house, IPTABLES);
+    let lines = foreseen(&house, &gate(""));
+    assert_eq!(lines.len(), 2);
+    house.start(&gate(""));
+    for line in lines {
+        house.hear(line.trim_start_matches("warning: "));
+    }
+}
+
+#[test]
+fn several_ports_of_which_the_same_is_to_be_said_stand_in_one_line() {
+    let house = House::new();
+    nft(&house, &dropping("tcp dport 80 accept"));
+    let text = gate("").replace("[22]", "[22, 80, 443]");
+    let lines = foreseen(&house, &text);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    contains(&lines[0], &["drops 22/tcp, 443/tcp ("]);
+}
