@@ -2,7 +2,7 @@
 
 use crate::{
     house::{CLIENT, House, SEQUENCE, config, gate},
-    mark::{IPTABLES, shell},
+    mark::{IPTABLES, container_engine, shell},
     traced::{NATIVE, contains, nft},
     ufw::Ufw,
 };
@@ -256,6 +256,29 @@ fn a_chain_in_front_of_the_gate_is_called_so() {
     let house = House::new();
     shell(&house, "iptables -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP");
     is_open(&house, "for containers");
+}
+
+#[test]
+fn a_port_that_is_published_is_not_called_closed_by_what_it_never_meets() {
+    let house = container_engine();
+    shell(&house, IPTABLES);
+    let lines = foreseen(&house, &gate("").replace("[22]", "[8022]"));
+    // IPv6 is not published.
+    let [closed, translated] = &lines[..] else { panic!("{lines:#?}") };
+    contains(closed, &["ip6 filter INPUT drops 8022/tcp"]);
+    contains(translated, &["ip nat DOCKER leads 8022/tcp to another port or machine", "tcp dport 8022"]);
+    // For one address only.
+    let house = House::new();
+    shell(&house, &format!("{IPTABLES}\nip6tables -P INPUT ACCEPT\nip6tables -F"));
+    nft(
+        &house,
+        "table ip n {\n chain pre {\n type nat hook prerouting priority dstnat\n ip daddr 203.0.113.9 tcp dport 22 redirect to :80\n }\n }",
+    );
+    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
+    nft(&house, "add rule ip n pre tcp dport 22 redirect to :80");
+    let lines = foreseen(&house, &gate(""));
+    assert_eq!(lines.len(), 1);
+    contains(&lines[0], &["the chain ip n pre leads 22/tcp to another port"]);
 }
 
 #[test]

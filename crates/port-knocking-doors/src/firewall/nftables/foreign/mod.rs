@@ -11,7 +11,7 @@ mod walk;
 mod words;
 mod xt;
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 pub(in super::super) use self::left::left_by_firewalld;
 use self::{
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     firewall::{
         Obstacle, Obstacles,
-        plan::{Mark, Plan, Ports},
+        plan::{Mark, Plan, Ports, Protocol},
     },
     netlink::socket::{Family, NetlinkError, Socket},
 };
@@ -40,6 +40,8 @@ const OF_IPTABLES_BACKEND: &str = "INPUT_ZONES";
 /// A chain that packets meet at a hook on their way in.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct BaseChain {
+    /// First prerouting, then input.
+    hook: u32,
     family: u8,
     table: String,
     name: String,
@@ -52,7 +54,7 @@ struct BaseChain {
 pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Obstacles, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let mut found = Obstacles::default();
-    let links = links();
+    let mut look = Look::new(plan);
     for base in base_chains(&mut socket)? {
         let chains = chains(&mut socket, base.family, &base.table)?;
         // Where firewalld runs, it is asked itself.
@@ -63,7 +65,7 @@ pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Obstacles, 
         // Ports of which the same is to be said stand in one line.
         let mut fates: Vec<(Fate, Vec<Ports>)> = Vec::new();
         for ports in plan.doors.iter().flat_map(|door| &door.ports) {
-            for fate in fates_of(&ruleset, &base, *ports, plan.mark, &links) {
+            for fate in look.fates(&ruleset, &base, *ports) {
                 match fates.iter_mut().find(|(other, _)| *other == fate) {
                     Some((_, all)) if all.contains(ports) => {}
                     Some((_, all)) => all.push(*ports),
@@ -96,36 +98,54 @@ fn legacy() -> Option<String> {
     })
 }
 
-/// What becomes of the first and of the last of some ports, in each family: each that is not the same once.
-fn fates_of(
-    ruleset: &Ruleset,
-    base: &BaseChain,
-    ports: Ports,
-    mark: Option<Mark>,
-    links: &[String],
-) -> Vec<Fate> {
-    let mark = mark.map_or(0, Mark::bits);
-    let mark = if base.before_gate { 0 } else { mark };
-    let mut fates = Vec::new();
-    for family in walk::families(base.family) {
-        for port in [ports.first, ports.last] {
-            let connection = Connection { family: *family, protocol: ports.protocol, port, mark, links };
-            let fate = ruleset.fate(&base.name, base.drops, &connection);
-            let Fate::Closed { by, some } = &fate else {
-                if fate != Fate::Passes && !fates.contains(&fate) {
-                    fates.push(fate);
+/// What is known of connections, besides their ports, while chain after chain is looked at.
+struct Look {
+    mark: u32,
+    links: Vec<String>,
+    /// What is translated before it comes to input, if it comes there at all, and then to another port.
+    translated: BTreeSet<(u8, Protocol, u16)>,
+}
+
+impl Look {
+    fn new(plan: &Plan) -> Self {
+        Self { mark: plan.mark.map_or(0, Mark::bits), links: links(), translated: BTreeSet::new() }
+    }
+
+    /// What becomes of the first and of the last of some ports, in each family: each that is not the same once.
+    fn fates(&mut self, ruleset: &Ruleset, base: &BaseChain, ports: Ports) -> Vec<Fate> {
+        let mark = if base.before_gate { 0 } else { self.mark };
+        let mut fates = Vec::new();
+        for family in walk::families(base.family) {
+            for port in [ports.first, ports.last] {
+                let (protocol, links) = (ports.protocol, &self.links[..]);
+                if base.hook == chain::INPUT && self.translated.contains(&(*family, protocol, port)) {
+                    continue;
                 }
-                continue;
-            };
-            // Two families that end in the same place are told of together.
-            let is_there = |other: &&mut Fate| matches!(other, Fate::Closed { by: other, .. } if other == by);
-            match fates.iter_mut().find(is_there) {
-                Some(Fate::Closed { some: before, .. }) => *before |= *some,
-                _ => fates.push(fate),
+                let connection = Connection { family: *family, protocol, port, mark, links };
+                let fate = ruleset.fate(&base.name, base.drops, &connection);
+                if matches!(fate, Fate::Translated { .. }) {
+                    self.translated.insert((*family, protocol, port));
+                }
+                merge(&mut fates, fate);
             }
         }
+        fates
     }
-    fates
+}
+
+/// Two families that end in the same place are told of together.
+fn merge(fates: &mut Vec<Fate>, fate: Fate) {
+    let Fate::Closed { by, some } = &fate else {
+        if fate != Fate::Passes && !fates.contains(&fate) {
+            fates.push(fate);
+        }
+        return;
+    };
+    let is_there = |other: &&mut Fate| matches!(other, Fate::Closed { by: other, .. } if other == by);
+    match fates.iter_mut().find(is_there) {
+        Some(Fate::Closed { some: before, .. }) => *before |= *some,
+        _ => fates.push(fate),
+    }
 }
 
 /// The interfaces of this thread's network but the loopback interface.
@@ -169,6 +189,13 @@ fn tell(
                 false => place.remedy(*first, mark),
             };
             found.warnings.push(Obstacle::closed(format!("{what}; {remedy}")));
+        }
+        Fate::Translated { by } => {
+            let (chain, decides) = in_words(by);
+            found.lines.push(format!(
+                "the chain {chain} leads {names} to another port or machine ({decides}): whether it gets through the \
+                 chains behind cannot be said without a packet; the first connection through a grant tells"
+            ));
         }
         Fate::Unclear { by: (chain, None) } => found.lines.push(format!(
             "whether {names} gets through the chain {} {} {chain} cannot be said: it has too many rules; the first \
@@ -225,6 +252,7 @@ fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
         let incoming = [chain::INPUT, chain::PREROUTING].contains(&number);
         let ip = [abi::FAMILY_INET, abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(&family);
         (incoming && ip && !is_ours).then(|| BaseChain {
+            hook: number,
             family,
             table,
             name: attributes.text(chain::NAME).unwrap_or_default(),

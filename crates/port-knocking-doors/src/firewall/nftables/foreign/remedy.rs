@@ -80,12 +80,12 @@ impl Place<'_> {
     pub(super) fn remedy(&self, ports: Ports, mark: Option<Mark>) -> String {
         let open = match self.maker() {
             Maker::Ufw if self.entry != "FORWARD" => {
-                format!("`ufw allow {}/{}`", ports.numbers().replace('-', ":"), ports.protocol)
+                format!("run `ufw allow {}/{}`", ports.numbers().replace('-', ":"), ports.protocol)
             }
             // It owns its table, and has a language of its own.
             Maker::Firewalld => {
                 return format!(
-                    "let {ports} through in firewalld: firewall-cmd --add-port={ports}; the gate guards it"
+                    "let {ports} through in firewalld: firewall-cmd --add-port={ports}; the gate still guards it"
                 );
             }
             Maker::Ufw | Maker::Iptables | Maker::Nftables => format!("let {ports} through there"),
@@ -96,7 +96,7 @@ impl Place<'_> {
                 self.let_in_marked(&mark.to_string())
             ),
             None => format!(
-                "{open}, since the gate guards it; or keep it closed there, set mark = {EXAMPLE}, and let in what is \
+                "{open}, the gate still guards it; or keep it closed there, set mark = {EXAMPLE}, and let in what is \
                  marked, with {}; see docs/firewalls.md",
                 self.let_in_marked(EXAMPLE)
             ),

@@ -71,6 +71,8 @@ pub(super) enum Verdict {
     Accept,
     Drop,
     Reject,
+    /// To another destination.
+    Translate,
     Return,
     Jump(String),
     Goto(String),
@@ -199,6 +201,8 @@ impl Rule {
             "lookup" => self.lookup(inner, registers),
             "match" => self.tests.push(xt::test(inner)),
             "target" => self.verdict = xt::verdict(inner),
+            // At the hooks that are looked at, only the destination is translated.
+            "nat" | "redir" => self.verdict = Verdict::Translate,
             "reject" => self.verdict = Verdict::Reject,
             "immediate" => {
                 let data = inner.nested(expression::IMMEDIATE_DATA);

@@ -50,6 +50,10 @@ pub(super) enum Fate {
         by: Decides,
         some: bool,
     },
+    /// Its destination becomes another, here.
+    Translated {
+        by: Decides,
+    },
     /// Whether it passes depends on this.
     Unclear {
         by: Decides,
@@ -60,6 +64,7 @@ pub(super) enum Fate {
 enum End {
     Accepted,
     Dropped(Decides),
+    Translated(Decides),
     /// The chain is over, and the one that jumped here goes on.
     Returned,
 }
@@ -100,6 +105,7 @@ impl Ruleset {
         }
         match (end, seen) {
             (End::Dropped(_), Seen { may_accept: Some(by), .. }) => Fate::Unclear { by },
+            (End::Translated(by), _) => Fate::Translated { by },
             (End::Dropped(by), Seen { some, .. }) => Fate::Closed { by, some },
             (_, Seen { may_drop: Some(by), .. }) => Fate::Unclear { by },
             _ => Fate::Passes,
@@ -126,6 +132,7 @@ impl Ruleset {
             let (end, goes_on) = match verdict {
                 Verdict::Accept => (End::Accepted, false),
                 Verdict::Drop | Verdict::Reject => (End::Dropped(decides()), false),
+                Verdict::Translate => (End::Translated(decides()), false),
                 Verdict::Return => (End::Returned, false),
                 Verdict::Jump(to) => (self.walk(to, connection, depth.saturating_add(1), seen), true),
                 Verdict::Goto(to) => (self.walk(to, connection, depth.saturating_add(1), seen), false),
@@ -134,11 +141,15 @@ impl Ruleset {
             match (applies, end) {
                 (Applies::Yes, End::Returned) if goes_on => {}
                 (Applies::Yes, end) => return end,
+                // If it may be translated, nothing can be said of the chains behind.
+                (Applies::Unclear, end @ End::Translated(_)) => return end,
                 (Applies::ToSome, End::Accepted) => seen.some = true,
                 (Applies::Unclear, End::Accepted) => drop(seen.may_accept.get_or_insert_with(decides)),
                 (Applies::Unclear, End::Dropped(_)) => drop(seen.may_drop.get_or_insert_with(decides)),
                 // A ban of some addresses is their affair.
-                (Applies::ToSome, End::Dropped(_)) | (_, End::Returned) | (Applies::No, _) => {}
+                (Applies::ToSome, End::Dropped(_) | End::Translated(_))
+                | (_, End::Returned)
+                | (Applies::No, _) => {}
             }
         }
         End::Returned

@@ -38,7 +38,7 @@ impl Rule {
                     format!("ct state {not}{}", names.collect::<Vec<_>>().join(","))
                 }
                 What::Flags { mask, value } => format!("tcp flags & {mask:#x} {not}{value:#x}"),
-                What::Interface { name, .. } => format!("iif {not}{name}"),
+                What::Interface { name, .. } => format!("iifname {not}{name}"),
                 What::ToThisMachine { exact: true } => format!("fib daddr type {not}local"),
                 What::Remark(_) => continue,
                 What::ToThisMachine { exact: false } | What::Unusual | What::Unknown(_) => return None,
@@ -55,6 +55,7 @@ impl Rule {
             Verdict::Return => "return".to_owned(),
             Verdict::Jump(chain) => format!("jump {chain}"),
             Verdict::Goto(chain) => format!("goto {chain}"),
+            Verdict::Translate => "to another destination".to_owned(),
             Verdict::Map { .. } | Verdict::Unknown(_) => return None,
         });
         let mut text = words.join(" ");

@@ -39,6 +39,7 @@ pub(super) fn verdict(inner: Attributes<'_>) -> Verdict {
     let name = inner.text(expression::MATCH_NAME).unwrap_or_default();
     match name.as_str() {
         "REJECT" => Verdict::Reject,
+        "DNAT" | "REDIRECT" | "NETMAP" => Verdict::Translate,
         // They write or change something, and the next rule is asked.
         "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TRACE" | "TCPMSS" | "CT" | "DSCP" | "TOS" | "CLASSIFY"
         | "CHECKSUM" | "AUDIT" | "SECMARK" | "CONNSECMARK" | "SET" | "RATEEST" | "TCPOPTSTRIP" | "HL"
