@@ -101,6 +101,9 @@ fn doors(text: &mut String, config: &Config) {
         Hearing::Sockets => "sockets: the knock ports must be open in the firewall",
     };
     paragraph(text, &format!("knocks are heard with {hearing}"));
+    if let Some(mark) = config.plan.mark {
+        paragraph(text, &format!("granted connections carry the packet mark {mark}/{mark}"));
+    }
 }
 
 /// What the firewall would do, and whether the doors would keep anybody out.

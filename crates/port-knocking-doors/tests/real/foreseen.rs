@@ -76,6 +76,11 @@ fn what_ufw_closes_is_known_before_a_packet_comes() {
     );
     assert_eq!(foreseen(&house, &gate("mark = 0x20000000")), Vec::<String>::new());
     assert_eq!(foreseen(&house, &gate("mark = 0x10000000")).len(), 2);
+    let (_, said) = house.run(&["check", "--conf", house.place_for("doors.toml").to_str().unwrap()]);
+    contains(
+        &said,
+        &["mark = 0x10000000", "granted connections carry the packet mark 0x10000000/0x10000000"],
+    );
 }
 
 #[test]

@@ -158,6 +158,41 @@ fn what_the_chain_of_a_container_engine_drops_is_named() {
     );
 }
 
+#[test]
+fn datagrams_and_grants_for_one_connection_are_traced_too() {
+    let mut house = House::new();
+    nft(&house, NATIVE);
+    house.start(&format!(
+        "firewall = \"nftables\"\n[[doors]]\nname = \"once\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\n\
+         grant = \"once\"\nopen_for = 60\n[[doors]]\nname = \"voice\"\nports = [\"60-70/udp\"]\n\
+         sequence = [1001, 1002, 1003, 1004, 1006]\nopen_for = 60\n"
+    ));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened: door once");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+    contains(&house.hear(WARNING), &["192.0.2.7 in at 22/tcp"]);
+    // The same rule drops it, so the rules have to change before it is named again.
+    nft(&house, "add rule inet filter services udp dport 60-65 drop");
+    house.knock(CLIENT[0], &[1001, 1002, 1003, 1004, 1006]);
+    house.hear("opened: door voice");
+    house.send(CLIENT[0], &[61], b"hello");
+    contains(&house.hear(WARNING), &["192.0.2.7 in at 61/udp", ": udp dport 60-65 drop)"]);
+}
+
+#[test]
+fn a_grant_from_before_the_start_is_traced_too() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 600"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    house.end(Signal::KILL);
+    nft(&house, NATIVE);
+    house.start(&gate("max_opened_door_duration = 600"));
+    house.hear("found open:");
+    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+    house.hear(WARNING);
+}
+
 /// Whether anything was warned of since the last time.
 fn is_warned(house: &mut House) -> bool {
     house.daemon().take_lines().iter().any(|line| line.contains(WARNING))

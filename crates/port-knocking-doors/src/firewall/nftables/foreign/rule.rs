@@ -184,7 +184,7 @@ impl Rule {
                 let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE).unwrap_or_default();
                 let how = inner.u32_be(expression::COMPARE_HOW).unwrap_or(u32::MAX);
                 let (what, mask) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
-                self.tests.push(compared(what, mask, how, value));
+                self.ask(compared(what, mask, how, value));
             }
             "range" => {
                 let end = |kind| inner.nested(kind).find(data::VALUE).and_then(port);
@@ -214,6 +214,20 @@ impl Rule {
             "counter" | "log" | "notrack" | "last" | "dynset" | "objref" | "ct_set" => {}
             "queue" => self.verdict = Verdict::Unknown("queue".to_owned()),
             other => self.tests.push(Test { what: What::Unknown(other.to_owned()), not: false }),
+        }
+    }
+
+    /// Adds a test. A range of ports may come as two, not less than its first and not greater than its last.
+    fn ask(&mut self, test: Test) {
+        if let (
+            Some(Test { what: What::Port(before), not: false }),
+            Test { what: What::Port(now), not: false },
+        ) = (self.tests.last_mut(), &test)
+            && let ([before], [now]) = (&mut before[..], &now[..])
+        {
+            *before = *before.start().max(now.start())..=*before.end().min(now.end());
+        } else {
+            self.tests.push(test);
         }
     }
 
