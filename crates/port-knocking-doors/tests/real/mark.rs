@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use crate::{
     house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, echoes, gate},
+    traced::nft,
     ufw::Ufw,
 };
 
@@ -272,6 +273,26 @@ END",
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
     assert!(echoes(&mut house.connect(CLIENT[0], PORT).unwrap()));
+    assert!(!house.is_open(STRANGER[0]));
+}
+
+#[test]
+fn the_first_packet_of_a_connection_is_marked_by_a_grant_only() {
+    let mut house = House::new();
+    house.serve(8080);
+    // Somebody else uses the same bit of the connection's mark, and another port is closed as well.
+    nft(
+        &house,
+        "table inet others {
+    chain early { type filter hook prerouting priority -170; ct mark set 0x20000000; }
+    chain input { type filter hook input priority filter; policy drop; icmpv6 type >= 133 accept; meta mark & 0x20000000 != 0 accept; }
+}",
+    );
+    house.start(&gate(MARK));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.is_open(CLIENT[0]));
+    assert_eq!(house.ask(CLIENT[0], 8080), Answer::Silence);
     assert!(!house.is_open(STRANGER[0]));
 }
 

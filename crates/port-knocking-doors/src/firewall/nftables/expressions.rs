@@ -126,9 +126,10 @@ impl Expressions<'_> {
         self.compare(expression::NOT_GREATER, &last.to_be_bytes());
     }
 
-    /// `ct direction original ct mark & <bits> == <bits>`: it comes from the client of a connection whose first
-    /// packet was marked.
+    /// `ct state established ct direction original ct mark & <bits> == <bits>`: it comes from the client of a
+    /// connection whose first packet was marked. That one is not asked: others may use the same bits.
     pub(super) fn if_of_marked_connection(&mut self, mark: Mark) {
+        self.if_established();
         self.conntrack(expression::CT_OF_DIRECTION, register::FIRST);
         self.compare(expression::EQUAL, &[expression::CT_ORIGINAL]);
         let bits = mark.bits().to_ne_bytes();

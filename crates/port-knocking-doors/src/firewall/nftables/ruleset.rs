@@ -80,7 +80,8 @@
 //!     }
 //!     chain gate {
 //!         …
-//!         ct direction original ct mark & 0x20000000 == 0x20000000 meta mark set meta mark | 0x20000000
+//!         ct state established ct direction original ct mark & 0x20000000 == 0x20000000
+//!             meta mark set meta mark | 0x20000000
 //!         …
 //! ```
 //!
