@@ -10,8 +10,8 @@
 //!
 //! **What it costs is bounded, whatever a client sends.** One packet for each grant is traced: finding the element spends
 //! it, under a lock of its own. So many grants are owed a trace at once and no more, and none for longer than some
-//! minutes. A stranger has no grant, and so no trace. The socket is open only as long as a trace is owed; what it cannot
-//! hold is lost, and so is what comes faster than it is read. What is lost is a hint, nothing else.
+//! minutes. A stranger has no grant, and so no trace. The socket is open while a trace is owed, and a minute more; what
+//! it cannot hold is lost, and so is what comes faster than it is read. What is lost is a hint, nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,6 +45,8 @@ const AGAIN_EVERY: Duration = Duration::from_secs(10);
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// So many packets are followed at once.
 const WAYS: usize = 128;
+/// The socket stays open for so long when no trace is owed: to open one for each grant would hold up each door.
+const OPEN_FOR: Duration = Duration::from_secs(60);
 /// So many different rules are told of, until the rules change.
 const TOLD: usize = 32;
 /// So many messages are read before anything else has its turn.
@@ -100,8 +102,10 @@ struct Way {
 /// The traces that are owed, and the packets that are followed.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
-    /// Open as long as there is something to hear.
+    /// Open as long as there is something to hear, and for some time more.
     socket: Option<AsyncFd<Socket>>,
+    /// Since when there is nothing to hear.
+    quiet_since: Option<Moment>,
     story: Story,
     /// When all that runs is to be traced again.
     again: Option<Moment>,
@@ -158,10 +162,12 @@ impl Traces {
         due
     }
 
-    /// Closes the socket when there is nothing left to hear.
+    /// Closes the socket when there has been nothing to hear for a while.
     pub(super) fn tidy(&mut self, now: Moment) {
         self.story.tidy(now);
-        if self.story.is_over() {
+        if !self.story.is_over() {
+            self.quiet_since = None;
+        } else if self.quiet_since.get_or_insert(now).after(OPEN_FOR) <= now {
             self.socket = None;
         }
     }
