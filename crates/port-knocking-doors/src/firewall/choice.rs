@@ -99,7 +99,8 @@ impl Seen {
     }
 }
 
-/// What makes knocking pointless, as far as can be seen: ports that stay open to everybody, or closed.
+/// What makes knocking pointless, as far as can be seen: ports that stay open to everybody, or closed. Then, which
+/// UDP the gate would cut when it comes.
 /// Touches nothing.
 ///
 /// # Errors
@@ -112,7 +113,11 @@ pub(crate) async fn obstacles(config: &Config, choice: &Choice) -> Result<Obstac
             Ok(vec![Obstacle { said: said.to_owned(), keeps_nobody_out: true }].into())
         }
         Kind::RichRules => Ok(firewalld::obstacles_with_rich_rules(&config.plan).await.into()),
-        Kind::Nftables | Kind::Firewalld => nftables::obstacles(&config.plan, choice).await,
+        Kind::Nftables | Kind::Firewalld => {
+            let mut found = nftables::obstacles(&config.plan, choice).await?;
+            found.warnings.extend(nftables::would_cut(&config.plan)?.map(Obstacle::closed));
+            Ok(found)
+        }
     }
 }
 

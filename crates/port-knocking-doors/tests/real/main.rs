@@ -16,6 +16,7 @@ mod beside_firewalld;
 mod by_key;
 mod check;
 mod command_line;
+mod datagrams;
 mod demo;
 mod device;
 mod doorknock;

@@ -12,6 +12,7 @@ use doorknock::errors::in_one_line;
 use doors_core::{client::Who, door::Admission, time::Moment};
 
 use super::{
+    datagrams::Services,
     monitor::Monitor,
     ruleset::{self, TABLE},
     sessions::Sessions,
@@ -114,6 +115,7 @@ impl Gate {
         let asked = clock.now();
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held, asked).map_err(GateError::Table)?;
+        gate.say_what_is_cut();
         gate.make_anew(monitor, &BTreeSet::new()).map_err(GateError::Table)?;
         Ok((gate, Findings { found, ..Findings::default() }))
     }
@@ -364,11 +366,21 @@ impl Gate {
         Ok(back)
     }
 
-    /// Nobody is cut off because the gate comes. A kernel that cannot do that still guards.
+    /// Says which UDP the gate will cut, before it does.
+    fn say_what_is_cut(&self) {
+        match Services::before_the_gate(&self.plan) {
+            Ok(None) => {}
+            Ok(Some(services)) if services.are_unknown() => tracing::warn!("{}", services.fate()),
+            Ok(Some(services)) => tracing::info!("{}", services.fate()),
+            Err(error) => tracing::warn!("cannot see which UDP the gate cuts: {}", in_one_line(&error)),
+        }
+    }
+
+    /// No connection is cut off because the gate comes. A kernel that cannot do that still guards.
     fn make_sessions_known(&mut self) {
         match self.sessions.make_known(&self.plan, &mut self.socket) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!("connections that were there before go on: {count}"),
+            Ok(introduced) if introduced.is_nothing() => {}
+            Ok(introduced) => tracing::info!("connections that were there before go on: {introduced}"),
             Err(error) => tracing::warn!(
                 "connections to guarded ports that are there already may hang: the kernel does not take \
                  them into connection tracking: {}",

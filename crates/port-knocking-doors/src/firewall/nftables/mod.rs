@@ -2,6 +2,8 @@
 
 mod abi;
 mod batch;
+mod datagrams;
+mod diagnosis;
 mod expressions;
 mod foreign;
 mod gate;
@@ -421,6 +423,11 @@ pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles,
         found.warnings.extend(obstacles_beside_firewalld(plan).await.into_iter().map(Obstacle::closed));
     }
     Ok(found)
+}
+
+/// Which UDP the gate would cut when it comes, if it is not there yet.
+pub(crate) fn would_cut(plan: &Plan) -> Result<Option<String>, NetlinkError> {
+    Ok(datagrams::Services::before_the_gate(plan)?.map(|services| services.fate()))
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

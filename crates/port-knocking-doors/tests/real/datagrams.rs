@@ -1,0 +1,192 @@
+//! UDP that is in use when the gate comes.
+
+use std::net::UdpSocket;
+
+use rustix::process::Signal;
+
+use crate::house::{CLIENT, House, PATIENCE, SERVER, SILENCE, STRANGER, gate, server_for};
+
+/// The guarded port.
+const VOICE: u16 = 6000;
+/// What is said of a service whose peers the kernel does not know.
+const SAID: &str = "a service listens on 6000/udp, and connection tracking knows";
+
+fn voice() -> String {
+    gate(&format!(
+        "max_opened_door_duration = 60\n[[doors]]\nname = \"voice\"\nports = [\"{VOICE}/udp\"]\n\
+         sequence = [1001,1002,1003,1004,1006]\n"
+    ))
+}
+
+/// The service.
+fn service(house: &House, address: &str) -> UdpSocket {
+    let socket = house.server.enter(|| UdpSocket::bind((address, VOICE))).unwrap();
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    socket
+}
+
+/// A peer of the service.
+fn peer(house: &House, source: &str) -> UdpSocket {
+    let socket = house.client.enter(|| UdpSocket::bind((source, 0))).unwrap();
+    socket.connect((server_for(source), VOICE)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Whether what a peer sends gets to the service, which answers.
+fn talk(peer: &UdpSocket, service: &UdpSocket) -> bool {
+    let address = peer.local_addr().unwrap();
+    peer.send(b"hello").unwrap();
+    let Ok((_, source)) = service.recv_from(&mut [0; 8]) else { return false };
+    assert_eq!(source, address);
+    service.send_to(b"hello", address).unwrap();
+    peer.recv(&mut [0; 8]).unwrap() == 5
+}
+
+/// Turns connection tracking on, as any firewall with a state does.
+fn turn_tracking_on(house: &House) {
+    house.on_server(
+        "nft",
+        &["add table inet track; add chain inet track in { type filter hook prerouting priority 0; }; \
+         add rule inet track in ct state established accept"],
+    );
+}
+
+/// What `check` says, on one line.
+fn check(house: &House) -> String {
+    let path = house.write(&voice());
+    let (_, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_connected_udp_socket_from_before_the_gate_goes_on_as_long_as_it_lives() {
+    let mut house = House::new();
+    // Connection tracking forgets at once.
+    house.server.enter(|| {
+        for name in ["udp_timeout", "udp_timeout_stream"] {
+            std::fs::write(format!("/proc/sys/net/netfilter/nf_conntrack_{name}"), "1").unwrap();
+        }
+    });
+    let pairs: Vec<(UdpSocket, UdpSocket)> = CLIENT
+        .iter()
+        .zip(SERVER)
+        .map(|(client, server)| {
+            let (peer, service) = (peer(&house, client), service(&house, server));
+            service.connect(peer.local_addr().unwrap()).unwrap();
+            (peer, service)
+        })
+        .collect();
+    house.start(&format!("firewall_rules_check_periode_seconds = 1\n{}", voice()));
+    house.hear("connections that were there before go on: 0 in TCP, 2 in UDP");
+    for (peer, service) in pairs {
+        let port = peer.local_addr().unwrap().port();
+        let hears = || {
+            peer.send(b"hello").unwrap();
+            service.recv(&mut [0; 8]).is_ok()
+        };
+        assert!(hears(), "{:#?}", house.daemon().lines());
+        // A packet leaves it a second, what the daemon makes known has two minutes.
+        house.until("a packet has left it little time", |house| {
+            hears() && seconds_left(house, port) <= Some(1)
+        });
+        house.until("it is made known again", |house| seconds_left(house, port) > Some(1));
+        assert!(hears(), "{:#?}", house.daemon().lines());
+        // Another port of the same peer is nobody that the service knows.
+        drop(service);
+        let [here, there] = [peer.local_addr(), peer.peer_addr()].map(|end| end.unwrap().ip().to_string());
+        let (other, service) = (self::peer(&house, &here), self::service(&house, &there));
+        assert!(!talk(&other, &service));
+    }
+}
+
+/// For how long connection tracking will still know a flow from this port.
+fn seconds_left(house: &House, port: u16) -> Option<u64> {
+    let file = "/proc/thread-self/net/nf_conntrack";
+    let entries = house.server.enter(|| std::fs::read_to_string(file).unwrap());
+    // ipv4     2 udp      17 119 src=192.0.2.7 dst=192.0.2.1 sport=40000 dport=6000 …
+    let entry = entries.lines().find(|line| line.contains(&format!("sport={port} dport={VOICE}")))?;
+    Some(entry.split_whitespace().nth(4)?.parse().unwrap())
+}
+
+#[test]
+fn check_and_start_say_which_udp_the_gate_cuts_before_it_does() {
+    let mut house = House::new();
+    for (client, server) in CLIENT.iter().zip(SERVER) {
+        let (peer, service) = (peer(&house, client), service(&house, server));
+        assert!(talk(&peer, &service));
+        assert!(check(&house).contains(&format!("warning: {SAID} none of")), "{}", check(&house));
+        house.start(&voice());
+        let lines = house.daemon().lines().to_vec();
+        let is_said = |text: &str| lines.iter().any(|line| line.contains(text));
+        assert!(is_said(&format!("WARN {SAID} none of")), "{lines:#?}");
+        assert!(!is_said("go on"), "{lines:#?}");
+        assert!(!talk(&peer, &service), "cut, as was said");
+        // Where the gate stands, it cuts nothing more.
+        assert!(!check(&house).contains(SAID), "{}", check(&house));
+        house.end(Signal::TERM);
+        house.on_server("nft", &["flush", "ruleset"]);
+    }
+}
+
+#[test]
+fn what_the_service_sends_lets_its_peer_go_on_and_no_stranger() {
+    let mut house = House::new();
+    for ((client, stranger), server) in CLIENT.iter().zip(STRANGER).zip(SERVER) {
+        let (peer, stranger) = (peer(&house, client), self::peer(&house, stranger));
+        let service = service(&house, server);
+        assert!(talk(&peer, &service) && talk(&stranger, &service));
+        house.start(&voice());
+        assert!(!talk(&peer, &service));
+        service.send_to(b"there?", peer.local_addr().unwrap()).unwrap();
+        peer.recv(&mut [0; 8]).unwrap();
+        assert!(talk(&peer, &service));
+        assert!(!talk(&stranger, &service));
+        house.end(Signal::TERM);
+        house.on_server("nft", &["flush", "ruleset"]);
+    }
+}
+
+#[test]
+fn udp_that_connection_tracking_knows_goes_on_when_the_gate_comes() {
+    let mut house = House::new();
+    turn_tracking_on(&house);
+    let pairs: Vec<(UdpSocket, UdpSocket)> = CLIENT
+        .iter()
+        .zip(SERVER)
+        .map(|(client, server)| (peer(&house, client), service(&house, server)))
+        .collect();
+    let silent = peer(&house, STRANGER[0]);
+    // Of a peer that nobody has answered, nothing shows that it is no stranger.
+    silent.send(b"hello").unwrap();
+    pairs[0].1.recv(&mut [0; 8]).unwrap();
+    assert!(pairs.iter().all(|(peer, service)| talk(peer, service)));
+    assert!(check(&house).contains(&format!("{SAID} 2 of")), "{}", check(&house));
+    house.start(&voice());
+    house.hear(&format!("INFO {SAID} 2 of"));
+    assert!(pairs.iter().all(|(peer, service)| talk(peer, service)), "{:#?}", house.daemon().lines());
+    assert!(!talk(&silent, &pairs[0].1));
+    // The table that turned it on is not needed any more.
+    house.on_server("nft", &["delete", "table", "inet", "track"]);
+    assert!(pairs.iter().all(|(peer, service)| talk(peer, service)));
+}
+
+#[test]
+fn a_restart_with_the_gate_in_place_cuts_no_udp_and_says_nothing_of_it() {
+    let mut house = House::new();
+    let service = service(&house, SERVER[0]);
+    house.start(&voice());
+    let known = peer(&house, CLIENT[0]);
+    house.knock(CLIENT[0], &[1001, 1002, 1003, 1004, 1006]);
+    house.hear("opened: door voice");
+    assert!(talk(&known, &service));
+    for signal in [Signal::TERM, Signal::KILL] {
+        house.end(signal);
+        house.on_server("nft", &["flush", "set", "inet", "port_knocking_doors", "voice4"]);
+        house.start(&voice());
+        assert!(talk(&known, &service), "{:#?}", house.daemon().lines());
+        assert!(!talk(&peer(&house, STRANGER[0]), &service));
+        let lines = house.daemon().lines();
+        assert!(!lines.iter().any(|line| line.contains(SAID) || line.contains("go on: ")), "{lines:#?}");
+    }
+}
