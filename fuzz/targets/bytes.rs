@@ -17,7 +17,7 @@ use doors_core::{
     door::{Door, DoorName},
     doorkeeper::Doorkeeper,
     freshness::Freshness,
-    packet::{Link, Packet},
+    packet::{Accepted, Link, Packet},
     reception::{Audience, Reception},
     time::{Moment, Wall},
 };
@@ -98,7 +98,7 @@ fn send(keeper: &mut Doorkeeper, payload: &[u8]) -> bool {
         payload,
     };
     let now = Moment::new(Duration::from_secs(121));
-    keeper.handle_packet(&packet, now, WALL);
+    keeper.handle_packet(&packet, now, WALL, &mut Accepted);
     while keeper.poll_record().is_some() {
         keeper.handle_recorded(true, now, WALL);
     }

@@ -1,6 +1,6 @@
 //! Judges knocks. The only place where a [`Grant`] is made.
 
-use core::{net::IpAddr, time::Duration};
+use core::time::Duration;
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,7 @@ use crate::{
     knock::Knock,
     knockers::{Knocker, Knockers},
     limits,
-    packet::{Link, WayBack},
+    packet::{Link, Routes, WayBack},
     sequences::{Conflict, Place, Sequences, Step},
     time::{Moment, Wall},
 };
@@ -80,6 +80,8 @@ pub enum Refusal {
     },
     /// The source knocked while it had to be quiet; its time begins anew.
     Waiting,
+    /// The kernel throws away what comes from this source in this way, so it is forged, and counts for nothing.
+    NotAccepted,
     /// There is no such door, or it is not for this client.
     NotAllowed,
     /// No grant can be for the address to let in.
@@ -153,16 +155,20 @@ impl Access {
 
     /// Judges one knock.
     ///
+    /// It must not be able to change what a source has done that the kernel would hear, if the kernel would not hear it.
+    /// A first knock changes nothing of that, so `routes` are asked only of a knock that comes in another way than
+    /// the one before it from its source, and of one that opens a door.
+    ///
     /// A source that waits is refused before anything else is looked at, and told nothing: a guess
     /// made during the wait must not be worth more than none. The next port counts before the
     /// repetition, so that a sequence may hold the same port twice in a row.
     ///
     /// # Errors
     /// [`Refusal`] says why the knock gives nothing.
-    pub fn judge(&mut self, knock: &Knock, now: Moment) -> Result<Verdict, Refusal> {
-        let known = self.knockers.get(knock.source, now);
+    pub fn judge(&mut self, knock: &Knock, now: Moment, routes: &mut dyn Routes) -> Result<Verdict, Refusal> {
+        let known = self.known(knock, now, routes)?;
         if known.is_some_and(|knocker| knocker.waiting) {
-            self.make_wait(knock.source, now);
+            self.make_wait(knock, now);
             return Err(Refusal::Waiting);
         }
         let (place, last_port) =
@@ -178,12 +184,15 @@ impl Access {
                 let open_for = door.map_or(Duration::ZERO, |door| door.open_for);
                 let once = door.is_some_and(|door| door.once);
                 self.remember(knock, Place::START, now);
+                if !routes.accept(knock.source, knock.arrival) {
+                    return Err(Refusal::NotAccepted);
+                }
                 self.own.judge(knock.source).map_err(Refusal::Address)?;
-                Ok(Verdict::Granted(Grant { admission, link: knock.link, open_for, by: None, once }))
+                Ok(Verdict::Granted(Grant { admission, link: knock.arrival.link, open_for, by: None, once }))
             }
             None if last_port == knock.port => Err(Refusal::Repeated),
             None => {
-                self.make_wait(knock.source, now);
+                self.make_wait(knock, now);
                 Err(Refusal::Wrong { after: self.sequences.depth(place) })
             }
         }
@@ -251,15 +260,27 @@ impl Access {
         &self.knockers
     }
 
+    /// What its sender has done so far, as far as the kernel would have heard of it.
+    fn known(&self, knock: &Knock, now: Moment, routes: &mut dyn Routes) -> Result<Option<Knocker>, Refusal> {
+        match self.knockers.get(knock.source, now) {
+            // Whatever the kernel says of the one, it says of the other.
+            Some(known) if known.arrival == knock.arrival => Ok(Some(known)),
+            Some(_) if !routes.accept(knock.source, knock.arrival) => Err(Refusal::NotAccepted),
+            Some(known) => Ok(routes.accept(knock.source, known.arrival).then_some(known)),
+            None => Ok(None),
+        }
+    }
+
     fn remember(&mut self, knock: &Knock, place: Place, now: Moment) {
         let until = now.after(self.rules.forget_after);
-        let knocker = Knocker { place, last_port: knock.port, waiting: false, until };
+        let knocker = Knocker { place, last_port: knock.port, waiting: false, arrival: knock.arrival, until };
         self.knockers.put(knock.source, knocker, self.sequences.depth(place), now);
     }
 
-    fn make_wait(&mut self, source: IpAddr, now: Moment) {
+    fn make_wait(&mut self, knock: &Knock, now: Moment) {
         let until = now.after(self.rules.quiet_after_wrong);
-        let knocker = Knocker { place: Place::START, last_port: 0, waiting: true, until };
-        self.knockers.put(source, knocker, 0, now);
+        let arrival = knock.arrival;
+        let knocker = Knocker { place: Place::START, last_port: 0, waiting: true, arrival, until };
+        self.knockers.put(knock.source, knocker, 0, now);
     }
 }

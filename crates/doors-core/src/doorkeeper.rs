@@ -17,7 +17,7 @@ use crate::{
     eligible::{Ineligible, Own},
     freshness::{Fresh, Record},
     knock::Knock,
-    packet::Packet,
+    packet::{Packet, Routes},
     reception::{Asker, Audience, Heard, Outgoing, Reception, Stranger},
     sequences::Conflict,
     throttle::Throttle,
@@ -76,32 +76,39 @@ impl Doorkeeper {
         self.reception = Some(reception);
     }
 
-    /// Takes one packet from the network.
-    pub fn handle_packet(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall) {
+    /// Takes one packet from the network. `routes` say whether the kernel takes it, too.
+    pub fn handle_packet(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall, routes: &mut dyn Routes) {
         let heard = self.reception.as_mut().and_then(|reception| reception.hear(packet, now, wall));
         match heard {
             Some(heard) => self.note(heard, packet.source, now),
-            None => self.handle_knock(packet, now),
+            None => self.handle_knock(packet, now, routes),
         }
     }
 
-    fn handle_knock(&mut self, packet: &Packet<'_>, now: Moment) {
+    fn handle_knock(&mut self, packet: &Packet<'_>, now: Moment, routes: &mut dyn Routes) {
         let Some(knock) = Knock::parse(packet) else { return };
         // A door whose time is over must be told as closed before it opens again.
         self.handle_timeout(now);
-        match self.access.judge(&knock, now) {
+        match self.access.judge(&knock, now, routes) {
             Ok(Verdict::Granted(grant)) => self.admit(grant, now),
             Ok(Verdict::Further { right }) => {
                 self.trace(Event::Further { source: knock.source, right }, now);
             }
             Err(Refusal::Waiting) => self.trace(Event::Waiting { source: knock.source }, now),
+            Err(Refusal::NotAccepted) => self.trace(not_accepted(&knock), now),
             Err(Refusal::Address(why)) => self.tell(Event::Ineligible { source: knock.source, why }, now),
             Err(Refusal::Repeated | Refusal::NotAllowed) => {}
             Err(Refusal::Wrong { after }) => {
-                if self.throttle.admit(now) {
+                if !self.throttle.admit(now) {
+                    return;
+                }
+                // Only what is told is asked for: a flood of first knocks costs no questions.
+                if routes.accept(knock.source, knock.arrival) {
                     let quiet = self.access.rules().quiet_after_wrong;
                     let event = Event::Wrong { source: knock.source, port: knock.port, after, quiet };
                     self.events.push_back(event);
+                } else {
+                    self.trace(not_accepted(&knock), now);
                 }
             }
         }
@@ -330,7 +337,11 @@ impl Doorkeeper {
                     Ok(grant) => self.open_for(asker, grant, now),
                     Err(Refusal::Address(why)) => self.refuse_address(asker, why, now),
                     Err(
-                        Refusal::NotAllowed | Refusal::Repeated | Refusal::Waiting | Refusal::Wrong { .. },
+                        Refusal::NotAllowed
+                        | Refusal::NotAccepted
+                        | Refusal::Repeated
+                        | Refusal::Waiting
+                        | Refusal::Wrong { .. },
                     ) => self.refuse(asker, Answer::NotAllowed, now),
                 }
             }
@@ -474,6 +485,10 @@ impl Doorkeeper {
     fn door_exists(&self, admission: &Admission) -> bool {
         self.access.rules().door(&admission.door).is_some()
     }
+}
+
+fn not_accepted(knock: &Knock) -> Event {
+    Event::NotAccepted { source: knock.source, link: knock.arrival.link }
 }
 
 /// Whole seconds, rounded.

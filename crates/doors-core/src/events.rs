@@ -165,6 +165,13 @@ pub enum Event {
         /// The source, which may be forged.
         source: IpAddr,
     },
+    /// A knock counted for nothing, because the kernel throws away what comes from its source like that.
+    NotAccepted {
+        /// The source, which is forged.
+        source: IpAddr,
+        /// The interface on which the knock came.
+        link: Link,
+    },
     /// A source knocked wrong and has to be quiet.
     Wrong {
         /// The source, which may be forged.
@@ -228,6 +235,7 @@ impl Event {
             | Self::NeverOpened(_)
             | Self::Further { .. }
             | Self::Waiting { .. }
+            | Self::NotAccepted { .. }
             | Self::Wrong { .. }
             | Self::MoreWrong(_)
             | Self::MoreDoors(_)

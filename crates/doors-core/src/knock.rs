@@ -2,14 +2,14 @@
 
 use core::net::IpAddr;
 
-use crate::packet::{Link, Packet};
+use crate::packet::{Arrival, Packet};
 
 /// One knock of a sequence: somebody sent `knock\n` to a port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Knock {
     pub(crate) source: IpAddr,
     pub(crate) port: u16,
-    pub(crate) link: Link,
+    pub(crate) arrival: Arrival,
 }
 
 impl Knock {
@@ -21,13 +21,14 @@ impl Knock {
     #[must_use]
     pub fn parse(packet: &Packet<'_>) -> Option<Self> {
         let knock = packet.payload == Self::PAYLOAD && packet.is_answerable();
-        knock.then_some(Self { source: packet.source, port: packet.port, link: packet.link })
+        knock.then_some(Self { source: packet.source, port: packet.port, arrival: packet.arrival() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Link;
 
     fn parse(source: &str, payload: &[u8]) -> Option<Knock> {
         Knock::parse(&Packet {

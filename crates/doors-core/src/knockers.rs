@@ -13,7 +13,7 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::net::IpAddr;
 
-use crate::{door::Sequence, sequences::Place, time::Moment};
+use crate::{door::Sequence, packet::Arrival, sequences::Place, time::Moment};
 
 /// Ranks: one for those who wait or were just let in, and one for each number of right knocks that opens
 /// nothing yet.
@@ -31,6 +31,9 @@ pub struct Knocker {
     pub last_port: u16,
     /// Whether it knocked wrong, so that nothing it knocks counts.
     pub waiting: bool,
+    /// How its latest knock came in. If the kernel does not take what comes from this source like that, somebody else
+    /// has knocked in its name.
+    pub arrival: Arrival,
     /// When it is forgotten.
     pub until: Moment,
 }
@@ -185,6 +188,7 @@ mod tests {
     use core::{net::Ipv4Addr, time::Duration};
 
     use super::*;
+    use crate::packet::Link;
 
     fn at(seconds: u64) -> Moment {
         Moment::new(Duration::from_secs(seconds))
@@ -195,7 +199,8 @@ mod tests {
     }
 
     fn knocker(until: u64) -> Knocker {
-        Knocker { place: Place::START, last_port: 1, waiting: false, until: at(until) }
+        let arrival = Arrival { link: Link(1), destination: source(0) };
+        Knocker { place: Place::START, last_port: 1, waiting: false, arrival, until: at(until) }
     }
 
     fn present(table: &Knockers, numbers: core::ops::Range<u32>) -> Vec<u32> {

@@ -9,6 +9,32 @@ use core::net::{IpAddr, SocketAddr};
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Link(pub u32);
 
+/// How a packet came in: on which interface, and to which of our addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Arrival {
+    /// The interface on which it came.
+    pub link: Link,
+    /// The address of this machine to which it was sent.
+    pub destination: IpAddr,
+}
+
+/// What the kernel's routing says of a source.
+pub trait Routes {
+    /// Whether the kernel takes what comes from `source` like this. Where it is strict, it throws away what comes in on an
+    /// interface that does not lead back to its source: that source is forged.
+    fn accept(&mut self, source: IpAddr, arrival: Arrival) -> bool;
+}
+
+/// For packets that the kernel has taken already.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted;
+
+impl Routes for Accepted {
+    fn accept(&mut self, _: IpAddr, _: Arrival) -> bool {
+        true
+    }
+}
+
 /// One UDP datagram that was addressed to this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
@@ -30,6 +56,11 @@ impl Packet<'_> {
     /// Whether its source can be answered; if not, it is forged.
     pub(crate) fn is_answerable(&self) -> bool {
         can_be_answered(self.source) && self.port != 0
+    }
+
+    /// How it came in.
+    pub(crate) fn arrival(&self) -> Arrival {
+        Arrival { link: self.link, destination: self.destination }
     }
 
     /// Where an answer goes, and from where.

@@ -24,7 +24,7 @@ use doors_core::{
     doorkeeper::{Change, Doorkeeper},
     knock::Knock,
     knockers::{Knocker, Knockers},
-    packet::{Link, Packet},
+    packet::{Accepted, Arrival, Link, Packet},
     sequences::Place,
     time::{Moment, Wall},
 };
@@ -151,7 +151,7 @@ proptest! {
             seconds += pause;
             let now = Moment::new(Duration::from_secs(seconds));
             let packet = Packet { source: address(source), port, link: Link(1), payload: b"knock\n", ..NOWHERE };
-            keeper.handle_packet(&packet, now, Wall(0));
+            keeper.handle_packet(&packet, now, Wall(0), &mut Accepted);
             let opened: Vec<_> = std::iter::from_fn(|| keeper.poll_change()).collect();
             let expected = model.knock(source, port, seconds);
             match (&opened[..], expected) {
@@ -191,7 +191,8 @@ proptest! {
             seconds += pause;
             let now = Moment::new(Duration::from_secs(seconds));
             let until = Moment::new(Duration::from_secs(seconds + FORGET));
-            let newcomer = Knocker { place: Place::START, last_port: 1, waiting, until };
+            let arrival = Arrival { link: Link(1), destination: address(0) };
+            let newcomer = Knocker { place: Place::START, last_port: 1, waiting, arrival, until };
             let over = present.keys().any(|source| table.get(address(*source), now).is_none());
             let full = present.len() == room && !present.contains_key(&source);
             table.put(address(source), newcomer, right, now);

@@ -20,7 +20,7 @@ use doors_core::{
     door::{Admission, Door, DoorName, Sequence},
     doorkeeper::{Change, Doorkeeper, Event, Report},
     limits,
-    packet::{Link, Packet},
+    packet::{Accepted, Arrival, Link, Packet, Routes},
     time::{Moment, Wall},
 };
 
@@ -59,7 +59,7 @@ impl Scene {
         for port in ports {
             let source = source.parse().unwrap();
             let packet = Packet { source, port: *port, link: Link(3), payload: b"knock\n", ..NOWHERE };
-            self.keeper.handle_packet(&packet, self.now, Wall(0));
+            self.keeper.handle_packet(&packet, self.now, Wall(0), &mut Accepted);
         }
         self
     }
@@ -81,6 +81,32 @@ impl Scene {
 
     fn details(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.keeper.poll_event()).collect()
+    }
+}
+
+/// A kernel that takes IPv4 on one interface only, and counts how often it is asked.
+#[derive(Default)]
+struct Strict {
+    asked: usize,
+}
+
+/// Where clients are, and where they are not.
+const INSIDE: Link = Link(3);
+const OUTSIDE: Link = Link(4);
+
+impl Routes for Strict {
+    fn accept(&mut self, _: IpAddr, arrival: Arrival) -> bool {
+        self.asked += 1;
+        arrival.link == INSIDE
+    }
+}
+
+impl Strict {
+    fn knock(&mut self, scene: &mut Scene, link: Link, source: IpAddr, ports: &[u16]) {
+        for port in ports {
+            let packet = Packet { source, port: *port, link, payload: b"knock\n", ..NOWHERE };
+            scene.keeper.handle_packet(&packet, scene.now, Wall(0), self);
+        }
     }
 }
 
@@ -112,6 +138,42 @@ fn admission(door: &str, source: &str) -> Admission {
 
 fn open(door: &str, source: &str, until: u64) -> Change {
     Change::Open { admission: admission(door, source), link: Link(3), until: at(until), by: None }
+}
+
+#[test]
+fn what_the_kernel_does_not_take_neither_brings_a_client_further_nor_makes_it_wait() {
+    let (mut scene, mut routes, client) = (Scene::new(), Strict::default(), CLIENT.parse().unwrap());
+    for right in 0..SSH.len() {
+        scene.at(u64::try_from(right).unwrap() * 100);
+        let (before, after) = SSH.split_at(right);
+        routes.knock(&mut scene, INSIDE, client, before);
+        // Wrong, first, next, and the same once more.
+        routes.knock(&mut scene, OUTSIDE, client, &[9, SSH[0], after[0], 9, 9]);
+        assert_eq!(scene.changes(), []);
+        routes.knock(&mut scene, INSIDE, client, after);
+        assert_eq!(scene.changes().len(), 1, "after {right}");
+    }
+    scene.at(1000);
+    routes.knock(&mut scene, OUTSIDE, client, &SSH);
+    assert_eq!(scene.changes(), []);
+    assert!(scene.events().iter().all(|event| !matches!(event, Event::Wrong { .. })));
+}
+
+#[test]
+fn a_flood_of_first_knocks_asks_the_kernel_only_of_what_is_told() {
+    let (mut scene, mut routes) = (Scene::new(), Strict::default());
+    for number in 0..20_000_u32 {
+        let source = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
+        routes.knock(&mut scene, OUTSIDE, source, &[SSH[0]]);
+    }
+    assert_eq!(routes.asked, 0);
+    scene.details();
+    for number in 0..20_000_u32 {
+        let source = IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 + number));
+        // Each of them twice: the second comes as the first did.
+        routes.knock(&mut scene, OUTSIDE, source, &[9, 9]);
+    }
+    assert!(routes.asked < 100, "{}", routes.asked);
 }
 
 #[test]

@@ -200,7 +200,9 @@ pub async fn run(
                 if let Some(own) = inbox.own()? {
                     keeper.know_own(own);
                 }
-                inbox.drain(|packet| keeper.handle_packet(packet, clock.now(), clock.wall()))?;
+                inbox.drain(|packet, routes| {
+                    keeper.handle_packet(packet, clock.now(), clock.wall(), routes);
+                })?;
             }
             () = sleep_until(deadline) => {}
         }

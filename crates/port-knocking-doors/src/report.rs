@@ -148,6 +148,12 @@ pub(crate) fn event(event: &Event, now: Moment) {
         Event::Waiting { source } => {
             debug!(%source, "ignored: {source} knocked while it had to be quiet; its time begins anew");
         }
+        Event::NotAccepted { source, link } => debug!(
+            %source, link = link.0,
+            "ignored: a knock in the name of {source} on interface {}; the kernel throws away what comes from there \
+             like that, because the way back leads out of another interface (rp_filter)",
+            link.0
+        ),
         Event::Wrong { source, port, after, quiet } => info!(
             %source, port, after,
             "wrong knock: {source} on port {port}, after {after} right ones; ignored until it has been quiet \

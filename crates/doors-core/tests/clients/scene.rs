@@ -14,7 +14,7 @@ use doors_core::{
     doorbell::{Lasting, Recognition},
     doorkeeper::{Change, Doorkeeper, Event, Report},
     freshness::{Freshness, Record},
-    packet::{Link, Packet},
+    packet::{Accepted, Link, Packet},
     reception::{Audience, Reception},
     time::{Moment, Wall},
 };
@@ -246,7 +246,7 @@ impl Scene {
     fn arrives(&mut self, source: IpAddr, port: u16, payload: &[u8]) {
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let packet = Packet { source, source_port: 40000, destination, port, link: Link(3), payload };
-        self.keeper.handle_packet(&packet, self.now, Wall(self.wall));
+        self.keeper.handle_packet(&packet, self.now, Wall(self.wall), &mut Accepted);
     }
 
     /// Disk, firewall and network do their work.

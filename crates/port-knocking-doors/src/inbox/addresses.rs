@@ -23,7 +23,7 @@ use crate::netlink::{
 
 pub(super) const NEW_ROUTE: u16 = 24;
 pub(super) const DELETE_ROUTE: u16 = 25;
-const GET_ROUTE: u16 = 26;
+pub(super) const GET_ROUTE: u16 = 26;
 /// `RTN_LOCAL`, `RTN_BROADCAST`.
 pub(super) const LOCAL: u8 = 2;
 pub(super) const BROADCAST: u8 = 3;

@@ -5,15 +5,17 @@ use std::io;
 
 use doors_core::{
     eligible::Own,
-    packet::{Link, Packet},
+    packet::{Link, Packet, Routes},
 };
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    AT_ONCE, InboxError,
+    AT_ONCE, InboxError, LOOPBACK,
     datagram::Datagram,
+    is_forged_here,
     own::Watched,
     ring::{EtherType, Ring},
+    routes::KernelRoutes,
 };
 use crate::readiness::watch;
 
@@ -26,16 +28,15 @@ pub(crate) struct Capture {
     v4: AsyncFd<Ring>,
     v6: AsyncFd<Ring>,
     own: Watched,
+    routes: KernelRoutes,
 }
-
-/// The loopback interface is the first of every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
-const LOOPBACK: u32 = 1;
 
 impl Capture {
     /// Starts to hear. Must be called within a runtime.
     pub(crate) fn open(spa_port: Option<u16>) -> Result<Self, InboxError> {
         let ring = |ether_type| Ring::open(ether_type, spa_port).and_then(watch).map_err(denied);
-        Ok(Self { own: Watched::open()?, v4: ring(EtherType::Ipv4)?, v6: ring(EtherType::Ipv6)? })
+        let routes = KernelRoutes::open().map_err(InboxError::Addresses)?;
+        Ok(Self { routes, own: Watched::open()?, v4: ring(EtherType::Ipv4)?, v6: ring(EtherType::Ipv6)? })
     }
 
     /// Hears clients with a key on this port from here on.
@@ -64,8 +65,12 @@ impl Capture {
     }
 
     /// Hands over what has come, at most [`AT_ONCE`] packets of each family.
-    pub(crate) fn drain(&mut self, mut each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
+    pub(crate) fn drain(
+        &mut self,
+        mut each: impl FnMut(&Packet<'_>, &mut dyn Routes),
+    ) -> Result<(), InboxError> {
         let own = self.own.own();
+        let routes = &mut self.routes;
         for ring in [&mut self.v4, &mut self.v6] {
             let mut left = AT_ONCE;
             let _ = ring.try_io_mut(tokio::io::Interest::READABLE, |ring| {
@@ -78,16 +83,18 @@ impl Capture {
                     let Some(datagram) = Datagram::parse(frame.packet(), frame.checksum) else { continue };
                     // Who claims to be us and comes from outside, is not. The network layer would drop it,
                     // and we see packets before it does.
-                    let forged = frame.link != LOOPBACK && own.contain(datagram.source);
+                    let forged = is_forged_here(own, datagram.source, frame.link)
+                        || (frame.link != LOOPBACK && own.contain(datagram.source));
                     if !forged && own.contain(datagram.destination) {
-                        each(&Packet {
+                        let packet = Packet {
                             source: datagram.source,
                             source_port: datagram.source_port,
                             destination: datagram.destination,
                             port: datagram.port,
                             link: Link(frame.link),
                             payload: datagram.payload,
-                        });
+                        };
+                        each(&packet, routes);
                     }
                 }
                 Ok(())

@@ -8,7 +8,7 @@
 use doors_core::knock::Knock;
 use socket2::SockFilter;
 
-use super::addresses;
+use super::{LOOPBACK, addresses};
 
 /// `BPF_LD|BPF_W|BPF_ABS` and so on.
 const LOAD_WORD: u16 = 0x20;
@@ -20,12 +20,19 @@ const LOAD_HALF_INDEXED: u16 = 0x48;
 /// `BPF_LDX|BPF_B|BPF_MSH`: the length of an IPv4 header.
 const LOAD_INDEX_HEADER_LENGTH: u16 = 0xb1;
 const AND: u16 = 0x54;
+/// `BPF_MISC|BPF_TAX`: copies into the index register, with which `BPF_JMP|BPF_JEQ|BPF_X` compares.
+const TO_INDEX: u16 = 0x07;
+const JUMP_IF_EQUAL_INDEX: u16 = 0x1d;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE`: for whom the packet is, as the link sees it.
 const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+/// `SKF_AD_OFF + SKF_AD_IFINDEX`: the interface.
+const INTERFACE: u32 = 0xffff_f000 + 8;
+/// `SKF_NET_OFF`: from here on offsets count from the IP header.
+const IP_HEADER: u32 = 0xfff0_0000;
 /// `PACKET_HOST`: for us.
 const FOR_US: u32 = 0;
 
@@ -118,6 +125,34 @@ pub(super) fn payloads() -> Vec<SockFilter> {
     assemble(&program)
 }
 
+/// What comes before the filter of an IPv6 socket: it gives up what a local user may have sent in a foreign name.
+///
+/// Such a socket is not told that a datagram came over loopback: of one to an address of another interface, the kernel
+/// names that interface. So it has to be seen here, where nothing is known of this machine's addresses, and only the
+/// address to which it was sent is sure to be one.
+pub(super) fn in_our_own_name(then: Vec<SockFilter>) -> Vec<SockFilter> {
+    // Source and destination, word by word.
+    const WORDS: [(u32, u32); 4] = [(8, 24), (12, 28), (16, 32), (20, 36)];
+    let elsewhere = 19;
+    let mut program = vec![(LOAD_WORD, 0, 0, INTERFACE), (JUMP_IF_EQUAL, 2, elsewhere, LOOPBACK)];
+    for (number, (source, destination)) in WORDS.into_iter().enumerate() {
+        let next = number.saturating_mul(4).saturating_add(6);
+        let next = if number == 3 { elsewhere } else { next };
+        program.extend([
+            (LOAD_WORD, 0, 0, IP_HEADER.saturating_add(source)),
+            (TO_INDEX, 0, 0, 0),
+            (LOAD_WORD, 0, 0, IP_HEADER.saturating_add(destination)),
+            (JUMP_IF_EQUAL_INDEX, next, GIVE_UP, 0),
+        ]);
+    }
+    program.extend([(RETURN, 0, 0, 0), (RETURN, 0, 0, u32::MAX)]);
+    let mut filter = assemble(&program);
+    // Instead of taking it, the other filter is asked.
+    filter.truncate(elsewhere);
+    filter.extend(then);
+    filter
+}
+
 /// The filter for a socket that only sends.
 pub(super) fn nothing() -> Vec<SockFilter> {
     assemble(&[(RETURN, 0, 0, 0)])
@@ -153,7 +188,7 @@ fn assemble(program: &[(u16, usize, usize, u32)]) -> Vec<SockFilter> {
             u8::try_from(place.saturating_sub(at).saturating_sub(1)).unwrap_or(u8::MAX)
         };
         match *code {
-            JUMP_IF_EQUAL | JUMP_IF_ANY_BIT => {
+            JUMP_IF_EQUAL | JUMP_IF_EQUAL_INDEX | JUMP_IF_ANY_BIT => {
                 SockFilter::new(*code, distance(*yes), distance(*no), *operand)
             }
             _ => SockFilter::new(*code, 0, 0, *operand),

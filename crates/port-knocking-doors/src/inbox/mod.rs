@@ -11,12 +11,17 @@ mod filter;
 mod own;
 mod receive;
 mod ring;
+mod routes;
 mod sockets;
 mod stamps;
 
-use std::io;
+use std::{io, net::IpAddr};
 
-use doors_core::{eligible::Own, packet::Packet, reception::Outgoing};
+use doors_core::{
+    eligible::Own,
+    packet::{Packet, Routes},
+    reception::Outgoing,
+};
 
 pub(crate) use self::ring::Ring;
 use self::{answers::Answers, capture::Capture, sockets::Sockets};
@@ -112,13 +117,23 @@ impl Inbox {
         }
     }
 
-    /// Hands over what has come, in order, and at most a bounded number.
-    pub(crate) fn drain(&mut self, each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
+    /// Hands over what has come, in order, and at most a bounded number; each with what says whether the kernel takes
+    /// it, too.
+    pub(crate) fn drain(&mut self, each: impl FnMut(&Packet<'_>, &mut dyn Routes)) -> Result<(), InboxError> {
         match self {
             Self::Capture(capture, _) => capture.drain(each),
             Self::Sockets(sockets) => sockets.drain(each),
         }
     }
+}
+
+/// The loopback interface is the first of every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
+const LOOPBACK: u32 = 1;
+
+/// Whether a local user has sent this in a name that is not this machine's. The kernel takes it: what goes out over
+/// loopback comes in again without being routed.
+fn is_forged_here(own: &Own, source: IpAddr, link: u32) -> bool {
+    link == LOOPBACK && !own.contain(source)
 }
 
 /// The sockets for receipts, where there are clients to whom to send them.

@@ -19,13 +19,13 @@ use std::{
 
 use doors_core::{
     eligible::Own,
-    packet::{Link, Packet, WayBack},
+    packet::{Accepted, Link, Packet, Routes, WayBack},
 };
 use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    AT_ONCE, InboxError, filter,
+    AT_ONCE, InboxError, filter, is_forged_here,
     own::Watched,
     receive::{self, Received},
     stamps::Stamping,
@@ -37,6 +37,9 @@ const WAITING: usize = 256 * 1024;
 
 /// Datagrams that are read from one socket before the next has its turn.
 const FROM_ONE: usize = AT_ONCE / 8;
+
+/// Makes the filter of a socket.
+type Filter = fn() -> Vec<SockFilter>;
 
 /// One socket for each knock port and family.
 #[derive(Debug)]
@@ -53,8 +56,8 @@ impl Sockets {
     /// Binds the ports, over IPv4 and IPv6. Must be called within a runtime.
     pub(crate) fn open(ports: &[u16], spa_port: Option<u16>) -> Result<Self, InboxError> {
         let _stamping = begin_stamping();
-        let mut sockets = bind_all(ports, &filter::payloads())?;
-        sockets.extend(bind_all(spa_port.as_slice(), &filter::spa_payloads())?);
+        let mut sockets = bind_all(ports, filter::payloads)?;
+        sockets.extend(bind_all(spa_port.as_slice(), filter::spa_payloads)?);
         let is_v4 =
             |(_, socket): &(u16, AsyncFd<Socket>)| socket.get_ref().domain().ok() == Some(Domain::IPV4);
         // Without a port to hear there is no socket, and that says nothing about the machine.
@@ -71,14 +74,14 @@ impl Sockets {
         let new_spa: Vec<u16> = spa_port.into_iter().filter(|port| !bound(port)).collect();
         // Where something is heard already, stamping is on.
         let _stamping = self.sockets.is_empty().then(begin_stamping);
-        let mut new = bind_all(&new, &filter::payloads())?;
-        new.extend(bind_all(&new_spa, &filter::spa_payloads())?);
+        let mut new = bind_all(&new, filter::payloads)?;
+        new.extend(bind_all(&new_spa, filter::spa_payloads)?);
         self.sockets.retain(|(port, _)| ports.contains(port) || spa_port == Some(*port));
         self.sockets.extend(new);
         for (port, socket) in &self.sockets {
             // A port may have changed what it is for.
-            let filter = if spa_port == Some(*port) { filter::spa_payloads() } else { filter::payloads() };
-            socket.get_ref().attach_filter(&filter).map_err(InboxError::Socket)?;
+            let filter = if spa_port == Some(*port) { filter::spa_payloads } else { filter::payloads };
+            attach(socket.get_ref(), filter).map_err(InboxError::Socket)?;
         }
         self.again = true;
         Ok(())
@@ -121,7 +124,10 @@ impl Sockets {
     }
 
     /// Hands over what is known to be next, in the order in which the kernel received it.
-    pub(crate) fn drain(&mut self, mut each: impl FnMut(&Packet<'_>)) -> Result<(), InboxError> {
+    pub(crate) fn drain(
+        &mut self,
+        mut each: impl FnMut(&Packet<'_>, &mut dyn Routes),
+    ) -> Result<(), InboxError> {
         let complete = self.read_all()?;
         let mut next: Vec<(u16, Received)> =
             self.waiting.extract_if(.., |(_, received)| Some(received.at) <= complete).collect();
@@ -129,14 +135,18 @@ impl Sockets {
         for (port, received) in next {
             // A knock is for one machine: one that is for all would try every door of a network at once.
             let Some(destination) = received.destination else { continue };
-            each(&Packet {
+            if is_forged_here(self.own.own(), received.source.ip(), received.link) {
+                continue;
+            }
+            let packet = Packet {
                 source: received.source.ip(),
                 source_port: received.source.port(),
                 destination,
                 port,
                 link: Link(received.link),
                 payload: received.payload(),
-            });
+            };
+            each(&packet, &mut Accepted);
         }
         Ok(())
     }
@@ -185,7 +195,7 @@ fn begin_stamping() -> Option<Stamping> {
 }
 
 /// Binds every port for both families.
-fn bind_all(ports: &[u16], filter: &[SockFilter]) -> Result<Vec<(u16, AsyncFd<Socket>)>, InboxError> {
+fn bind_all(ports: &[u16], filter: Filter) -> Result<Vec<(u16, AsyncFd<Socket>)>, InboxError> {
     let mut sockets = Vec::new();
     for port in ports.iter().copied() {
         for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
@@ -199,17 +209,25 @@ fn bind_all(ports: &[u16], filter: &[SockFilter]) -> Result<Vec<(u16, AsyncFd<So
     Ok(sockets)
 }
 
-fn bind(address: SocketAddr, filter: &[SockFilter]) -> io::Result<Socket> {
+fn bind(address: SocketAddr, filter: Filter) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.attach_filter(filter)?;
+    attach(&socket, filter)?;
     receive::prepare(&socket, address.is_ipv6())?;
     socket.set_recv_buffer_size(WAITING)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+fn attach(socket: &Socket, filter: Filter) -> io::Result<()> {
+    match socket.domain()? {
+        Domain::IPV6 => socket.attach_filter(&filter::in_our_own_name(filter())),
+        // Over IPv4 no user may send in a foreign name.
+        _ => socket.attach_filter(&filter()),
+    }
 }
 
 /// The machine, or this network namespace, does without IPv6.

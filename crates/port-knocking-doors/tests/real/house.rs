@@ -243,9 +243,7 @@ impl House {
     /// the middle may have its datagrams overtaken by later ones.
     pub(crate) fn as_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.client.enter(|| {
-            let mut here = CpuSet::new();
-            here.set(sched_getcpu());
-            sched_setaffinity(None, &here).unwrap();
+            stay_on_this_processor();
             work()
         })
     }
@@ -376,6 +374,13 @@ impl House {
         }
         grants
     }
+}
+
+/// Keeps this thread, and what it starts, on the processor that it is on.
+pub(crate) fn stay_on_this_processor() {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    sched_setaffinity(None, &here).unwrap();
 }
 
 /// Runs a program in a network. Gives what it prints.

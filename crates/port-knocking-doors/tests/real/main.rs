@@ -32,6 +32,7 @@ mod life;
 mod mark;
 mod no_door;
 mod raw;
+mod routes;
 mod spa;
 mod traced;
 mod two_hops;

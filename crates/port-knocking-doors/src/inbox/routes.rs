@@ -1,0 +1,100 @@
+//! What the kernel's routing says of a source.
+//!
+//! A packet socket sees packets before the kernel drops those whose source it does not believe. Which these are depends
+//! on `rp_filter` of an interface and of all, on routes, and on rules for them; so the kernel is asked to route
+//! such a packet, and gives the answer that it would give itself. That costs some microseconds: the core asks only
+//! where the answer matters.
+//!
+//! IPv6 has no such check. Over loopback nothing is routed when it comes in.
+//!
+//! Source: rtnetlink(7), `inet_rtm_getroute` in `net/ipv4/route.c`, `net/ipv4/fib_frontend.c`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use doorknock::errors::in_one_line;
+use doors_core::packet::{Arrival, Link, Routes};
+use rustix::net::netdevice;
+
+use super::{LOOPBACK, addresses::GET_ROUTE};
+use crate::netlink::{
+    address::octets,
+    message::{ACK, Writer},
+    socket::{Family, NetlinkError, Socket},
+};
+
+/// `RTA_DST`, `RTA_SRC`, `RTA_IIF`.
+const DESTINATION: u16 = 1;
+const SOURCE: u16 = 2;
+const FROM_LINK: u16 = 3;
+/// A flood of forged knocks shall not have the sysctl read for each.
+const MARKS_HOLD_FOR: Duration = Duration::from_secs(1);
+
+/// The routes of this thread's network namespace.
+#[derive(Debug)]
+pub(super) struct KernelRoutes {
+    socket: Socket,
+    /// For each interface, when it was read whether the check depends on the packet's mark, and what was read.
+    by_mark: BTreeMap<u32, (Instant, bool)>,
+}
+
+impl KernelRoutes {
+    /// Opens a socket to ask.
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        Ok(Self { socket: Socket::open(Family::Route)?, by_mark: BTreeMap::new() })
+    }
+
+    /// Whether the kernel looks for the way back by the packet's mark (`src_valid_mark`), which nobody knows here.
+    fn depends_on_mark(&mut self, link: Link) -> bool {
+        let now = Instant::now();
+        self.by_mark.retain(|_, (read, _)| now.saturating_duration_since(*read) < MARKS_HOLD_FOR);
+        let name = || netdevice::index_to_name(&self.socket, link.0).ok();
+        let read = || {
+            let of =
+                |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/src_valid_mark"));
+            let is_on = |name: &str| of(name).is_ok_and(|text| text.trim() != "0");
+            is_on("all") || name().is_some_and(|name| is_on(&name))
+        };
+        self.by_mark.entry(link.0).or_insert_with(|| (now, read())).1
+    }
+}
+
+impl Routes for KernelRoutes {
+    fn accept(&mut self, source: IpAddr, arrival: Arrival) -> bool {
+        let (IpAddr::V4(_), IpAddr::V4(_)) = (source, arrival.destination) else { return true };
+        if arrival.link.0 == LOOPBACK {
+            return true;
+        }
+        match self.socket.request(&request(source, arrival)) {
+            Ok(()) => true,
+            Err(error) if is_refusal(&error) => self.depends_on_mark(arrival.link),
+            Err(error) => {
+                // A client must not be kept out because we cannot ask.
+                tracing::debug!("cannot ask for the way back to {source}: {}", in_one_line(&error));
+                true
+            }
+        }
+    }
+}
+
+/// `EINVAL` or `EXDEV`, by version, say that the source is forged; `ENODEV`, that the interface is gone.
+fn is_refusal(error: &NetlinkError) -> bool {
+    matches!(error.number(), Some(libc::EINVAL | libc::EXDEV | libc::ENODEV))
+}
+
+/// Asks how a packet would be routed that comes in like this.
+fn request(source: IpAddr, arrival: Arrival) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(GET_ROUTE, ACK, 0, |writer| {
+        // `struct rtmsg`: family, and the whole lengths of both addresses.
+        writer.raw(&[u8::try_from(libc::AF_INET).unwrap_or(0), 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        writer.put(DESTINATION, &octets(arrival.destination));
+        writer.put(SOURCE, &octets(source));
+        writer.put(FROM_LINK, &arrival.link.0.to_ne_bytes());
+    });
+    writer.bytes().to_vec()
+}
