@@ -4,7 +4,7 @@ use core::time::Duration;
 
 /// Knockers that are remembered at once.
 ///
-/// Some six megabytes when full. A flood of forged first knocks at 200,000 a second leaves a client a
+/// Some eight megabytes when full. A flood of forged first knocks at 200,000 a second leaves a client a
 /// third of a second for its second knock; from then on the flood cannot reach it, because those who
 /// have come the least far are forgotten first.
 pub const KNOCKERS: usize = 65_536;

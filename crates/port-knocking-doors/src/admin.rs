@@ -15,8 +15,9 @@ use rand_core::UnwrapErr;
 
 use crate::{
     clients_file::{self, EditError, NewClient, ReplaceError},
-    config::{self, Config, ConfigError},
+    config::{self, Config, ConfigError, Texts},
     gateway_key::{self, KeyError},
+    last_good::{CopyError, Store},
     running::{self, Takeover},
     trusted,
 };
@@ -121,6 +122,18 @@ pub(crate) enum AdminError {
     InAuthorizedKeys(String),
     #[error("cannot ask the running daemon to read its configuration again")]
     Daemon(#[source] io::Error),
+    #[error("{done} in the file, but not in the copy for a start with a wrong file")]
+    Kept { done: String, source: CopyError },
+    #[error(
+        "{0} in the file, but the running daemon cannot use the file and goes on with what was in force before: its log \
+         says why; mend that, and try: systemctl reload port-knocking-doors"
+    )]
+    Refused(String),
+    #[error(
+        "{0} in the file, but the running daemon has not read the file within a minute, so that it goes on with what was \
+         in force before; its log may say why, and a restart takes the file over"
+    )]
+    Slow(String),
 }
 
 impl AdminError {
@@ -198,17 +211,17 @@ pub(crate) fn client(
                 from: new.from.clone(),
                 until: new.until.clone(),
             };
-            let taken = change(config, &reload, |text| clients_file::add(text, &client))?;
             let doors = new.doors.join(", ");
-            let mut text = format!("added: {} ({}) may open {doors}\n", new.name, parsed.fingerprint());
-            text.push_str(&taken);
+            let done = format!("added: {} ({}) may open {doors}", new.name, parsed.fingerprint());
+            let mut text = change(config, &reload, |text| clients_file::add(text, &client), done)?;
             if let Err(error) = gateway_key::load(&config.gateway_key) {
                 let _ = writeln!(text, "still missing: {}", in_one_line(&error));
             }
             Ok(text)
         }
         Client::Remove { name } => {
-            let taken = change(config, &reload, |text| clients_file::remove(text, name));
+            let done = format!("removed: {name}");
+            let taken = change(config, &reload, |text| clients_file::remove(text, name), done);
             let known = config.key_access.iter().flat_map(|access| access.clients.iter());
             match taken {
                 Err(AdminError::Edit(EditError::Unknown { .. }))
@@ -216,17 +229,18 @@ pub(crate) fn client(
                 {
                     Err(AdminError::InAuthorizedKeys(name.clone()))
                 }
-                taken => Ok(format!("removed: {name}; doors that it has opened close on time\n{}", taken?)),
+                taken => taken,
             }
         }
     }
 }
 
-/// Changes the configuration file, and lets the running daemon take it over.
+/// Changes the configuration file, and lets the running daemon take it over. Says what is `done`.
 fn change(
     config: &Config,
     reload: impl Fn(&Path, &str) -> Result<Config, ConfigError>,
     edit: impl FnOnce(&str) -> Result<String, EditError>,
+    done: String,
 ) -> Result<String, AdminError> {
     let path = config.path.as_ref().ok_or(AdminError::NoFile)?;
     let old = config::read_text(path)?;
@@ -234,12 +248,17 @@ fn change(
     // Asked before, because the mark is on the file that goes.
     let daemon = running::daemon_of(path).map_err(AdminError::Daemon)?;
     clients_file::replace(path, &old, &new, |path, text| reload(path, text).map(drop))?;
-    let taken = running::take_over(path, daemon).map_err(AdminError::Daemon)?;
-    Ok(match taken {
-        Takeover::Done => "the running daemon has taken it over\n".to_owned(),
-        Takeover::NoDaemon => "no daemon runs with this file\n".to_owned(),
-        Takeover::NotDone => "the running daemon has not taken it over; its log says why\n".to_owned(),
-    })
+    let taken = running::take_over(path, daemon);
+    let kept =
+        config.texts.clone().map(|texts| Store::of_environment().follow(&Texts { text: new, ..texts }));
+    kept.transpose().map_err(|source| AdminError::Kept { done: done.clone(), source })?;
+    match taken.map_err(AdminError::Daemon)? {
+        Takeover::Done => Ok(format!("{done}\nthe running daemon has taken it over\n")),
+        Takeover::NoDaemon => Ok(format!("{done}\nno daemon runs with this file\n")),
+        Takeover::Ended => Ok(format!("{done}\nthe daemon that ran with this file has ended\n")),
+        Takeover::Refused => Err(AdminError::Refused(done)),
+        Takeover::Slow => Err(AdminError::Slow(done)),
+    }
 }
 
 /// No public key is longer, nor a file of some of them.

@@ -236,7 +236,10 @@ fn run_daemon(settings: &Settings) -> ExitCode {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let keeper = match settings.last_good {
         true => Keeper::start(Store::of_environment()),
-        false => Ok(Keeper::idle()),
+        false => {
+            config.path.iter().for_each(|path| Store::of_environment().forget(path));
+            Ok(Keeper::idle())
+        }
     };
     let keeper = match keeper {
         Ok(keeper) => keeper,

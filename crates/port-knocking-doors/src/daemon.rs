@@ -16,7 +16,7 @@ use crate::{
     firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     last_good::{Keeper, Reminder},
-    reload::{New, Read, Reader, ReloadError},
+    reload::{self, New, Read, Reader, ReloadError},
     report,
     running::Mark,
     supervisor::Supervisor,
@@ -111,6 +111,7 @@ pub async fn run(
     let mut entrance = Entrance::default();
     let prepared = entrance::prepare(config.key_access.as_deref(), false, clock);
     entrance.listen(&mut keeper, config.key_access.as_ref(), prepared, clock.now());
+    let opened = opened.or_else(|| config.path.as_deref().and_then(reload::named));
     let mut mark = mark(&config, opened, config.instead_of.is_none());
     let mut reader = Reader::start(Arc::clone(&config), load, clock).map_err(RunError::Start)?;
     let mut reminder = Reminder::new(config.instead_of.clone(), clock.now());
@@ -147,8 +148,7 @@ pub async fn run(
             },
             read = reader.next() => {
                 match read {
-                    Some(Read::Configuration(new)) => {
-                        let (new, opened) = split(new);
+                    Some(Read::Configuration(new, opened)) => {
                         let (keeper, inbox, entrance) = (&mut keeper, &mut inbox, &mut entrance);
                         let mut taken = Taken { keeper, inbox, entrance, last_good };
                         let new = match new {
@@ -224,19 +224,11 @@ pub async fn run(
     Ok(())
 }
 
-/// Marks the file that is in force, so that the commands about clients find this process. It is the one that was
-/// read; where that could not be, the one that has its name now.
+/// Marks the file that was read, or whatever has its name now, so that the commands about clients find this process.
 fn mark(config: &Config, opened: Option<Arc<File>>, in_force: bool) -> Option<Mark> {
     let path = config.path.as_ref()?;
-    let opened = opened.map_or_else(|| File::open(path).map(Arc::new), Ok);
-    let marked = opened.and_then(|file| Mark::set(file, in_force));
+    let marked = Mark::set(opened?, in_force);
     marked.inspect_err(|error| report::not_marked(path, error)).ok()
-}
-
-/// A new configuration, and its file: closed anywhere else, that would take the mark away.
-fn split(mut new: Result<Box<New>, ReloadError>) -> (Result<Box<New>, ReloadError>, Option<Arc<File>>) {
-    let opened = new.as_mut().ok().and_then(|new| new.config.opened.take());
-    (new, opened)
 }
 
 fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {

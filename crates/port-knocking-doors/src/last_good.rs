@@ -22,7 +22,7 @@ mod start;
 mod tests;
 
 use std::{
-    fs::{DirBuilder, File},
+    fs::{self, DirBuilder, File},
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -113,6 +113,29 @@ impl Store {
             |file: &PathBuf| self.path_of(file).symlink_metadata().and_then(|copy| copy.modified()).ok();
         let known = files.into_iter().filter_map(|file| since(&file).map(|since| (since, file)));
         known.max_by_key(|(since, _): &(SystemTime, _)| *since).map(|(_, file)| file)
+    }
+
+    /// Keeps what a command has just written into the file, if something is kept of that: a client that is removed
+    /// while no daemon runs must not come back with what was in force before.
+    pub(crate) fn follow(&self, texts: &Texts) -> Result<(), CopyError> {
+        match self.path_of(&texts.path).symlink_metadata() {
+            Ok(_) => self.write(texts),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Keeps nothing of a file any more: a daemon runs with it that does not bring the copy up to date.
+    pub(crate) fn forget(&self, file: &Path) {
+        let path = self.path_of(file);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(
+                    "{} is not up to date from now on, and cannot be removed: {error}",
+                    path.display()
+                );
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 
     /// Keeps what is in force. Nothing is written if it is there already, so that a restart wears no flash memory.

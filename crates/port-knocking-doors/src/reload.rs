@@ -9,7 +9,9 @@
 
 use std::{
     any::Any,
+    fs::File,
     io,
+    path::Path,
     sync::{Arc, mpsc as blocking},
     thread,
 };
@@ -23,6 +25,7 @@ use crate::{
     daemon::RunError,
     entrance::{self, EntranceError, Prepared},
     firewall::FirewallError,
+    trusted,
 };
 
 /// What the reader is asked to do.
@@ -38,8 +41,8 @@ enum Job {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// A new configuration.
-    Configuration(Result<Box<New>, ReloadError>),
+    /// A new configuration; and its file, or whatever has its name now.
+    Configuration(Result<Box<New>, ReloadError>, Option<Arc<File>>),
     /// What clients need, whose configuration is in force already.
     Clients(Result<Box<Prepared>, EntranceError>),
 }
@@ -68,6 +71,12 @@ pub(crate) enum ReloadError {
     Conflict(#[from] Conflict),
 }
 
+/// The file that has this name now, to be marked. Waits for no pipe.
+pub(crate) fn named(path: &Path) -> Option<Arc<File>> {
+    let file = trusted::open(path).ok()?;
+    trusted::regular(&file).is_ok().then(|| Arc::new(file))
+}
+
 /// The daemon's side of the queues. One thing is read at a time.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -87,6 +96,7 @@ impl Reader {
     ) -> io::Result<Self> {
         let (jobs, queue) = blocking::channel();
         let (teller, read) = mpsc::unbounded_channel();
+        let path = running.path.clone();
         let new = move |recording| -> Result<Box<New>, ReloadError> {
             let config = running.same_file(load()?)?;
             let prepared = entrance::prepare(config.key_access.as_deref(), recording, clock)?;
@@ -96,7 +106,13 @@ impl Reader {
         let work = move || {
             for job in queue {
                 let read = match job {
-                    Job::Configuration { recording } => Read::Configuration(new(recording)),
+                    Job::Configuration { recording } => {
+                        let mut new = new(recording);
+                        // Closed anywhere else, it would take the daemon's mark away.
+                        let opened = new.as_mut().ok().and_then(|new| new.config.opened.take());
+                        let opened = opened.or_else(|| path.as_deref().and_then(named));
+                        Read::Configuration(new, opened)
+                    }
                     Job::Clients { access, recording } => {
                         Read::Clients(entrance::prepare(Some(&access), recording, clock).map(Box::new))
                     }

@@ -71,7 +71,8 @@ pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
 /// What is in force could not be kept.
 pub(crate) fn not_kept(why: &dyn Error) {
     warn!(
-        "what is in force cannot be kept, so a wrong configuration file at the next start would leave the ports open: {}",
+        "what is in force cannot be kept; with a wrong configuration file, the next start would use what was kept before, \
+         which may let in clients that you have removed, or leave the ports open if there is nothing: {}",
         in_one_line(why)
     );
 }

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "no safe interface tells who holds a lock; this file is the one that asks")]
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     mem::zeroed,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
@@ -18,8 +18,14 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a daemon may take to read its configuration again.
-const PATIENCE: Duration = Duration::from_secs(3);
+use crate::trusted;
+
+/// How long a daemon may take to read its configuration again: 100,000 keys on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// So often it is looked for a daemon, and so long after each look.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// The mark on the file that the daemon reads.
 #[derive(Debug)]
@@ -50,7 +56,36 @@ impl Mark {
 
 /// The daemon that reads a file; `None` if none does.
 pub(crate) fn daemon_of(path: &Path) -> io::Result<Option<Pid>> {
-    holder(path, Place::Reads)
+    // While a daemon reads a file that it cannot use, the mark is away for a moment.
+    for _ in 0..LOOKS {
+        let found = holder_of(&open(path)?, Place::Reads)?.or_else(|| of_replaced(path));
+        if found.is_some() {
+            return Ok(found);
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    Ok(None)
+}
+
+/// The daemon that has read a file which had this name before, and which is gone: editors and configuration management
+/// put a new one in its place. The kernel calls it by that name still (proc_pid_fd(5)).
+fn of_replaced(path: &Path) -> Option<Pid> {
+    let mut gone = fs::canonicalize(path).ok()?.into_os_string();
+    gone.push(" (deleted)");
+    let marks = |pid: Pid, fd: &Path| {
+        fs::read_link(fd).is_ok_and(|link| link.as_os_str() == gone)
+            && open(fd).is_ok_and(|file| holder_of(&file, Place::Reads).is_ok_and(|held| held == Some(pid)))
+    };
+    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid = Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?;
+        let mut open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        open.any(|fd| marks(pid, &fd.path())).then_some(pid)
+    })
+}
+
+/// Waits for no pipe.
+fn open(path: &Path) -> io::Result<File> {
+    Ok(trusted::open(path)?)
 }
 
 /// The daemon that reads a file, and runs with something else than what stands there: it was wrong when it was read.
@@ -60,8 +95,12 @@ pub(crate) fn with_other_contents(path: &Path) -> Option<Pid> {
 }
 
 fn holder(path: &Path, place: Place) -> io::Result<Option<Pid>> {
+    holder_of(&open(path)?, place)
+}
+
+fn holder_of(file: &File, place: Place) -> io::Result<Option<Pid>> {
     // Whether somebody would be in the way of a lock for writing; nothing is locked.
-    let lock = ask(&File::open(path)?, libc::F_GETLK, libc::F_WRLCK, place)?;
+    let lock = ask(file, libc::F_GETLK, libc::F_WRLCK, place)?;
     let held = i32::from(lock.l_type) != libc::F_UNLCK;
     match Pid::from_raw(lock.l_pid).filter(|_| held) {
         Some(pid) if !is_trusted(pid) => {
@@ -75,7 +114,7 @@ fn holder(path: &Path, place: Place) -> io::Result<Option<Pid>> {
 
 /// Whether a process is root's, or our own user's: anybody who may read the file can lock it.
 fn is_trusted(pid: Pid) -> bool {
-    let owner = std::fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
+    let owner = fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
     owner.is_ok_and(|owner| owner == 0 || owner == rustix::process::geteuid().as_raw())
 }
 
@@ -98,8 +137,12 @@ pub(crate) enum Takeover {
     NoDaemon,
     /// The daemon runs with the new file.
     Done,
-    /// It does not; its log says why.
-    NotDone,
+    /// It has read the new file, and goes on with what was in force before; its log says why.
+    Refused,
+    /// It still reads, or hangs.
+    Slow,
+    /// It has ended meanwhile.
+    Ended,
 }
 
 /// Lets a daemon read the file again that has just been replaced, and waits until it runs with it.
@@ -107,11 +150,20 @@ pub(crate) fn take_over(path: &Path, daemon: Option<Pid>) -> io::Result<Takeover
     let Some(daemon) = daemon else { return Ok(Takeover::NoDaemon) };
     kill_process(daemon, Signal::HUP)?;
     let begun = Instant::now();
+    let mut read = 0_u32;
     while begun.elapsed() < PATIENCE {
         if holder(path, Place::InForce)? == Some(daemon) {
             return Ok(Takeover::Done);
         }
+        // Both marks of a file that is in force are set at nearly the same time.
+        read = if holder(path, Place::Reads)? == Some(daemon) { read.saturating_add(1) } else { 0 };
+        if read > 3 {
+            return Ok(Takeover::Refused);
+        }
+        if rustix::process::test_kill_process(daemon).is_err() {
+            return Ok(Takeover::Ended);
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(Takeover::NotDone)
+    Ok(Takeover::Slow)
 }

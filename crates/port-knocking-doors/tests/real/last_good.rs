@@ -96,6 +96,30 @@ fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
 }
 
 #[test]
+fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
+    let mut house = House::new();
+    let device = Device::new(1, &house.card());
+    let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    let text = house.gateway(&format!("{door}{}", crate::device::client("laptop", &device, &["ssh"], "")));
+    house.start_keeping(&text);
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    house.reboot();
+    // While no daemon runs.
+    let (status, said) = house.ended(house.keeping(&["client", "remove", "laptop", "--conf", &house.conf()]));
+    assert!(status.success() && said.contains("no daemon runs with this file"), "{said}");
+    house.start_keeping("colour = 1\n");
+    house.runs_with_last_good("`colour` is no key");
+    assert!(house.is_silent(CLIENT[0], &device.seal(&device.request(crate::device::open("ssh", 0))).bytes));
+
+    // A daemon that does not bring it up to date leaves none behind.
+    house.reboot();
+    house.write(&text);
+    let command = house.keeping(&["--conf", &house.conf()]);
+    house.start_command(command);
+    assert!(!house.kept().path_of(Path::new(&house.conf())).exists());
+}
+
+#[test]
 fn what_a_reload_has_refused_is_not_fallen_back_to() {
     let mut house = House::new();
     house.start_keeping(&gate(""));
@@ -292,7 +316,7 @@ fn a_daemon_that_can_keep_nothing_runs_and_says_so() {
     let mut command = house.program();
     command.arg("--last-good").arg("--conf").arg(path).env("STATE_DIRECTORY", "/proc/none/kept");
     house.start_command(command);
-    house.hear("what is in force cannot be kept, so a wrong configuration file at the next start");
+    house.hear("what is in force cannot be kept; with a wrong configuration file, the next start");
     house.knock(CLIENT[0], &SEQUENCE);
     house.hear("opened:");
 }

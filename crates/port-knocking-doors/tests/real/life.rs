@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -148,6 +149,20 @@ fn knocks_are_heard_while_a_long_configuration_is_read() {
     house.hear("opened: door default for 192.0.2.7");
     assert!(house.daemon().lines().iter().all(|line| !line.contains(&read)), "the reading was waited for");
     house.hear(&read);
+}
+
+#[test]
+fn what_takes_the_place_of_the_file_holds_up_neither_knock_nor_stop() {
+    let mut house = House::new();
+    house.start(&gate(""));
+    let path = house.place_for("doors.toml");
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    house.daemon().signal(Signal::HUP).unwrap();
+    house.hear("the old configuration stays in force");
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    assert!(house.end(Signal::TERM).success());
 }
 
 #[test]

@@ -505,6 +505,42 @@ fn an_expired_client_or_one_in_the_wrong_network_is_a_stranger() {
 }
 
 #[test]
+fn a_client_is_removed_from_a_daemon_whose_file_was_replaced_meanwhile() {
+    let (mut house, device) = house_with("", "");
+    let path = house.place_for("doors.toml");
+    // As an editor does it.
+    let text = std::fs::read_to_string(&path).unwrap() + "# another line\n";
+    let new = house.place_for("doors.new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, &path).unwrap();
+    let (status, said) = house.run(&["client", "remove", "laptop", "--conf", path.to_str().unwrap()]);
+    assert!(status.success() && said.contains("the running daemon has taken it over"), "{said}");
+    assert!(house.is_silent(CLIENT[0], &device.seal(&device.request(open("ssh", 0))).bytes));
+    house.end(rustix::process::Signal::TERM);
+}
+
+#[test]
+fn a_command_fails_if_the_daemon_refuses_what_it_has_written() {
+    let mut house = House::new();
+    let card = house.card();
+    let (device, other) = (Device::new(1, &card), Device::new(2, &card));
+    let clients = client("laptop", &device, &["ssh"], "") + &client("phone", &other, &["ssh"], "");
+    house.start(&house.gateway(&format!("{DOORS}\n{clients}")));
+    let path = house.place_for("doors.toml");
+    let conf = path.to_str().unwrap();
+    std::fs::rename(house.place_for("gateway.key"), house.place_for("away")).unwrap();
+    let (status, said) = house.run(&["client", "remove", "laptop", "--conf", conf]);
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("removed: laptop in the file, but the running daemon cannot use the file"),
+        "{said}"
+    );
+    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted, "as it was said");
+    house.end(rustix::process::Signal::TERM);
+}
+
+#[test]
 fn clients_come_and_go_while_the_daemon_runs() {
     let mut house = House::new();
     let device = Device::new(1, &house.card());
