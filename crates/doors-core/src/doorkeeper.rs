@@ -18,7 +18,7 @@ use crate::{
     freshness::{Fresh, Record},
     knock::Knock,
     packet::{Packet, Routes},
-    reception::{Asker, Audience, Heard, Outgoing, Reception, Stranger},
+    reception::{Asker, Audience, Heard, Outgoing, Reception, Stranger, Then},
     sequences::Conflict,
     throttle::Throttle,
     time::{Moment, Wall},
@@ -226,11 +226,11 @@ impl Doorkeeper {
     /// The disk holds the oldest record that was polled; or could not take it, and then nothing happens.
     pub fn handle_recorded(&mut self, held: bool, now: Moment, wall: Wall) {
         let Some(reception) = &mut self.reception else { return };
-        let Some(waiting) = reception.recorded() else { return };
-        match (held, waiting.fresh) {
+        let Some(waiting) = reception.recorded(held) else { return };
+        match (held, waiting.then) {
             (false, _) => self.refuse(&waiting.asker, Answer::NotRecorded, now),
-            (true, None) => self.refuse(&waiting.asker, Answer::Stale, now),
-            (true, Some(fresh)) => self.act(&waiting.asker, &fresh, now, wall),
+            (true, Then::Refuse(why)) => self.refuse(&waiting.asker, why, now),
+            (true, Then::Act(fresh)) => self.act(&waiting.asker, &fresh, now, wall),
         }
     }
 

@@ -13,8 +13,8 @@
 //!
 //! - *The client's own*: what was accepted of it and is forgotten, and what was refused for its time. A knock
 //!   that is dated ahead would be good as soon as our date gets there; so the floor rises to its time, on disk,
-//!   before it is answered. No other client's floor is touched by that, or one clock could make all others
-//!   knock twice.
+//!   before it is answered. If the disk cannot take it, the answer says so. No other client's floor is touched
+//!   by that, or one clock could make all others knock twice.
 //! - *Everybody's*: the end of the window at the start, and the latest time that was ever accepted of anybody
 //!   by its time. What was made before the start, with a clock that is ahead by no more than the window, lies
 //!   below the first; what was accepted by an earlier run whose date was later than ours, below the second. So
@@ -129,6 +129,8 @@ struct Memory {
     /// Challenges of earlier rounds are worthless.
     round: u64,
     floor: u64,
+    /// What the disk is known to say of the floor. Less than `floor` while the disk has not answered, or fails.
+    floor_on_disk: u64,
 }
 
 impl Memory {
@@ -193,6 +195,7 @@ impl Freshness {
         // A challenge of another run is worthless.
         records.iter().for_each(|record| freshness.remember(record, now, now));
         freshness.highest_before = freshness.highest;
+        freshness.memories.values_mut().for_each(|memory| memory.floor_on_disk = memory.floor);
         freshness
     }
 
@@ -247,6 +250,19 @@ impl Freshness {
         (receipt_key, judged.map(|record| (Fresh { request }, record)))
     }
 
+    /// What the disk will say of a client's floor when it holds all that it was given so far.
+    #[must_use]
+    pub fn floor(&self, client: ClientId) -> u64 {
+        self.memories.get(&client).map_or(0, |memory| memory.floor)
+    }
+
+    /// The disk says this of a client's floor.
+    pub fn confirm_floor(&mut self, client: ClientId, floor: u64) {
+        if let Some(memory) = self.memories.get_mut(&client) {
+            memory.floor_on_disk = memory.floor_on_disk.max(floor);
+        }
+    }
+
     /// A challenge for this client.
     #[must_use]
     pub fn challenge(&self, key: &RunKey, client: ClientId, source: IpAddr, now: Moment) -> [u8; 8] {
@@ -272,7 +288,7 @@ impl Freshness {
 
     fn judge_time(&mut self, request: &Request, now: Moment, wall: Wall) -> Result<Record, Unfresh> {
         let Request { client, time, nonce, .. } = *request;
-        let own_floor = self.memories.get(&client).map_or(0, |memory| memory.floor);
+        let own_floor = self.floor(client);
         let floor = own_floor.max(self.highest_before).max(end_of_window(self.since, self.window));
         let apart = u128::from(time.abs_diff(wall.0));
         if apart <= self.window.as_millis() && time > floor && time <= LATEST {
@@ -280,8 +296,10 @@ impl Freshness {
             self.remember(&record, now, now);
             return Ok(record);
         }
-        // Its own floor, though it may be below everybody's: that one is not on disk.
-        let raised = (time.min(LATEST) > own_floor).then(|| Record::floor(client, time));
+        // Its own floor, though it may be below everybody's: that one is not on disk. And nothing is answered
+        // that the disk does not know of: what it has failed to write is asked of it again.
+        let on_disk = self.memories.get(&client).map_or(0, |memory| memory.floor_on_disk);
+        let raised = (time.min(LATEST) > on_disk).then(|| Record::floor(client, time.max(own_floor)));
         Err(Unfresh::Stale(raised.inspect(|record| self.remember(record, now, now))))
     }
 

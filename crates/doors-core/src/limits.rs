@@ -59,8 +59,13 @@ pub const KNOCKS_REMEMBERED: usize = 32;
 /// are remembered whole. The journal keeps the latest [`KNOCKS_REMEMBERED`] of them.
 pub const CHALLENGES_REMEMBERED: usize = 256;
 
-/// Requests of one client that wait for the disk or the firewall.
+/// Requests of one client that wait for the disk or the firewall. One more is told that it is too many, but not
+/// before the disk knows of it.
 pub const WAITING_PER_CLIENT: usize = 16;
+
+/// When so many of one client wait, whatever comes in its name is dropped before keys are used on it. This bounds
+/// what a disk that does not answer leaves in memory.
+pub const WAITING_AT_MOST: usize = 4 * WAITING_PER_CLIENT;
 
 /// Grants that run for one client: it can name addresses, and must not fill the table of all.
 pub const GRANTS_PER_CLIENT: usize = 256;

@@ -8,8 +8,8 @@
 //!                 └◄───────────────────────────────────────────────────── challenge ◄─────── stale ◄─┘
 //! ```
 //!
-//! A request has no effect before the disk remembers it, nor is one that is dated ahead answered before. A
-//! receipt says "granted" only when the firewall has said so.
+//! A request has no effect before the disk remembers it. One that could be good in a later run is not answered
+//! before, with whatever. A receipt says "granted" only when the firewall has said so.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -31,7 +31,7 @@ use crate::{
     door::Admission,
     doorbell::{Doorbell, Recognition},
     freshness::{Fresh, Freshness, Record, Unfresh},
-    limits::{PATIENCE_WITH_FIREWALL, WAITING_PER_CLIENT},
+    limits::{PATIENCE_WITH_FIREWALL, WAITING_AT_MOST, WAITING_PER_CLIENT},
     packet::{Packet, WayBack},
     time::{Moment, Wall},
 };
@@ -77,7 +77,7 @@ pub enum Heard {
     Waits,
     /// A client's whose time says nothing: it gets a challenge.
     Stale(Who),
-    /// A client's that has too much on its way.
+    /// A client's that has too much on its way, and nothing has to be on disk before it is told.
     Crowded(Who),
 }
 
@@ -96,8 +96,25 @@ pub struct Asker {
 pub struct Waiting {
     /// Who asks.
     pub asker: Asker,
-    /// What for; `None` if it is stale, and gets a challenge.
-    pub fresh: Option<Fresh>,
+    /// What becomes of it when the disk has it.
+    pub then: Then,
+}
+
+/// What becomes of a request that the disk has.
+#[derive(Debug)]
+pub enum Then {
+    /// What it asks for.
+    Act(Fresh),
+    /// It is refused, for this reason.
+    Refuse(Answer),
+}
+
+/// What the disk has been given.
+#[derive(Debug)]
+struct Given {
+    /// Whose floor it raises, and to what.
+    floor: (ClientId, u64),
+    waiting: Option<Waiting>,
 }
 
 /// An answer that has yet to be sealed.
@@ -135,8 +152,8 @@ pub struct Reception {
     key: RunKey,
     salts: u64,
     to_record: VecDeque<Record>,
-    /// One for each record that was handed out; `None` for a record that nobody waits for.
-    waiting: VecDeque<Option<Waiting>>,
+    /// One for each record that the disk has not answered.
+    given: VecDeque<Given>,
     promises: BTreeMap<Admission, Vec<Promise>>,
     replies: VecDeque<Reply>,
 }
@@ -152,7 +169,7 @@ impl Reception {
             key,
             salts: 0,
             to_record: VecDeque::new(),
-            waiting: VecDeque::new(),
+            given: VecDeque::new(),
             promises: BTreeMap::new(),
             replies: VecDeque::new(),
         }
@@ -205,7 +222,8 @@ impl Reception {
         if self.doorbell.is_copied(id, datagram) {
             return Some(Heard::Stranger(Stranger::Copied, None));
         }
-        if !self.doorbell.spend(id, now) {
+        // In this order: what anybody can make must not have all that waits counted.
+        if !self.doorbell.spend(id, now) || self.on_the_way(id) >= WAITING_AT_MOST {
             return Some(Heard::Stranger(Stranger::Flood, Some(who)));
         }
         let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
@@ -221,9 +239,14 @@ impl Reception {
         self.to_record.pop_front()
     }
 
-    /// The request that waited for the oldest record, if one did.
-    pub fn recorded(&mut self) -> Option<Waiting> {
-        self.waiting.pop_front().flatten()
+    /// The disk has answered: it holds the oldest record, and with it all before, or could not take it. Gives the
+    /// request that waited for it, if one did.
+    pub fn recorded(&mut self, held: bool) -> Option<Waiting> {
+        let Given { floor: (client, floor), waiting } = self.given.pop_front()?;
+        if held {
+            self.freshness.confirm_floor(client, floor);
+        }
+        waiting
     }
 
     /// The client of a request, if it has not gone in the meantime.
@@ -314,15 +337,13 @@ impl Reception {
     ) -> Heard {
         let crowded = self.on_the_way(client) >= WAITING_PER_CLIENT;
         if let Some(record) = self.freshness.watch_the_date(now, wall) {
-            self.to_record.push_back(record);
-            self.waiting.push_back(None);
+            self.write_down(record, None);
         }
         let (key, judged) = self.freshness.judge(proven, way.to.ip(), &self.key, now, wall);
         let asker = Asker { client, way, key };
-        let (fresh, record) = match judged {
+        let (then, record) = match judged {
             Err(Unfresh::Replayed) => return Heard::Stranger(Stranger::Replayed, Some(who)),
-            // Only here: judging has spent it.
-            _ if crowded => {
+            Err(Unfresh::Stale(None)) if crowded => {
                 self.answer(&asker, Answer::TooMany, 0);
                 return Heard::Crowded(who);
             }
@@ -330,16 +351,26 @@ impl Reception {
                 self.answer(&asker, Answer::Stale, 0);
                 return Heard::Stale(who);
             }
-            Err(Unfresh::Stale(Some(record))) => (None, record),
-            Ok((fresh, record)) => (Some(fresh), record),
+            // Judging has spent these: the disk has to know that before their client does.
+            Err(Unfresh::Stale(Some(record))) | Ok((_, record)) if crowded => {
+                (Then::Refuse(Answer::TooMany), record)
+            }
+            Err(Unfresh::Stale(Some(record))) => (Then::Refuse(Answer::Stale), record),
+            Ok((fresh, record)) => (Then::Act(fresh), record),
         };
-        self.to_record.push_back(record);
-        self.waiting.push_back(Some(Waiting { asker, fresh }));
+        self.write_down(record, Some(Waiting { asker, then }));
         Heard::Waits
     }
 
+    fn write_down(&mut self, record: Record, waiting: Option<Waiting>) {
+        let floor = (record.client, self.freshness.floor(record.client));
+        self.to_record.push_back(record);
+        self.given.push_back(Given { floor, waiting });
+    }
+
     fn on_the_way(&self, client: ClientId) -> usize {
-        let waiting = self.waiting.iter().flatten().filter(|waiting| waiting.asker.client == client).count();
+        let waiting = self.given.iter().filter_map(|given| given.waiting.as_ref());
+        let waiting = waiting.filter(|waiting| waiting.asker.client == client).count();
         let promised = self.promises.values().flatten();
         let promised = promised.filter(|promise| promise.reply.asker.client == client).count();
         waiting.saturating_add(promised)

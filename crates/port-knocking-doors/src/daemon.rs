@@ -136,6 +136,7 @@ pub async fn run(
         }
 
         let retry_at = entrance.retry_at().filter(|_| !reader.is_busy());
+        let catch_up_at = entrance.catch_up_at().map(|moment| clock.instant(moment));
         let deadline = keeper.next_deadline().map(|moment| clock.instant(moment));
         tokio::select! {
             biased;
@@ -188,6 +189,9 @@ pub async fn run(
             () = sleep_until(retry_at) => if let Some(access) = entrance.missing() {
                 reader.clients(access, entrance.is_recording());
             },
+            () = sleep_until(catch_up_at) => {
+                entrance.catch_up(&keeper, clock.now());
+            }
             () = sleep_until(reminder.deadline().map(|moment| clock.instant(moment))) => {
                 if let (Some(why), Some(path)) = (reminder.take(clock.now()), config.path.clone()) {
                     teller.tell(move || report::runs_with_last_good(&path, &why));
@@ -210,6 +214,7 @@ pub async fn run(
 
     drop(mark);
     supervisor.stopping();
+    entrance.end(&keeper, PATIENCE).await;
     let told = firewall.end(PATIENCE).await;
     let failed = told.iter().any(|news| matches!(news, News::Failed { .. }));
     for news in told {

@@ -49,8 +49,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Entrance {
     /// Runs from the first client on, until the end.
     recorder: Option<Recorder>,
-    /// The disk knows less than the core.
-    behind: bool,
+    /// The disk knows less than the core. When it is tried again, if no client comes before.
+    behind: Option<Moment>,
     /// What could not be had so far.
     missing: Option<Missing>,
 }
@@ -155,6 +155,27 @@ impl Entrance {
         self.missing.as_ref().map(|missing| Arc::clone(&missing.access))
     }
 
+    /// When it is time to [`catch_up`](Self::catch_up); `None` if the disk holds all, as far as is known.
+    pub(crate) fn catch_up_at(&self) -> Option<Moment> {
+        self.behind
+    }
+
+    /// Gives the disk once more what it could not take: a knock of which nothing is there could be let in again
+    /// after a restart.
+    pub(crate) fn catch_up(&mut self, keeper: &Doorkeeper, now: Moment) {
+        let Some(recorder) = &self.recorder else { return };
+        recorder.keep(remembered(keeper), 0);
+        self.behind = Some(now.after(AGAIN));
+    }
+
+    /// Ends in order: what the disk could not take so far is given to it once more.
+    pub(crate) async fn end(self, keeper: &Doorkeeper, patience: Duration) {
+        let (Some(recorder), Some(_)) = (self.recorder, self.behind) else { return };
+        recorder.keep(remembered(keeper), 0);
+        // A disk that hangs must not keep the daemon from stopping.
+        let _ = tokio::time::timeout(patience, recorder.end()).await;
+    }
+
     /// Hands over what has to be on disk.
     pub(crate) fn forward(&mut self, keeper: &mut Doorkeeper) {
         let Some(recorder) = &self.recorder else { return };
@@ -162,10 +183,10 @@ impl Entrance {
         if new.is_empty() {
             return;
         }
-        match std::mem::take(&mut self.behind) {
+        match self.behind.take() {
             // With these comes all that the disk has not taken before.
-            true => recorder.keep(remembered(keeper), new.len()),
-            false => new.into_iter().for_each(|record| recorder.append(record)),
+            Some(_) => recorder.keep(remembered(keeper), new.len()),
+            None => new.into_iter().for_each(|record| recorder.append(record)),
         }
     }
 
@@ -185,9 +206,10 @@ impl Entrance {
             }
             Recorded::Failed(count, why) => {
                 report::not_recorded(&why);
-                self.behind = true;
+                self.behind = self.behind.or_else(|| Some(clock.now().after(AGAIN)));
                 (0..count).for_each(|_| keeper.handle_recorded(false, clock.now(), clock.wall()));
             }
+            Recorded::CaughtUp => self.behind = None,
             Recorded::Long => {
                 if let Some(recorder) = &self.recorder {
                     recorder.keep(remembered(keeper), 0);
@@ -234,3 +256,6 @@ fn run_key() -> Result<RunKey, EntranceError> {
     getrandom::SysRng.try_fill_bytes(&mut key.0).map_err(EntranceError::Random)?;
     Ok(key)
 }
+
+#[cfg(test)]
+mod tests;

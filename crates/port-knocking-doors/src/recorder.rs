@@ -40,6 +40,8 @@ pub(crate) enum Recorded {
     Held(usize),
     /// So many are not, and why. From here on only [`Recorder::keep`] is done.
     Failed(usize, String),
+    /// After a failure: all that was given to [`Recorder::keep`] is on the disk.
+    CaughtUp,
     /// Many records are not needed any more: it is time to say which are.
     Long,
 }
@@ -86,6 +88,12 @@ impl Recorder {
     /// Keeps only these, among which are so many new ones.
     pub(crate) fn keep(&self, records: Vec<Record>, new: usize) {
         let _ = self.orders.send(Order::Keep(records, new));
+    }
+
+    /// Takes no more orders, and returns when those of before are done.
+    pub(crate) async fn end(mut self) {
+        drop(self.orders);
+        while self.recorded.recv().await.is_some() {}
     }
 
     /// What became of the oldest order; `None` if the thread has ended.
@@ -137,7 +145,11 @@ impl Desk<'_> {
 
     fn keep(&mut self, records: &[Record], new: usize) {
         match self.journal.compact(records) {
-            Ok(()) => self.failed = None,
+            Ok(()) => {
+                if self.failed.take().is_some() {
+                    let _ = self.teller.send(Recorded::CaughtUp);
+                }
+            }
             Err(error) if new == 0 && self.failed.is_none() => {
                 // The old journal is whole, and goes on.
                 tracing::error!("cannot shorten the journal: {}", in_one_line(&error));
@@ -159,4 +171,4 @@ impl Desk<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

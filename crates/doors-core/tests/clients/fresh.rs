@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use doors_core::{doorkeeper::Event, limits, reception::Stranger, time::Wall};
-use doors_spa::{gateway::GatewayKey, receipt::Answer, request::Request};
+use doors_spa::{
+    gateway::GatewayKey,
+    receipt::Answer,
+    request::{Operation, Request},
+};
 
 use crate::scene::{
     Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, Sealed, audience_of, client, lasting, open, rules,
@@ -251,6 +255,110 @@ fn a_floor_that_rises_for_a_knock_dated_ahead_is_on_disk_before_the_challenge_le
             .is_none_or(|answer| { sealed.key.open(&answer).unwrap().answer == Answer::Stale })
     );
     assert!(!next.is_open("ssh", OTHER));
+}
+
+/// As many on their way as a client may have: the firewall does not answer.
+fn crowd(scene: &mut Scene) {
+    scene.firewall_works = false;
+    for _ in 0..limits::WAITING_PER_CLIENT {
+        let request = scene.request(open("ssh", 0));
+        scene.ask(SOURCE, &request, LAPTOP);
+    }
+    scene.now = scene.now.after(Duration::from_millis(10));
+    scene.wall += 10;
+}
+
+fn answer(sealed: &Sealed, bytes: Option<[u8; 192]>) -> Option<Answer> {
+    bytes.map(|bytes| sealed.key.open(&bytes).unwrap().answer)
+}
+
+/// Whether a knock opens its door after a restart that begins so many milliseconds before this date, whenever it
+/// comes: each time in a run of its own, since a run that has refused it takes it no more.
+fn opens_in_a_later_run(scene: &Scene, back: u64, sealed: &Sealed) -> bool {
+    (1..20).any(|twenty| {
+        let mut next = scene.restart_at(scene.wall - back);
+        next.wait(20 * twenty);
+        next.send(OTHER, &sealed.bytes);
+        next.is_open("ssh", OTHER)
+    })
+}
+
+#[test]
+fn what_was_told_that_it_is_too_many_opens_nothing_after_a_restart() {
+    // Dated ahead; or with a right clock, and the date goes back.
+    for (ahead, back) in [(300_000, 0), (0, 180_000)] {
+        let mut scene = Scene::new();
+        crowd(&mut scene);
+        let request = Request { time: scene.wall + ahead, ..scene.request(open("ssh", 0)) };
+        let sealed = scene.seal(&request, LAPTOP);
+        // Another that is not heard of: this can be seen if it is let in.
+        let unheard = Request { time: request.time, ..scene.request(open("ssh", 0)) };
+        let unheard = scene.seal(&unheard, LAPTOP);
+        assert!(opens_in_a_later_run(&scene, back, &unheard), "{ahead} {back}");
+        let got = scene.send(SOURCE, &sealed.bytes);
+        assert_eq!(answer(&sealed, got), Some(Answer::TooMany));
+        assert!(!opens_in_a_later_run(&scene, back, &sealed), "{ahead} {back}");
+        // One that is dated a little less ahead, when there is room again.
+        scene.firewall_works = true;
+        scene.wait(4);
+        scene.receipts.clear();
+        let request = Request { time: scene.wall + ahead - 5_000, ..scene.request(open("ssh", 0)) };
+        let less = scene.seal(&request, LAPTOP);
+        scene.send(SOURCE, &less.bytes);
+        assert!(!opens_in_a_later_run(&scene, back, &less), "{ahead} {back}");
+    }
+}
+
+#[test]
+fn too_many_is_not_said_before_the_disk_knows_and_four_times_as_many_are_dropped_before_keys_are_used() {
+    let mut scene = Scene::new();
+    scene.disk_is_slow = true;
+    for _ in 0..limits::WAITING_AT_MOST {
+        let request = scene.request(Operation::Ask { skip: 0 });
+        assert_eq!(scene.ask(SOURCE, &request, LAPTOP), None);
+    }
+    let mut flood = 0;
+    for _ in 0..100 {
+        let request = scene.request(Operation::Ask { skip: 0 });
+        assert_eq!(scene.ask(SOURCE, &request, LAPTOP), None);
+        flood += scene
+            .events()
+            .iter()
+            .filter(|event| matches!(event, Event::Stranger { why: Stranger::Flood, .. }))
+            .count();
+    }
+    assert!(flood > 0);
+    // Another client is heard.
+    let request = scene.request(Operation::Ask { skip: 0 });
+    let phone = scene.seal(&request, PHONE);
+    assert_eq!(scene.send(SOURCE, &phone.bytes), None);
+    scene.disk_is_slow = false;
+    scene.work();
+    assert_eq!(scene.disk.len(), limits::WAITING_AT_MOST + 1);
+    assert_eq!(scene.receipts.len(), limits::WAITING_AT_MOST + 1);
+}
+
+#[test]
+fn a_stale_knock_is_not_answered_as_one_while_the_disk_does_not_know_its_floor() {
+    let mut scene = Scene::new();
+    scene.disk_is_full = true;
+    let time = scene.wall + 300_000;
+    let first = Request { time, ..scene.request(open("ssh", 0)) };
+    let second = Request { time: time + 500, ..scene.request(open("ssh", 0)) };
+    // The second overtakes the first.
+    for request in [second, first] {
+        assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::NotRecorded);
+    }
+    scene.disk_is_full = false;
+    let again = Request { time, ..scene.request(open("ssh", 0)) };
+    assert_eq!(scene.ask(SOURCE, &again, LAPTOP).unwrap().answer, Answer::Stale);
+    // From here on it is known to be there, and no more is written.
+    let written = scene.disk.len();
+    for _ in 0..5 {
+        let again = Request { time, ..scene.request(open("ssh", 0)) };
+        assert_eq!(scene.ask(SOURCE, &again, LAPTOP).unwrap().answer, Answer::Stale);
+    }
+    assert_eq!(scene.disk.len(), written);
 }
 
 #[test]

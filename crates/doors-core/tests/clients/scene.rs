@@ -77,6 +77,8 @@ pub(crate) struct Scene {
     pub(crate) wall: u64,
     pub(crate) disk: Vec<Record>,
     pub(crate) disk_is_full: bool,
+    /// It takes its time: until this is over, nothing is on it.
+    pub(crate) disk_is_slow: bool,
     /// The disk knows less than the keeper.
     behind: bool,
     run: u8,
@@ -170,6 +172,7 @@ impl Scene {
             wall,
             disk,
             disk_is_full: false,
+            disk_is_slow: false,
             behind: false,
             run,
             started: wall,
@@ -194,9 +197,18 @@ impl Scene {
         self.restart_with(Some(&self.disk))
     }
 
+    /// The next run, at another date.
+    pub(crate) fn restart_at(&self, wall: u64) -> Self {
+        self.next(Some(&self.disk), wall)
+    }
+
     /// The next run, with this on its disk.
     pub(crate) fn restart_with(&self, disk: Option<&[Record]>) -> Self {
-        let mut next = Self::run(self.run.wrapping_add(1), disk, self.wall);
+        self.next(disk, self.wall)
+    }
+
+    fn next(&self, disk: Option<&[Record]>, wall: u64) -> Self {
+        let mut next = Self::run(self.run.wrapping_add(1), disk, wall);
         next.random = Counting(self.random.0);
         next
     }
@@ -253,7 +265,9 @@ impl Scene {
     pub(crate) fn work(&mut self) {
         loop {
             let mut worked = false;
-            while let Some(record) = self.keeper.poll_record() {
+            while !self.disk_is_slow
+                && let Some(record) = self.keeper.poll_record()
+            {
                 assert_eq!(self.keeper.poll_change(), None, "nothing changes before the disk has it");
                 match (self.disk_is_full, self.behind) {
                     (true, _) => self.behind = true,

@@ -6,7 +6,11 @@ use std::{
     thread,
 };
 
-use doors_spa::{identity::DoorId, receipt::Answer as Told, request::Operation};
+use doors_spa::{
+    identity::DoorId,
+    receipt::Answer as Told,
+    request::{Operation, Request},
+};
 use rustix::process::Signal;
 
 use crate::{
@@ -643,6 +647,30 @@ fn on_a_full_disk_nothing_opens_and_the_client_is_told() {
     assert!(house.hear("cannot be remembered").contains("No space left on device"));
     state.empty();
     assert_eq!(device.open(&house, CLIENT[1], "ssh", 0).answer, Told::Granted);
+}
+
+#[test]
+fn what_a_full_disk_did_not_take_is_on_it_once_there_is_room_though_nobody_knocks_and_the_daemon_may_end() {
+    for ends in [false, true] {
+        let mut house = House::new();
+        let state = FullDisk::at(house.directory.path().join("state"));
+        let device = Device::new(1, &house.card());
+        house.start(&house.gateway(&format!("{DOORS}\n{}", client("laptop", &device, &["ssh"], ""))));
+        // Dated ahead: it would be good after a restart.
+        let request = Request { time: now() + 300_000, ..device.request(open("ssh", 0)) };
+        state.fill();
+        assert_eq!(device.ask_once(&house, CLIENT[0], &request).answer, Told::NotRecorded);
+        state.empty();
+        let floor = (request.time | 1 << 62).to_be_bytes();
+        let journal = house.directory.path().join("state/knocks");
+        let is_there = || std::fs::read(&journal).unwrap().windows(8).any(|window| window == floor);
+        if ends {
+            house.end(Signal::TERM);
+            assert!(is_there());
+        } else {
+            house.until("the floor is on the disk", |_| is_there());
+        }
+    }
 }
 
 /// A small file system for the state alone.
