@@ -20,14 +20,16 @@
 //!   below the first; what was accepted by an earlier run whose date was later than ours, below the second. So
 //!   neither a date that goes back nor a state that is restored brings an accepted knock back.
 //!
-//! While it runs, a date that jumps is a start: from there on, everybody's floor is the end of the window at
-//! the later of both dates.
+//! Everybody's floor is a number on the disk that only rises: a window that is made smaller does not lower it, nor
+//! does a later start. After a loss it is the end of the widest window that can be configured, since how wide the
+//! window was is lost, too.
 //!
-//! On disk is what a later start cannot know of its own clock: what was accepted and what was refused for its
-//! time, of each client, and the latest time accepted of anybody. Where that may be too little, because a disk
-//! has lost some of it, or because the date was wrong until it was set forward (and with it the floor of a
-//! start after a loss), everybody's floor is on disk, too. The floor of a start itself is not, nor that of a
-//! date set back: the next start has its own, and what is accepted until then is on disk.
+//! While it runs, a date that jumps is a start: from there on, everybody's floor is the end of the window at
+//! the later of both dates. A date that is set forward was behind, and so was what the floor was made of: as far
+//! as the date, the floor is set forward, but never beyond the end of the widest window.
+//!
+//! On disk is what a later start cannot know: what was accepted and what was refused for its time, of each client,
+//! and everybody's floor.
 //!
 //! What is *spent* opens nothing in this run, though its client was told that it had too much on its way or that
 //! it cannot be recorded. By time, what is forgotten is below the floor. By challenge, a client that has answered
@@ -49,7 +51,7 @@ use doors_spa::{
 
 use crate::{
     challenge::RunKey,
-    limits::{CHALLENGES_REMEMBERED, KNOCKS_REMEMBERED},
+    limits::{CHALLENGES_REMEMBERED, KNOCKS_REMEMBERED, WIDEST_WINDOW},
     time::{Moment, Wall},
 };
 
@@ -170,10 +172,13 @@ impl Memory {
 pub struct Freshness {
     window: Duration,
     memories: BTreeMap<ClientId, Memory>,
-    /// The latest time that is known to have been accepted of anybody by its time, or that may have been.
+    /// Everybody's floor in this run. It only rises.
+    floor: u64,
+    /// Everybody's floor in the next run, as the disk will know it: ours, or the latest time that was accepted of
+    /// anybody by its time, if that is later.
     highest: u64,
-    /// What that was at the start.
-    highest_before: u64,
+    /// The disk has not been given `highest`.
+    unwritten: bool,
     /// The date at the start, or at the latest jump of the date if that was later.
     since: u64,
     /// How far the date is ahead of the monotonic clock, in milliseconds.
@@ -187,42 +192,60 @@ impl Freshness {
         let mut freshness = Self {
             window,
             memories: BTreeMap::new(),
+            floor: 0,
             highest: 0,
-            highest_before: 0,
+            unwritten: false,
             since: wall.0,
             ahead: ahead(now, wall),
         };
         // A challenge of another run is worthless.
         records.iter().for_each(|record| freshness.remember(record, now, now));
-        freshness.highest_before = freshness.highest;
+        freshness.floor = freshness.highest;
+        freshness.raise(end_of_window(wall.0, window));
         freshness.memories.values_mut().for_each(|memory| memory.floor_on_disk = memory.floor);
         freshness
     }
 
     /// What a disk that has lost something has to hold from a start at this date on: what was accepted before
-    /// is not known, and was not dated later than this.
+    /// is not known, and was not dated later than this, however wide the window was.
     #[must_use]
-    pub fn lost(window: Duration, wall: Wall) -> Record {
-        Record::floor(EVERYBODY, end_of_window(wall.0, window))
+    pub fn lost(wall: Wall) -> Record {
+        Record::floor(EVERYBODY, end_of_window(wall.0, WIDEST_WINDOW))
     }
 
-    /// Accepts another difference between the clocks from here on.
+    /// Accepts another difference between the clocks from here on. What was made before the start, by a clock that
+    /// is ahead by no more than a wider one, is accepted no more than before.
     pub fn set_window(&mut self, window: Duration) {
         self.window = window;
+        self.raise(end_of_window(self.since, window));
     }
 
-    /// Watches the date. Gives what has to be on disk if it was set forward.
-    pub fn watch_the_date(&mut self, now: Moment, wall: Wall) -> Option<Record> {
+    /// Watches the date.
+    pub fn watch_the_date(&mut self, now: Moment, wall: Wall) {
         let (before, after) = (self.ahead, ahead(now, wall));
         if before.abs_diff(after) <= JUMP.unsigned_abs() {
-            return None;
+            return;
         }
         self.ahead = after;
         // Where the date would be without the jump.
         let unmoved = u64::try_from(milliseconds(now).saturating_add(before)).unwrap_or(0);
         self.since = self.since.max(wall.0).max(unmoved);
-        let record = (after > before).then(|| Self::lost(self.window, wall));
-        record.inspect(|record| self.remember(record, now, now))
+        let moved = self.floor.saturating_add(wall.0.saturating_sub(unmoved));
+        self.raise(moved.min(end_of_window(wall.0, WIDEST_WINDOW)));
+        self.raise(end_of_window(self.since, self.window));
+    }
+
+    /// What has to be on disk because everybody's floor has risen.
+    pub fn poll_floor(&mut self) -> Option<Record> {
+        core::mem::take(&mut self.unwritten).then(|| Record::floor(EVERYBODY, self.highest))
+    }
+
+    /// Raises everybody's floor. It never falls: below it is what nobody remembers.
+    fn raise(&mut self, to: u64) {
+        let to = to.min(LATEST);
+        self.floor = self.floor.max(to);
+        self.unwritten |= to > self.highest;
+        self.highest = self.highest.max(to);
     }
 
     /// Judges a request that its client has signed. Gives what seals its receipt, and what has to be on disk
@@ -289,14 +312,14 @@ impl Freshness {
     fn judge_time(&mut self, request: &Request, now: Moment, wall: Wall) -> Result<Record, Unfresh> {
         let Request { client, time, nonce, .. } = *request;
         let own_floor = self.floor(client);
-        let floor = own_floor.max(self.highest_before).max(end_of_window(self.since, self.window));
+        let floor = own_floor.max(self.floor);
         let apart = u128::from(time.abs_diff(wall.0));
         if apart <= self.window.as_millis() && time > floor && time <= LATEST {
             let record = Record { client, time, nonce };
             self.remember(&record, now, now);
             return Ok(record);
         }
-        // Its own floor, though it may be below everybody's: that one is not on disk. And nothing is answered
+        // Its own floor, though it may be below everybody's: that one may not be on disk yet. And nothing is answered
         // that the disk does not know of: what it has failed to write is asked of it again.
         let on_disk = self.memories.get(&client).map_or(0, |memory| memory.floor_on_disk);
         let raised = (time.min(LATEST) > on_disk).then(|| Record::floor(client, time.max(own_floor)));

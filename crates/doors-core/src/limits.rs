@@ -49,6 +49,10 @@ pub const DOOR_LINE_EVERY: Duration = Duration::from_millis(100);
 /// What was left untold is told as one number this long after the first of it.
 pub const SUMMED_AFTER: Duration = Duration::from_secs(60);
 
+/// The widest window that can be configured. After a loss nobody knows which was: what was accepted then was not
+/// dated later than this, so a first start costs each knock a challenge for so long.
+pub const WIDEST_WINDOW: Duration = Duration::from_secs(3600);
+
 /// Requests that are remembered of each client that were accepted by their time. A client that knocks more often
 /// in a minute than this has its oldest forgotten; then nothing that old is accepted any more by its time.
 pub const KNOCKS_REMEMBERED: usize = 32;

@@ -162,7 +162,7 @@ impl Reception {
     /// Begins to listen to nobody.
     #[must_use]
     pub fn new(key: RunKey, freshness: Freshness) -> Self {
-        Self {
+        let mut reception = Self {
             audience: Audience::default(),
             doorbell: Doorbell::default(),
             freshness,
@@ -172,12 +172,15 @@ impl Reception {
             given: VecDeque::new(),
             promises: BTreeMap::new(),
             replies: VecDeque::new(),
-        }
+        };
+        reception.write_floor();
+        reception
     }
 
     /// Listens to these from here on. Gives those before: to let go of many takes time.
     pub fn listen_to(&mut self, audience: Audience) -> Audience {
         self.freshness.set_window(audience.window);
+        self.write_floor();
         self.doorbell.keep(&audience.clients);
         core::mem::replace(&mut self.audience, audience)
     }
@@ -336,9 +339,8 @@ impl Reception {
         wall: Wall,
     ) -> Heard {
         let crowded = self.on_the_way(client) >= WAITING_PER_CLIENT;
-        if let Some(record) = self.freshness.watch_the_date(now, wall) {
-            self.write_down(record, None);
-        }
+        self.freshness.watch_the_date(now, wall);
+        self.write_floor();
         let (key, judged) = self.freshness.judge(proven, way.to.ip(), &self.key, now, wall);
         let asker = Asker { client, way, key };
         let (then, record) = match judged {
@@ -360,6 +362,13 @@ impl Reception {
         };
         self.write_down(record, Some(Waiting { asker, then }));
         Heard::Waits
+    }
+
+    /// Gives everybody's floor to the disk if it has risen, before anything that is accepted above it.
+    fn write_floor(&mut self) {
+        if let Some(record) = self.freshness.poll_floor() {
+            self.write_down(record, None);
+        }
     }
 
     fn write_down(&mut self, record: Record, waiting: Option<Waiting>) {

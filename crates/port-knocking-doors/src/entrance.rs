@@ -228,7 +228,7 @@ fn remembered(keeper: &Doorkeeper) -> Vec<Record> {
 fn begin(access: &KeyAccess, clock: Clock) -> Result<(Recorder, Reception), EntranceError> {
     let key = run_key()?;
     let (now, wall) = (clock.now(), clock.wall());
-    let lost = Freshness::lost(access.window, wall);
+    let lost = Freshness::lost(wall);
     let (recorder, loaded) = Recorder::start(&access.state_dir, &[lost])?;
     if !loaded.found {
         report::memory_lost(&access.state_dir);

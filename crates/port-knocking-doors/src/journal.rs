@@ -250,8 +250,8 @@ pub enum JournalError {
     },
     /// The journal is of another version.
     #[error(
-        "{} has version {version}, and this program knows 1; move it away, and start again: the first minute costs \
-         each knock a challenge, as after every start",
+        "{} has version {version}, and this program knows 1; move it away, and start again: the first hour costs \
+         each knock a challenge",
         path.display()
     )]
     Version {

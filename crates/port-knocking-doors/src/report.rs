@@ -254,7 +254,8 @@ pub(crate) fn clients_heard() {
 /// It is unknown which knocks were accepted before.
 pub(crate) fn memory_lost(directory: &Path) {
     info!(
-        "nothing is remembered of earlier knocks in {}; none of them is accepted any more",
+        "nothing is remembered of earlier knocks in {}; none of them is accepted any more, and in the first hour each \
+         new one costs its client a challenge",
         directory.display()
     );
 }

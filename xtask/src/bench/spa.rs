@@ -18,7 +18,7 @@ use doors_spa::{
     request::{Operation, Request},
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use port_knocking_doors::lab::Process;
+use port_knocking_doors::{journal::Journal, lab::Process};
 use rand_core::{Rng as _, UnwrapErr};
 
 use super::{
@@ -274,6 +274,8 @@ impl Place {
             }
         };
         gateway("init")?;
+        // After a first start, knocks cost a challenge for an hour; with a state that says of no loss, for the window.
+        Journal::open(&network.directory.path().join("state"), &[])?;
         let card = gateway("card")?.trim().parse::<Card>()?;
         Ok(Self { program: program.to_owned(), conf, card })
     }

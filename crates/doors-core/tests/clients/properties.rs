@@ -97,7 +97,7 @@ proptest! {
     ) {
         let mut scene = Scene::new();
         prop_assert_eq!(scene.send(SOURCE, &bytes), None);
-        prop_assert!(scene.disk.is_empty() && scene.changes.is_empty());
+        prop_assert!(scene.disk.len() == 1 && scene.changes.is_empty());
     }
 }
 

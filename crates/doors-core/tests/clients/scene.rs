@@ -158,13 +158,13 @@ impl Scene {
         let gateway = GatewayKey::generate(&mut Counting(7));
         let now = Moment::new(Duration::from_secs(5));
         let window = Duration::from_secs(60);
-        let disk = records.map_or_else(|| vec![Freshness::lost(window, Wall(wall))], <[Record]>::to_vec);
+        let disk = records.map_or_else(|| vec![Freshness::lost(Wall(wall))], <[Record]>::to_vec);
         let freshness = Freshness::new(window, &disk, now, Wall(wall));
         let mut reception = Reception::new(RunKey([run; 32]), freshness);
         reception.listen_to(audience(&gateway));
         let mut keeper = Doorkeeper::new(rules()).unwrap();
         keeper.receive_clients(reception);
-        Self {
+        let mut scene = Self {
             keeper,
             gateway,
             random: Counting(100),
@@ -179,7 +179,16 @@ impl Scene {
             firewall_works: true,
             changes: Vec::new(),
             receipts: Vec::new(),
-        }
+        };
+        scene.work();
+        scene
+    }
+
+    /// Reads a configuration with a window of so many seconds.
+    pub(crate) fn set_window(&mut self, seconds: u64) {
+        let audience = Audience { window: Duration::from_secs(seconds), ..audience(&self.gateway) };
+        self.keeper.change_audience(audience, self.now);
+        self.work();
     }
 
     /// With one client only, that is not quite like [`client`].

@@ -9,6 +9,7 @@ use std::{
 
 use doors_core::{
     door::{DoorName, Sequence},
+    limits::WIDEST_WINDOW,
     time::Wall,
 };
 use doors_spa::identity::ClientKey;
@@ -173,7 +174,7 @@ impl File {
             "mark" => self.mark = Some(value.mark()?),
             "on_exit" => self.remove_on_exit = Some(value.word(&[("keep", false), ("remove", true)])?),
             "spa_port" => self.spa_port = Some(value.port()?),
-            "spa_window" => self.spa_window = Some(value.seconds_up_to(1, 3600)?),
+            "spa_window" => self.spa_window = Some(value.seconds_up_to(1, WIDEST_WINDOW.as_secs())?),
             "gateway_key" => self.gateway_key = Some(value.path()?),
             "state_dir" => self.state_dir = Some(value.path()?),
             "authorized_keys" => self.authorized_keys = Some(value.path()?),

@@ -452,4 +452,10 @@ mod tests {
     fn the_example_has_the_sequence_that_is_warned_of() {
         assert!(EXAMPLE_DOOR.contains(&format!("sequence = {EXAMPLE_SEQUENCE:?}")));
     }
+
+    #[test]
+    fn the_widest_window_is_the_one_after_which_a_loss_is_over() {
+        let told = format!("seconds, 1 to {}", doors_core::limits::WIDEST_WINDOW.as_secs());
+        assert!(TOP.iter().any(|key| key.name == "spa_window" && key.shape == told));
+    }
 }

@@ -11,6 +11,7 @@ use doors_spa::{
     receipt::Answer as Told,
     request::{Operation, Request},
 };
+use port_knocking_doors::journal::Journal;
 use rustix::process::Signal;
 
 use crate::{
@@ -355,9 +356,14 @@ fn a_replay_is_not_answered_and_opens_nothing() {
 
 #[test]
 fn no_knock_from_before_a_start_opens_whatever_became_of_the_state() {
-    let (mut house, device) = house_with("spa_window = 5", "");
-    let text = std::fs::read_to_string(house.directory.path().join("doors.toml")).unwrap();
+    let mut house = House::new();
     let state = house.directory.path().join("state");
+    // Whole and empty: after a first start, no knock is accepted by its time for an hour.
+    Journal::open(&state, &[]).unwrap();
+    let device = Device::new(1, &house.card());
+    let laptop = client("laptop", &device, &["ssh"], "");
+    let text = house.gateway(&format!("spa_window = 5\n{DOORS}\n{laptop}"));
+    house.start(&text);
     let older = std::fs::read(state.join("knocks")).unwrap();
     // So long after the start, a knock is accepted by its time.
     std::thread::sleep(std::time::Duration::from_secs(6));
