@@ -152,6 +152,13 @@ fn key_access(text: &mut String, config: &Config) -> bool {
     }
     match &state {
         Ok(State::There) => {}
+        Ok(State::Damaged) => paragraph(
+            text,
+            &format!(
+                "{} is damaged: the daemon will keep it as knocks.damaged, and make a new one",
+                access.state_dir.join("knocks").display()
+            ),
+        ),
         Ok(State::ToBeMade) => {
             paragraph(
                 text,

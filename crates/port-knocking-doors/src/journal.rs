@@ -4,7 +4,7 @@
 //!   <state_dir>/lock             held by the one process that writes
 //!   <state_dir>/knocks           the journal
 //!   <state_dir>/knocks.new       the next one, while it is made
-//!   <state_dir>/knocks.damaged   the latest one whose header was damaged
+//!   <state_dir>/knocks.damaged   the latest one of which nothing could be believed
 //!
 //!   header, 16 bytes                      record, 32 bytes; then the next, up to one that is all zero
 //!    0  6  "knocks"                        0  8  client
@@ -17,8 +17,9 @@
 //! damaged, and is no defence: only root can write here.
 //!
 //! An acknowledged knock is on the disk: [`Journal::append`] returns when it is. What is not whole at the next
-//! start is as if lost: it is counted, left out, and its place is taken by what the core says of a loss. So a
-//! damaged journal keeps no client out, and lets no copy in.
+//! start is as if lost: it is counted, left out, and its place is taken by what the core says of a loss. What is no
+//! journal at all was one, for all that is known, and is put aside. So no bytes keep a client out or let a copy in,
+//! but a whole header of another version, whose records are for another program to keep.
 
 mod log;
 mod place;
@@ -37,7 +38,7 @@ use doors_core::freshness::Record;
 pub use self::record::Loss;
 use self::{
     log::{LONGEST, Log},
-    place::{KNOCKS, NEXT, Place},
+    place::{KNOCKS, NEXT, Place, Seen},
     record::{Contents, Unreadable},
 };
 
@@ -74,6 +75,8 @@ pub struct Loaded {
 pub(crate) enum State {
     /// It is there.
     There,
+    /// It is there, and nothing in its journal can be believed.
+    Damaged,
     /// It will be made.
     ToBeMade,
 }
@@ -87,19 +90,18 @@ impl Journal {
     /// [`JournalError`] if there is no journal to go on with. Nothing was changed then.
     pub fn open(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), JournalError> {
         let place = Place::open(directory)?;
-        let Some((file, bytes)) = place.read()? else {
+        let Some((file, bytes, length)) = place.read()? else {
             return Self::make(place, 1, Loaded { records: if_lost.to_vec(), ..Loaded::default() });
         };
         let path = || place.path(KNOCKS);
         let write = |source| JournalError::Write { path: path(), source };
-        let Contents { generation, mut records, loss } = match record::read(&bytes) {
+        let Contents { generation, mut records, loss } = match understand(&bytes, length) {
             Ok(contents) => contents,
-            Err(Unreadable::Header(loss)) => {
+            Err(Unreadable::Damaged(loss)) => {
                 place.put_aside().map_err(write)?;
                 let records = if_lost.to_vec();
                 return Self::make(place, 1, Loaded { records, found: true, loss: Some(loss) });
             }
-            Err(Unreadable::NotOurs) => return Err(JournalError::NotOurs { path: path() }),
             Err(Unreadable::Version(version)) => {
                 return Err(JournalError::Version { path: path(), version });
             }
@@ -120,13 +122,17 @@ impl Journal {
     /// # Errors
     /// What [`Journal::open`] would say, but that another process uses it.
     pub(crate) fn look(directory: &Path) -> Result<State, JournalError> {
-        let Some(beginning) = place::look(directory)? else { return Ok(State::ToBeMade) };
-        let path = directory.join(KNOCKS);
-        match record::read(&beginning) {
-            Ok(_) | Err(Unreadable::Header(_)) => Ok(State::There),
-            Err(Unreadable::NotOurs) if beginning.is_empty() => Ok(State::There),
-            Err(Unreadable::NotOurs) => Err(JournalError::NotOurs { path }),
-            Err(Unreadable::Version(version)) => Err(JournalError::Version { path, version }),
+        let (beginning, length) = match place::look(directory)? {
+            Seen::NoDirectory => return Ok(State::ToBeMade),
+            Seen::NoJournal => return Ok(State::There),
+            Seen::Journal(beginning, length) => (beginning, length),
+        };
+        match understand(&beginning, length) {
+            Ok(_) => Ok(State::There),
+            Err(Unreadable::Damaged(_)) => Ok(State::Damaged),
+            Err(Unreadable::Version(version)) => {
+                Err(JournalError::Version { path: directory.join(KNOCKS), version })
+            }
         }
     }
 
@@ -177,6 +183,14 @@ impl Journal {
             self.renamed = false;
         }
         Ok(())
+    }
+}
+
+/// What stands in a file of this length that begins with these bytes: all of it, if it is not too long to be read.
+fn understand(bytes: &[u8], length: u64) -> Result<Contents, Unreadable> {
+    match usize::try_from(length).is_ok_and(|length| length <= LONGEST) {
+        true => record::read(bytes),
+        false => Err(record::too_long(bytes)),
     }
 }
 
@@ -242,8 +256,8 @@ pub enum JournalError {
         /// The directory.
         path: PathBuf,
     },
-    /// Something else has the name of the journal.
-    #[error("{} is no journal of knocks; move it away", path.display())]
+    /// Something that is no file has the name of the journal.
+    #[error("{} is no regular file, so no journal of knocks; move it away", path.display())]
     NotOurs {
         /// The file.
         path: PathBuf,

@@ -262,12 +262,12 @@ pub(crate) fn memory_lost(directory: &Path) {
 
 /// Not everything that was on the disk is whole.
 pub(crate) fn journal_damaged(directory: &Path, loss: &Loss) {
-    let Loss { header, records, bytes, missing } = *loss;
+    let Loss { header, long, records, bytes, missing } = *loss;
     let mut what = Vec::new();
-    if header {
-        what.push(
-            "its header is damaged, so that nothing in it counts; it is kept as knocks.damaged".to_owned(),
-        );
+    for (so, why) in [(header, "its header is damaged"), (long, "it is longer than a journal can be")] {
+        if so {
+            what.push(format!("{why}, so that nothing in it counts; it is kept as knocks.damaged"));
+        }
     }
     if records > 0 {
         let (s, are) = if records == 1 { ("", "is") } else { ("s", "are") };
@@ -280,7 +280,8 @@ pub(crate) fn journal_damaged(directory: &Path, loss: &Loss) {
         records,
         bytes,
         missing,
-        "{} was damaged: {}; what is whole counts, and no knock from before this start is accepted",
+        "{} was damaged: {}; what is whole counts, no knock from before this start is accepted, and in the first hour each new \
+         one costs its client a challenge",
         directory.join("knocks").display(),
         what.join(", and ")
     );

@@ -21,7 +21,7 @@ use crate::trusted::{self, Demands, Untrusted};
 
 /// The name of the journal.
 pub(super) const KNOCKS: &str = "knocks";
-/// The name of the latest one whose header was damaged.
+/// The name of the latest one of which nothing could be believed.
 pub(super) const DAMAGED: &str = "knocks.damaged";
 /// Its name while it is made.
 pub(super) const NEXT: &str = "knocks.new";
@@ -59,17 +59,25 @@ impl Place {
         self.path.join(name)
     }
 
-    /// The journal and what is in it; `None` if there is none.
-    pub(super) fn read(&self) -> Result<Option<(File, Vec<u8>)>, JournalError> {
+    /// The journal, what is in it, and its length; `None` if there is none. Of one that is too long to be read, only
+    /// its beginning.
+    pub(super) fn read(&self) -> Result<Option<(File, Vec<u8>, u64)>, JournalError> {
         let path = self.path(KNOCKS);
         let file = match open_in(&self.directory, KNOCKS, OFlags::RDWR) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(JournalError::Read { path, source }),
         };
-        let read = trusted::read_opened(&file, &Demands::public(LONGEST));
-        let mut bytes = read.map_err(|untrusted| refused(&path, untrusted))?.bytes;
-        Ok(Some((file, std::mem::take(&mut *bytes))))
+        let demands = Demands::public(LONGEST);
+        let judged = trusted::judge(&file, &demands);
+        let length = judged.map_err(|untrusted| refused(&path, untrusted))?.len();
+        if usize::try_from(length).is_ok_and(|length| length <= LONGEST) {
+            let read = trusted::read_opened(&file, &demands);
+            let mut bytes = read.map_err(|untrusted| refused(&path, untrusted))?.bytes;
+            return Ok(Some((file, std::mem::take(&mut *bytes), length)));
+        }
+        let beginning = beginning(&file).map_err(|source| JournalError::Read { path, source })?;
+        Ok(Some((file, beginning, length)))
     }
 
     /// Gives the journal new contents. At every instant it has either the old ones or all of the new ones;
@@ -99,16 +107,26 @@ impl Place {
     }
 }
 
-/// The beginning of the journal in a directory, empty if there is none yet; `None` if the directory will be made.
-/// Touches nothing.
-pub(super) fn look(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
+/// What is seen of a journal without touching anything.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The directory will be made.
+    NoDirectory,
+    /// The journal will be made.
+    NoJournal,
+    /// The beginning of it, and its length.
+    Journal(Vec<u8>, u64),
+}
+
+/// Looks for the journal in a directory.
+pub(super) fn look(path: &Path) -> Result<Seen, JournalError> {
     let unusable = |source: io::Error| JournalError::Directory { path: path.to_owned(), source };
     let directory = match open_there(path) {
         Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
             let above = path.parent().unwrap_or(Path::new("/"));
             may_write(CWD, above).map_err(unusable)?;
-            return Ok(None);
+            return Ok(Seen::NoDirectory);
         }
         Err(error) => return Err(unusable(error)),
     };
@@ -122,15 +140,20 @@ pub(super) fn look(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
     let journal = path.join(KNOCKS);
     let file = match open_in(&directory, KNOCKS, OFlags::RDONLY) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::NoJournal),
         Err(source) => return Err(JournalError::Read { path: journal, source }),
     };
-    trusted::judge(&file, &Demands::public(LONGEST)).map_err(|untrusted| refused(&journal, untrusted))?;
+    let judged = trusted::judge(&file, &Demands::public(LONGEST));
+    let length = judged.map_err(|untrusted| refused(&journal, untrusted))?.len();
+    let beginning = beginning(&file).map_err(|source| JournalError::Read { path: journal, source })?;
+    Ok(Seen::Journal(beginning, length))
+}
+
+fn beginning(file: &File) -> io::Result<Vec<u8>> {
     let mut beginning = vec![0; HEADER];
-    let length =
-        file.read_at(&mut beginning, 0).map_err(|source| JournalError::Read { path: journal, source })?;
+    let length = file.read_at(&mut beginning, 0)?;
     beginning.truncate(length);
-    Ok(Some(beginning))
+    Ok(beginning)
 }
 
 fn may_write(at: impl AsFd, path: &Path) -> io::Result<()> {

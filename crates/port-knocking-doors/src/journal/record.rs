@@ -49,6 +49,8 @@ pub(super) struct Contents {
 pub struct Loss {
     /// The beginning says no longer what the file is, so that nothing in it is believed.
     pub header: bool,
+    /// It is longer than any that this program writes, so that nothing in it is believed.
+    pub long: bool,
     /// Places of records in which none is whole.
     pub records: usize,
     /// The bytes of the header and of these places that are there.
@@ -60,12 +62,10 @@ pub struct Loss {
 /// Why the bytes of a file are no journal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unreadable {
-    /// It begins in another way.
-    NotOurs,
     /// It was written by another version.
     Version(u16),
-    /// It is ours, and the header is not whole.
-    Header(Loss),
+    /// It says nothing that can be believed.
+    Damaged(Loss),
 }
 
 /// The header of a file.
@@ -89,8 +89,8 @@ pub(super) fn offset(slot: usize) -> usize {
 pub(super) fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
     let missing = bytes.len().max(1).next_multiple_of(STEP).saturating_sub(bytes.len());
     let (generation, slots) = read_header(bytes).map_err(|unreadable| match unreadable {
-        Unreadable::Header(loss) => Unreadable::Header(Loss { missing, ..loss }),
-        other => other,
+        Unreadable::Damaged(loss) => Unreadable::Damaged(Loss { missing, ..loss }),
+        version @ Unreadable::Version(_) => version,
     })?;
     let (slots, rest) = slots.as_chunks::<RECORD>();
     let blank = |bytes: &&[u8; RECORD]| **bytes == BLANK;
@@ -103,26 +103,26 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
         lost = lost.saturating_add(1);
         lost_bytes = lost_bytes.saturating_add(rest.len());
     }
-    let loss = Loss { header: false, records: lost, bytes: lost_bytes, missing };
+    let loss = Loss { records: lost, bytes: lost_bytes, missing, ..Loss::default() };
     Ok(Contents { generation, records, loss: (loss != Loss::default()).then_some(loss) })
 }
 
+/// Why a file that begins so, and is too long to be read, is not.
+pub(super) fn too_long(beginning: &[u8]) -> Unreadable {
+    match read_header(beginning) {
+        Err(version @ Unreadable::Version(_)) => version,
+        Ok(_) | Err(Unreadable::Damaged(_)) => Unreadable::Damaged(Loss { long: true, ..Loss::default() }),
+    }
+}
+
 fn read_header(bytes: &[u8]) -> Result<(u32, &[u8]), Unreadable> {
-    let damaged = |bytes| Unreadable::Header(Loss { header: true, bytes, ..Loss::default() });
-    let Some((header, slots)) = bytes.split_first_chunk::<HEADER>() else {
-        let ours = bytes.iter().zip(MAGIC).all(|(is, should)| is == should);
-        return Err(if ours { damaged(bytes.len()) } else { Unreadable::NotOurs });
-    };
-    let (start, told) = header.split_last_chunk::<4>().ok_or(Unreadable::NotOurs)?;
-    let [magic @ .., v0, v1, g0, g1, g2, g3] = start else { return Err(Unreadable::NotOurs) };
-    // What would be right with our name in front was ours. Zeros are what some file systems leave after a crash.
+    let damaged = |bytes| Unreadable::Damaged(Loss { header: true, bytes, ..Loss::default() });
+    let Some((header, slots)) = bytes.split_first_chunk::<HEADER>() else { return Err(damaged(bytes.len())) };
+    let [magic @ .., v0, v1, g0, g1, g2, g3, c0, c1, c2, c3] = header;
     let [m0, m1, m2, m3, m4, m5] = *MAGIC;
     let named = [m0, m1, m2, m3, m4, m5, *v0, *v1, *g0, *g1, *g2, *g3];
-    match (magic == MAGIC, *told == header_check(&named)) {
-        (true, true) => {}
-        (true, false) | (false, true) => return Err(damaged(HEADER)),
-        (false, false) if header.iter().all(|byte| *byte == 0) => return Err(damaged(HEADER)),
-        (false, false) => return Err(Unreadable::NotOurs),
+    if magic != MAGIC || [*c0, *c1, *c2, *c3] != header_check(&named) {
+        return Err(damaged(HEADER));
     }
     match u16::from_be_bytes([*v0, *v1]) {
         VERSION => Ok((u32::from_be_bytes([*g0, *g1, *g2, *g3]), slots)),

@@ -15,7 +15,7 @@ use doors_spa::identity::ClientId;
 use proptest::prelude::*;
 
 use super::{
-    log::{Disk, STEP},
+    log::{Disk, LONGEST, STEP},
     place::DAMAGED,
     record::{HEADER, RECORD},
     *,
@@ -143,14 +143,14 @@ fn a_journal_that_is_cut_anywhere_opens_with_what_is_whole_and_says_how_much_is_
         let missing = if length == 0 { STEP } else { STEP - length };
         if length < HEADER {
             assert!(records.is_empty());
-            assert_eq!(loss, Loss { header: true, records: 0, bytes: length, missing }, "{length}");
+            assert_eq!(loss, Loss { header: true, bytes: length, missing, ..Loss::default() }, "{length}");
             continue;
         }
         let whole = ((length - HEADER) / RECORD).min(20);
         assert_eq!(records, knocks(0..whole as u64), "{length}");
         let part = if length < end { (length - HEADER) % RECORD } else { 0 };
         let torn = usize::from(part > 0);
-        assert_eq!(loss, Loss { header: false, records: torn, bytes: part, missing }, "{length}");
+        assert_eq!(loss, Loss { records: torn, bytes: part, missing, ..Loss::default() }, "{length}");
     }
     assert!(place.path().join(DAMAGED).exists());
 }
@@ -212,26 +212,75 @@ fn as_many_records_as_are_damaged_are_counted_wherever_they_stand() {
 }
 
 #[test]
-fn a_header_of_zeros_is_damage_and_another_file_is_not_ours() {
+fn what_is_no_journal_is_kept_as_a_damaged_one_and_keeps_no_client_out() {
     let (place, good) = small(3);
-    let mut bytes = good.clone();
-    bytes[..512].fill(0);
-    assert_eq!(found(place.path(), &bytes).1, Loss { header: true, bytes: HEADER, ..Loss::default() });
-    for other in [&b"#!/bin/sh\nexit 0\n"[..], b"notes", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0"] {
-        fs::write(place.path().join(KNOCKS), other).unwrap();
-        let error = Journal::open(place.path(), &[LOST]).unwrap_err();
-        assert!(matches!(error, JournalError::NotOurs { .. }), "{error}");
-        assert_eq!(fs::read(place.path().join(KNOCKS)).unwrap(), other, "nothing was changed");
+    let kept = || fs::read(place.path().join(DAMAGED)).unwrap();
+    let mut bytes = good;
+    for zeros in [HEADER, 512, STEP] {
+        bytes[..zeros].fill(0);
+        assert_eq!(found(place.path(), &bytes).1, Loss { header: true, bytes: HEADER, ..Loss::default() });
+        assert_eq!(kept(), bytes);
+    }
+    let one_zero: &[u8] = &[0];
+    for other in [one_zero, &[0; 15], b"#!/bin/sh\nexit 0\n", b"notes", &[0xff; 4096]] {
+        let (records, loss) = found(place.path(), other);
+        let (bytes, missing) = (other.len().min(HEADER), STEP - other.len());
+        assert_eq!((records, loss), (vec![], Loss { header: true, bytes, missing, ..Loss::default() }));
+        assert_eq!(kept(), other);
+    }
+    // What is no file cannot be one that was damaged.
+    fs::remove_file(place.path().join(KNOCKS)).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, place.path().join(KNOCKS), rustix::fs::Mode::RUSR).unwrap();
+    assert!(matches!(Journal::open(place.path(), &[LOST]), Err(JournalError::NotOurs { .. })));
+}
+
+#[test]
+fn a_journal_that_is_too_long_is_kept_as_a_damaged_one_and_keeps_no_client_out() {
+    let (place, good) = small(3);
+    for length in [LONGEST + 1, LONGEST * 16] {
+        fs::write(place.path().join(KNOCKS), &good).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(place.path().join(KNOCKS)).unwrap();
+        file.set_len(length as u64).unwrap();
+        assert_eq!(Journal::look(place.path()).unwrap(), State::Damaged);
+        let (_, loaded) = Journal::open(place.path(), &[LOST]).unwrap();
+        let loss = Some(Loss { long: true, ..Loss::default() });
+        assert_eq!(loaded, Loaded { records: vec![LOST], found: true, loss });
+        assert_eq!(fs::metadata(place.path().join(DAMAGED)).unwrap().len(), length as u64);
+        assert_eq!(Journal::open(place.path(), &[]).unwrap().1, whole(vec![LOST]));
     }
 }
 
 #[test]
-fn a_file_of_another_version_is_told_from_damage() {
+fn a_whole_header_of_another_version_is_an_error_and_nothing_is_changed() {
+    let (place, mut bytes) = small(3);
+    bytes[..HEADER].copy_from_slice(&of_version(9));
+    let path = place.path().join(KNOCKS);
+    for length in [HEADER, STEP, LONGEST + 1] {
+        fs::write(&path, &bytes).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length as u64).unwrap();
+        let error = Journal::open(place.path(), &[LOST]).unwrap_err();
+        assert!(matches!(error, JournalError::Version { version: 9, .. }), "{error}");
+        assert!(matches!(Journal::look(place.path()), Err(JournalError::Version { version: 9, .. })));
+        assert_eq!(fs::metadata(&path).unwrap().len(), length as u64);
+    }
+    assert!(!place.path().join(DAMAGED).exists());
+}
+
+/// A whole header of another version.
+fn of_version(version: u8) -> [u8; HEADER] {
     let mut header = record::header(1);
-    header[7] = 9;
+    header[7] = version;
     let check = <sha2::Sha256 as sha2::Digest>::digest(&header[..12]);
     header[12..].copy_from_slice(&check[..4]);
-    assert_eq!(record::read(&header), Err(Unreadable::Version(9)));
+    header
+}
+
+#[test]
+fn a_file_of_another_version_is_told_from_damage() {
+    assert_eq!(record::read(&of_version(9)), Err(Unreadable::Version(9)));
+    let mut damaged = of_version(9);
+    damaged[7] = 8;
+    assert!(matches!(record::read(&damaged), Err(Unreadable::Damaged(_))));
 }
 
 #[test]
@@ -356,7 +405,9 @@ proptest! {
         Journal::open(place.path(), &[]).unwrap();
         bytes[..HEADER].fill(b'x');
         fs::write(place.path().join(KNOCKS), &bytes).unwrap();
-        Journal::open(place.path(), &[]).unwrap_err();
+        let (_, loaded) = Journal::open(place.path(), &[LOST]).unwrap();
+        prop_assert_eq!(loaded.records, [LOST]);
+        prop_assert!(loaded.loss.is_some_and(|loss| loss.header));
     }
 
     #[test]

@@ -63,10 +63,17 @@ fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
         assert!(told.is_none_or(|told| said.contains(&told)), "{said}");
     }
     fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
+    // What is no journal is a damaged one, and no error; what is no file is one.
     fs::write(state.join("knocks"), "something else of mine").unwrap();
     let (code, said) = scene.check(&state);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("knocks is damaged: the daemon will keep it as knocks.damaged"), "{said}");
+    assert_eq!(fs::read(state.join("knocks")).unwrap(), b"something else of mine", "nothing is touched");
+    fs::remove_file(state.join("knocks")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, state.join("knocks"), rustix::fs::Mode::RUSR).unwrap();
+    let (code, said) = scene.check(&state);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("is no journal of knocks; move it away"), "{said}");
+    assert!(said.contains("so no journal of knocks; move it away"), "{said}");
 }
 
 #[test]

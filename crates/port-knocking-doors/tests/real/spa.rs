@@ -416,6 +416,10 @@ fn a_damaged_journal_keeps_no_client_out_and_the_log_says_how_much_is_lost() {
     let length = 16 + 32 * 4 + 16;
     let missing = good.len() - length;
     for (bytes, said) in [
+        (
+            b"something else".to_vec(),
+            "its header is damaged, so that nothing in it counts; it is kept as knocks.damaged".to_owned(),
+        ),
         (middle, "2 records (64 bytes) are not whole".to_owned()),
         (
             header.clone(),
@@ -446,7 +450,7 @@ fn a_daemon_that_cannot_hear_clients_guards_all_the_same_and_heals() {
     let state = house.directory.path().join("state");
     std::fs::create_dir(&state).unwrap();
     std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    std::fs::write(state.join("knocks"), "something else of somebody").unwrap();
+    std::fs::create_dir(state.join("knocks")).unwrap();
     house.start(&text);
     assert!(house.hear("clients with keys are not heard").contains("knocks"));
     assert!(!house.is_open(STRANGER[0]));
@@ -454,7 +458,7 @@ fn a_daemon_that_cannot_hear_clients_guards_all_the_same_and_heals() {
     // Whoever knocks a sequence still gets in, and the rest heals by itself.
     house.knock(CLIENT[0], &[7001, 7002, 7003, 7004, 7006]);
     house.hear("opened: door web");
-    std::fs::remove_file(state.join("knocks")).unwrap();
+    std::fs::remove_dir(state.join("knocks")).unwrap();
     house.hear("clients with keys are heard again");
     assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
 }
