@@ -1,7 +1,10 @@
 //! Which addresses a grant can be for.
 
 use alloc::vec::Vec;
-use core::{fmt, net::IpAddr};
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
@@ -18,6 +21,8 @@ pub enum Ineligible {
     Special(IpAddr, &'static Block),
     /// This machine has it.
     Own(IpAddr),
+    /// An IPv4 address of this machine is part of it, so that packets to it come here in a tunnel.
+    Holds(Ipv6Addr, Ipv4Addr),
     /// It means all machines of a network of ours.
     Broadcast(IpAddr),
 }
@@ -31,6 +36,9 @@ impl fmt::Display for Ineligible {
                 write!(f, "{address} can be no client's: {purpose} ({source})")
             }
             Self::Own(address) => write!(f, "{address} is an address of this machine"),
+            Self::Holds(address, own) => {
+                write!(f, "{address} stands for {own}, which is an address of this machine")
+            }
             Self::Broadcast(address) => write!(f, "{address} is the broadcast address of a network here"),
         }
     }
@@ -41,6 +49,8 @@ impl fmt::Display for Ineligible {
 pub struct Own {
     /// In order.
     addresses: Vec<IpNet>,
+    /// This machine has these, and so may others.
+    anycast: Vec<IpNet>,
     /// In order.
     broadcast: Vec<IpAddr>,
 }
@@ -52,15 +62,21 @@ impl Own {
         // The most are single addresses: those can be searched.
         addresses.sort_unstable();
         broadcast.sort_unstable();
-        Self { addresses, broadcast }
+        Self { addresses, anycast: Vec::new(), broadcast }
     }
 
-    /// Whether packets to this address are for this machine.
+    /// With these anycast addresses. No client has one, but no knock is heard there: no receipt could come from it.
+    #[must_use]
+    pub fn with_anycast(mut self, mut anycast: Vec<IpNet>) -> Self {
+        anycast.sort_unstable();
+        self.anycast = anycast;
+        self
+    }
+
+    /// Whether packets to this address are for this machine, and no other.
     #[must_use]
     pub fn contain(&self, address: IpAddr) -> bool {
-        let wide = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
-        self.addresses.binary_search(&IpNet::from(address)).is_ok()
-            || self.addresses.iter().filter(wide).any(|net| net.contains(&address))
+        holds(&self.addresses, address)
     }
 
     /// Whether a client can have this address.
@@ -71,8 +87,15 @@ impl Own {
         if let Some(block) = never_a_clients(address) {
             return Err(Ineligible::Special(address, block));
         }
-        if self.contain(address) {
+        let is_own = |address| self.contain(address) || holds(&self.anycast, address);
+        if is_own(address) {
             return Err(Ineligible::Own(address));
+        }
+        if let IpAddr::V6(holder) = address
+            && let Some(held) = tunnelled(holder)
+            && is_own(held.into())
+        {
+            return Err(Ineligible::Holds(holder, held));
         }
         match self.broadcast.binary_search(&address) {
             Ok(_) => Err(Ineligible::Broadcast(address)),
@@ -81,9 +104,74 @@ impl Own {
     }
 }
 
+/// Whether an address is in one of these networks, that are in order.
+fn holds(networks: &[IpNet], address: IpAddr) -> bool {
+    let wide = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
+    networks.binary_search(&IpNet::from(address)).is_ok()
+        || networks.iter().filter(wide).any(|net| net.contains(&address))
+}
+
+/// The IPv4 address to which the kernel's tunnel device (`sit`) sends what is for this one: 6to4 (RFC 3056), and
+/// IPv4-compatible addresses (RFC 4291, section 2.5.5.1). What a translator makes of IPv4 clients (RFC 6052) is not
+/// among them: those packets are the client's.
+fn tunnelled(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bits = match address.segments() {
+        [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => [high, low],
+        _ => return None,
+    };
+    let [[a, b], [c, d]] = bits.map(u16::to_be_bytes);
+    Some(Ipv4Addr::new(a, b, c, d))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_anycast_address_of_this_machine_is_no_clients_and_takes_no_knocks() {
+        let net = |net: &str| net.parse().unwrap();
+        let own = Own::new([net("2001:db8::1/128")].into(), Vec::new())
+            .with_anycast([net("2001:db8:7::/64"), net("2001:db8::/128")].into());
+        for ours in ["2001:db8::", "2001:db8:7::9"] {
+            let ours = ours.parse().unwrap();
+            assert_eq!(own.judge(ours), Err(Ineligible::Own(ours)));
+            assert!(!own.contain(ours));
+        }
+        assert_eq!(own.judge("2001:db8::2".parse().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn an_address_that_leads_through_a_tunnel_to_this_machine_is_no_clients() {
+        let own = ["127.0.0.0/8", "192.0.2.7/32"].map(|net| net.parse().unwrap());
+        let own = Own::new(own.into(), Vec::new()).with_anycast(["192.0.2.8/32".parse().unwrap()].into());
+        for (ours, held) in [
+            ("2002:c000:207::1", "192.0.2.7"),
+            ("2002:c000:207:1:2:3:4:5", "192.0.2.7"),
+            ("2002:c000:208::1", "192.0.2.8"),
+            ("2002:7f00:1::", "127.0.0.1"),
+            ("::192.0.2.7", "192.0.2.7"),
+            ("::127.0.0.1", "127.0.0.1"),
+        ] {
+            let expected = Ineligible::Holds(ours.parse().unwrap(), held.parse().unwrap());
+            assert_eq!(own.judge(ours.parse().unwrap()), Err(expected), "{ours}");
+        }
+        for theirs in [
+            // Of a translator.
+            "64:ff9b::c000:207",
+            "64:ff9b:1::c000:207",
+            // Of another machine, in a tunnel.
+            "2002:c000:209::1",
+            "2002::7",
+            "::192.0.2.9",
+            "::2",
+            // Somewhere else in it.
+            "2001:db8:c000:207::1",
+            "2001:db8::c000:207",
+            "::1:c000:207",
+        ] {
+            assert_eq!(own.judge(theirs.parse().unwrap()), Ok(()), "{theirs}");
+        }
+    }
 
     #[test]
     fn neither_our_own_addresses_nor_those_of_whole_networks_are_a_clients() {

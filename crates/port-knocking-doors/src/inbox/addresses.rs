@@ -6,7 +6,8 @@
 //! some packets only: a transparent proxy takes in with them what is meant for others, and an address in
 //! a VRF is in the VRF's table.
 //!
-//! No client has one of these addresses, nor the broadcast address of a network here: the core is told of them.
+//! No client has one of these addresses, nor an anycast address of this machine (on a router, the first of each IPv6
+//! network), nor the broadcast address of a network here: the core is told of them.
 //!
 //! Source: rtnetlink(7), `linux/rtnetlink.h`.
 
@@ -24,9 +25,10 @@ use crate::netlink::{
 pub(super) const NEW_ROUTE: u16 = 24;
 pub(super) const DELETE_ROUTE: u16 = 25;
 pub(super) const GET_ROUTE: u16 = 26;
-/// `RTN_LOCAL`, `RTN_BROADCAST`.
+/// `RTN_LOCAL`, `RTN_BROADCAST`, `RTN_ANYCAST`.
 pub(super) const LOCAL: u8 = 2;
 pub(super) const BROADCAST: u8 = 3;
+pub(super) const ANYCAST: u8 = 4;
 /// `RTA_DST`, `RTA_TABLE`.
 const DESTINATION: u16 = 1;
 const TABLE: u16 = 15;
@@ -66,7 +68,7 @@ impl Addresses {
 
     /// Reads them again.
     pub(super) fn refresh(&mut self) -> Result<(), NetlinkError> {
-        let (mut local, mut broadcast) = (Vec::new(), Vec::new());
+        let (mut local, mut anycast, mut broadcast) = (Vec::new(), Vec::new(), Vec::new());
         for family in [libc::AF_INET, libc::AF_INET6] {
             let routes = match self.socket.dump(&request(u8::try_from(family).unwrap_or(0)), route) {
                 // The kernel makes the table with the first address.
@@ -76,12 +78,13 @@ impl Addresses {
             for (kind, network) in routes {
                 match kind {
                     LOCAL => local.push(network),
+                    ANYCAST => anycast.push(network),
                     BROADCAST => broadcast.push(network.addr()),
                     _ => {}
                 }
             }
         }
-        self.own = Own::new(local, broadcast);
+        self.own = Own::new(local, broadcast).with_anycast(anycast);
         Ok(())
     }
 

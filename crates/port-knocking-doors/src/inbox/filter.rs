@@ -159,20 +159,21 @@ pub(super) fn nothing() -> Vec<SockFilter> {
 }
 
 /// The filter for announcements of rtnetlink: of those about routes, only the ones that tell
-/// which addresses are this machine's own, and which a network's broadcast address.
+/// which addresses are this machine's own, also as anycast ones, and which a network's broadcast address.
 ///
 /// Offset 0 is the header of the message; its kind is at 4, in the byte order of the machine, and the type
 /// of a route at 23.
 pub(super) fn local_routes() -> Vec<SockFilter> {
     let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
-    let accept = 7;
+    let accept = 8;
     let program = [
         (LOAD_HALF, 0, 0, 4),
         (JUMP_IF_EQUAL, 3, 2, kind(addresses::NEW_ROUTE)),
         (JUMP_IF_EQUAL, 3, accept, kind(addresses::DELETE_ROUTE)),
         (LOAD_BYTE, 0, 0, 23),
         (JUMP_IF_EQUAL, accept, 5, u32::from(addresses::LOCAL)),
-        (JUMP_IF_EQUAL, accept, GIVE_UP, u32::from(addresses::BROADCAST)),
+        (JUMP_IF_EQUAL, accept, 6, u32::from(addresses::BROADCAST)),
+        (JUMP_IF_EQUAL, accept, GIVE_UP, u32::from(addresses::ANYCAST)),
         (RETURN, 0, 0, 0),
         (RETURN, 0, 0, u32::MAX),
     ];

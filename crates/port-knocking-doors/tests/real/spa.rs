@@ -300,6 +300,36 @@ fn no_door_opens_for_an_address_that_can_be_no_clients_and_the_log_says_why() {
 }
 
 #[test]
+fn no_door_opens_for_an_anycast_address_of_this_machine_nor_for_one_that_leads_to_it_through_a_tunnel() {
+    for listen in ["capture", "sockets"] {
+        let (mut house, device) = house_with(&format!("listen = \"{listen}\""), "");
+        let named = |house: &House, address: &str| {
+            let mut request = device.request(open("ssh", 0));
+            request.address = Some(address.parse().unwrap());
+            device.ask(house, CLIENT[0], &request).answer
+        };
+        for address in ["2002:c000:201::7", "::c000:201"] {
+            assert_eq!(named(&house, address), Told::Address, "{address}");
+            house.hear(&format!("{address} stands for 192.0.2.1, which is an address of this machine"));
+        }
+        assert_eq!(named(&house, "2002:c000:207::7"), Told::Granted);
+        assert_eq!(named(&house, "64:ff9b::c000:207"), Told::Granted);
+        // A machine that becomes a router has the anycast address of all routers in each network.
+        assert_eq!(named(&house, "2001:db8::"), Told::Granted);
+        house.server.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")).unwrap();
+        house.until("the anycast address is known", |house| named(house, "2001:db8::") == Told::Address);
+        house.hear("2001:db8:: is an address of this machine");
+        // One that comes by hand, and goes.
+        let mut route = ["-6", "route", "add", "anycast", "2001:db8::77", "dev", "lo", "table", "local"];
+        house.on_server("ip", &route);
+        house.until("it is known", |house| named(house, "2001:db8::77") == Told::Address);
+        route[2] = "del";
+        house.on_server("ip", &route);
+        house.until("it is gone", |house| named(house, "2001:db8::77") == Told::Granted);
+    }
+}
+
+#[test]
 fn strangers_are_not_answered_and_open_nothing() {
     let (mut house, device) = house_with("", "");
     let request = || device.request(open("ssh", 0));
