@@ -9,11 +9,12 @@ use std::{
 use crate::Failure;
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 14] = [
     ("nft", "nftables"),
     ("firewalld", "firewalld"),
     ("iptables", "iptables"),
     ("ufw", "ufw"),
+    ("conntrack", "conntrack"),
     ("dbus-daemon", "dbus"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),

@@ -38,5 +38,6 @@ mod traced;
 mod two_hops;
 mod ufw;
 mod unseen;
+mod untracked;
 mod vandals;
 mod ways_around;

@@ -68,6 +68,10 @@ pub(super) mod chain {
     pub(in super::super) const INPUT: u32 = 1;
     /// `NF_INET_FORWARD`.
     pub(in super::super) const FORWARD: u32 = 2;
+    /// `NF_INET_LOCAL_OUT`.
+    pub(in super::super) const OUTPUT: u32 = 3;
+    /// `NF_IP_PRI_CONNTRACK`, at prerouting and output.
+    pub(in super::super) const PRIORITY_CONNTRACK: i32 = -200;
     /// `NF_IP_PRI_MANGLE`: after connection tracking (-200); at prerouting, before destination NAT (-100).
     pub(in super::super) const PRIORITY_MANGLE: i32 = -150;
 }
@@ -189,6 +193,9 @@ pub(super) mod expression {
     pub(in super::super) const META_INTERFACE: u32 = 4;
     /// `NFT_META_IIFNAME`, `NFT_META_NFTRACE`.
     pub(in super::super) const META_INTERFACE_NAME: u32 = 6;
+    /// `NFT_META_OIF`, `NFT_META_OIFNAME`.
+    pub(in super::super) const META_OUT_INTERFACE: u32 = 5;
+    pub(in super::super) const META_OUT_INTERFACE_NAME: u32 = 7;
     pub(in super::super) const META_TRACE: u32 = 12;
     pub(in super::super) const META_FAMILY: u32 = 15;
     pub(in super::super) const META_PROTOCOL: u32 = 16;

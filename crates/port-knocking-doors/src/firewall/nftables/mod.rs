@@ -26,11 +26,12 @@ use tokio::{sync::mpsc, time::Instant};
 
 pub(super) use self::foreign::left_by_firewalld;
 pub(crate) use self::gate::Gate;
-pub use self::{gate::GateError, ruleset::TABLE};
 use self::{
+    foreign::Untracked,
     monitor::{Monitor, Touched},
     trace::{Dropped, Traces},
 };
+pub use self::{gate::GateError, ruleset::TABLE};
 use super::{
     Choice, Kind, News, Obstacle, Obstacles, Order, firewalld::obstacles_beside_firewalld, ledger::Standing,
     plan::Plan,
@@ -60,6 +61,7 @@ pub(super) struct Worker {
     gate: Gate,
     monitor: Monitor,
     traces: Traces,
+    untracked: Untracked,
     clock: Clock,
     news: mpsc::UnboundedSender<News>,
     /// Who is handed on what the gate has done, and says when a door is open; `None` if the gate alone
@@ -90,6 +92,7 @@ impl Worker {
             gate,
             monitor,
             traces: Traces::default(),
+            untracked: Untracked::default(),
             clock,
             news,
             beside,
@@ -108,19 +111,18 @@ impl Worker {
     pub(super) fn say_what_stands_in_the_way(&self, choice: &Choice) {
         let (plan, news, choice) = (self.gate.plan().clone(), self.news.clone(), choice.clone());
         tokio::spawn(async move {
-            let told = match obstacles(&plan, &choice).await {
-                Ok(Obstacles { warnings, lines }) => {
-                    let lines = lines.into_iter().map(News::Info);
-                    warnings.into_iter().map(|one| News::Warning(one.said)).chain(lines).collect()
-                }
-                Err(error) => {
-                    let what = "see whether another firewall closes the doors".to_owned();
-                    vec![News::Failed { what, why: in_one_line(&error) }]
-                }
-            };
-            for one in told {
-                let _ = news.send(one);
-            }
+            let what = "see whether another firewall closes the doors";
+            tell_found(&news, what, closed_by_others(&plan, &choice).await);
+        });
+        self.say_what_is_untracked();
+    }
+
+    /// Says which rules keep connections from connection tracking, if that is news.
+    fn say_what_is_untracked(&self) {
+        let (plan, news, untracked) = (self.gate.plan().clone(), self.news.clone(), self.untracked.clone());
+        tokio::spawn(async move {
+            let what = "see whether connections are kept from connection tracking";
+            tell_found(&news, what, looked(move || untracked.news(&plan)).await);
         });
     }
 
@@ -174,6 +176,7 @@ impl Worker {
                 () = sleep_until(again) => {
                     if self.traces.is_due_again(clock.now()) {
                         self.trace_all();
+                        self.say_what_is_untracked();
                     }
                 }
                 // Last: whatever is traced holds up nothing.
@@ -213,6 +216,7 @@ impl Worker {
                     }
                     self.traces.forget_told();
                     self.trace_all();
+                    self.say_what_is_untracked();
                     self.hand_on(Order::Follow(plan));
                 }
                 Order::End(done) => {
@@ -412,12 +416,20 @@ impl Worker {
     }
 }
 
-/// Which doors another firewall keeps closed, as far as can be seen.
+/// What other people's rules do with the doors' ports, as far as can be seen.
 pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
+    let mut found = closed_by_others(plan, choice).await?;
+    let own_plan = plan.clone();
+    let Obstacles { warnings, lines } = looked(move || foreign::untracked(&own_plan)).await?;
+    found.warnings.extend(warnings);
+    found.lines.extend(lines);
+    Ok(found)
+}
+
+/// Which doors another firewall keeps closed, as far as can be seen.
+async fn closed_by_others(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
     let (own_plan, firewalld_runs) = (plan.clone(), choice.firewalld_runs);
-    // Somebody may have ten thousand rules, and the gate has to be looked after meanwhile.
-    let looked = tokio::task::spawn_blocking(move || foreign::obstacles(&own_plan, firewalld_runs)).await;
-    let mut found = looked.map_err(|error| NetlinkError::Socket(io::Error::other(error)))??;
+    let mut found = looked(move || foreign::obstacles(&own_plan, firewalld_runs)).await?;
     // Where firewalld is worked with, it opens what it closes.
     if choice.firewalld_runs && choice.kind == Kind::Nftables {
         found.warnings.extend(obstacles_beside_firewalld(plan).await.into_iter().map(Obstacle::closed));
@@ -428,6 +440,29 @@ pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles,
 /// Which UDP the gate would cut when it comes, if it is not there yet.
 pub(crate) fn would_cut(plan: &Plan) -> Result<Option<String>, NetlinkError> {
     Ok(datagrams::Services::before_the_gate(plan)?.map(|services| services.fate()))
+}
+
+/// Looks at other people's rules in a thread of its own: there may be ten thousand, and the gate has to be looked
+/// after meanwhile.
+async fn looked(
+    look: impl FnOnce() -> Result<Obstacles, NetlinkError> + Send + 'static,
+) -> Result<Obstacles, NetlinkError> {
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.map_err(|error| NetlinkError::Socket(io::Error::other(error)))?
+}
+
+/// Tells what was found, or that nothing could be seen.
+fn tell_found(news: &mpsc::UnboundedSender<News>, what: &str, found: Result<Obstacles, NetlinkError>) {
+    let told: Vec<News> = match found {
+        Ok(Obstacles { warnings, lines }) => {
+            let lines = lines.into_iter().map(News::Info);
+            warnings.into_iter().map(|one| News::Warning(one.said)).chain(lines).collect()
+        }
+        Err(error) => vec![News::Failed { what: what.to_owned(), why: in_one_line(&error) }],
+    };
+    for one in told {
+        let _ = news.send(one);
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

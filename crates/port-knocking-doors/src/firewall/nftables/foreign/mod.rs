@@ -7,6 +7,7 @@ mod elements;
 mod left;
 mod remedy;
 mod rule;
+mod untracked;
 mod walk;
 mod words;
 mod xt;
@@ -14,9 +15,10 @@ mod xt;
 use std::{collections::BTreeSet, fs};
 
 pub(in super::super) use self::left::left_by_firewalld;
+pub(super) use self::untracked::{Untracked, untracked};
 use self::{
     rule::Rule,
-    walk::{Connection, Decides, Fate, Ruleset},
+    walk::{Connection, Decides, Fate, Packet, Ruleset},
 };
 use super::{
     abi::{self, chain, data, message},
@@ -37,10 +39,10 @@ const FIREWALLD: &str = "firewalld";
 /// The chain through which firewalld's iptables backend sends what comes in.
 const OF_IPTABLES_BACKEND: &str = "INPUT_ZONES";
 
-/// A chain that packets meet at a hook on their way in.
+/// A chain that packets meet at a hook on their way in, or answers on their way out.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct BaseChain {
-    /// First prerouting, then input.
+    /// First prerouting, then input, then output.
     hook: u32,
     family: u8,
     table: String,
@@ -48,6 +50,7 @@ struct BaseChain {
     drops: bool,
     /// Whether the gate comes after it.
     before_gate: bool,
+    priority: i32,
 }
 
 /// What other tables do with the doors' ports, as far as that can be seen.
@@ -55,7 +58,7 @@ pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Obstacles, 
     let mut socket = Socket::open(Family::Netfilter)?;
     let mut found = Obstacles::default();
     let mut look = Look::new(plan);
-    for base in base_chains(&mut socket)? {
+    for base in base_chains(&mut socket)?.into_iter().filter(|base| base.hook != chain::OUTPUT) {
         let chains = chains(&mut socket, base.family, &base.table)?;
         // Where firewalld runs, it is asked itself.
         if firewalld_runs && is_of_firewalld(base.family, &base.table, &chains) {
@@ -121,7 +124,8 @@ impl Look {
                 if base.hook == chain::INPUT && self.translated.contains(&(*family, protocol, port)) {
                     continue;
                 }
-                let connection = Connection { family: *family, protocol, port, mark, links };
+                let packet = Packet::First;
+                let connection = Connection { packet, family: *family, protocol, port, mark, links };
                 let fate = ruleset.fate(&base.name, base.drops, &connection);
                 if matches!(fate, Fate::Translated { .. }) {
                     self.translated.insert((*family, protocol, port));
@@ -249,15 +253,16 @@ fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
         let number = hook.u32_be(chain::HOOK_NUMBER)?;
         let priority = hook.u32_be(chain::HOOK_PRIORITY)?.cast_signed();
         let is_ours = family == abi::FAMILY_INET && table == TABLE;
-        let incoming = [chain::INPUT, chain::PREROUTING].contains(&number);
+        let looked_at = [chain::INPUT, chain::PREROUTING, chain::OUTPUT].contains(&number);
         let ip = [abi::FAMILY_INET, abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(&family);
-        (incoming && ip && !is_ours).then(|| BaseChain {
+        (looked_at && ip && !is_ours).then(|| BaseChain {
             hook: number,
             family,
             table,
             name: attributes.text(chain::NAME).unwrap_or_default(),
             drops: attributes.u32_be(chain::POLICY) == Some(data::DROP.cast_unsigned()),
             before_gate: number == chain::PREROUTING && priority < chain::PRIORITY_MANGLE,
+            priority,
         })
     })?;
     found.sort_unstable();

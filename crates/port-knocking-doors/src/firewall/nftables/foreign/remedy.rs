@@ -30,7 +30,7 @@ impl Place<'_> {
     fn maker(&self) -> Maker {
         let has = |name: &str| self.chains.iter().any(|chain| chain == name);
         // iptables calls its chains so, and nobody else with these tables.
-        let builtin = ["PREROUTING", "INPUT", "FORWARD"].contains(&self.entry);
+        let builtin = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT"].contains(&self.entry);
         match self.family {
             abi::FAMILY_INET if self.table == super::FIREWALLD => Maker::Firewalld,
             abi::FAMILY_IPV4 | abi::FAMILY_IPV6 if builtin => match has(self.ufw("before-input").as_str()) {
@@ -72,6 +72,25 @@ impl Place<'_> {
             Maker::Firewalld | Maker::Nftables => {
                 let (family, table, entry) = (super::family_name(self.family), self.table, self.entry);
                 format!("`nft insert rule {family} {table} {entry} meta mark '&' {mark} == {mark} accept`")
+            }
+        }
+    }
+
+    /// The command that lets ports past the rules of a chain; of answers, these are the ports that they come from.
+    pub(super) fn past(&self, ports: Ports, answers: bool) -> String {
+        let side = if answers { "sport" } else { "dport" };
+        let (protocol, numbers) = (ports.protocol, ports.numbers());
+        match self.maker() {
+            Maker::Ufw | Maker::Iptables => {
+                let (six, numbers) = (if self.is_ipv6() { "6" } else { "" }, numbers.replace('-', ":"));
+                format!(
+                    "`ip{six}tables -t {} -I {} -p {protocol} --{side} {numbers} -j ACCEPT`",
+                    self.table, self.entry
+                )
+            }
+            Maker::Firewalld | Maker::Nftables => {
+                let (family, table, entry) = (super::family_name(self.family), self.table, self.entry);
+                format!("`nft insert rule {family} {table} {entry} {protocol} {side} {numbers} accept`")
             }
         }
     }

@@ -20,6 +20,8 @@ pub(in super::super) struct Rule {
     /// All of them have to be so.
     pub(super) tests: Vec<Test>,
     pub(super) verdict: Verdict,
+    /// Whether it keeps the packet from connection tracking, before its verdict.
+    pub(super) untracks: bool,
 }
 
 /// Something that a rule asks of a packet.
@@ -41,20 +43,39 @@ pub(super) enum What {
     Port(Vec<RangeInclusive<u16>>),
     /// The destination port is in a set.
     PortIn(String),
+    /// The same of the source port.
+    SourcePort(Vec<RangeInclusive<u16>>),
+    SourcePortIn(String),
     /// It comes from some sources.
     Source(String),
     /// It goes to some addresses, which may be ours.
     Destination(String),
     /// The mark, with a mask.
-    Mark { mask: u32, value: u32 },
+    Mark {
+        mask: u32,
+        value: u32,
+    },
     /// Its connection is in one of these states, `NF_CT_STATE_BIT`.
     State(u32),
     /// It asks for a connection, or has other flags of TCP.
-    Flags { mask: u8, value: u8 },
+    Flags {
+        mask: u8,
+        value: u8,
+    },
     /// It comes over an interface: the loopback interface, or another.
-    Interface { loopback: bool, name: String },
+    Interface {
+        loopback: bool,
+        name: String,
+    },
+    /// It leaves over one.
+    OutInterface {
+        loopback: bool,
+        name: String,
+    },
     /// It is for an address of this machine; or it is asked for another kind of address, which ours is not.
-    ToThisMachine { exact: bool },
+    ToThisMachine {
+        exact: bool,
+    },
     /// Nothing: a remark.
     Remark(String),
     /// Headers that no ordinary connection has, or a source to which no way leads back.
@@ -90,6 +111,7 @@ pub(super) enum Loaded {
     Protocol,
     Family,
     Port,
+    SourcePort,
     Source,
     Destination,
     Mark,
@@ -97,6 +119,8 @@ pub(super) enum Loaded {
     Flags,
     InterfaceIndex,
     InterfaceName,
+    OutInterfaceIndex,
+    OutInterfaceName,
     /// Whose address the destination is, `RTN_LOCAL` and the like.
     KindOfDestination,
     /// Over which interface a way leads back to the source; zero for none.
@@ -106,6 +130,8 @@ pub(super) enum Loaded {
     Other,
 }
 
+/// `NF_CT_STATE_INVALID_BIT`: what a packet is before connection tracking has seen it, too.
+pub(super) const STATE_INVALID: u32 = 1;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 pub(super) const STATE_NEW: u32 = 8;
 /// What names the loopback interface, by number and by name.
@@ -158,6 +184,7 @@ impl Rule {
             handle: attributes.u64_be(rule::HANDLE)?,
             tests: Vec::new(),
             verdict: Verdict::Continue,
+            untracks: false,
         };
         let mut registers = Registers::new();
         for (_, one) in attributes.nested(rule::EXPRESSIONS) {
@@ -191,6 +218,7 @@ impl Rule {
                 let (what, _) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
                 let what = match (what, end(expression::RANGE_FROM), end(expression::RANGE_TO)) {
                     (Loaded::Port, Some(from), Some(to)) => What::Port(vec![from..=to]),
+                    (Loaded::SourcePort, Some(from), Some(to)) => What::SourcePort(vec![from..=to]),
                     (Loaded::Source, ..) => What::Source("a range".to_owned()),
                     (Loaded::Destination, ..) => What::Destination("a range".to_owned()),
                     _ => What::Unknown("range".to_owned()),
@@ -200,7 +228,11 @@ impl Rule {
             }
             "lookup" => self.lookup(inner, registers),
             "match" => self.tests.push(xt::test(inner)),
-            "target" => self.verdict = xt::verdict(inner),
+            "target" => {
+                self.verdict = xt::verdict(inner);
+                self.untracks |= xt::untracks(inner);
+            }
+            "notrack" => self.untracks = true,
             // At the hooks that are looked at, only the destination is translated.
             "nat" | "redir" => self.verdict = Verdict::Translate,
             "reject" => self.verdict = Verdict::Reject,
@@ -211,7 +243,7 @@ impl Rule {
                 }
             }
             // They count, write or change something.
-            "counter" | "log" | "notrack" | "last" | "dynset" | "objref" | "ct_set" => {}
+            "counter" | "log" | "last" | "dynset" | "objref" | "ct_set" => {}
             "queue" => self.verdict = Verdict::Unknown("queue".to_owned()),
             other => self.tests.push(Test { what: What::Unknown(other.to_owned()), not: false }),
         }
@@ -219,10 +251,17 @@ impl Rule {
 
     /// Adds a test. A range of ports may come as two, not less than its first and not greater than its last.
     fn ask(&mut self, test: Test) {
-        if let (
-            Some(Test { what: What::Port(before), not: false }),
-            Test { what: What::Port(now), not: false },
-        ) = (self.tests.last_mut(), &test)
+        let pair = match (self.tests.last_mut(), &test) {
+            (Some(Test { what: before, not: false }), Test { what: now, not: false }) => {
+                match (before, now) {
+                    (What::Port(before), What::Port(now))
+                    | (What::SourcePort(before), What::SourcePort(now)) => Some((before, now)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        if let Some((before, now)) = pair
             && let ([before], [now]) = (&mut before[..], &now[..])
         {
             *before = *before.start().max(now.start())..=*before.end().min(now.end());
@@ -241,6 +280,7 @@ impl Rule {
         let not = inner.u32_be(expression::LOOKUP_FLAGS).unwrap_or(0) & expression::LOOKUP_NOT != 0;
         let what = match what {
             Loaded::Port => What::PortIn(set),
+            Loaded::SourcePort => What::SourcePortIn(set),
             Loaded::Source => What::Source(format!("@{set}")),
             Loaded::Destination => What::Destination(format!("@{set}")),
             _ => What::Unknown(format!("@{set}")),
@@ -251,7 +291,7 @@ impl Rule {
     /// The sets that are asked for a port.
     pub(super) fn sets_of_ports(&self) -> impl Iterator<Item = &str> {
         self.tests.iter().filter_map(|test| match &test.what {
-            What::PortIn(set) => Some(set.as_str()),
+            What::PortIn(set) | What::SourcePortIn(set) => Some(set.as_str()),
             _ => None,
         })
     }
@@ -291,6 +331,8 @@ fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
                 Some(expression::META_MARK) => Loaded::Mark,
                 Some(expression::META_INTERFACE) => Loaded::InterfaceIndex,
                 Some(expression::META_INTERFACE_NAME) => Loaded::InterfaceName,
+                Some(expression::META_OUT_INTERFACE) => Loaded::OutInterfaceIndex,
+                Some(expression::META_OUT_INTERFACE_NAME) => Loaded::OutInterfaceName,
                 _ => Loaded::Other,
             };
             (Some(inner.u32_be(expression::META_REGISTER)?), what)
@@ -323,6 +365,7 @@ fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
             let number = |kind| inner.u32_be(kind).unwrap_or(u32::MAX);
             let place = [expression::PAYLOAD_BASE, expression::PAYLOAD_OFFSET, expression::PAYLOAD_LENGTH];
             let what = match place.map(number) {
+                [expression::TRANSPORT_HEADER, 0, 2] => Loaded::SourcePort,
                 [expression::TRANSPORT_HEADER, 2, 2] => Loaded::Port,
                 [expression::TRANSPORT_HEADER, 13, 1] => Loaded::Flags,
                 // The source of IPv4, or of IPv6; a network whose length is whole bytes is loaded in part.
@@ -349,7 +392,12 @@ fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8]) -> Test {
     let known = match what {
         Loaded::Protocol if equals && mask.is_none() => value.first().copied().map(What::Protocol),
         Loaded::Family if equals => value.first().copied().map(What::Family),
-        Loaded::Port if mask.is_none() => port(value).and_then(|port| compared_port(how, port)),
+        Loaded::Port if mask.is_none() => {
+            port(value).and_then(|port| compared_port(how, port)).map(What::Port)
+        }
+        Loaded::SourcePort if mask.is_none() => {
+            port(value).and_then(|port| compared_port(how, port)).map(What::SourcePort)
+        }
         Loaded::Source => Some(What::Source(network(value, mask))),
         Loaded::Destination => Some(What::Destination(network(value, mask))),
         Loaded::Mark if equals => {
@@ -373,27 +421,38 @@ fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8]) -> Test {
         Loaded::InterfaceIndex if equals && word(value) == Some(LOOPBACK.0) => {
             Some(What::Interface { loopback: true, name: LOOPBACK.1.to_owned() })
         }
+        Loaded::OutInterfaceIndex if equals && word(value) == Some(LOOPBACK.0) => {
+            Some(What::OutInterface { loopback: true, name: LOOPBACK.1.to_owned() })
+        }
         Loaded::InterfaceName if equals => {
-            // Without the zero behind it, it is the beginning of several names.
-            let end = value.iter().position(|byte| *byte == 0);
-            let name = String::from_utf8_lossy(value.get(..end.unwrap_or(value.len())).unwrap_or_default());
-            let name = format!("{}{}", name.escape_debug(), if end.is_some() { "" } else { "*" });
+            let name = interface(value);
             Some(What::Interface { loopback: name == LOOPBACK.1, name })
+        }
+        Loaded::OutInterfaceName if equals => {
+            let name = interface(value);
+            Some(What::OutInterface { loopback: name == LOOPBACK.1, name })
         }
         _ => None,
     };
     Test { what: known.unwrap_or_else(|| What::Unknown("cmp".to_owned())), not }
 }
 
-fn compared_port(how: u32, port: u16) -> Option<What> {
-    Some(What::Port(vec![match how {
+/// The name of an interface. Without the zero behind it, it is the beginning of several names.
+fn interface(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0);
+    let name = String::from_utf8_lossy(value.get(..end.unwrap_or(value.len())).unwrap_or_default());
+    format!("{}{}", name.escape_debug(), if end.is_some() { "" } else { "*" })
+}
+
+fn compared_port(how: u32, port: u16) -> Option<Vec<RangeInclusive<u16>>> {
+    Some(vec![match how {
         expression::EQUAL | expression::NOT_EQUAL => port..=port,
         expression::LESS => 0..=port.checked_sub(1)?,
         expression::NOT_GREATER => 0..=port,
         expression::GREATER => port.checked_add(1)?..=u16::MAX,
         expression::NOT_LESS => port..=u16::MAX,
         _ => return None,
-    }]))
+    }])
 }
 
 /// `nft` asks whether any of the bits is there, or for one state.

@@ -7,19 +7,34 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::super::abi;
 use super::elements::Verdicts;
-use super::rule::{Loaded, Rule, STATE_NEW, Test, Verdict, What};
+use super::rule::{Loaded, Rule, STATE_INVALID, STATE_NEW, Test, Verdict, What};
 use crate::firewall::plan::Protocol;
 
 /// The kernel allows no more jumps behind each other (`NFT_JUMP_STACK_SIZE`).
-const DEEPEST: usize = 16;
+pub(super) const DEEPEST: usize = 16;
 /// So many rules are looked at for one port. A ruleset that is longer is not judged.
-const LONGEST: usize = 100_000;
-/// `SYN` of `FIN|SYN|RST|ACK`.
+pub(super) const LONGEST: usize = 100_000;
+/// `SYN` and `ACK` of the flags of TCP.
 const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+/// The ports that a client chooses from.
+const OF_CLIENTS: RangeInclusive<u16> = 1024..=u16::MAX;
 
-/// A new connection through a grant, as far as it is known before it comes.
+/// Which packet of a connection is looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Packet {
+    /// The first, as connection tracking has seen it.
+    First,
+    /// A later one, before connection tracking sees it.
+    Later,
+    /// An answer to a later one, before connection tracking sees it.
+    Answer,
+}
+
+/// A connection through a grant, as far as it is known before it comes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Connection<'a> {
+    pub(super) packet: Packet,
     pub(super) family: u8,
     pub(super) protocol: Protocol,
     pub(super) port: u16,
@@ -71,7 +86,7 @@ enum End {
 
 /// Whether a rule is for a connection.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Applies {
+pub(super) enum Applies {
     Yes,
     Unclear,
     /// Depending on where it comes from, or goes to.
@@ -156,14 +171,14 @@ impl Ruleset {
     }
 
     /// What a rule does with a connection of which all is so; `None` if nobody can tell.
-    fn verdict<'a>(&'a self, rule: &'a Rule, connection: &Connection<'_>) -> Option<&'a Verdict> {
+    pub(super) fn verdict<'a>(&'a self, rule: &'a Rule, connection: &Connection<'_>) -> Option<&'a Verdict> {
         const NOTHING: Verdict = Verdict::Continue;
         match &rule.verdict {
             Verdict::Unknown(_) => None,
             Verdict::Map { map, by } => {
                 let key = match by {
                     Loaded::Port => u32::from(connection.port),
-                    Loaded::State => STATE_NEW,
+                    Loaded::State => connection.state(),
                     Loaded::Protocol => u32::from(connection.protocol.number()),
                     _ => return None,
                 };
@@ -179,26 +194,46 @@ impl Ruleset {
         rule.tests.iter().map(|test| self.test(test, connection)).max().unwrap_or(Applies::Yes)
     }
 
-    fn test(&self, Test { what, not }: &Test, connection: &Connection<'_>) -> Applies {
+    pub(super) fn test(&self, Test { what, not }: &Test, connection: &Connection<'_>) -> Applies {
         let is = |so: bool| if so != *not { Applies::Yes } else { Applies::No };
-        let is_among =
-            |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&connection.port));
+        let is_ours =
+            |ranges: &[RangeInclusive<u16>]| is(ranges.iter().any(|range| range.contains(&connection.port)));
+        // Which port a client has, it chooses itself.
+        let is_clients = |ranges: &[RangeInclusive<u16>]| {
+            let holds = |port: &u16| ranges.iter().any(|range| range.contains(port));
+            match ranges.iter().all(|range| range.end() < OF_CLIENTS.start()) {
+                true => is(false),
+                false if OF_CLIENTS.clone().all(|port| holds(&port)) => is(true),
+                false => Applies::Unclear,
+            }
+        };
+        let is_answer = connection.packet == Packet::Answer;
+        let to_port = |ranges| if is_answer { is_clients(ranges) } else { is_ours(ranges) };
+        let from_port = |ranges| if is_answer { is_ours(ranges) } else { is_clients(ranges) };
         match what {
             What::Protocol(number) => is(*number == connection.protocol.number()),
             What::Family(number) => is(*number == connection.family),
-            What::Port(ranges) => is(is_among(ranges)),
-            What::PortIn(set) => match self.sets.get(set) {
-                Some(Some(ranges)) => is(is_among(ranges)),
+            What::Port(ranges) => to_port(ranges),
+            What::SourcePort(ranges) => from_port(ranges),
+            What::PortIn(set) | What::SourcePortIn(set) => match self.sets.get(set) {
+                Some(Some(ranges)) if matches!(what, What::PortIn(_)) => to_port(ranges),
+                Some(Some(ranges)) => from_port(ranges),
                 _ => Applies::Unclear,
             },
             What::Mark { mask, value } => is(connection.mark & mask == *value),
-            What::State(states) => is(states & STATE_NEW != 0),
-            What::Flags { mask, value } => is(connection.protocol == Protocol::Tcp && SYN & mask == *value),
+            What::State(states) => is(states & connection.state() != 0),
+            What::Flags { mask, value } => {
+                is(connection.protocol == Protocol::Tcp && connection.flags() & mask == *value)
+            }
+            What::ToThisMachine { .. } if is_answer => Applies::Unclear,
             What::ToThisMachine { .. } => is(true),
-            What::Interface { loopback: true, .. } => is(false),
+            What::Interface { loopback: true, .. } | What::OutInterface { loopback: true, .. } => is(false),
+            // At prerouting and input a packet leaves over none; an answer has come over none.
+            What::Interface { .. } if is_answer => is(false),
+            What::OutInterface { .. } if !is_answer => is(false),
             What::Remark(_) => Applies::Yes,
             What::Source(_) | What::Destination(_) => Applies::ToSome,
-            What::Interface { name, .. } => {
+            What::Interface { name, .. } | What::OutInterface { name, .. } => {
                 let fits = |link: &&String| match name.strip_suffix('*') {
                     Some(beginning) => link.starts_with(beginning),
                     None => *link == name,
@@ -212,6 +247,17 @@ impl Ruleset {
             What::Unusual => is(false),
             What::Unknown(_) => Applies::Unclear,
         }
+    }
+}
+
+impl Connection<'_> {
+    /// As `NF_CT_STATE_BIT`.
+    fn state(&self) -> u32 {
+        if self.packet == Packet::First { STATE_NEW } else { STATE_INVALID }
+    }
+
+    fn flags(&self) -> u8 {
+        if self.packet == Packet::First { SYN } else { ACK }
     }
 }
 

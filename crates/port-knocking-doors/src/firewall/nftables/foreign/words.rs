@@ -2,10 +2,10 @@
 
 use std::{fmt::Write as _, ops::RangeInclusive};
 
-use super::rule::{Rule, STATE_NEW, Test, Verdict, What};
+use super::rule::{Rule, STATE_INVALID, STATE_NEW, Test, Verdict, What};
 
 const STATES: [(u32, &str); 5] =
-    [(1, "invalid"), (2, "established"), (4, "related"), (STATE_NEW, "new"), (64, "untracked")];
+    [(STATE_INVALID, "invalid"), (2, "established"), (4, "related"), (STATE_NEW, "new"), (64, "untracked")];
 impl Rule {
     /// The rule as `nft` writes it; `None` if something in it is not understood.
     pub(in super::super) fn words(&self) -> Option<String> {
@@ -27,6 +27,11 @@ impl Rule {
                 }
                 What::PortIn(set) if set.starts_with("__") => return None,
                 What::PortIn(set) => format!("{} dport {not}@{set}", protocol.take().unwrap_or("th")),
+                What::SourcePort(ranges) => {
+                    format!("{} sport {not}{}", protocol.take().unwrap_or("th"), ports_in_words(ranges))
+                }
+                What::SourcePortIn(set) if set.starts_with("__") => return None,
+                What::SourcePortIn(set) => format!("{} sport {not}@{set}", protocol.take().unwrap_or("th")),
                 What::Source(source) => format!("saddr {not}{source}"),
                 What::Destination(target) => format!("daddr {not}{target}"),
                 What::Mark { mask: u32::MAX, value } => format!("meta mark {not}{value:#x}"),
@@ -39,6 +44,7 @@ impl Rule {
                 }
                 What::Flags { mask, value } => format!("tcp flags & {mask:#x} {not}{value:#x}"),
                 What::Interface { name, .. } => format!("iifname {not}{name}"),
+                What::OutInterface { name, .. } => format!("oifname {not}{name}"),
                 What::ToThisMachine { exact: true } => format!("fib daddr type {not}local"),
                 What::Remark(_) => continue,
                 What::ToThisMachine { exact: false } | What::Unusual | What::Unknown(_) => return None,
@@ -47,7 +53,11 @@ impl Rule {
         if let Some(protocol) = protocol {
             words.insert(0, format!("meta l4proto {protocol}"));
         }
+        if self.untracks {
+            words.push("notrack".to_owned());
+        }
         words.push(match &self.verdict {
+            Verdict::Continue if self.untracks => String::new(),
             Verdict::Continue => "continue".to_owned(),
             Verdict::Accept => "accept".to_owned(),
             Verdict::Drop => "drop".to_owned(),
@@ -58,6 +68,7 @@ impl Rule {
             Verdict::Translate => "to another destination".to_owned(),
             Verdict::Map { .. } | Verdict::Unknown(_) => return None,
         });
+        words.retain(|word| !word.is_empty());
         let mut text = words.join(" ");
         for test in &self.tests {
             if let What::Remark(remark) = &test.what {

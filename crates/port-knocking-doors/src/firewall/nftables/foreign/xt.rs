@@ -1,7 +1,7 @@
 //! The matches and targets of iptables, whose contents are structures of their own.
 //!
 //! Source: `linux/netfilter/xt_tcpudp.h`, `xt_multiport.h`, `xt_conntrack.h`, `xt_state.h`, `xt_mark.h`,
-//! `xt_addrtype.h`, `xt_comment.h`.
+//! `xt_addrtype.h`, `xt_comment.h`, `xt_CT.h`.
 
 use std::ops::RangeInclusive;
 
@@ -48,8 +48,21 @@ pub(super) fn verdict(inner: Attributes<'_>) -> Verdict {
     }
 }
 
+/// Whether a target keeps packets from connection tracking: `CT` with `XT_CT_NOTRACK`, the first bit of
+/// `struct xt_ct_target_info`, or the older `NOTRACK`.
+pub(super) fn untracks(inner: Attributes<'_>) -> bool {
+    const NOTRACK: u16 = 1;
+    let flags = inner.find(expression::MATCH_INFO).and_then(|info| half(info, 0));
+    match inner.text(expression::MATCH_NAME).as_deref() {
+        Some("NOTRACK") => true,
+        Some("CT") => flags.is_some_and(|flags| flags & NOTRACK != 0),
+        _ => false,
+    }
+}
+
 /// `struct xt_tcp`: source ports, destination ports, option, mask and value of the flags, what is inverted.
 fn tcp(info: &[u8]) -> Option<Test> {
+    const OF_SOURCE: u8 = 0x01;
     const OF_DESTINATION: u8 = 0x02;
     const OF_FLAGS: u8 = 0x04;
     let [sources, ports] = [pair(info, 0)?, pair(info, 4)?];
@@ -58,10 +71,11 @@ fn tcp(info: &[u8]) -> Option<Test> {
         (mask != 0).then_some(Test { what: What::Flags { mask, value }, not: inverted & OF_FLAGS != 0 });
     let port =
         (ports != ALL).then(|| Test { what: What::Port(vec![ports]), not: inverted & OF_DESTINATION != 0 });
-    match (sources == ALL && option == 0, port, flags) {
-        (true, Some(port), None) => Some(port),
-        (true, None, Some(flags)) => Some(flags),
-        (true, None, None) => Some(nothing()),
+    let source = (sources != ALL)
+        .then(|| Test { what: What::SourcePort(vec![sources]), not: inverted & OF_SOURCE != 0 });
+    let mut asked = [source, port, flags].into_iter().flatten();
+    match (option, asked.next(), asked.next()) {
+        (0, test, None) => Some(test.unwrap_or_else(nothing)),
         _ => None,
     }
 }
@@ -69,21 +83,23 @@ fn tcp(info: &[u8]) -> Option<Test> {
 /// `struct xt_udp`: source ports, destination ports, what is inverted.
 fn udp(info: &[u8]) -> Option<Test> {
     let [sources, ports] = [pair(info, 0)?, pair(info, 4)?];
-    let not = info.get(8)? & 0x02 != 0;
+    let inverted = info.get(8)?;
     match (sources == ALL, ports == ALL) {
         (true, true) => Some(nothing()),
-        (true, false) => Some(Test { what: What::Port(vec![ports]), not }),
-        (false, _) => None,
+        (true, false) => Some(Test { what: What::Port(vec![ports]), not: inverted & 0x02 != 0 }),
+        (false, true) => Some(Test { what: What::SourcePort(vec![sources]), not: inverted & 0x01 != 0 }),
+        (false, false) => None,
     }
 }
 
 /// `struct xt_multiport_v1`: which side, how many, fifteen ports, whether each begins a range, inverted.
 fn multiport(info: &[u8]) -> Option<Test> {
+    const OF_SOURCE: u8 = 0;
     const OF_DESTINATION: u8 = 1;
     let [side, count] = *info.first_chunk()?;
     let ports = |at: usize| half(info, at.checked_mul(2)?.checked_add(2)?);
     let begins = |at: usize| info.get(at.checked_add(32)?).map(|flag| *flag != 0);
-    if side != OF_DESTINATION || count > 15 {
+    if ![OF_SOURCE, OF_DESTINATION].contains(&side) || count > 15 {
         return None;
     }
     let mut ranges = Vec::new();
@@ -100,7 +116,8 @@ fn multiport(info: &[u8]) -> Option<Test> {
         ranges.push(first..=last);
         at = at.checked_add(1)?;
     }
-    Some(Test { what: What::Port(ranges), not: *info.get(47)? != 0 })
+    let what = if side == OF_SOURCE { What::SourcePort(ranges) } else { What::Port(ranges) };
+    Some(Test { what, not: *info.get(47)? != 0 })
 }
 
 /// `struct xt_conntrack_mtinfo3` and the one before it, if they ask for the state alone.
@@ -176,13 +193,17 @@ mod tests {
         assert_eq!(tcp(&info(&[0, 65535, 0, 65535], &[0, 0, 0, 0])), port(ALL, false));
         let syn = Test { what: What::Flags { mask: 0x17, value: 2 }, not: false };
         assert_eq!(tcp(&info(&[0, 65535, 0, 65535], &[0, 0x17, 2, 0])), Some(syn));
-        // Source ports, options, and two things at once.
-        assert_eq!(tcp(&info(&[22, 22, 0, 65535], &[0, 0, 0, 0])), None);
+        let source = |not| Some(Test { what: What::SourcePort(vec![22..=22]), not });
+        assert_eq!(tcp(&info(&[22, 22, 0, 65535], &[0, 0, 0, 0])), source(false));
+        assert_eq!(tcp(&info(&[22, 22, 0, 65535], &[0, 0, 0, 1])), source(true));
+        assert_eq!(udp(&info(&[22, 22, 0, 65535], &[1])), source(true));
+        // Options, and two things at once.
+        assert_eq!(tcp(&info(&[22, 22, 80, 80], &[0, 0, 0, 0])), None);
         assert_eq!(tcp(&info(&[0, 65535, 22, 22], &[2, 0, 0, 0])), None);
         assert_eq!(tcp(&info(&[0, 65535, 22, 22], &[0, 0x17, 2, 0])), None);
         assert_eq!(udp(&info(&[0, 65535, 53, 53], &[0])), port(53..=53, false));
         assert_eq!(udp(&info(&[0, 65535, 53, 53], &[2])), port(53..=53, true));
-        assert_eq!(udp(&info(&[53, 53, 0, 65535], &[0])), None);
+        assert_eq!(udp(&info(&[53, 53, 80, 80], &[0])), None);
     }
 
     #[test]

@@ -1,0 +1,344 @@
+//! Connections that connection tracking does not know, or no longer: rules with `notrack`, `conntrack -F`, silence.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    house::{CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, echoes, gate},
+    mark::shell,
+    traced::{contains, nft},
+};
+
+/// Of what everything that is said of this is known.
+const SAID: &str = "connection tracking";
+
+/// A table whose chain at a hook has some rules.
+fn table(hook: &str, priority: &str, rules: &str) -> String {
+    format!(
+        "table inet others {{\n chain {hook} {{\n type filter hook {hook} priority {priority}\n{rules}\n }}\n }}"
+    )
+}
+
+/// What `check` says of it.
+fn foreseen(house: &House, text: &str) -> Vec<String> {
+    let path = house.write(text);
+    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+    assert!(status.success(), "{said}");
+    let whole = said.replace("\n    ", " ");
+    whole.lines().filter(|line| line.contains(SAID)).map(str::to_owned).collect()
+}
+
+/// One warning that holds all of this.
+fn is_warned(house: &House, text: &str, parts: &[&str]) -> String {
+    match &foreseen(house, text)[..] {
+        [line] => {
+            assert!(line.starts_with("warning: "), "{line}");
+            contains(line, parts);
+            line.clone()
+        }
+        lines => panic!("{parts:?}: {lines:#?}"),
+    }
+}
+
+/// A connection through a grant that is over.
+fn outlived(house: &mut House) -> TcpStream {
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let mut session = house.connect(CLIENT[0], PORT).unwrap();
+    assert!(echoes(&mut session));
+    house.hear("closed:");
+    house.until_closed(CLIENT[0]);
+    session
+}
+
+/// Whether a connection lives, for what is soon answered.
+fn lives(session: &mut TcpStream) -> bool {
+    session.set_read_timeout(Some(SILENCE)).unwrap();
+    let lives = echoes(session);
+    session.set_read_timeout(Some(PATIENCE)).unwrap();
+    lives
+}
+
+#[test]
+fn a_warning_of_notrack_is_true_of_what_then_happens() {
+    for (hook, priority, rule, dies_at_end, dies_at_start) in [
+        ("prerouting", "raw", "tcp dport 22 notrack", true, true),
+        // The answers alone: the client's segments are taken for invalid.
+        ("output", "raw", "tcp sport 22 notrack", true, false),
+        // Too late.
+        ("prerouting", "-199", "tcp dport 22 notrack", false, false),
+        ("prerouting", "raw", "tcp dport 222 notrack", false, false),
+        ("prerouting", "raw", "tcp dport 22 accept\ntcp dport 1-100 notrack", false, false),
+        ("prerouting", "raw", "tcp flags & (syn | ack) == syn tcp dport 22 notrack", false, false),
+    ] {
+        let mut house = House::new();
+        let rules = table(hook, priority, rule);
+        nft(&house, &rules);
+        let text = gate("max_opened_door_duration = 1");
+        match &foreseen(&house, &text)[..] {
+            [] => assert!(!dies_at_end, "{rules}"),
+            [line] => {
+                assert!(dies_at_end, "{line}");
+                assert_eq!(line.contains("when the daemon starts"), dies_at_start, "{line}");
+            }
+            lines => panic!("{lines:#?}"),
+        }
+        let mut before = house.connect(CLIENT[0], PORT).unwrap();
+        assert!(echoes(&mut before));
+        house.start(&text);
+        assert_eq!(lives(&mut before), !dies_at_start, "{rules}");
+        assert_eq!(lives(&mut outlived(&mut house)), !dies_at_end, "{rules}");
+    }
+}
+
+#[test]
+fn notrack_is_named_with_its_rule_and_the_remedy() {
+    let house = House::new();
+    nft(&house, &table("prerouting", "raw", "jump others\n }\n chain others {\n tcp dport 20-30 notrack"));
+    let line = is_warned(
+        &house,
+        &gate(""),
+        &[
+            "connections to 22/tcp die when their grant ends, and when the daemon starts",
+            "the chain inet others others keeps what comes in from connection tracking",
+            "(by its rule: tcp dport 20-30 notrack)",
+        ],
+    );
+    // The command that is named helps.
+    let command = line.split('`').nth(1).unwrap();
+    assert_eq!(command, "nft insert rule inet others prerouting tcp dport 22 accept");
+    shell(&house, command);
+    assert_eq!(foreseen(&house, &gate("")), Vec::<String>::new());
+
+    let house = House::new();
+    shell(
+        &house,
+        "iptables -t raw -A PREROUTING -p tcp --dport 22 -j CT --notrack\n\
+         iptables -t raw -A OUTPUT -p tcp -m multiport --sports 22,80 -j NOTRACK",
+    );
+    let line = is_warned(
+        &house,
+        &gate(""),
+        &[
+            "the chain ip raw PREROUTING keeps what comes in from connection tracking (by its rule: tcp dport 22 notrack)",
+            "the chain ip raw OUTPUT keeps the answers from connection tracking (by its rule: tcp sport { 22, 80 } notrack)",
+        ],
+    );
+    for command in line.split('`').skip(1).step_by(2) {
+        shell(&house, command);
+    }
+    assert_eq!(foreseen(&house, &gate("")), Vec::<String>::new());
+}
+
+#[test]
+fn notrack_that_reaches_no_guarded_port_is_not_spoken_of() {
+    for (hook, rules) in [
+        ("prerouting", "udp dport 22 notrack"),
+        ("prerouting", "tcp sport 22 notrack"),
+        ("prerouting", "udp dport 53 notrack\nudp sport 53 notrack"),
+        ("prerouting", "iif lo notrack"),
+        ("prerouting", "iifname \"other\" notrack"),
+        ("output", "oif lo notrack"),
+        ("output", "tcp dport 22 notrack"),
+        ("output", "tcp sport { 80, 443 } notrack"),
+        ("prerouting", "tcp dport != 22 notrack"),
+        ("prerouting", "tcp dport vmap { 22 : accept }\nnotrack"),
+        ("prerouting", "ct zone set 3"),
+        ("prerouting", "goto other\n }\n chain other {\n accept\n }\n chain nobody {\n notrack"),
+    ] {
+        let house = House::new();
+        nft(&house, &table(hook, "raw", rules));
+        assert_eq!(foreseen(&house, &gate("")), Vec::<String>::new(), "{rules}");
+    }
+}
+
+#[test]
+fn notrack_for_some_or_for_what_cannot_be_told_is_called_so() {
+    for (hook, rules) in [
+        ("prerouting", "ip saddr 203.0.113.0/24 notrack"),
+        ("prerouting", "ip saddr 203.0.113.0/24 accept\nnotrack"),
+        ("prerouting", "iifname \"bridge\" notrack"),
+        ("output", "oifname \"bridge\" notrack"),
+        ("output", "tcp dport 1024-2000 notrack"),
+        ("prerouting", "ip saddr 203.0.113.9 jump other\n }\n chain other {\n notrack"),
+    ] {
+        let house = House::new();
+        let _inside = house.machine_behind();
+        nft(&house, &table(hook, "raw", rules));
+        is_warned(&house, &gate(""), &["some connections to 22/tcp die", "notrack)"]);
+    }
+    // What some do on their way, and come back from, changes nothing.
+    let house = House::new();
+    let back = "ip saddr 203.0.113.9 jump other\nnotrack\n }\n chain other {\n udp dport 9 accept\n counter";
+    nft(&house, &table("prerouting", "raw", back));
+    is_warned(&house, &gate(""), &["warning: connections to 22/tcp die"]);
+    for (priority, rules) in [
+        ("raw", "ip length 100 notrack"),
+        ("raw", "meta length 100 accept\nnotrack"),
+        // Who was there first comes first.
+        ("-200", "notrack"),
+    ] {
+        let house = House::new();
+        nft(&house, &table("prerouting", priority, rules));
+        match &foreseen(&house, &gate(""))[..] {
+            [line] => contains(
+                line,
+                &[
+                    "whether connections to 22/tcp are kept from connection tracking cannot be said without a packet",
+                ],
+            ),
+            lines => panic!("{rules}: {lines:#?}"),
+        }
+    }
+}
+
+#[test]
+fn notrack_of_some_ports_of_a_range_is_found() {
+    let house = House::new();
+    nft(&house, &table("prerouting", "raw", "udp dport { 60003, 60005-60006 } notrack"));
+    let text = format!(
+        "firewall = \"nftables\"\n[[doors]]\nname = \"voice\"\nports = [\"60000-60010/udp\", \"60020/udp\"]\n\
+         sequence = {SEQUENCE:?}\n"
+    );
+    is_warned(
+        &house,
+        &text,
+        &["connections to ports of 60000-60010/udp die when their grant ends, and when"],
+    );
+}
+
+#[test]
+fn notrack_is_said_at_the_start_and_again_when_a_change_makes_it_news() {
+    let mut house = House::new();
+    let rules = table("prerouting", "raw", "tcp dport 22 notrack");
+    nft(&house, &rules);
+    house.start(&gate(""));
+    let line = house.hear("connections to 22/tcp die");
+    assert!(line.contains("WARN"), "{line}");
+    let said = |house: &mut House| {
+        let lines = house.daemon().take_lines();
+        lines.into_iter().filter(|line| line.contains(SAID)).collect::<Vec<_>>()
+    };
+    said(&mut house);
+    // What is loaded again is the same, and what concerns no door is no news.
+    nft(&house, &format!("delete table inet others\n{rules}"));
+    nft(&house, "add rule inet others prerouting tcp dport 23 notrack");
+    nft(&house, "add chain inet others output { type filter hook output priority raw; }");
+    nft(&house, "add rule inet others output tcp sport 22 notrack");
+    let line = house.hear("and the chain inet others output keeps the answers");
+    assert!(line.contains("connections to 22/tcp die"), "{line}");
+    assert_eq!(said(&mut house), Vec::<String>::new());
+}
+
+#[test]
+fn a_forgotten_connection_lives_on_once_its_server_sends_or_its_client_knocks() {
+    let mut house = House::new();
+    house.start(&gate("max_opened_door_duration = 1"));
+    let mut session = outlived(&mut house);
+    assert!(lives(&mut session));
+    house.on_server("conntrack", &["-F"]);
+    // What the client sends comes from nowhere for connection tracking, and the gate drops it.
+    assert!(!lives(&mut session));
+    // A grant lets it through, and connection tracking learns the connection from it.
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    session.read_exact(&mut [0; 5]).unwrap();
+    house.hear("closed:");
+    house.until_closed(CLIENT[0]);
+    assert!(lives(&mut session));
+
+    // From what the server sends, it learns it without a grant.
+    let local = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
+    let listener = house.server.enter(|| TcpListener::bind(local)).unwrap();
+    house.end(Signal::KILL);
+    house.start(&gate("max_opened_door_duration = 1").replace("[22]", "[2222]"));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    let mut session = house.connect(CLIENT[0], 2222).unwrap();
+    let (mut served, _) = listener.accept().unwrap();
+    house.hear("closed:");
+    house.on_server("conntrack", &["-F"]);
+    served.write_all(b"hello").unwrap();
+    session.read_exact(&mut [0; 5]).unwrap();
+    session.write_all(b"hello").unwrap();
+    served.set_read_timeout(Some(PATIENCE)).unwrap();
+    served.read_exact(&mut [0; 5]).unwrap();
+}
+
+#[test]
+fn a_forgotten_connection_that_may_not_be_picked_up_needs_a_grant_from_then_on() {
+    let mut house = House::new();
+    house.server.enter(|| std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0")).unwrap();
+    house.start(&gate("max_opened_door_duration = 1"));
+    let mut session = outlived(&mut house);
+    assert!(lives(&mut session));
+    house.on_server("conntrack", &["-F"]);
+    assert!(!lives(&mut session));
+    house.knock(CLIENT[0], &SEQUENCE);
+    house.hear("opened:");
+    session.read_exact(&mut [0; 5]).unwrap();
+    house.hear("closed:");
+    house.until_closed(CLIENT[0]);
+    assert!(!lives(&mut session));
+}
+
+#[test]
+fn a_forgotten_connection_from_before_the_gate_is_made_known_again() {
+    let mut house = House::new();
+    let mut before = house.connect(CLIENT[0], PORT).unwrap();
+    assert!(echoes(&mut before));
+    house.start(&gate(""));
+    house.on_server("conntrack", &["-F"]);
+    // The client sends again what was dropped.
+    assert!(echoes(&mut before));
+}
+
+#[test]
+fn datagrams_after_a_silence_need_a_grant_again() {
+    let mut house = House::new();
+    for (name, seconds) in [("udp_timeout", "1"), ("udp_timeout_stream", "1")] {
+        let file = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+        house.server.enter(|| std::fs::write(&file, seconds)).unwrap();
+    }
+    let local = SocketAddr::new(SERVER[0].parse().unwrap(), 60000);
+    let server = house.server.enter(|| UdpSocket::bind(local)).unwrap();
+    let client = house.client.enter(|| UdpSocket::bind((CLIENT[0], 40000))).unwrap();
+    server.set_read_timeout(Some(SILENCE)).unwrap();
+    let arrives = || {
+        client.send_to(b"hello", local).unwrap();
+        server.recv_from(&mut [0; 5]).is_ok()
+    };
+    house.start(&format!(
+        "firewall = \"nftables\"\n[[doors]]\nname = \"voice\"\nports = [\"60000/udp\"]\nsequence = {SEQUENCE:?}\nopen_for = 1\n"
+    ));
+    let open = |house: &mut House| {
+        house.knock(CLIENT[0], &SEQUENCE);
+        house.hear("opened:");
+    };
+    open(&mut house);
+    assert!(arrives());
+    server.send_to(b"hello", client.local_addr().unwrap()).unwrap();
+    // The grant ends while datagrams follow each other.
+    house.until("the grant ends", |house| {
+        assert!(arrives());
+        house.grants("voice").is_empty()
+    });
+    assert!(arrives());
+    // No packet wakes the kernel up to forget it; what it lists is what it still knows.
+    house.until("the connection is forgotten", |house| {
+        !house.on_server("conntrack", &["-L", "-p", "udp"]).contains("dport=60000")
+    });
+    assert!(!arrives());
+    open(&mut house);
+    assert!(arrives());
+    house.until("the grant ends", |house| house.grants("voice").is_empty());
+    house.on_server("conntrack", &["-F"]);
+    assert!(!arrives());
+    // If the server is the next to send, connection tracking knows the connection from that.
+    server.send_to(b"hello", client.local_addr().unwrap()).unwrap();
+    assert!(arrives());
+}
