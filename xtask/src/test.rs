@@ -9,12 +9,13 @@ use std::{
 use crate::Failure;
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 15] = [
     ("nft", "nftables"),
     ("firewalld", "firewalld"),
     ("iptables", "iptables"),
     ("ufw", "ufw"),
     ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
     ("dbus-daemon", "dbus"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),

@@ -9,12 +9,9 @@ use crate::{
 
 /// What `check` says of other firewalls, each sentence on one line.
 fn foreseen(house: &House, text: &str) -> Vec<String> {
-    let path = house.write(text);
-    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
-    assert!(status.success(), "{said}");
-    let whole = said.replace("\n    ", " ");
-    let lines = whole.lines().filter(|line| line.contains("the chain ") || line.contains("-legacy"));
-    lines.map(str::to_owned).collect()
+    let mut lines = house.checked(text);
+    lines.retain(|line| line.contains("the chain ") || line.contains("-legacy"));
+    lines
 }
 
 /// A warning that holds all of this is given, and no other line.

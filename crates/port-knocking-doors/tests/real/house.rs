@@ -200,6 +200,14 @@ impl House {
         process.finish(PATIENCE).unwrap().expect("the program ends")
     }
 
+    /// What `check` says of a configuration, each sentence on one line.
+    pub(crate) fn checked(&self, text: &str) -> Vec<String> {
+        let path = self.write(text);
+        let (status, said) = self.run(&["check", "--conf", path.to_str().unwrap()]);
+        assert!(status.success(), "{said}");
+        said.replace("\n    ", " ").lines().map(str::to_owned).collect()
+    }
+
     /// Starts the daemon with a configuration, and waits until it is ready.
     pub(crate) fn start(&mut self, text: &str) {
         let path = self.write(text);

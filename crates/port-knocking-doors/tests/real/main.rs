@@ -25,6 +25,7 @@ mod firewalld_state;
 mod foreseen;
 mod forged;
 mod gate;
+mod hairpin;
 mod hearing;
 mod house;
 mod last_good;

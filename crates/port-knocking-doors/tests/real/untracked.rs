@@ -25,11 +25,9 @@ fn table(hook: &str, priority: &str, rules: &str) -> String {
 
 /// What `check` says of it.
 fn foreseen(house: &House, text: &str) -> Vec<String> {
-    let path = house.write(text);
-    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
-    assert!(status.success(), "{said}");
-    let whole = said.replace("\n    ", " ");
-    whole.lines().filter(|line| line.contains(SAID)).map(str::to_owned).collect()
+    let mut lines = house.checked(text);
+    lines.retain(|line| line.contains(SAID));
+    lines
 }
 
 /// One warning that holds all of this.

@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, time::Instant};
 pub(super) use self::foreign::left_by_firewalld;
 pub(crate) use self::gate::Gate;
 use self::{
-    foreign::Untracked,
+    foreign::Told,
     monitor::{Monitor, Touched},
     trace::{Dropped, Traces},
 };
@@ -61,7 +61,7 @@ pub(super) struct Worker {
     gate: Gate,
     monitor: Monitor,
     traces: Traces,
-    untracked: Untracked,
+    told: Told,
     clock: Clock,
     news: mpsc::UnboundedSender<News>,
     /// Who is handed on what the gate has done, and says when a door is open; `None` if the gate alone
@@ -92,7 +92,7 @@ impl Worker {
             gate,
             monitor,
             traces: Traces::default(),
-            untracked: Untracked::default(),
+            told: Told::default(),
             clock,
             news,
             beside,
@@ -114,15 +114,15 @@ impl Worker {
             let what = "see whether another firewall closes the doors";
             tell_found(&news, what, closed_by_others(&plan, &choice).await);
         });
-        self.say_what_is_untracked();
+        self.say_what_is_news();
     }
 
-    /// Says which rules keep connections from connection tracking, if that is news.
-    fn say_what_is_untracked(&self) {
-        let (plan, news, untracked) = (self.gate.plan().clone(), self.news.clone(), self.untracked.clone());
+    /// Says which connections do not live on, and which networks are shut out unawares, if that is news.
+    fn say_what_is_news(&self) {
+        let (plan, news, told) = (self.gate.plan().clone(), self.news.clone(), self.told.clone());
         tokio::spawn(async move {
-            let what = "see whether connections are kept from connection tracking";
-            tell_found(&news, what, looked(move || untracked.news(&plan)).await);
+            let what = "see what other tables do with connections through a grant";
+            tell_found(&news, what, looked(move || told.news(&plan)).await);
         });
     }
 
@@ -176,7 +176,7 @@ impl Worker {
                 () = sleep_until(again) => {
                     if self.traces.is_due_again(clock.now()) {
                         self.trace_all();
-                        self.say_what_is_untracked();
+                        self.say_what_is_news();
                     }
                 }
                 // Last: whatever is traced holds up nothing.
@@ -216,7 +216,7 @@ impl Worker {
                     }
                     self.traces.forget_told();
                     self.trace_all();
-                    self.say_what_is_untracked();
+                    self.say_what_is_news();
                     self.hand_on(Order::Follow(plan));
                 }
                 Order::End(done) => {
@@ -420,7 +420,7 @@ impl Worker {
 pub(crate) async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
     let mut found = closed_by_others(plan, choice).await?;
     let own_plan = plan.clone();
-    let Obstacles { warnings, lines } = looked(move || foreign::untracked(&own_plan)).await?;
+    let Obstacles { warnings, lines } = looked(move || foreign::remarks(&own_plan)).await?;
     found.warnings.extend(warnings);
     found.lines.extend(lines);
     Ok(found)

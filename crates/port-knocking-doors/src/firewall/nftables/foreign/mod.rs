@@ -3,10 +3,14 @@
 //! An `accept` of ours overrides nobody's drop. What becomes of a connection in other tables is worked out as far as
 //! that can be done without a packet; where it cannot, one line names the chain that decides.
 
+mod bridges;
 mod elements;
+mod hairpin;
 mod left;
+mod news;
 mod remedy;
 mod rule;
+mod search;
 mod untracked;
 mod walk;
 mod words;
@@ -15,7 +19,7 @@ mod xt;
 use std::{collections::BTreeSet, fs};
 
 pub(in super::super) use self::left::left_by_firewalld;
-pub(super) use self::untracked::{Untracked, untracked};
+pub(super) use self::news::{Told, remarks};
 use self::{
     rule::Rule,
     walk::{Connection, Decides, Fate, Packet, Ruleset},

@@ -4,18 +4,13 @@
 //! each packet: the connection dies when the grant ends. It is enough that the answers are kept from it, since then
 //! connection tracking takes what the client sends for invalid.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::abi::chain,
-    BaseChain, base_chains, chains, family_name, links, remedy,
-    rule::{Rule, Test, Verdict, What},
-    ruleset,
-    walk::{self, Applies, Connection, DEEPEST, LONGEST, Packet, Ruleset},
+    BaseChain, base_chains, chains, family_name, links, remedy, ruleset,
+    search::{Found, Reach},
+    walk::{self, Connection, Packet, Ruleset},
 };
 use crate::{
     firewall::{
@@ -24,19 +19,6 @@ use crate::{
     },
     netlink::socket::{Family, NetlinkError, Socket},
 };
-
-/// So many ports of a range are looked at.
-const PORTS: usize = 256;
-
-/// For which connections a rule is, of those through a grant.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Reach {
-    All,
-    /// Depending on where they come from, or over which interface.
-    Some,
-    /// That cannot be said without a packet.
-    Unclear,
-}
 
 /// A rule that keeps packets of some ports from connection tracking.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -56,27 +38,8 @@ struct Site {
     part: bool,
 }
 
-/// What was found the last time, so that only news is told.
-#[derive(Clone, Debug, Default)]
-pub(in super::super) struct Untracked(Arc<Mutex<BTreeSet<String>>>);
-
-impl Untracked {
-    /// What is to be said that was not found the last time.
-    pub(in super::super) fn news(&self, plan: &Plan) -> Result<Obstacles, NetlinkError> {
-        // Who comes later looks later.
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = untracked(plan)?;
-        let warnings = found.warnings.iter().map(|one| one.said.clone());
-        let all: BTreeSet<String> = warnings.chain(found.lines.iter().cloned()).collect();
-        found.warnings.retain(|one| !told.contains(&one.said));
-        found.lines.retain(|line| !told.contains(line));
-        *told = all;
-        Ok(found)
-    }
-}
-
 /// What is to be said of rules that keep the doors' ports from connection tracking.
-pub(in super::super) fn untracked(plan: &Plan) -> Result<Obstacles, NetlinkError> {
+pub(super) fn untracked(plan: &Plan) -> Result<Obstacles, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let links = links();
     // Ports of which the same is to be said stand in one line.
@@ -125,14 +88,14 @@ fn sites(
     links: &[String],
 ) -> BTreeSet<Site> {
     let packet = if base.hook == chain::OUTPUT { Packet::Answer } else { Packet::Later };
-    let candidates = candidates(ruleset, ports);
+    let candidates = ruleset.ends(ports);
     let mut counted: BTreeMap<Site, usize> = BTreeMap::new();
     for port in &candidates {
         let mut here: Vec<Site> = Vec::new();
         for family in walk::families(base.family) {
             let (family, protocol, port) = (*family, ports.protocol, *port);
             let connection = Connection { packet, family, protocol, port, mark: 0, links };
-            let Some(found) = ruleset.untracks(&base.name, &connection) else { continue };
+            let Some(found) = ruleset.first(&base.name, &connection, |rule| rule.untracks) else { continue };
             let site = Site::new(found, base, chains);
             match here.iter_mut().find(|other| (&other.chain, &other.rule) == (&site.chain, &site.rule)) {
                 // One family is not as the other.
@@ -148,20 +111,6 @@ fn sites(
     }
     let part = |(site, count)| Site { part: count < candidates.len(), ..site };
     counted.into_iter().map(part).collect()
-}
-
-/// The ports of a range at which rules begin or end to say something else.
-fn candidates(ruleset: &Ruleset, ports: Ports) -> BTreeSet<u16> {
-    let asked = ruleset.rules.values().flatten().flat_map(|rule| &rule.tests);
-    let of_tests = asked.filter_map(|test| match &test.what {
-        What::Port(ranges) | What::SourcePort(ranges) => Some(ranges),
-        _ => None,
-    });
-    let of_sets = ruleset.sets.values().flatten();
-    let ends = |range: &RangeInclusive<u16>| [Some(*range.start()), range.end().checked_add(1)];
-    let ends = of_tests.chain(of_sets).flatten().flat_map(ends).flatten();
-    let inside = ends.filter(|port| ports.range().contains(port));
-    [ports.first, ports.last].into_iter().chain(inside).take(PORTS).collect()
 }
 
 /// What is said of ports with their rules, of which there is at least one.
@@ -225,81 +174,5 @@ impl Site {
     fn past(&self, ports: Ports) -> String {
         let Self { family, table, entry, chains, .. } = self;
         remedy::Place { family: *family, table, entry, chains }.past(ports, self.answers)
-    }
-}
-
-/// A rule that keeps something from connection tracking, and the chain that has it.
-type Found<'a> = (Reach, &'a str, &'a Rule);
-
-/// A search for such rules.
-#[derive(Debug, Default)]
-struct Search<'a> {
-    best: Option<Found<'a>>,
-    rules: usize,
-}
-
-impl Ruleset {
-    /// The first rule that keeps the most of a connection's packets from connection tracking.
-    fn untracks<'a>(&'a self, chain: &'a str, connection: &Connection<'_>) -> Option<Found<'a>> {
-        let mut search = Search::default();
-        self.search(chain, connection, Reach::All, 0, &mut search);
-        search.best
-    }
-
-    /// Looks for them from a chain on, into which so many of the packets come. Gives how many of them come out at its end.
-    fn search<'a>(
-        &'a self,
-        chain: &'a str,
-        connection: &Connection<'_>,
-        mut within: Reach,
-        depth: usize,
-        search: &mut Search<'a>,
-    ) -> Option<Reach> {
-        for rule in self.rules.get(chain).into_iter().flatten() {
-            search.rules = search.rules.saturating_add(1);
-            if search.rules > LONGEST || depth > DEEPEST {
-                return None;
-            }
-            let Some(reach) = self.reach(rule, connection) else { continue };
-            let inside = within.max(reach);
-            if rule.untracks && search.best.is_none_or(|(best, ..)| inside < best) {
-                search.best = Some((inside, chain, rule));
-            }
-            let mut into = |to| self.search(to, connection, inside, depth.saturating_add(1), search);
-            let (comes_out, goes_on) = match self.verdict(rule, connection) {
-                Some(Verdict::Continue | Verdict::Map { .. }) => continue,
-                None | Some(Verdict::Unknown(_)) => {
-                    within = Reach::Unclear;
-                    continue;
-                }
-                Some(Verdict::Accept | Verdict::Drop | Verdict::Reject | Verdict::Translate) => (None, true),
-                Some(Verdict::Return) => (Some(inside), false),
-                Some(Verdict::Jump(to)) => (into(to), true),
-                Some(Verdict::Goto(to)) => (into(to), false),
-            };
-            within = match (reach, comes_out, goes_on) {
-                (Reach::All, comes_out, false) | (Reach::All, comes_out @ None, true) => return comes_out,
-                // All that went in, comes out.
-                (_, Some(comes_out), true) if comes_out == inside => within,
-                (_, Some(comes_out), true) => within.max(comes_out),
-                _ => inside,
-            };
-        }
-        Some(within)
-    }
-
-    /// For which packets a rule is; `None` for none.
-    fn reach(&self, rule: &Rule, connection: &Connection<'_>) -> Option<Reach> {
-        let one = |test: &Test| match (self.test(test, connection), &test.what) {
-            (Applies::No, _) => None,
-            (Applies::Yes, _) => Some(Reach::All),
-            (Applies::ToSome, _)
-            | (
-                Applies::Unclear,
-                What::Interface { .. } | What::OutInterface { .. } | What::Port(_) | What::SourcePort(_),
-            ) => Some(Reach::Some),
-            (Applies::Unclear, _) => Some(Reach::Unclear),
-        };
-        rule.tests.iter().map(one).try_fold(Reach::All, |reach, one| Some(reach.max(one?)))
     }
 }
