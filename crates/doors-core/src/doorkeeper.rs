@@ -218,7 +218,9 @@ impl Doorkeeper {
         let stays = |running: &Running| running.shared || running.by.as_ref().is_none_or(is_known);
         for (admission, running) in self.doors.evict(|_, running| stays(running)) {
             self.changes.push_back(Change::Close { admission: admission.clone() });
-            self.tell_of_door(Event::Revoked { admission, by: running.by }, now);
+            let event = Event::Revoked { admission: admission.clone(), by: running.by.clone() };
+            self.tell_of_door(event, now);
+            self.go_on_behind(admission, running, now);
         }
         Some(before)
     }
@@ -425,7 +427,7 @@ impl Doorkeeper {
     /// started, so that nobody knows whose it is.
     fn close_for(&mut self, asker: &Asker, admission: Admission, who: &Who, now: Moment) {
         if self.doors.leave(&admission, who) {
-            self.events.push_back(Event::Closed { admission, by: Some(who.clone()) });
+            self.events.push_back(Event::NotWaiting { admission, by: who.clone() });
             if let Some(reception) = &mut self.reception {
                 reception.answer(asker, Answer::Closed, 0);
             }
@@ -437,13 +439,17 @@ impl Doorkeeper {
         if self.doors.get(&admission).is_some_and(anothers) {
             return self.refuse(asker, Answer::NotAllowed, now);
         }
-        if self.doors.close(&admission).is_some() {
+        let closed = self.doors.close(&admission);
+        if closed.is_some() {
             self.events.push_back(Event::Closed { admission: admission.clone(), by: Some(who.clone()) });
         }
         // Asked of the firewall in any case: it may hold a grant that is not known here.
         self.changes.push_back(Change::Close { admission: admission.clone() });
         if let Some(reception) = &mut self.reception {
-            reception.promise(asker, admission, Answer::Closed, None, now);
+            reception.promise(asker, admission.clone(), Answer::Closed, None, now);
+        }
+        if let Some(running) = closed {
+            self.go_on_behind(admission, running, now);
         }
     }
 

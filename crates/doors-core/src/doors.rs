@@ -95,8 +95,6 @@ impl Doors {
         let Redeemed { admission, link, open_for, by, once } = grant.redeem();
         let mut running = Running::new(by, link, now.after(open_for));
         if let Some(old) = self.running.get_mut(&admission) {
-            old.shared |= old.by != running.by;
-            running.shared = old.shared;
             if once
                 && old.by != running.by
                 && let Some(by) = &running.by
@@ -106,6 +104,8 @@ impl Doors {
                     false => Opening::Full(admission),
                 };
             }
+            old.shared |= old.by != running.by;
+            running.shared = old.shared;
             running.behind = old.behind.clone();
         }
         match self.running.get(&admission) {
@@ -207,7 +207,7 @@ impl Doors {
         let mut behind = over.behind;
         behind.retain(|next| next.until > now && known(&next.by));
         let Behind { by, link, until } = behind.pop_front()?;
-        let running = Running { shared: !behind.is_empty(), behind, ..Running::new(Some(by), link, until) };
+        let running = Running { behind, ..Running::new(Some(by), link, until) };
         self.insert(admission.clone(), running.clone());
         Some(running)
     }

@@ -114,6 +114,13 @@ pub enum Event {
         /// Whose key it was.
         by: Who,
     },
+    /// A client gives up its grant for one connection, which was behind another's.
+    NotWaiting {
+        /// Which door for whom.
+        admission: Admission,
+        /// Whose key it was.
+        by: Who,
+    },
     /// The door was open before this program started, and is taken over.
     Adopted {
         /// Which door for whom.
@@ -230,7 +237,7 @@ impl Event {
             | Self::Used { by, .. }
             | Self::Withdrawn { by, .. }
             | Self::Revoked { by, .. } => by.as_ref(),
-            Self::AlsoOpen { by, .. } => Some(by),
+            Self::AlsoOpen { by, .. } | Self::NotWaiting { by, .. } => Some(by),
             Self::Granted(_)
             | Self::NeverOpened(_)
             | Self::Further { .. }

@@ -249,9 +249,12 @@ fn change(
     let daemon = running::daemon_of(path).map_err(AdminError::Daemon)?;
     clients_file::replace(path, &old, &new, |path, text| reload(path, text).map(drop))?;
     let taken = running::take_over(path, daemon);
-    let kept =
-        config.texts.clone().map(|texts| Store::of_environment().follow(&Texts { text: new, ..texts }));
-    kept.transpose().map_err(|source| AdminError::Kept { done: done.clone(), source })?;
+    // A daemon that has taken it over sees to it itself.
+    if !matches!(taken, Ok(Takeover::Done)) {
+        let texts = config.texts.clone().map(|texts| Texts { text: new, ..texts });
+        let kept = texts.map(|texts| Store::of_environment().follow(&texts));
+        kept.transpose().map_err(|source| AdminError::Kept { done: done.clone(), source })?;
+    }
     match taken.map_err(AdminError::Daemon)? {
         Takeover::Done => Ok(format!("{done}\nthe running daemon has taken it over\n")),
         Takeover::NoDaemon => Ok(format!("{done}\nno daemon runs with this file\n")),

@@ -236,10 +236,7 @@ fn run_daemon(settings: &Settings) -> ExitCode {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let keeper = match settings.last_good {
         true => Keeper::start(Store::of_environment()),
-        false => {
-            config.path.iter().for_each(|path| Store::of_environment().forget(path));
-            Ok(Keeper::idle())
-        }
+        false => Ok(Keeper::idle()),
     };
     let keeper = match keeper {
         Ok(keeper) => keeper,

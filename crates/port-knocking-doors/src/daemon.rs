@@ -115,6 +115,7 @@ pub async fn run(
     let mut mark = mark(&config, opened, config.instead_of.is_none());
     let mut reader = Reader::start(Arc::clone(&config), load, clock).map_err(RunError::Start)?;
     let mut reminder = Reminder::new(config.instead_of.clone(), clock.now());
+    last_good.begin(config.path.as_deref());
     last_good.keep(texts);
     let mut supervisor = Supervisor::ready();
     let mut teller = Teller::start().map_err(RunError::Start)?;

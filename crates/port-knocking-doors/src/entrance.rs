@@ -51,6 +51,8 @@ pub(crate) struct Entrance {
     recorder: Option<Recorder>,
     /// The disk knows less than the core. When it is tried again, if no client comes before.
     behind: Option<Moment>,
+    /// The recorder has been given all that is remembered, and has not said what became of it.
+    is_keeping: bool,
     /// What could not be had so far.
     missing: Option<Missing>,
 }
@@ -163,9 +165,17 @@ impl Entrance {
     /// Gives the disk once more what it could not take: a knock of which nothing is there could be let in again
     /// after a restart.
     pub(crate) fn catch_up(&mut self, keeper: &Doorkeeper, now: Moment) {
-        let Some(recorder) = &self.recorder else { return };
-        recorder.keep(remembered(keeper), 0);
+        self.keep(keeper);
         self.behind = Some(now.after(AGAIN));
+    }
+
+    /// Has the disk hold all that is remembered, if it is not at that already: of a disk that hangs, copies of all must
+    /// not pile up.
+    fn keep(&mut self, keeper: &Doorkeeper) {
+        if let (Some(recorder), false) = (&self.recorder, self.is_keeping) {
+            recorder.keep(remembered(keeper), 0);
+            self.is_keeping = true;
+        }
     }
 
     /// Ends in order: what the disk could not take so far is given to it once more.
@@ -183,10 +193,14 @@ impl Entrance {
         if new.is_empty() {
             return;
         }
-        match self.behind.take() {
+        match self.behind.is_some() && !self.is_keeping {
             // With these comes all that the disk has not taken before.
-            Some(_) => recorder.keep(remembered(keeper), new.len()),
-            None => new.into_iter().for_each(|record| recorder.append(record)),
+            true => {
+                recorder.keep(remembered(keeper), new.len());
+                self.is_keeping = true;
+            }
+            // They come after what the disk is given already.
+            false => new.into_iter().for_each(|record| recorder.append(record)),
         }
     }
 
@@ -210,11 +224,8 @@ impl Entrance {
                 (0..count).for_each(|_| keeper.handle_recorded(false, clock.now(), clock.wall()));
             }
             Recorded::CaughtUp => self.behind = None,
-            Recorded::Long => {
-                if let Some(recorder) = &self.recorder {
-                    recorder.keep(remembered(keeper), 0);
-                }
-            }
+            Recorded::Kept => self.is_keeping = false,
+            Recorded::Long => self.keep(keeper),
         }
     }
 }

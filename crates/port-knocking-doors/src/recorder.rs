@@ -42,6 +42,8 @@ pub(crate) enum Recorded {
     Failed(usize, String),
     /// After a failure: all that was given to [`Recorder::keep`] is on the disk.
     CaughtUp,
+    /// The latest [`Recorder::keep`] is done, or has failed.
+    Kept,
     /// Many records are not needed any more: it is time to say which are.
     Long,
 }
@@ -159,6 +161,7 @@ impl Desk<'_> {
         if new > 0 {
             self.tell(new);
         }
+        let _ = self.teller.send(Recorded::Kept);
     }
 
     fn tell(&self, count: usize) {

@@ -110,6 +110,10 @@ pub(crate) fn event(event: &Event, now: Moment) {
                 "also open: door {door} for {source}, for {left}, by {by}; another client has it open behind the same address"
             );
         }
+        Event::NotWaiting { admission: Admission { door, source }, by } => info!(
+            %door, %source, client = &*by.name,
+            "given up: door {door} for {source}, by {by}; another client still has it open behind the same address"
+        ),
         Event::Adopted { admission: Admission { door, source }, until, by } => {
             let (left, by) = (seconds(until.remaining(now)), By(by));
             info!(

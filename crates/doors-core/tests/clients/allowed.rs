@@ -266,6 +266,38 @@ fn a_grant_behind_another_lasts_its_own_time_and_goes_with_its_client() {
 }
 
 #[test]
+fn a_client_closes_its_own_grant_for_one_connection_and_the_next_one_begins() {
+    let mut scene = Scene::new();
+    let by = |scene: &Scene| {
+        let running = scene.keeper.doors().get(&admission("once", SOURCE));
+        running.map(|running| running.by.clone().unwrap().name.to_string())
+    };
+    let closes = |scene: &mut Scene, signer| {
+        let close = scene.request(Operation::Close { door: DoorId::of("once") });
+        scene.ask(SOURCE, &close, signer).unwrap().answer
+    };
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    assert_eq!(closes(&mut scene, LAPTOP), Answer::Closed);
+    assert_eq!(by(&scene).as_deref(), Some("phone"));
+
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    scene.events();
+    assert_eq!(closes(&mut scene, LAPTOP), Answer::Closed, "it had not begun");
+    assert!(matches!(&scene.events()[..], [Event::NotWaiting { by, .. }] if &*by.name == "laptop"));
+    assert_eq!(closes(&mut scene, PHONE), Answer::Closed, "nobody else waits");
+    assert_eq!(by(&scene), None);
+
+    // A client that is removed takes its own with it, and leaves the others theirs.
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    let audience = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
+    scene.keeper.change_audience(audience, scene.now);
+    scene.work();
+    assert_eq!(by(&scene).as_deref(), Some("phone"));
+}
+
+#[test]
 fn what_two_clients_have_opened_is_nobodys_to_close() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);

@@ -1,6 +1,6 @@
 //! Writes what has come into force, in a thread of its own: a disk may take its time, and knocks are heard meanwhile.
 
-use std::{io, sync::mpsc, thread, time::Duration};
+use std::{io, path::Path, sync::mpsc, thread, time::Duration};
 
 use super::Store;
 use crate::{config::Texts, report};
@@ -40,6 +40,13 @@ impl Keeper {
             drop(end);
         })?;
         Ok(Self(Some(Running { orders, ended })))
+    }
+
+    /// A daemon has begun to run with this file. If it keeps nothing, what was kept is not up to date any more.
+    pub(crate) fn begin(&self, file: Option<&Path>) {
+        if let (None, Some(file)) = (&self.0, file) {
+            Store::of_environment().forget(file);
+        }
     }
 
     /// Keeps what has just come into force; `None` if that is what was kept, or no file at all.

@@ -57,6 +57,7 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
         recorder.keep((1..=4).map(record).collect(), 1);
         assert_eq!(next(&mut recorder), Recorded::CaughtUp);
         assert_eq!(next(&mut recorder), Recorded::Held(1));
+        assert_eq!(next(&mut recorder), Recorded::Kept);
         recorder.append(record(5));
         assert_eq!(next(&mut recorder), Recorded::Held(1));
         // Nobody waits for what the stop brings to the disk, but the stop.

@@ -280,6 +280,10 @@ pub(super) mod expression {
     pub(in super::super) const LIMIT_FLAGS: u16 = 5;
     pub(in super::super) const LIMIT_OVER: u32 = 1;
 
+    /// `NFTA_NAT_TYPE`, and `NFT_NAT_SNAT` in it.
+    pub(in super::super) const NAT_TYPE: u16 = 1;
+    pub(in super::super) const NAT_SOURCE: u32 = 0;
+
     pub(in super::super) const FIB_REGISTER: u16 = 1;
     pub(in super::super) const FIB_RESULT: u16 = 2;
     pub(in super::super) const FIB_FLAGS: u16 = 3;

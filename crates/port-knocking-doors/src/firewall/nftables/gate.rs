@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -248,16 +249,16 @@ impl Gate {
         self.ledger.get(admission, self.clock.now())
     }
 
-    /// Whether a check would say that this grant is gone, if it were.
+    /// False for a grant that is about to expire: its absence would prove nothing.
     pub(crate) fn is_missed(&self, admission: &Admission) -> bool {
         let now = self.clock.now();
         self.ledger.get(admission, now).is_some_and(|standing| standing.until.remaining(now) > NOT_MISSED)
     }
 
-    /// Whether the kernel holds a grant.
-    pub(crate) fn holds(&mut self, admission: &Admission) -> Result<bool, NetlinkError> {
-        let held = snapshot::grants(&mut self.socket, &ruleset::set_of(admission))?;
-        Ok(held.iter().any(|entry| entry.source == admission.source))
+    /// For whom the kernel holds a grant in this set.
+    pub(crate) fn sources_in(&mut self, set: &str) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+        let held = snapshot::grants(&mut self.socket, set)?;
+        Ok(held.into_iter().map(|entry| entry.source).collect())
     }
 
     /// The plan that is followed.

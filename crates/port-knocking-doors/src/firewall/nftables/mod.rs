@@ -145,10 +145,12 @@ impl Worker {
                     next_check = in_a_while(self.next_check());
                 }
                 () = tokio::time::sleep_until(next_watch), if !self.watched.is_empty() => {
+                    let began = Instant::now();
                     if self.is_watched_one_gone() {
                         next_check = not_before.max(Instant::now());
                     }
-                    next_watch = in_a_while(WATCH_EVERY);
+                    // Large sets take time, and doors have to open meanwhile.
+                    next_watch = in_a_while(WATCH_EVERY.max(began.elapsed().saturating_mul(4)));
                 }
                 count = orders.recv_many(&mut batch, AT_ONCE) => {
                     if count == 0 {
@@ -283,8 +285,13 @@ impl Worker {
     fn is_watched_one_gone(&mut self) -> bool {
         let gate = &mut self.gate;
         self.watched.retain(|admission| gate.is_missed(admission));
-        // What cannot be seen now is looked for again.
-        self.watched.iter().any(|admission| gate.holds(admission).is_ok_and(|holds| !holds))
+        // One list for all in a set. What cannot be seen now is looked for again.
+        let sets: BTreeSet<String> = self.watched.iter().map(ruleset::set_of).collect();
+        sets.iter().any(|set| {
+            let Ok(held) = gate.sources_in(set) else { return false };
+            let mut of_set = self.watched.iter().filter(|admission| ruleset::set_of(admission) == *set);
+            of_set.any(|admission| !held.contains(&admission.source))
+        })
     }
 
     /// Hands on what the gate has done.

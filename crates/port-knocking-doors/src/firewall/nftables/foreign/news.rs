@@ -35,15 +35,16 @@ pub(in super::super) fn remarks(plan: &Plan) -> Result<Obstacles, NetlinkError> 
 impl Told {
     /// What is to be said that was not found before.
     pub(in super::super) fn news(&self, plan: &Plan) -> Result<Obstacles, NetlinkError> {
-        // Who comes later looks later.
+        // One look at a time: a second caller waits for the first.
         let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = untracked(plan)?;
+        // All that can fail comes before anything counts as told.
+        let (mut found, hairpin) = (untracked(plan)?, Hairpin::look(plan)?);
         let warnings = found.warnings.iter().map(|one| one.said.clone());
         let all: BTreeSet<String> = warnings.chain(found.lines.iter().cloned()).collect();
         found.warnings.retain(|one| !before.untracked.contains(&one.said));
         found.lines.retain(|line| !before.untracked.contains(line));
         before.untracked = all;
-        if let Some(hairpin) = Hairpin::look(plan)?
+        if let Some(hairpin) = hairpin
             && !hairpin.networks.iter().all(|network| before.networks.contains(network))
         {
             found.lines.push(hairpin.said());

@@ -233,7 +233,8 @@ impl Rule {
                 self.untracks |= xt::untracks(inner);
             }
             "notrack" => self.untracks = true,
-            // At the hooks that are looked at, only the destination is translated.
+            // The source may be translated at input, too, which leads nowhere else.
+            "nat" if inner.u32_be(expression::NAT_TYPE) == Some(expression::NAT_SOURCE) => {}
             "nat" | "redir" => self.verdict = Verdict::Translate,
             "reject" => self.verdict = Verdict::Reject,
             "immediate" => {
