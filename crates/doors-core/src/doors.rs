@@ -66,17 +66,10 @@ impl Running {
         Self { until, link, confirmed: false, by, shared: false, adopted: false, behind: VecDeque::new() }
     }
 
-    /// Puts a grant behind this one. Says whether there is room.
-    fn put_behind(&mut self, new: Behind) -> bool {
-        if let Some(old) = self.behind.iter_mut().find(|old| old.by == new.by) {
-            *old = new;
-            return true;
-        }
-        let has_room = self.behind.len() < limits::BEHIND_ONE_ADDRESS;
-        if has_room {
-            self.behind.push_back(new);
-        }
-        has_room
+    /// Whose share it is in, and those that are behind it.
+    fn shares(&self) -> impl Iterator<Item = Option<Who>> {
+        let behind = self.behind.iter().map(|behind| Some(behind.by.clone()));
+        [self.by.clone()].into_iter().chain(behind)
     }
 }
 
@@ -85,7 +78,7 @@ impl Running {
 pub struct Doors {
     running: BTreeMap<Admission, Running>,
     by_end: BTreeSet<(Moment, Admission)>,
-    /// How many run by each client, and by none.
+    /// How many run by each client or are behind another's, and how many run by none.
     shares: BTreeMap<Option<Who>, usize>,
 }
 
@@ -94,16 +87,17 @@ impl Doors {
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let Redeemed { admission, link, open_for, by, once } = grant.redeem();
         let mut running = Running::new(by, link, now.after(open_for));
+        if once
+            && let Some(by) = &running.by
+            && self.running.get(&admission).is_some_and(|old| old.by != running.by)
+        {
+            let behind = Behind { by: by.clone(), link, until: running.until };
+            return match self.put_behind(&admission, behind) {
+                true => Opening::Behind(admission, by.clone(), running.until),
+                false => Opening::Full(admission),
+            };
+        }
         if let Some(old) = self.running.get_mut(&admission) {
-            if once
-                && old.by != running.by
-                && let Some(by) = &running.by
-            {
-                return match old.put_behind(Behind { by: by.clone(), link, until: running.until }) {
-                    true => Opening::Behind(admission, by.clone(), running.until),
-                    false => Opening::Full(admission),
-                };
-            }
             old.shared |= old.by != running.by;
             running.shared = old.shared;
             running.behind = old.behind.clone();
@@ -192,7 +186,28 @@ impl Doors {
         let Some(running) = self.running.get_mut(admission) else { return false };
         let before = running.behind.len();
         running.behind.retain(|behind| behind.by != *who);
-        running.behind.len() < before
+        let left = running.behind.len() < before;
+        if left {
+            self.give_back(&Some(who.clone()));
+        }
+        left
+    }
+
+    /// Puts a grant behind the one that runs. Says whether there is room.
+    fn put_behind(&mut self, admission: &Admission, new: Behind) -> bool {
+        let by = Some(new.by.clone());
+        let is_full = self.is_full_for(by.as_ref());
+        let Some(running) = self.running.get_mut(admission) else { return false };
+        if let Some(old) = running.behind.iter_mut().find(|old| old.by == new.by) {
+            *old = new;
+            return true;
+        }
+        let has_room = !is_full && running.behind.len() < limits::BEHIND_ONE_ADDRESS;
+        if has_room {
+            running.behind.push_back(new);
+            self.take_share(by);
+        }
+        has_room
     }
 
     /// Begins the next grant for one connection that was behind this one, which is over. Those of clients that are
@@ -240,19 +255,23 @@ impl Doors {
 
     fn insert(&mut self, admission: Admission, running: Running) {
         let until = running.until;
-        let taken = self.shares.entry(running.by.clone()).or_default();
-        *taken = taken.saturating_add(1);
+        running.shares().for_each(|by| self.take_share(by));
         if let Some(old) = self.running.insert(admission.clone(), running) {
             self.by_end.remove(&(old.until, admission.clone()));
-            self.give_back(&old.by);
+            old.shares().for_each(|by| self.give_back(&by));
         }
         self.by_end.insert((until, admission));
     }
 
     fn remove(&mut self, admission: &Admission) -> Option<Running> {
         let running = self.running.remove(admission)?;
-        self.give_back(&running.by);
+        running.shares().for_each(|by| self.give_back(&by));
         Some(running)
+    }
+
+    fn take_share(&mut self, by: Option<Who>) {
+        let taken = self.shares.entry(by).or_default();
+        *taken = taken.saturating_add(1);
     }
 
     fn give_back(&mut self, by: &Option<Who>) {

@@ -40,6 +40,27 @@ fn a_client_fills_its_own_share_and_nobody_elses() {
 }
 
 #[test]
+fn what_waits_behind_another_client_is_in_its_own_clients_share() {
+    let mut scene = Scene::new();
+    let mut opens = |signer, door, number: usize| {
+        let mut request = scene.request(open(door, 0));
+        request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap())));
+        scene.now = scene.now.after(Duration::from_millis(2));
+        scene.wall += 2;
+        scene.ask(SOURCE, &request, signer).unwrap().answer
+    };
+    for number in 0..limits::GRANTS_PER_CLIENT {
+        assert_eq!(opens(LAPTOP, "once", number), Answer::Granted, "{number}");
+    }
+    for number in 0..5 {
+        assert_eq!(opens(PHONE, "ssh", 1000 + number), Answer::Granted);
+    }
+    let waiting = (0..limits::GRANTS_PER_CLIENT).map(|number| opens(PHONE, "once", number));
+    let refused = waiting.filter(|answer| *answer == Answer::TooMany).count();
+    assert_eq!(refused, 5);
+}
+
+#[test]
 fn a_replayed_sequence_takes_no_room_from_clients_with_keys() {
     let mut scene = Scene::new();
     scene.keeper.change_rules(rules_with_sequence(), scene.now).unwrap();
