@@ -1,11 +1,6 @@
 //! Who has a key, and what it is for.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    string::String,
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 use core::{fmt, net::IpAddr, time::Duration};
 
 use doors_spa::identity::{ClientId, ClientKey};
@@ -64,9 +59,8 @@ pub struct Client {
 impl Client {
     /// A client of this name and key that may open these doors.
     #[must_use]
-    pub fn new(name: &str, key: ClientKey, doors: Arc<[DoorName]>) -> Self {
-        let fingerprint: String = key.fingerprint();
-        let who = Who { name: Arc::from(name), fingerprint: Arc::from(fingerprint) };
+    pub fn new(name: impl Into<Arc<str>>, key: ClientKey, doors: Arc<[DoorName]>) -> Self {
+        let who = Who { name: name.into(), fingerprint: Arc::from(key.fingerprint()) };
         Self { who, key, doors, max_open_for: None, from: Vec::new(), until: None }
     }
 
@@ -93,16 +87,12 @@ impl Client {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Clients {
     by_id: BTreeMap<ClientId, Client>,
-    fingerprints: BTreeSet<Arc<str>>,
 }
 
 impl Clients {
     /// Takes the clients of a configuration; of two with one key, the last.
     pub fn new(clients: impl IntoIterator<Item = Client>) -> Self {
-        let by_id: BTreeMap<ClientId, Client> =
-            clients.into_iter().map(|client| (client.key.id(), client)).collect();
-        let fingerprints = by_id.values().map(|client| Arc::clone(&client.who.fingerprint)).collect();
-        Self { by_id, fingerprints }
+        Self { by_id: clients.into_iter().map(|client| (client.key.id(), client)).collect() }
     }
 
     /// The client that a knock names.
@@ -114,7 +104,9 @@ impl Clients {
     /// Whether one of them has this key, whatever its name is now.
     #[must_use]
     pub fn knows(&self, who: &Who) -> bool {
-        self.fingerprints.contains(&who.fingerprint)
+        ClientId::of_fingerprint(&who.fingerprint)
+            .and_then(|id| self.get(id))
+            .is_some_and(|client| client.who.fingerprint == who.fingerprint)
     }
 
     /// Whether nobody has a key.

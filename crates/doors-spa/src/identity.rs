@@ -6,9 +6,18 @@ use base64ct::{Base64Unpadded, Encoding as _};
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
+/// What OpenSSH puts before a fingerprint: the name of the digest.
+const FINGERPRINT_PREFIX: &str = "SHA256:";
+
 /// A client's Ed25519 public key. It is known to be a point that can verify.
+///
+/// The point itself is not kept: it takes 160 bytes, there may be a hundred thousand keys, and working it out again
+/// is a small part of verifying.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ClientKey(VerifyingKey);
+pub struct ClientKey {
+    bytes: [u8; 32],
+    digest: [u8; 32],
+}
 
 impl ClientKey {
     /// Takes the 32 bytes of an `ssh-ed25519` key (RFC 8709).
@@ -19,7 +28,7 @@ impl ClientKey {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| BadKey::Point)?;
         match key.is_weak() {
             true => Err(BadKey::Point),
-            false => Ok(Self(key)),
+            false => Ok(Self { bytes: *bytes, digest: Sha256::digest(encode(bytes)).into() }),
         }
     }
 
@@ -47,19 +56,14 @@ impl ClientKey {
     /// The 32 bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
+        &self.bytes
     }
 
     /// The key as OpenSSH encodes it: the length and text of its type, the length and bytes of the key
     /// (RFC 8709, section 4).
     #[must_use]
     pub fn encoded(&self) -> [u8; 51] {
-        let mut encoded = [0; 51];
-        let parts = [&11_u32.to_be_bytes()[..], b"ssh-ed25519", &32_u32.to_be_bytes(), self.bytes()];
-        for (to, from) in encoded.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
-        }
-        encoded
+        encode(&self.bytes)
     }
 
     /// The key as a line of `authorized_keys`, without a comment.
@@ -78,19 +82,29 @@ impl ClientKey {
     /// The fingerprint, as `ssh-keygen -l` prints it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        ["SHA256:", &Base64Unpadded::encode_string(&self.digest())].concat()
+        [FINGERPRINT_PREFIX, &Base64Unpadded::encode_string(&self.digest)].concat()
     }
 
     /// The SHA-256 of the encoded key.
     pub(crate) fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.encoded()).into()
+        self.digest
     }
 
     /// Whether this key has signed these bytes. Strict: no signature has a second form (RFC 8032, section
     /// 5.1.7, and no point of small order).
     pub(crate) fn verifies(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
-        self.0.verify_strict(bytes, &Signature::from_bytes(signature)).is_ok()
+        VerifyingKey::from_bytes(&self.bytes)
+            .is_ok_and(|key| key.verify_strict(bytes, &Signature::from_bytes(signature)).is_ok())
     }
+}
+
+fn encode(bytes: &[u8; 32]) -> [u8; 51] {
+    let mut encoded = [0; 51];
+    let parts = [&11_u32.to_be_bytes()[..], b"ssh-ed25519", &32_u32.to_be_bytes(), bytes];
+    for (to, from) in encoded.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
+    }
+    encoded
 }
 
 /// Why something is no usable public key.
@@ -115,6 +129,16 @@ pub enum BadKey {
 /// The name by which a knock calls a client.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientId(pub [u8; 8]);
+
+impl ClientId {
+    /// The client whose key has this fingerprint; `None` if it is not written as `ssh-keygen -l` prints one.
+    #[must_use]
+    pub fn of_fingerprint(fingerprint: &str) -> Option<Self> {
+        let mut digest = [0; 32];
+        let encoded = fingerprint.strip_prefix(FINGERPRINT_PREFIX)?;
+        Base64Unpadded::decode(encoded, &mut digest).ok().map(|digest| Self(first_bytes(digest)))
+    }
+}
 
 /// The name by which a knock calls a door: the first bytes of the SHA-256 of its name.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -158,6 +182,8 @@ mod tests {
         assert_eq!(key.fingerprint(), "SHA256:g5UmEX139fYkygav3ctASI6asAoS7PAkyvzPMOA5bnc");
         let digest = Base64Unpadded::decode_vec(&key.fingerprint()[7..]).unwrap();
         assert_eq!(key.id().0, digest[..8]);
+        assert_eq!(ClientId::of_fingerprint(&key.fingerprint()), Some(key.id()));
+        assert_eq!(ClientId::of_fingerprint("MD5:00"), None);
         for (wrong, why) in [
             ("ssh-ed25519", BadKey::Shape),
             ("ssh-rsa AAAAB3NzaC1yc2E= old", BadKey::Type),

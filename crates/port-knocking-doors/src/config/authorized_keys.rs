@@ -52,8 +52,6 @@ pub(super) fn parse(
     text: &str,
     doors: &[Given<DoorName>],
 ) -> Result<(Vec<FileClient>, Vec<Warning>), ConfigError> {
-    let (mut clients, mut warnings): (Vec<FileClient>, Vec<Warning>) = (Vec::new(), Vec::new());
-    let mut names = HashSet::new();
     let path: Arc<Path> = Arc::from(path);
     let doors: Arc<[Given<DoorName>]> = Arc::from(doors);
     let lines: Vec<Line<'_>> = (1..)
@@ -61,14 +59,16 @@ pub(super) fn parse(
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(number, text)| Line { path: &path, number, text })
         .collect();
+    let (mut clients, mut warnings) = (Vec::with_capacity(lines.len()), Vec::new());
+    let mut names: HashSet<Arc<str>> = HashSet::with_capacity(lines.len());
     for (line, client) in lines.iter().zip(on_all_processors(&lines, |line| line.client(&doors))) {
         let number = line.number;
         match client? {
             Some(mut client) => {
                 // Two keys of one person may have one comment.
-                if !names.insert(client.name.value.clone()) {
-                    client.name.value = format!("{}-line-{number}", client.name.value);
-                    names.insert(client.name.value.clone());
+                if !names.insert(Arc::clone(&client.name.value)) {
+                    client.name.value = format!("{}-line-{number}", client.name.value).into();
+                    names.insert(Arc::clone(&client.name.value));
                 }
                 clients.push(client);
             }
@@ -113,7 +113,7 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn origin(&self) -> Origin {
-        Origin::File(Position { path: Arc::clone(self.path), line: self.number, column: 1 })
+        Origin::File(Position::new(self.path, self.number, 1))
     }
 
     /// The client of this line; `None` if its key is of a type that cannot be used.
@@ -158,7 +158,7 @@ impl<'a> Line<'a> {
         match name {
             // The key of an authority is nobody's own.
             "cert-authority" => return Ok(false),
-            "name" if is_client_name(value) => value.clone_into(&mut client.name.value),
+            "name" if is_client_name(value) => client.name.value = value.into(),
             "doors" => {
                 let door = |name: &str| {
                     let name = name.trim();
@@ -230,11 +230,11 @@ fn is_key_type(text: &str) -> bool {
 }
 
 /// The comment if it can be a name, else the beginning of the key's fingerprint.
-fn name_from(comment: &str, key: &ClientKey) -> String {
+fn name_from(comment: &str, key: &ClientKey) -> Arc<str> {
     let word = comment.split_whitespace().next().unwrap_or_default();
     match is_client_name(word) {
-        true => word.to_owned(),
-        false => key.id().0.iter().map(|byte| format!("{byte:02x}")).collect(),
+        true => word.into(),
+        false => key.id().0.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
             key(4),
         );
         let (clients, warnings) = parsed(&text).unwrap();
-        let names: Vec<&str> = clients.iter().map(|client| client.name.value.as_str()).collect();
+        let names: Vec<&str> = clients.iter().map(|client| &*client.name.value).collect();
         assert_eq!(names[..2], ["anna@laptop", "anna@laptop-line-4"]);
         assert_eq!(names[2].len(), 16, "a key without a comment is called by its fingerprint");
         assert!(clients.iter().all(|client| client.doors[0].value.as_str() == "ssh"));
@@ -311,7 +311,7 @@ mod tests {
         );
         let (clients, _) = parsed(&text).unwrap();
         let client = &clients[0];
-        assert_eq!(client.name.value, "phone");
+        assert_eq!(&*client.name.value, "phone");
         let doors: Vec<&str> = client.doors.iter().map(|door| door.value.as_str()).collect();
         assert_eq!(doors, ["web", "admin"]);
         assert_eq!(client.max_open_for.as_ref().unwrap().value, Duration::from_secs(600));

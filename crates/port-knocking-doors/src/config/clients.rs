@@ -1,7 +1,7 @@
 //! What is needed for clients with keys.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -146,29 +146,12 @@ pub(super) fn resolve(
     if nobody {
         return Ok(None);
     }
-    let mut by_name: BTreeMap<String, Origin> = BTreeMap::new();
-    let mut by_key: BTreeMap<[u8; 32], String> = BTreeMap::new();
-    let mut all = Vec::new();
+    check_unique(&clients)?;
+    let mut all = Vec::with_capacity(clients.len());
     let doors: HashSet<&DoorName> = rules.doors.iter().map(|door| &door.name).collect();
     // Of many clients in authorized_keys all may open the same.
     let mut last: Option<(GivenDoors, Arc<[DoorName]>)> = None;
     for client in clients {
-        let name = &client.name;
-        if by_name.insert(name.value.clone(), name.origin.clone()).is_some() {
-            let what = format!("there is another client called `{}`; choose another name", name.value);
-            return Err(ConfigError::at(&name.origin, what));
-        }
-        if let Some(other) = by_key.insert(*client.key.value.bytes(), name.value.clone()) {
-            let what = format!(
-                "the clients `{other}` and `{}` have the same key; make one for each device, or take one away",
-                name.value
-            );
-            return Err(ConfigError::at(&client.key.origin, what));
-        }
-        if all.len() >= limits::CLIENTS {
-            let what = format!("this is one client too many; there may be {}", limits::CLIENTS);
-            return Err(ConfigError::at(&name.origin, what));
-        }
         let shared = last.take().filter(|(given, _)| Arc::ptr_eq(given, &client.doors));
         let list = match shared {
             Some((_, list)) => list,
@@ -185,6 +168,31 @@ pub(super) fn resolve(
         state_dir: state_dir.value,
         clients: Arc::new(Clients::new(all)),
     }))
+}
+
+/// No two clients have one name or one key, and there are not too many.
+fn check_unique(clients: &[FileClient]) -> Result<(), ConfigError> {
+    let mut names: HashSet<&str> = HashSet::with_capacity(clients.len());
+    let mut by_key: HashMap<&[u8; 32], &str> = HashMap::with_capacity(clients.len());
+    for (number, client) in clients.iter().enumerate() {
+        let name = &client.name;
+        if !names.insert(&name.value) {
+            let what = format!("there is another client called `{}`; choose another name", name.value);
+            return Err(ConfigError::at(&name.origin, what));
+        }
+        if let Some(other) = by_key.insert(client.key.value.bytes(), &name.value) {
+            let what = format!(
+                "the clients `{other}` and `{}` have the same key; make one for each device, or take one away",
+                name.value
+            );
+            return Err(ConfigError::at(&client.key.origin, what));
+        }
+        if number >= limits::CLIENTS {
+            let what = format!("this is one client too many; there may be {}", limits::CLIENTS);
+            return Err(ConfigError::at(&name.origin, what));
+        }
+    }
+    Ok(())
 }
 
 /// What is said of one client; of its doors, unless they are those `for_all`.
@@ -236,7 +244,7 @@ fn resolve_doors(
 }
 
 fn resolve_one(client: FileClient, doors: Arc<[DoorName]>) -> Client {
-    let mut resolved = Client::new(&client.name.value, client.key.value, doors);
+    let mut resolved = Client::new(client.name.value, client.key.value, doors);
     resolved.max_open_for = client.max_open_for.map(|given| given.value);
     resolved.from = client.from.map_or(Vec::new(), |given| given.value);
     resolved.until = client.until.map(|given| given.value);

@@ -72,7 +72,7 @@ pub(super) struct FileDoor {
 /// One `[[clients]]`, or a line of `authorized_keys`.
 #[derive(Debug)]
 pub(super) struct FileClient {
-    pub(super) name: Given<String>,
+    pub(super) name: Given<Arc<str>>,
     pub(super) key: Given<ClientKey>,
     /// Clients that may open the same share the list.
     pub(super) doors: Arc<[Given<DoorName>]>,

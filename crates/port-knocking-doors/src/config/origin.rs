@@ -36,9 +36,17 @@ pub struct Position {
     /// The file.
     pub path: Arc<Path>,
     /// The line, from 1.
-    pub line: usize,
+    pub line: u32,
     /// The column in characters, from 1.
-    pub column: usize,
+    pub column: u32,
+}
+
+impl Position {
+    /// A place: no file that is read is so long that its lines do not fit.
+    pub(super) fn new(path: &Arc<Path>, line: usize, column: usize) -> Self {
+        let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { path: Arc::clone(path), line: narrow(line), column: narrow(column) }
+    }
 }
 
 /// A value, and where it comes from.

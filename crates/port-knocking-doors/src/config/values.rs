@@ -72,7 +72,7 @@ impl<'a> Text<'a> {
         let line = self.lines.partition_point(|start| *start <= byte);
         let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
         let column = self.characters_before(byte).saturating_sub(self.characters_before(start));
-        Origin::File(Position { path: Arc::clone(&self.path), line, column: column.saturating_add(1) })
+        Origin::File(Position::new(&self.path, line, column.saturating_add(1)))
     }
 
     fn characters_before(&self, byte: usize) -> usize {
@@ -167,11 +167,11 @@ impl<'a> Value<'a> {
     }
 
     /// The name of a client.
-    pub(super) fn client_name(&self) -> Result<Given<String>, ConfigError> {
+    pub(super) fn client_name(&self) -> Result<Given<Arc<str>>, ConfigError> {
         let right = "a name of 1 to 64 letters and digits, with . _ - @ between, like \"laptop\"";
         let text = self.text(right)?;
         match is_client_name(text) {
-            true => Ok(self.given(text.to_owned())),
+            true => Ok(self.given(Arc::from(text))),
             false => Err(self.wrong(&format!("is \"{}\"", text.escape_debug()), right)),
         }
     }
