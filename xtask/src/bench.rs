@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 use rustix::process::Signal;
 
 use self::{
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         ("iptables", "iptables"),
         ("ssh-agent", "openssh-client"),
     ])?;
-    port_knocking_doors::lab::become_root()?;
+    doors_lab::become_root()?;
     test::succeed(test::cargo(&[
         "build",
         "--release",

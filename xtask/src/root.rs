@@ -12,7 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use port_knocking_doors::lab::Root;
+use doors_lab::Root;
 
 use crate::{
     Failure,

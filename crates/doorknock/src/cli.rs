@@ -11,12 +11,14 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand, builder::TypedValueParser};
 use doors_spa::door::check_name;
+use doors_text::{
+    error_chain::in_one_line,
+    safe_text::{escaped, is_seen},
+};
 
 use crate::{
-    errors::in_one_line,
     host::Host,
     own_address::Whom,
-    safe_text::{escaped, is_seen},
     sequence,
     servers::{KeyPath, Server, ServerName, USUAL_PORT},
     span,

@@ -5,9 +5,8 @@
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
+use doors_text::safe_text;
 use serde::{Deserialize, Serialize};
-
-use crate::safe_text;
 
 /// RFC 1035, section 2.3.4: without the dot at its end, a name has no more.
 const LONGEST: usize = 253;

@@ -8,14 +8,12 @@ use std::{
 };
 
 use doors_spa::identity::ClientKey;
+use doors_text::safe_text::{escaped, is_seen};
 use ed25519_dalek::SigningKey;
 use ssh_key::{PrivateKey, PublicKey, private::KeypairData, public::KeyData};
 use zeroize::Zeroizing;
 
-use crate::{
-    safe_text::{escaped, is_seen},
-    trusted_file::{self, TrustedFile, Untrusted},
-};
+use crate::trusted_file::{self, TrustedFile, Untrusted};
 
 /// A file that is longer is no key.
 const LONGEST: u64 = 64 * 1024;

@@ -14,7 +14,7 @@
 //! | [`private_file`]    | writes files that nobody else may read                     |
 //! | [`trusted_file`]    | reads files that nobody else can have written              |
 //! | [`host`]            | a name or an address                                       |
-//! | [`safe_text`]       | text of others on a terminal                               |
+//! | [`json`]            | what programs read                                         |
 //! | [`exchange`]        | from a knock to its receipt, without I/O                   |
 //! | [`knocking`]        | runs exchanges, with sockets and clocks                    |
 //! | [`waiting`]         | how long to wait for several addresses, without I/O        |
@@ -32,7 +32,6 @@
 //! | [`entering`]        | connects through a door that is being opened               |
 //! | [`join`]            | joins a connection with standard input and output          |
 //! | [`standard_output`] | can be closed before the process ends                      |
-//! | [`errors`]          | errors for people                                          |
 
 pub mod agent;
 pub mod agent_socket;
@@ -43,17 +42,16 @@ pub mod attempts;
 pub mod cli;
 pub mod credible;
 pub mod entering;
-pub mod errors;
 pub mod exchange;
 pub mod host;
 pub mod join;
+pub mod json;
 pub mod key_file;
 pub mod keygen;
 pub mod knocking;
 pub mod own_address;
 pub mod pages;
 pub mod private_file;
-pub mod safe_text;
 pub mod sequence;
 pub mod servers;
 pub mod signer;

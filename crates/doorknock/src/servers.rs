@@ -24,6 +24,7 @@ use doors_spa::{
     card::{BadCard, Card},
     door::check_name,
 };
+use doors_text::safe_text::is_seen;
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -32,7 +33,6 @@ use crate::{
     host::Host,
     own_address::Whom,
     private_file,
-    safe_text::is_seen,
     trusted_file::{TrustedDirectory, TrustedFile, Untrusted},
 };
 
@@ -443,7 +443,7 @@ mod tests {
 
     fn broken(text: &str) -> String {
         let error = parse(Path::new("home.toml"), text.as_bytes()).unwrap_err();
-        crate::errors::in_one_line(&error)
+        doors_text::error_chain::in_one_line(&error)
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::{net::IpAddr, path::Path};
 
 use doors_spa::receipt::{Answer, Receipt};
+use doors_text::error_chain::in_one_line;
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use serde::Serialize;
 
 use crate::{
-    errors::in_one_line,
     knocking::{Outcome, Unanswered, Unseen},
-    safe_text, span, trusted_file,
+    span, trusted_file,
 };
 
 /// What was asked for, as the user wrote it.
@@ -297,7 +297,7 @@ pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
         notes: notes(outcome, question),
         message: line(outcome, question, now),
     };
-    safe_text::json(&told)
+    crate::json::json(&told)
 }
 
 /// One object in one line about what could not even be tried, or was given up.
@@ -308,7 +308,7 @@ pub fn json_failure(
     door: Option<&str>,
     message: &str,
 ) -> String {
-    safe_text::json(&Told {
+    crate::json::json(&Told {
         server,
         address: None,
         door,

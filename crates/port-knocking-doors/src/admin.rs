@@ -8,9 +8,10 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use doorknock::errors::in_one_line;
 use doors_core::time::Wall;
+use doors_os::trusted_file;
 use doors_spa::identity::{BadKey, ClientKey};
+use doors_text::error_chain::in_one_line;
 use rand_core::UnwrapErr;
 
 use crate::{
@@ -19,7 +20,6 @@ use crate::{
     gateway_key::{self, KeyError},
     last_good::{CopyError, Store},
     running::{self, Takeover},
-    trusted,
 };
 
 /// About this machine's own key.
@@ -291,10 +291,10 @@ fn public_key(new: &NewArguments) -> Result<String, AdminError> {
 
 /// Reads a file that the administrator names, whosever it is, and neither waits for a FIFO nor reads a device to its end.
 fn read_small_file(path: &Path) -> io::Result<String> {
-    let file = trusted::open(path)?;
-    trusted::regular(&file)?;
+    let file = trusted_file::open(path)?;
+    trusted_file::regular(&file)?;
     let mut bytes = Vec::new();
-    trusted::read_up_to(&file, LONGEST_KEY, &mut bytes)?;
+    trusted_file::read_up_to(&file, LONGEST_KEY, &mut bytes)?;
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 

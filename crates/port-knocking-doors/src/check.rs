@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 
+use doors_firewall::{self as firewall, Choice, Kind};
+use doors_text::error_chain::in_one_line;
+
 use crate::{
     config::{Config, Hearing, origin::Origin},
-    firewall::{self, Choice, Kind},
     gateway_key,
     journal::{Journal, State},
     report::{knocks, seconds},
     running,
     wrap::wrap,
 };
-use doorknock::errors::in_one_line;
 
 /// The longest line, less what continues a sentence is indented by.
 const WIDTH: usize = 76;
@@ -54,7 +55,7 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     text.push_str("\n# what this would do on this machine\n\n");
     doors(&mut text, config);
     let keys_work = key_access(&mut text, config);
-    let chosen = firewall::choose(config).await;
+    let chosen = firewall::choose(config.firewall).await;
     let verdict = match &chosen {
         Ok(choice) => {
             let verdict = with_firewall(&mut text, config, choice).await;
@@ -108,16 +109,16 @@ fn doors(text: &mut String, config: &Config) {
 
 /// What the firewall would do, and whether the doors would keep anybody out.
 async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> Verdict {
-    let possible = firewall::possible(config, choice).await;
+    let possible = firewall::possible(&config.plan, choice).await;
     if let Err(error) = &possible {
         paragraph(text, &format!("the daemon would not start: {}", in_one_line(error)));
     }
     paragraph(text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
-    let explained = firewall::explained(config, choice).await;
+    let explained = firewall::explained(&config.plan, choice).await;
     explained.lines.iter().for_each(|line| paragraph(text, line));
     explained.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {one}")));
     let mut keeps_nobody_out = config.keeps_nobody_out(choice.kind);
-    match firewall::obstacles(config, choice).await {
+    match firewall::obstacles(&config.plan, choice).await {
         Ok(found) => {
             found.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));
             found.lines.iter().for_each(|line| paragraph(text, line));

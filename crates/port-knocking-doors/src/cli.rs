@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::{
-    ffi::OsString,
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -11,7 +10,8 @@ use std::{
 };
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
-use doorknock::errors::in_one_line;
+use doors_firewall::nftables::{Gate, TABLE};
+use doors_text::error_chain::in_one_line;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Runtime;
 
@@ -19,8 +19,7 @@ use crate::{
     admin::{self, AdminError},
     check::{self, Verdict},
     config::{self, Config, ConfigError, Surroundings, keys},
-    daemon, demo,
-    firewall::nftables::{Gate, TABLE},
+    daemon,
     last_good::{self, Keeper, NoConfig, Store},
     logging,
 };
@@ -124,12 +123,14 @@ enum Command {
     /// Take our nftables table away, when the daemon does not run
     RemoveGate,
     /// Show it all in a private network: knocks, a door, the kernel's rules
-    Demo(demo::Options),
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::Options),
     /// The part of the demo that runs as the client
     #[command(hide = true, disable_help_flag = true)]
+    #[cfg(feature = "demo")]
     DemoClient {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
+        arguments: Vec<std::ffi::OsString>,
     },
 }
 
@@ -163,7 +164,9 @@ pub fn run() -> ExitCode {
             complain(WRONG, "the options of the daemon mean nothing to this command; leave them out")
         }
         Some(Command::RemoveGate) => remove_gate(),
-        Some(Command::Demo(options)) => demo::run(&options),
+        #[cfg(feature = "demo")]
+        Some(Command::Demo(options)) => crate::demo::run(&options),
+        #[cfg(feature = "demo")]
         Some(Command::DemoClient { arguments }) => doorknock::cli::run(arguments),
     }
 }

@@ -3,17 +3,19 @@
 use std::{fs::File, io, sync::Arc, time::Duration};
 
 use doors_core::{doorkeeper::Doorkeeper, sequences::Conflict};
+use doors_firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan};
+use doors_os::{
+    clock::Clock,
+    instance_lock::{Alone, NotAlone},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 
 use crate::{
-    alone::{Alone, NotAlone},
-    clock::Clock,
     config::{Config, ConfigError, Hearing},
     entrance::{self, Entrance},
-    firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan},
     inbox::{Inbox, InboxError},
     last_good::{Keeper, Reminder},
     reload::{self, New, Read, Reader, ReloadError},
@@ -103,7 +105,7 @@ pub async fn run(
     let mut keeper = Doorkeeper::new(config.rules.clone())?;
     let _alone = Alone::claim()?;
     let mut inbox = open_inbox(&config)?;
-    let choice = choose(&config).await?;
+    let choice = choose(config.firewall).await?;
     report::starting(&config, &choice);
     let mut plan = config.plan.clone();
     let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;

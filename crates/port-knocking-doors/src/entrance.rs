@@ -3,7 +3,6 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use doorknock::errors::in_one_line;
 use doors_core::{
     challenge::RunKey,
     doorbell::{Lasting, Recognition},
@@ -12,12 +11,13 @@ use doors_core::{
     reception::{Audience, Reception},
     time::{Moment, Wall},
 };
+use doors_os::clock::Clock;
 use doors_spa::gateway::{Gateway, GatewayKey};
+use doors_text::error_chain::in_one_line;
 use rand_core::TryRng as _;
 use tokio::time::Instant;
 
 use crate::{
-    clock::Clock,
     config::KeyAccess,
     gateway_key::{self, KeyError},
     recorder::{Recorded, Recorder, RecorderError},

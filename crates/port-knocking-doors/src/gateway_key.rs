@@ -20,15 +20,14 @@ use std::{
     time::Duration,
 };
 
+use doors_os::{
+    atomic_file::{Draft, NoDraft, Rights},
+    trusted_file::{self, Demands, Untrusted},
+};
 use doors_spa::gateway::GatewayKey;
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
-
-use crate::{
-    draft::{Draft, NoDraft, Rights},
-    trusted::{self, Demands, Untrusted},
-};
 
 /// The directory in which others may look around: the configuration lies there too.
 const SHARED: &str = "/etc/port-knocking-doors";
@@ -143,7 +142,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 /// The text of the file, if no other user may read it.
 fn read(path: &Path) -> Result<(Zeroizing<String>, Rights), KeyError> {
     let no_key = |what| KeyError::NoKeyFile { path: path.to_owned(), what };
-    let file = trusted::read(path, &Demands::secret(LONGEST)).map_err(|untrusted| {
+    let file = trusted_file::read(path, &Demands::secret(LONGEST)).map_err(|untrusted| {
         let path = path.to_owned();
         match untrusted {
             Untrusted::Missing => KeyError::Missing { path },

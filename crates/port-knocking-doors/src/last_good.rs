@@ -29,6 +29,10 @@ use std::{
     time::SystemTime,
 };
 
+use doors_os::{
+    atomic_file::{Draft, NoDraft, Rights},
+    trusted_file::{self, Demands, Untrusted},
+};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
@@ -38,11 +42,7 @@ pub(crate) use self::{
     reminder::Reminder,
     start::{NoConfig, kept_instead, load, reload},
 };
-use crate::{
-    config::{STATE_DIR, Texts, keys::LARGEST_FILE},
-    draft::{Draft, NoDraft, Rights},
-    trusted::{self, Demands, Untrusted},
-};
+use crate::config::{STATE_DIR, Texts, keys::LARGEST_FILE};
 
 /// Two files, and the paths of both.
 const LONGEST: usize = 2 * LARGEST_FILE + 64 * 1024;
@@ -86,14 +86,14 @@ impl Store {
         let unusable = |source| CopyError::Read { path: path.clone(), source };
         match open(&self.directory, OFlags::DIRECTORY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => trusted::judge_directory(&opened.map_err(unusable)?)
+            opened => trusted_file::judge_directory(&opened.map_err(unusable)?)
                 .map_err(|untrusted| refused(&self.directory, untrusted))?,
         }
         let copy = match open(&path, OFlags::NOFOLLOW) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(unusable)?,
         };
-        let copy = trusted::read_opened(&copy, &Demands::public(LONGEST));
+        let copy = trusted_file::read_opened(&copy, &Demands::public(LONGEST));
         let copy = copy.map_err(|untrusted| refused(&path, untrusted))?;
         let mut texts = contents::decode(&copy.bytes).map_err(|unreadable| match unreadable {
             Unreadable::Damaged => CopyError::Damaged { path: path.clone() },
@@ -152,7 +152,7 @@ impl Store {
             _ => {}
         }
         let directory = open(&self.directory, OFlags::DIRECTORY).map_err(unwritten)?;
-        trusted::judge_directory(&directory).map_err(|untrusted| refused(&self.directory, untrusted))?;
+        trusted_file::judge_directory(&directory).map_err(|untrusted| refused(&self.directory, untrusted))?;
         let draft = Draft::of(&path).map_err(|error| match error {
             NoDraft::Taken => unwritten(io::ErrorKind::ResourceBusy.into()),
             NoDraft::Io(error) => unwritten(error),

@@ -12,8 +12,8 @@
 
 use std::{io, path::Path, sync::mpsc as blocking, thread};
 
-use doorknock::errors::in_one_line;
 use doors_core::freshness::Record;
+use doors_text::error_chain::in_one_line;
 use tokio::sync::mpsc;
 
 use crate::{

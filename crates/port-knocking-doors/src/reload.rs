@@ -17,15 +17,14 @@ use std::{
 };
 
 use doors_core::sequences::Conflict;
+use doors_firewall::FirewallError;
+use doors_os::{clock::Clock, trusted_file};
 use tokio::sync::mpsc;
 
 use crate::{
-    clock::Clock,
     config::{Config, ConfigError, KeyAccess},
     daemon::RunError,
     entrance::{self, EntranceError, Prepared},
-    firewall::FirewallError,
-    trusted,
 };
 
 /// What the reader is asked to do.
@@ -73,8 +72,8 @@ pub(crate) enum ReloadError {
 
 /// The file that has this name now, to be marked. Waits for no pipe.
 pub(crate) fn named(path: &Path) -> Option<Arc<File>> {
-    let file = trusted::open(path).ok()?;
-    trusted::regular(&file).is_ok().then(|| Arc::new(file))
+    let file = trusted_file::open(path).ok()?;
+    trusted_file::regular(&file).is_ok().then(|| Arc::new(file))
 }
 
 /// The daemon's side of the queues. One thing is read at a time.

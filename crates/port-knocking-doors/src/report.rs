@@ -5,7 +5,6 @@
 
 use std::{error::Error, fmt, path::Path, time::Duration};
 
-use doorknock::errors::in_one_line;
 use doors_core::{
     client::Who,
     door::{Admission, Sequence},
@@ -14,12 +13,13 @@ use doors_core::{
     reception::Stranger,
     time::Moment,
 };
+use doors_firewall::{Choice, Kind, News, plan::Plan};
 use doors_spa::receipt::Answer;
+use doors_text::error_chain::in_one_line;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     config::{Config, Hearing},
-    firewall::{Choice, Kind, News, plan::Plan},
     journal::Loss,
 };
 

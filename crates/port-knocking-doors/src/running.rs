@@ -16,9 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use doors_os::trusted_file;
 use rustix::process::{Pid, Signal, kill_process};
-
-use crate::trusted;
 
 /// How long a daemon may take to read its configuration again: 100,000 keys on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,7 +84,7 @@ fn of_replaced(path: &Path) -> Option<Pid> {
 
 /// Waits for no pipe.
 fn open(path: &Path) -> io::Result<File> {
-    Ok(trusted::open(path)?)
+    Ok(trusted_file::open(path)?)
 }
 
 /// The daemon that reads a file, and runs with something else than what stands there: it was wrong when it was read.

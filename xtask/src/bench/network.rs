@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::{Namespace, Process};
+use doors_lab::{Namespace, Process};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::{Firewalld, Process};
+use doors_lab::{Firewalld, Process};
 
 use super::{
     PATIENCE,

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use doors_lab::Process;
 use doors_spa::{
     KNOCK, PORT,
     card::Card,
@@ -18,7 +19,7 @@ use doors_spa::{
     request::{Operation, Request},
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use port_knocking_doors::{journal::Journal, lab::Process};
+use port_knocking_doors::journal::Journal;
 use rand_core::{Rng as _, UnwrapErr};
 
 use super::{

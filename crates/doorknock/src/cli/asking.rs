@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, ops::ControlFlow, sync::Arc, time::Instant};
 
 use doors_spa::{receipt::Receipt, request::Operation};
+use doors_text::error_chain::in_one_line;
 use jiff::Timestamp;
 
 use super::{Failure, How, Place, complain, errand::tell, family, print, remark, visit::Visit};
 use crate::{
-    errors::in_one_line,
     knocking::{Answered, Outcome, knock_once},
     pages::Pages,
     servers::{ServerName, Servers},

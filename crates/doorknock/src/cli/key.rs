@@ -5,11 +5,12 @@ use std::{
     path::PathBuf,
 };
 
+use doors_text::safe_text::escaped;
+
 use super::{Failure, print};
 use crate::{
     key_file::ask_on_terminal,
     keygen::{self, KeygenError},
-    safe_text::escaped,
     signer::Signer,
 };
 

@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use doors_text::error_chain::in_one_line;
+
 use super::{Failure, Manner, complain, print, waits::Waits};
 use crate::{
     arrival,
-    errors::in_one_line,
     host::Host,
     join,
     sequence::{self, Unsent},

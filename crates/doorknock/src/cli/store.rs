@@ -1,12 +1,11 @@
 //! `doorknock add`, `list` and `remove`
 
+use doors_text::error_chain::in_one_line;
 use serde::Serialize;
 
 use super::{Failure, complain, print};
 use crate::{
-    errors::in_one_line,
     own_address::Whom,
-    safe_text,
     servers::{Entry, Server, ServerName, Servers},
     telling::Ending,
 };
@@ -45,7 +44,7 @@ pub(super) fn list(json: bool) -> Result<Ending, Failure> {
         Ok(all) => all,
         Err(error) if json => {
             let error = Some(in_one_line(&error));
-            print(&safe_text::json(&Listed { name: None, host: None, port: None, error }))?;
+            print(&crate::json::json(&Listed { name: None, host: None, port: None, error }))?;
             return Ok(Ending::Failed);
         }
         Err(error) => return Err(error.into()),
@@ -61,7 +60,7 @@ pub(super) fn list(json: bool) -> Result<Ending, Failure> {
                 let server = server.as_ref().ok();
                 let (host, port) =
                     (server.map(|server| server.host.as_str()), server.map(|server| server.port.get()));
-                print(&safe_text::json(&Listed { name: Some(&name), host, port, error }))?;
+                print(&crate::json::json(&Listed { name: Some(&name), host, port, error }))?;
             }
             (Ok(server), _) => print(&format!("{name}  {}  {}", server.host, server.port))?,
             (Err(_), error) => complain(&error.unwrap_or_default()),

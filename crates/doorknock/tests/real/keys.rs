@@ -3,10 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use base64ct::{Base64, Encoding as _};
-use doorknock::{
-    errors::in_one_line,
-    key_file::{KeyFile, KeyFileError},
-};
+use doorknock::key_file::{KeyFile, KeyFileError};
 use doors_spa::{
     card::Card,
     gateway::GatewayKey,
@@ -15,6 +12,7 @@ use doors_spa::{
     request::{Operation, Request},
     signature::NAMESPACE,
 };
+use doors_text::error_chain::in_one_line;
 use ed25519_dalek::Signer as _;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;

@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    draft::{Draft, NoDraft, Rights},
-    trusted::{self, Untrusted},
+use doors_os::{
+    atomic_file::{Draft, NoDraft, Rights},
+    trusted_file::{self, Untrusted},
 };
 
 /// Replaces the file if its text is still `expected`, and if `check` agrees with the new one. Mode and owner
@@ -50,10 +50,10 @@ fn unchanged<E: std::error::Error + 'static>(
 
 /// The bytes of a file, at most one more than `length`. Whose it is was asked when its text was believed.
 fn read(path: &Path, length: usize) -> io::Result<(Vec<u8>, Rights)> {
-    let file = trusted::open(path).map_err(io::Error::from)?;
-    let rights = Rights::of(&trusted::regular(&file)?);
+    let file = trusted_file::open(path).map_err(io::Error::from)?;
+    let rights = Rights::of(&trusted_file::regular(&file)?);
     let mut bytes = Vec::new();
-    match trusted::read_up_to(&file, length, &mut bytes) {
+    match trusted_file::read_up_to(&file, length, &mut bytes) {
         Ok(()) | Err(Untrusted::Long) => Ok((bytes, rights)),
         Err(untrusted) => Err(untrusted.into()),
     }

@@ -7,13 +7,14 @@ use std::{
     time::Duration,
 };
 
-use doorknock::errors::in_one_line;
 use doors_core::{
     access::Rules,
     client::{Client, Clients},
     door::DoorName,
     limits,
 };
+use doors_os::trusted_file::{self, Demands, Untrusted};
+use doors_text::error_chain::in_one_line;
 
 use super::{
     authorized_keys, dates,
@@ -22,7 +23,6 @@ use super::{
     origin::{self, ConfigError, Origin},
     warnings::Warning,
 };
-use crate::trusted::{self, Demands, Untrusted};
 
 const GATEWAY_KEY: &str = "/etc/port-knocking-doors/gateway.key";
 /// Where the state is, if the file does not say.
@@ -61,7 +61,7 @@ pub(super) type Keys = Option<(PathBuf, String)>;
 pub(super) fn read_authorized_keys(config: &File) -> Result<Keys, ConfigError> {
     let Some(path) = &config.authorized_keys else { return Ok(None) };
     let wrong = |what| ConfigError::at(&path.origin, format!("`authorized_keys`: {what}"));
-    let read = trusted::read(&path.value, &Demands::public(LARGEST_FILE));
+    let read = trusted_file::read(&path.value, &Demands::public(LARGEST_FILE));
     let mut bytes = read.map_err(|untrusted| wrong(why_not(&path.value, untrusted)))?.bytes;
     let text = String::from_utf8(std::mem::take(&mut *bytes));
     let text = text.map_err(|_| wrong(format!("{} is not UTF-8 text", path.value.display())))?;

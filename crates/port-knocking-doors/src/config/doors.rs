@@ -13,13 +13,14 @@ use doors_core::{
     limits,
     sequences::Sequences,
 };
+use doors_firewall::FirewallChoice;
+use doors_firewall::plan::{Mark, PlannedDoor, Ports, Protocol};
 
 use super::{
-    FirewallChoice, Hearing,
+    Hearing,
     file::FileDoor,
     origin::{ConfigError, Given, Origin},
 };
-use crate::firewall::plan::{Mark, PlannedDoor, Ports, Protocol};
 
 /// The door that the two old keys make.
 const DEFAULT_DOOR: &str = "default";

@@ -12,6 +12,9 @@ use doors_core::{
     limits::WIDEST_WINDOW,
     time::Wall,
 };
+use doors_firewall::FirewallChoice;
+use doors_firewall::plan::{Mark, Ports, Refuse};
+use doors_os::trusted_file::{self, Demands, Untrusted};
 use doors_spa::identity::ClientKey;
 use ipnet::IpNet;
 use toml::{
@@ -20,14 +23,10 @@ use toml::{
 };
 
 use super::{
-    FirewallChoice, Hearing,
+    Hearing,
     keys::{self, Key},
     origin::{ConfigError, Given, Origin},
     values::{Text, Value},
-};
-use crate::{
-    firewall::plan::{Mark, Ports, Refuse},
-    trusted::{self, Demands, Untrusted},
 };
 
 /// What a file says. What it leaves out is `None`.
@@ -97,12 +96,13 @@ const DEMANDS: Demands = Demands { own_group: true, ..Demands::public(keys::LARG
 /// Reads the text of the configuration file; `None` if there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Written>, ConfigError> {
     let not_text = |what| ConfigError::NotText { path: path.to_owned(), what };
-    let file = match trusted::open(path) {
+    let file = match trusted_file::open(path) {
         Ok(file) => file,
         Err(Untrusted::Missing) => return Ok(None),
         Err(untrusted) => return Err(refused(path, untrusted)),
     };
-    let mut read = trusted::read_opened(&file, &DEMANDS).map_err(|untrusted| refused(path, untrusted))?;
+    let mut read =
+        trusted_file::read_opened(&file, &DEMANDS).map_err(|untrusted| refused(path, untrusted))?;
     // A group that may read it is somebody's choice; everybody is what a file gets by itself.
     let readable = Some(read.rights.mode).filter(|mode| mode & 0o004 != 0);
     let text =

@@ -27,8 +27,9 @@ use std::{
     sync::Arc,
 };
 
-use doorknock::errors::in_one_line;
 use doors_core::{access::Rules, door::Sequence, time::Wall};
+use doors_firewall::{FirewallChoice, Kind, plan::Plan};
+use doors_text::error_chain::in_one_line;
 
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
 pub(crate) use self::{clients::STATE_DIR, warnings::without_effect};
@@ -38,34 +39,11 @@ use self::{
     origin::{Given, Origin},
     resolve::Resolver,
 };
-use crate::firewall::{Kind, plan::Plan};
 
 /// The file in the home directory.
 const IN_HOME: &str = ".port_knocker.toml";
 /// The file for the whole machine.
 const IN_ETC: &str = "/etc/port_knocker.toml";
-
-/// Which firewall the administrator wants.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum FirewallChoice {
-    /// Our own gate, with firewalld beside it if it is there.
-    Auto,
-    /// Our own gate, with firewalld beside it.
-    Firewalld,
-    /// Our own gate alone.
-    Nftables,
-    /// firewalld's rich rules alone.
-    RichRules,
-}
-
-impl FirewallChoice {
-    const WORDS: [(&str, Self); 4] = [
-        ("auto", Self::Auto),
-        ("firewalld", Self::Firewalld),
-        ("nftables", Self::Nftables),
-        ("rich-rules", Self::RichRules),
-    ];
-}
 
 /// How knocks are heard.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

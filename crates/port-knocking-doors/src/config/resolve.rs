@@ -3,16 +3,17 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use doors_core::access::Rules;
+use doors_firewall::FirewallChoice;
+use doors_firewall::plan::{Plan, Refuse};
 use ipnet::IpNet;
 
 use super::{
-    Config, ConfigError, FirewallChoice, Hearing, Setting, clients,
+    Config, ConfigError, Hearing, Setting, clients,
     doors::{self, DefaultDoor, Resolved},
     file::{self, File},
     origin::Given,
     warnings,
 };
-use crate::firewall::plan::{Plan, Refuse};
 
 /// Puts the values together, and keeps the list of them.
 pub(super) struct Resolver {

@@ -13,6 +13,7 @@ use doors_core::{
     door::{DoorName, Sequence},
     time::Wall,
 };
+use doors_firewall::plan::{Mark, Ports, Protocol};
 use doors_spa::identity::ClientKey;
 use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
@@ -21,7 +22,6 @@ use super::{
     dates,
     origin::{ConfigError, Given, Origin, Position},
 };
-use crate::firewall::plan::{Mark, Ports, Protocol};
 
 /// The longest time in seconds.
 const MAX_SECONDS: u64 = doors_spa::door::LONGEST.as_secs();

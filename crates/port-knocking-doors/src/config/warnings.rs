@@ -10,16 +10,14 @@ use doors_core::{
     access::Rules,
     door::{DoorName, Sequence},
 };
+use doors_firewall::{
+    Kind,
+    plan::{Plan, Refuse},
+};
+use doors_os::trusted_file::{self, Replaceable};
 use ipnet::IpNet;
 
 use super::{Hearing, keys::EXAMPLE_SEQUENCE};
-use crate::{
-    firewall::{
-        Kind,
-        plan::{Plan, Refuse},
-    },
-    trusted::{self, Replaceable},
-};
 
 /// Something that an administrator should know.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -165,7 +163,7 @@ pub(super) fn everybody(trusted: &[IpNet]) -> impl Iterator<Item = Warning> {
 
 /// Whether a file that is believed stands where another user can put another.
 pub(super) fn replaceable(path: PathBuf) -> Option<Warning> {
-    let Replaceable { directory, owner, mode } = trusted::replaceable(&path)?;
+    let Replaceable { directory, owner, mode } = trusted_file::replaceable(&path)?;
     Some(Warning::Replaceable { path, directory, owner, mode })
 }
 

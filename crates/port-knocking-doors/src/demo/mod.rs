@@ -13,8 +13,9 @@ mod story;
 
 use std::process::ExitCode;
 
+use doors_lab as lab;
+
 use self::{screen::Screen, story::Story};
-use crate::lab;
 
 /// What to show.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -38,7 +39,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            screen.wrong(&doorknock::errors::in_one_line(&error));
+            screen.wrong(&doors_text::error_chain::in_one_line(&error));
             ExitCode::FAILURE
         }
     }

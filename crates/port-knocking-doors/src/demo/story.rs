@@ -11,16 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use doors_firewall::nftables::picture;
+use doors_lab::{self as lab, Firewalld, LabError, Namespace, Process};
+use doors_os::netlink::NetlinkError;
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use super::screen::Screen;
-use crate::{
-    firewall::nftables::picture,
-    lab::{self, Firewalld, LabError, Namespace, Process},
-    netlink::NetlinkError,
-    wrap::wrap,
-};
+use crate::wrap::wrap;
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));

@@ -12,15 +12,15 @@
 //! Source: rtnetlink(7), `linux/rtnetlink.h`.
 
 use doors_core::eligible::Own;
-use ipnet::IpNet;
-use socket2::SockRef;
-
-use super::filter;
-use crate::netlink::{
+use doors_os::netlink::{
     address::address,
     message::{DUMP, Message, Writer},
     socket::{Family, NetlinkError, Socket},
 };
+use ipnet::IpNet;
+use socket2::SockRef;
+
+use super::filter;
 
 pub(super) const NEW_ROUTE: u16 = 24;
 pub(super) const DELETE_ROUTE: u16 = 25;

@@ -7,6 +7,7 @@ use doors_core::{
     eligible::Own,
     packet::{Link, Packet, Routes},
 };
+use doors_os::async_fd::watch;
 use tokio::io::unix::AsyncFd;
 
 use super::{
@@ -17,7 +18,6 @@ use super::{
     ring::{EtherType, Ring},
     routes::KernelRoutes,
 };
-use crate::readiness::watch;
 
 /// Packet sockets on all interfaces.
 ///

@@ -22,10 +22,9 @@ use doors_core::{
     packet::{Packet, Routes},
     reception::Outgoing,
 };
+use doors_os::netlink::socket::NetlinkError;
 
-pub(crate) use self::ring::Ring;
 use self::{answers::Answers, capture::Capture, sockets::Sockets};
-use crate::netlink::socket::NetlinkError;
 
 /// Packets that are handed over before the daemon looks at anything else.
 const AT_ONCE: usize = 512;

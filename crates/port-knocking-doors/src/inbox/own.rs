@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use doorknock::errors::in_one_line;
 use doors_core::eligible::Own;
+use doors_os::{async_fd::watch, netlink::socket::Socket};
+use doors_text::error_chain::in_one_line;
 use tokio::{io::unix::AsyncFd, time::Instant};
 
 use super::{InboxError, addresses::Addresses};
-use crate::{netlink::socket::Socket, readiness::watch};
 
 /// While addresses change without end, each reading of them has so many times its own time: most of the time is
 /// left for knocks.

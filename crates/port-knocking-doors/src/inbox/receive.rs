@@ -11,9 +11,8 @@ use std::{
     time::Duration,
 };
 
+use doors_os::sockopt;
 use socket2::{SockAddr, SockAddrStorage, Socket};
-
-use crate::sockopt;
 
 /// Longer than any knock: a longer datagram is seen to be too long.
 const PAYLOAD: usize = 200;

@@ -33,10 +33,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use doors_os::{async_fd::OwnsDescriptor, sockopt};
 use socket2::{Domain, Socket, Type};
 
 use super::{datagram::Checksum, filter};
-use crate::sockopt;
 
 /// Room for a header, its padding and [`filter::SNAP`] bytes of packet.
 const FRAME: u32 = 512;
@@ -202,6 +202,9 @@ impl AsFd for Ring {
         self.socket.as_fd()
     }
 }
+
+// SAFETY: it holds its socket from its beginning to its end, and gives no other descriptor.
+unsafe impl OwnsDescriptor for Ring {}
 
 impl AsRawFd for Ring {
     fn as_raw_fd(&self) -> RawFd {

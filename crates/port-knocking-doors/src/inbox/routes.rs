@@ -16,16 +16,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorknock::errors::in_one_line;
 use doors_core::packet::{Arrival, Link, Routes};
-use rustix::net::netdevice;
-
-use super::{LOOPBACK, addresses::GET_ROUTE};
-use crate::netlink::{
+use doors_os::netlink::{
     address::octets,
     message::{ACK, Writer},
     socket::{Family, NetlinkError, Socket},
 };
+use doors_text::error_chain::in_one_line;
+use rustix::net::netdevice;
+
+use super::{LOOPBACK, addresses::GET_ROUTE};
 
 /// `RTA_DST`, `RTA_SRC`, `RTA_IIF`.
 const DESTINATION: u16 = 1;

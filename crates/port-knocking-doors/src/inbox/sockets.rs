@@ -21,6 +21,7 @@ use doors_core::{
     eligible::Own,
     packet::{Accepted, Link, Packet, Routes, WayBack},
 };
+use doors_os::async_fd::watch;
 use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
@@ -30,7 +31,6 @@ use super::{
     receive::{self, Received},
     stamps::Stamping,
 };
-use crate::readiness::watch;
 
 /// Bytes that may wait on one socket, so that no flood takes much memory.
 const WAITING: usize = 256 * 1024;

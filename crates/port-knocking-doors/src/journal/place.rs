@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use doors_os::trusted_file::{self, Demands, Untrusted};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
 use super::{
@@ -17,7 +18,6 @@ use super::{
     log::{Disk, LONGEST},
     record::HEADER,
 };
-use crate::trusted::{self, Demands, Untrusted};
 
 /// The name of the journal.
 pub(super) const KNOCKS: &str = "knocks";
@@ -40,7 +40,7 @@ impl Place {
     pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
         let directory = open_directory(path)
             .map_err(|source| JournalError::Directory { path: path.to_owned(), source })?;
-        trusted::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
+        trusted_file::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
         let lock = open_in(&directory, LOCK, OFlags::RDWR | OFlags::CREATE)
             .map_err(|source| JournalError::Read { path: path.join(LOCK), source })?;
         match lock.try_lock() {
@@ -69,10 +69,10 @@ impl Place {
             Err(source) => return Err(JournalError::Read { path, source }),
         };
         let demands = Demands::public(LONGEST);
-        let judged = trusted::judge(&file, &demands);
+        let judged = trusted_file::judge(&file, &demands);
         let length = judged.map_err(|untrusted| refused(&path, untrusted))?.len();
         if usize::try_from(length).is_ok_and(|length| length <= LONGEST) {
-            let read = trusted::read_opened(&file, &demands);
+            let read = trusted_file::read_opened(&file, &demands);
             let mut bytes = read.map_err(|untrusted| refused(&path, untrusted))?.bytes;
             return Ok(Some((file, std::mem::take(&mut *bytes), length)));
         }
@@ -130,7 +130,7 @@ pub(super) fn look(path: &Path) -> Result<Seen, JournalError> {
         }
         Err(error) => return Err(unusable(error)),
     };
-    trusted::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
+    trusted_file::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
     // A service may be root without the right to write wherever it likes, as with our unit.
     let mode = directory.metadata().map_err(unusable)?.permissions().mode() & 0o7777;
     if mode & 0o700 != 0o700 {
@@ -143,7 +143,7 @@ pub(super) fn look(path: &Path) -> Result<Seen, JournalError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::NoJournal),
         Err(source) => return Err(JournalError::Read { path: journal, source }),
     };
-    let judged = trusted::judge(&file, &Demands::public(LONGEST));
+    let judged = trusted_file::judge(&file, &Demands::public(LONGEST));
     let length = judged.map_err(|untrusted| refused(&journal, untrusted))?.len();
     let beginning = beginning(&file).map_err(|source| JournalError::Read { path: journal, source })?;
     Ok(Seen::Journal(beginning, length))

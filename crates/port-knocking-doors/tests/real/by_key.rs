@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 
 use crate::house::{CLIENT, House, PATIENCE, PORT, SERVER, STRANGER};
 

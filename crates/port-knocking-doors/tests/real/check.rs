@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 
 use crate::{
     device::{Device, client},

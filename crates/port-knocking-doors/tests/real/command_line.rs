@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::Namespace;
+use doors_lab::Namespace;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 

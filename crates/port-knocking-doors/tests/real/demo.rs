@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::{Namespace, Process};
+use doors_lab::{Namespace, Process};
 use rustix::process::Signal;
 
 use crate::house::PATIENCE;

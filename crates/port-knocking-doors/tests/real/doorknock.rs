@@ -12,7 +12,7 @@ use std::{
 };
 
 use doorknock::arrival;
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::house::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, gate};

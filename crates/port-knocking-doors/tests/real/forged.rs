@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::Command};
 
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 
 use crate::{
     house::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, STRANGER, gate, server_for},

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use port_knocking_doors::lab::Namespace;
+use doors_lab::Namespace;
 
 use crate::{
     house::{Answer, CLIENT, House, SEQUENCE, SERVER, SILENCE, STRANGER, gate},

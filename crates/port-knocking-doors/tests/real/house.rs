@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::{Firewalld, Namespace, Process, Root};
+use doors_lab::{Firewalld, Namespace, Process, Root};
 use rustix::{
     process::Signal,
     thread::{CpuSet, sched_getcpu, sched_setaffinity},

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use doors_lab::Process;
 use doors_spa::receipt::Answer as Told;
-use port_knocking_doors::{lab::Process, last_good::Store};
+use port_knocking_doors::last_good::Store;
 use rustix::process::Signal;
 
 use crate::{

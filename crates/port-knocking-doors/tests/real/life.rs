@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use doors_lab::{Process, Root};
 use doors_spa::identity::ClientKey;
 use ed25519_dalek::SigningKey;
-use port_knocking_doors::lab::{Process, Root};
 use rustix::{
     process::{Signal, Uid},
     thread::set_thread_uid,

@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
-use port_knocking_doors::lab::Namespace;
+use doors_lab::Namespace;
 
 use crate::{
     house::{CLIENT, House, SEQUENCE, SERVER, STRANGER, crowd, gate, stay_on_this_processor},

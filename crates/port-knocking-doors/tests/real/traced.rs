@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 use rustix::process::Signal;
 
 use crate::{

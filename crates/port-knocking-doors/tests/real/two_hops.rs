@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use port_knocking_doors::lab::{Namespace, Process};
+use doors_lab::{Namespace, Process};
 
 use crate::{
     by_key::{User, run},

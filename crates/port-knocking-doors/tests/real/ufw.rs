@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 
 use crate::house::{House, PATIENCE};
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use port_knocking_doors::lab::Process;
+use doors_lab::Process;
 use rustix::process::Signal;
 
 use crate::house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, gate};

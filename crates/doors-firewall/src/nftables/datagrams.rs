@@ -1,0 +1,103 @@
+//! UDP that is in use when the gate comes.
+//!
+//! Most UDP services have one socket for all their peers, and the kernel does not know who these are: WireGuard,
+//! DNS, a game. So when the gate comes, only connection tracking can say who was there before; and on a machine
+//! where nothing asked for it, it knows of nobody. What a peer sends then cannot be told from what a stranger
+//! sends, and is dropped. What the service itself sends makes its peer known.
+//!
+//! To let pass for a while whatever the service answers would let in every stranger whom it answers. So that is
+//! left to the administrator, and before it happens it is said which ports it concerns.
+//!
+//! Source: `linux/netfilter/nfnetlink_conntrack.h`.
+
+use std::collections::BTreeSet;
+
+use doors_os::netlink::{
+    message::{Attributes, Message},
+    socket::{Family, NetlinkError, Socket},
+};
+
+use super::{
+    diagnosis,
+    sessions::{NUMBER, ORIGINAL, PORTS, STATUS, TUPLE_PROTOCOL},
+    snapshot::{Snapshot, list},
+};
+use crate::plan::{Plan, Protocol};
+
+/// `TCP_CLOSE` as a bit, which for UDP means that a socket is for all peers.
+const FOR_ALL: u32 = 1 << 7;
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`.
+const GET_CONNECTIONS: u16 = 1 << 8 | 1;
+/// `IPS_SEEN_REPLY`.
+const SEEN_REPLY: u32 = 1 << 1;
+/// So many ports are named.
+const NAMED: usize = 8;
+
+/// Services with guarded UDP ports that serve all their peers with one socket.
+#[derive(Debug)]
+pub(super) struct Services {
+    ports: BTreeSet<u16>,
+    /// How many of their flows connection tracking knows.
+    known: usize,
+}
+
+impl Services {
+    /// Looks for them. There is nothing to say where the gate stands: it has connection tracking on.
+    pub(super) fn before_the_gate(plan: &Plan) -> Result<Option<Self>, NetlinkError> {
+        let sockets = diagnosis::guarded(plan, Protocol::Udp, FOR_ALL)?;
+        let ports: BTreeSet<u16> = sockets.iter().map(|socket| socket.local.port()).collect();
+        if ports.is_empty() {
+            return Ok(None);
+        }
+        let mut netfilter = Socket::open(Family::Netfilter)?;
+        if !Snapshot::take(&mut netfilter)?.is_empty() {
+            return Ok(None);
+        }
+        let flows = netfilter.dump(&list(GET_CONNECTIONS, 0, |_| {}), |message| {
+            passes_to(message, &ports).filter(|passes| *passes)
+        })?;
+        Ok(Some(Self { ports, known: flows.len() }))
+    }
+
+    /// Whether connection tracking knows of none of their peers, so that all who are there are cut off.
+    pub(super) fn are_unknown(&self) -> bool {
+        self.known == 0
+    }
+
+    /// What becomes of their peers.
+    pub(super) fn fate(&self) -> String {
+        let mut named: Vec<String> =
+            self.ports.iter().take(NAMED).map(|port| format!("{port}/udp")).collect();
+        if let Some(more @ 1..) = self.ports.len().checked_sub(NAMED) {
+            named.push(format!("{more} more"));
+        }
+        let cut = match self.known {
+            0 => "none of the flows to it: when the gate comes, it cuts them".to_owned(),
+            known => {
+                format!("{known} of the flows to it: these go on; when the gate comes, it cuts any others")
+            }
+        };
+        format!(
+            "a service listens on {}, and connection tracking knows {cut}, each until the service itself sends \
+             something over it, because they cannot be told from a stranger's; how to keep them: docs/firewalls.md, \
+             \"UDP that is in use before the gate\"",
+            named.join(", "),
+        )
+    }
+}
+
+/// Whether this is a UDP flow whose peer passes the gate to one of these ports, as established: by a connection
+/// that the peer began, when it has been answered; by one that the service began, at once.
+fn passes_to(message: &Message<'_>, ports: &BTreeSet<u16>) -> Option<bool> {
+    // After `struct nfgenmsg`.
+    let connection = message.attributes(4);
+    let of = connection.nested(ORIGINAL).nested(TUPLE_PROTOCOL);
+    let is_udp = of.find(NUMBER)? == [Protocol::Udp.number()];
+    let [source, target] = PORTS.map(|kind| port(of, kind).is_some_and(|port| ports.contains(&port)));
+    let answered = connection.u32_be(STATUS)? & SEEN_REPLY != 0;
+    Some(is_udp && (source || (target && answered)))
+}
+
+fn port(of: Attributes<'_>, kind: u16) -> Option<u16> {
+    of.find(kind)?.try_into().ok().map(u16::from_be_bytes)
+}

@@ -1,0 +1,70 @@
+//! The sockets of this machine, as the kernel lists them.
+//!
+//! Source: sock_diag(7), `linux/inet_diag.h`, `net/tcp_states.h`.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use doors_os::netlink::{
+    message::{DUMP, Message, Writer},
+    socket::{Family, NetlinkError, Socket},
+};
+
+use crate::plan::{Plan, Protocol};
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+
+/// One socket: where it is, and who is at the other end. The port of an end that is not fixed is 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed {
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+}
+
+/// The sockets on guarded ports in one of these `states`, which is one bit for each.
+pub(super) fn guarded(plan: &Plan, protocol: Protocol, states: u32) -> Result<Vec<Listed>, NetlinkError> {
+    let ports = || plan.doors.iter().flat_map(|door| &door.ports).filter(|ports| ports.protocol == protocol);
+    let mut found = Vec::new();
+    if ports().next().is_none() {
+        return Ok(found);
+    }
+    let mut diag = Socket::open(Family::SocketDiagnosis)?;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let all = diag.dump(&sockets(u8::try_from(family).unwrap_or(0), protocol, states), listed)?;
+        found.extend(
+            all.into_iter()
+                .filter(|socket| ports().any(|ports| ports.range().contains(&socket.local.port()))),
+        );
+    }
+    Ok(found)
+}
+
+/// Asks for all sockets in some states: `struct inet_diag_req_v2`.
+fn sockets(family: u8, protocol: Protocol, states: u32) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(BY_FAMILY, DUMP, 0, |writer| {
+        writer.raw(&[family, protocol.number(), 0, 0]);
+        writer.raw(&states.to_ne_bytes());
+        writer.raw(&[0; 48]);
+    });
+    writer.bytes().to_vec()
+}
+
+/// Reads a `struct inet_diag_msg`.
+fn listed(message: &Message<'_>) -> Option<Listed> {
+    let (head, rest) = message.body.split_first_chunk::<4>()?;
+    let (ports, rest) = rest.split_first_chunk::<4>()?;
+    let (local, rest) = rest.split_first_chunk::<16>()?;
+    let (peer, _) = rest.split_first_chunk::<16>()?;
+    let [family, ..] = *head;
+    let address = |bytes: &[u8; 16]| match i32::from(family) {
+        libc::AF_INET => bytes.first_chunk::<4>().map(|four| IpAddr::from(*four)),
+        // A socket for both families shows IPv4 as mapped into IPv6.
+        _ => Some(Ipv6Addr::from(*bytes).to_canonical()),
+    };
+    let [l0, l1, p0, p1] = *ports;
+    Some(Listed {
+        peer: SocketAddr::new(address(peer)?, u16::from_be_bytes([p0, p1])),
+        local: SocketAddr::new(address(local)?, u16::from_be_bytes([l0, l1])),
+    })
+}

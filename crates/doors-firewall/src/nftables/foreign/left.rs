@@ -1,0 +1,53 @@
+//! What a firewalld that is gone has left.
+
+use std::net::IpAddr;
+
+use doors_os::netlink::{
+    message::Attributes,
+    socket::{Family, NetlinkError, Socket},
+};
+
+use super::{
+    super::{
+        abi::{self, chain, data, expression, message, rule},
+        snapshot::list,
+    },
+    FIREWALLD, OF_IPTABLES_BACKEND,
+};
+use crate::plan::octets;
+
+/// What a firewalld that is gone has left in the kernel: in how many of its rules one of these addresses stands.
+/// `None` if there is nothing of it. Its iptables backend is known by the name of a chain, if the iptables of
+/// this machine is the one that works with nftables; of the older one nothing can be seen here.
+pub(in super::super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<usize>, NetlinkError> {
+    let mut socket = Socket::open(Family::Netfilter)?;
+    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
+    let mut tables = socket.dump(&request, |message| {
+        let attributes = message.attributes(4);
+        let (family, table) = (*message.body.first()?, attributes.text(chain::TABLE)?);
+        let is_its_own = table == FIREWALLD && family == abi::FAMILY_INET;
+        let of_backend = attributes.text(chain::NAME).as_deref() == Some(OF_IPTABLES_BACKEND);
+        (is_its_own || of_backend).then_some((family, table))
+    })?;
+    tables.sort_unstable();
+    tables.dedup();
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    let wanted: Vec<Vec<u8>> = sources.iter().map(|source| octets(*source)).collect();
+    let mut count: usize = 0;
+    for (family, table) in tables {
+        let request = list(message::GET_RULE, family, |writer| writer.put_text(rule::TABLE, &table));
+        let rules = socket.dump(&request, |message| {
+            let mut expressions = message.attributes(4).nested(rule::EXPRESSIONS);
+            let names_one = expressions.any(|(_, one)| {
+                let inner = Attributes(one).nested(rule::EXPRESSION_DATA);
+                let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE);
+                value.is_some_and(|value| wanted.iter().any(|source| source == value))
+            });
+            names_one.then_some(())
+        })?;
+        count = count.saturating_add(rules.len());
+    }
+    Ok(Some(count))
+}

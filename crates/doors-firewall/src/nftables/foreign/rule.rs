@@ -1,0 +1,483 @@
+//! One rule of another table: what it asks of a packet, and what it does with it.
+//!
+//! nftables' own expressions are read, and the matches of iptables that look at ports and states. What is not
+//! understood is kept as such, so that nobody takes it for something that is always so.
+
+use std::{net::IpAddr, ops::RangeInclusive};
+
+use doors_os::netlink::message::{Attributes, Message};
+
+use super::super::abi::{data, expression, register, rule};
+use super::xt;
+use crate::plan::address;
+
+/// A rule, as the kernel holds it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in super::super) struct Rule {
+    pub(in super::super) chain: String,
+    pub(in super::super) handle: u64,
+    /// All of them have to be so.
+    pub(super) tests: Vec<Test>,
+    pub(super) verdict: Verdict,
+    /// Whether it keeps the packet from connection tracking, before its verdict.
+    pub(super) untracks: bool,
+}
+
+/// Something that a rule asks of a packet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Test {
+    pub(super) what: What,
+    /// Whether it must not be so.
+    pub(super) not: bool,
+}
+
+/// What a packet is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum What {
+    /// Its number, as in [`crate::plan::Protocol::number`].
+    Protocol(u8),
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    Family(u8),
+    /// The destination port is one of these.
+    Port(Vec<RangeInclusive<u16>>),
+    /// The destination port is in a set.
+    PortIn(String),
+    /// The same of the source port.
+    SourcePort(Vec<RangeInclusive<u16>>),
+    SourcePortIn(String),
+    /// It comes from some sources.
+    Source(String),
+    /// It goes to some addresses, which may be ours.
+    Destination(String),
+    /// The mark, with a mask.
+    Mark {
+        mask: u32,
+        value: u32,
+    },
+    /// Its connection is in one of these states, `NF_CT_STATE_BIT`.
+    State(u32),
+    /// It asks for a connection, or has other flags of TCP.
+    Flags {
+        mask: u8,
+        value: u8,
+    },
+    /// It comes over an interface: the loopback interface, or another.
+    Interface {
+        loopback: bool,
+        name: String,
+    },
+    /// It leaves over one.
+    OutInterface {
+        loopback: bool,
+        name: String,
+    },
+    /// It is for an address of this machine; or it is asked for another kind of address, which ours is not.
+    ToThisMachine {
+        exact: bool,
+    },
+    /// Nothing: a remark.
+    Remark(String),
+    /// Headers that no ordinary connection has, or a source to which no way leads back.
+    Unusual,
+    /// Something that is not understood.
+    Unknown(String),
+}
+
+/// What becomes of a packet of which everything is so.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    /// The next rule is asked.
+    Continue,
+    Accept,
+    Drop,
+    Reject,
+    /// To another destination.
+    Translate,
+    Return,
+    Jump(String),
+    Goto(String),
+    /// What a map says: of destination ports, of states, or of something else.
+    Map {
+        map: String,
+        by: Loaded,
+    },
+    Unknown(String),
+}
+
+/// What stands in a register.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Loaded {
+    Protocol,
+    Family,
+    Port,
+    SourcePort,
+    Source,
+    Destination,
+    Mark,
+    State,
+    Flags,
+    InterfaceIndex,
+    InterfaceName,
+    OutInterfaceIndex,
+    OutInterfaceName,
+    /// Whose address the destination is, `RTN_LOCAL` and the like.
+    KindOfDestination,
+    /// Over which interface a way leads back to the source; zero for none.
+    WayBack,
+    /// Whether one does.
+    IsWayBack,
+    Other,
+}
+
+/// `NF_CT_STATE_INVALID_BIT`: what a packet is before connection tracking has seen it, too.
+pub(super) const STATE_INVALID: u32 = 1;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+pub(super) const STATE_NEW: u32 = 8;
+/// What names the loopback interface, by number and by name.
+const LOOPBACK: (u32, &str) = (1, "lo");
+
+/// Registers of four bytes each.
+const REGISTERS: usize = 16;
+
+/// What a rule has loaded so far.
+struct Registers([(Loaded, Option<Vec<u8>>); REGISTERS]);
+
+impl Registers {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| (Loaded::Other, None)))
+    }
+
+    /// The four bytes that a register begins with: 1 to 4 have sixteen each.
+    fn place(number: u32) -> Option<usize> {
+        let place = match number {
+            1..=4 => number.checked_sub(1)?.checked_mul(4)?,
+            _ => number.checked_sub(register::WORD_0)?,
+        };
+        usize::try_from(place).ok().filter(|place| *place < REGISTERS)
+    }
+
+    fn load(&mut self, number: Option<u32>, what: Loaded) {
+        if let Some(place) = number.and_then(Self::place).and_then(|place| self.0.get_mut(place)) {
+            *place = (what, None);
+        }
+    }
+
+    fn mask(&mut self, number: Option<u32>, mask: Vec<u8>) {
+        if let Some(place) = number.and_then(Self::place).and_then(|place| self.0.get_mut(place)) {
+            place.1 = Some(mask);
+        }
+    }
+
+    fn get(&self, number: Option<u32>) -> (Loaded, Option<&[u8]>) {
+        let place = number.and_then(Self::place).and_then(|place| self.0.get(place));
+        place.map_or((Loaded::Other, None), |(what, mask)| (*what, mask.as_deref()))
+    }
+}
+
+impl Rule {
+    /// Reads a rule out of a list of rules.
+    pub(in super::super) fn read(message: &Message<'_>) -> Option<Self> {
+        let attributes = message.attributes(4);
+        let mut read = Self {
+            chain: attributes.text(rule::CHAIN)?,
+            handle: attributes.u64_be(rule::HANDLE)?,
+            tests: Vec::new(),
+            verdict: Verdict::Continue,
+            untracks: false,
+        };
+        let mut registers = Registers::new();
+        for (_, one) in attributes.nested(rule::EXPRESSIONS) {
+            let one = Attributes(one);
+            let name = one.text(rule::EXPRESSION_NAME)?;
+            read.expression(&name, one.nested(rule::EXPRESSION_DATA), &mut registers);
+        }
+        Some(read)
+    }
+
+    fn expression(&mut self, name: &str, inner: Attributes<'_>, registers: &mut Registers) {
+        match name {
+            "meta" | "ct" | "payload" | "fib" => {
+                // Or it sets something, which decides nothing here.
+                if let Some((register, what)) = loaded(name, inner) {
+                    registers.load(register, what);
+                }
+            }
+            "bitwise" => {
+                let mask = inner.nested(expression::BITWISE_MASK).find(data::VALUE).unwrap_or_default();
+                registers.mask(inner.u32_be(expression::BITWISE_SOURCE), mask.to_vec());
+            }
+            "cmp" => {
+                let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE).unwrap_or_default();
+                let how = inner.u32_be(expression::COMPARE_HOW).unwrap_or(u32::MAX);
+                let (what, mask) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
+                self.ask(compared(what, mask, how, value));
+            }
+            "range" => {
+                let end = |kind| inner.nested(kind).find(data::VALUE).and_then(port);
+                let (what, _) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
+                let what = match (what, end(expression::RANGE_FROM), end(expression::RANGE_TO)) {
+                    (Loaded::Port, Some(from), Some(to)) => What::Port(vec![from..=to]),
+                    (Loaded::SourcePort, Some(from), Some(to)) => What::SourcePort(vec![from..=to]),
+                    (Loaded::Source, ..) => What::Source("a range".to_owned()),
+                    (Loaded::Destination, ..) => What::Destination("a range".to_owned()),
+                    _ => What::Unknown("range".to_owned()),
+                };
+                let not = inner.u32_be(expression::COMPARE_HOW) == Some(expression::NOT_EQUAL);
+                self.tests.push(Test { what, not });
+            }
+            "lookup" => self.lookup(inner, registers),
+            "match" => self.tests.push(xt::test(inner)),
+            "target" => {
+                self.verdict = xt::verdict(inner);
+                self.untracks |= xt::untracks(inner);
+            }
+            "notrack" => self.untracks = true,
+            // The source may be translated at input, too, which leads nowhere else.
+            "nat" if inner.u32_be(expression::NAT_TYPE) == Some(expression::NAT_SOURCE) => {}
+            "nat" | "redir" => self.verdict = Verdict::Translate,
+            "reject" => self.verdict = Verdict::Reject,
+            "immediate" => {
+                let data = inner.nested(expression::IMMEDIATE_DATA);
+                if let Some(verdict) = verdict(data) {
+                    self.verdict = verdict;
+                }
+            }
+            // They count, write or change something.
+            "counter" | "log" | "last" | "dynset" | "objref" | "ct_set" => {}
+            "queue" => self.verdict = Verdict::Unknown("queue".to_owned()),
+            other => self.tests.push(Test { what: What::Unknown(other.to_owned()), not: false }),
+        }
+    }
+
+    /// Adds a test. A range of ports may come as two, not less than its first and not greater than its last.
+    fn ask(&mut self, test: Test) {
+        let pair = match (self.tests.last_mut(), &test) {
+            (Some(Test { what: before, not: false }), Test { what: now, not: false }) => {
+                match (before, now) {
+                    (What::Port(before), What::Port(now))
+                    | (What::SourcePort(before), What::SourcePort(now)) => Some((before, now)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        if let Some((before, now)) = pair
+            && let ([before], [now]) = (&mut before[..], &now[..])
+        {
+            *before = *before.start().max(now.start())..=*before.end().min(now.end());
+        } else {
+            self.tests.push(test);
+        }
+    }
+
+    fn lookup(&mut self, inner: Attributes<'_>, registers: &Registers) {
+        let set = inner.text(expression::LOOKUP_SET).unwrap_or_default();
+        let (what, _) = registers.get(inner.u32_be(expression::LOOKUP_REGISTER));
+        if inner.u32_be(expression::LOOKUP_TARGET) == Some(register::VERDICT) {
+            self.verdict = Verdict::Map { map: set, by: what };
+            return;
+        }
+        let not = inner.u32_be(expression::LOOKUP_FLAGS).unwrap_or(0) & expression::LOOKUP_NOT != 0;
+        let what = match what {
+            Loaded::Port => What::PortIn(set),
+            Loaded::SourcePort => What::SourcePortIn(set),
+            Loaded::Source => What::Source(format!("@{set}")),
+            Loaded::Destination => What::Destination(format!("@{set}")),
+            _ => What::Unknown(format!("@{set}")),
+        };
+        self.tests.push(Test { what, not });
+    }
+
+    /// The sets that are asked for a port.
+    pub(super) fn sets_of_ports(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().filter_map(|test| match &test.what {
+            What::PortIn(set) | What::SourcePortIn(set) => Some(set.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The map that says what becomes of a packet.
+    pub(super) fn map(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Map { map, .. } => Some(map),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a verdict; `None` if the data is none.
+pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
+    let verdict = data.nested(data::VERDICT);
+    let code = i32::from_be_bytes(*verdict.find(data::VERDICT_CODE)?.first_chunk()?);
+    let chain = || verdict.text(data::VERDICT_CHAIN).unwrap_or_default();
+    Some(match code {
+        data::ACCEPT => Verdict::Accept,
+        data::DROP => Verdict::Drop,
+        data::JUMP => Verdict::Jump(chain()),
+        data::GOTO => Verdict::Goto(chain()),
+        data::RETURN => Verdict::Return,
+        data::CONTINUE => Verdict::Continue,
+        _ => Verdict::Unknown("a verdict".to_owned()),
+    })
+}
+
+/// What an expression loads, and where to; `None` if it sets something.
+fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
+    Some(match name {
+        "meta" => {
+            let what = match inner.u32_be(expression::META_KEY) {
+                Some(expression::META_PROTOCOL) => Loaded::Protocol,
+                Some(expression::META_FAMILY) => Loaded::Family,
+                Some(expression::META_MARK) => Loaded::Mark,
+                Some(expression::META_INTERFACE) => Loaded::InterfaceIndex,
+                Some(expression::META_INTERFACE_NAME) => Loaded::InterfaceName,
+                Some(expression::META_OUT_INTERFACE) => Loaded::OutInterfaceIndex,
+                Some(expression::META_OUT_INTERFACE_NAME) => Loaded::OutInterfaceName,
+                _ => Loaded::Other,
+            };
+            (Some(inner.u32_be(expression::META_REGISTER)?), what)
+        }
+        "fib" => {
+            let [result, flags] =
+                [expression::FIB_RESULT, expression::FIB_FLAGS].map(|kind| inner.u32_be(kind));
+            let what = match (result, flags) {
+                (Some(expression::FIB_ADDRESS_TYPE), Some(expression::FIB_OF_DESTINATION)) => {
+                    Loaded::KindOfDestination
+                }
+                (_, Some(flags)) if flags & expression::FIB_OF_SOURCE != 0 => {
+                    match flags & expression::FIB_PRESENT {
+                        0 => Loaded::WayBack,
+                        _ => Loaded::IsWayBack,
+                    }
+                }
+                _ => Loaded::Other,
+            };
+            (Some(inner.u32_be(expression::FIB_REGISTER)?), what)
+        }
+        "ct" => {
+            let what = match inner.u32_be(expression::CT_KEY) {
+                Some(expression::CT_STATE) => Loaded::State,
+                _ => Loaded::Other,
+            };
+            (Some(inner.u32_be(expression::CT_REGISTER)?), what)
+        }
+        _ => {
+            let number = |kind| inner.u32_be(kind).unwrap_or(u32::MAX);
+            let place = [expression::PAYLOAD_BASE, expression::PAYLOAD_OFFSET, expression::PAYLOAD_LENGTH];
+            let what = match place.map(number) {
+                [expression::TRANSPORT_HEADER, 0, 2] => Loaded::SourcePort,
+                [expression::TRANSPORT_HEADER, 2, 2] => Loaded::Port,
+                [expression::TRANSPORT_HEADER, 13, 1] => Loaded::Flags,
+                // The source of IPv4, or of IPv6; a network whose length is whole bytes is loaded in part.
+                [expression::NETWORK_HEADER, 12, 1..=4] | [expression::NETWORK_HEADER, 8, 1..=16] => {
+                    Loaded::Source
+                }
+                [expression::NETWORK_HEADER, 16, 1..=4] | [expression::NETWORK_HEADER, 24, 1..=16] => {
+                    Loaded::Destination
+                }
+                // The protocol of IPv4, or the next header of IPv6.
+                [expression::NETWORK_HEADER, 9 | 6, 1] => Loaded::Protocol,
+                _ => Loaded::Other,
+            };
+            (Some(inner.u32_be(expression::PAYLOAD_REGISTER)?), what)
+        }
+    })
+}
+
+/// What a comparison asks.
+fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8]) -> Test {
+    let not = how == expression::NOT_EQUAL;
+    let equals = [expression::EQUAL, expression::NOT_EQUAL].contains(&how);
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let known = match what {
+        Loaded::Protocol if equals && mask.is_none() => value.first().copied().map(What::Protocol),
+        Loaded::Family if equals => value.first().copied().map(What::Family),
+        Loaded::Port if mask.is_none() => {
+            port(value).and_then(|port| compared_port(how, port)).map(What::Port)
+        }
+        Loaded::SourcePort if mask.is_none() => {
+            port(value).and_then(|port| compared_port(how, port)).map(What::SourcePort)
+        }
+        Loaded::Source => Some(What::Source(network(value, mask))),
+        Loaded::Destination => Some(What::Destination(network(value, mask))),
+        Loaded::Mark if equals => {
+            word(value).map(|value| What::Mark { mask: mask.and_then(word).unwrap_or(u32::MAX), value })
+        }
+        Loaded::State if equals => return state(mask.and_then(word), word(value), not),
+        Loaded::Flags if equals => {
+            let mask = mask.map_or(Some(u8::MAX), |mask| mask.first().copied());
+            mask.zip(value.first().copied()).map(|(mask, value)| What::Flags { mask, value })
+        }
+        Loaded::KindOfDestination if equals => {
+            let is_local = word(value) == Some(expression::FIB_LOCAL);
+            return Test { what: What::ToThisMachine { exact: is_local }, not: not == is_local };
+        }
+        Loaded::WayBack if equals && value.iter().all(|byte| *byte == 0) => Some(What::Unusual),
+        Loaded::IsWayBack if equals => {
+            let is_missing = value.iter().all(|byte| *byte == 0);
+            return Test { what: What::Unusual, not: not == is_missing };
+        }
+        // Which name another number stands for, nobody here knows.
+        Loaded::InterfaceIndex if equals && word(value) == Some(LOOPBACK.0) => {
+            Some(What::Interface { loopback: true, name: LOOPBACK.1.to_owned() })
+        }
+        Loaded::OutInterfaceIndex if equals && word(value) == Some(LOOPBACK.0) => {
+            Some(What::OutInterface { loopback: true, name: LOOPBACK.1.to_owned() })
+        }
+        Loaded::InterfaceName if equals => {
+            let name = interface(value);
+            Some(What::Interface { loopback: name == LOOPBACK.1, name })
+        }
+        Loaded::OutInterfaceName if equals => {
+            let name = interface(value);
+            Some(What::OutInterface { loopback: name == LOOPBACK.1, name })
+        }
+        _ => None,
+    };
+    Test { what: known.unwrap_or_else(|| What::Unknown("cmp".to_owned())), not }
+}
+
+/// The name of an interface. Without the zero behind it, it is the beginning of several names.
+fn interface(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0);
+    let name = String::from_utf8_lossy(value.get(..end.unwrap_or(value.len())).unwrap_or_default());
+    format!("{}{}", name.escape_debug(), if end.is_some() { "" } else { "*" })
+}
+
+fn compared_port(how: u32, port: u16) -> Option<Vec<RangeInclusive<u16>>> {
+    Some(vec![match how {
+        expression::EQUAL | expression::NOT_EQUAL => port..=port,
+        expression::LESS => 0..=port.checked_sub(1)?,
+        expression::NOT_GREATER => 0..=port,
+        expression::GREATER => port.checked_add(1)?..=u16::MAX,
+        expression::NOT_LESS => port..=u16::MAX,
+        _ => return None,
+    }])
+}
+
+/// `nft` asks whether any of the bits is there, or for one state.
+fn state(mask: Option<u32>, value: Option<u32>, not: bool) -> Test {
+    match (mask, value) {
+        (Some(mask), Some(0)) => Test { what: What::State(mask), not: !not },
+        (None, Some(value)) => Test { what: What::State(value), not },
+        _ => Test { what: What::Unknown("ct state".to_owned()), not },
+    }
+}
+
+/// An address or network, as far as it was loaded.
+fn network(value: &[u8], mask: Option<&[u8]>) -> String {
+    let whole = if value.len() <= 4 { 4 } else { 16 };
+    let mut bytes = value.to_vec();
+    bytes.resize(whole, 0);
+    let loaded = value.len().saturating_mul(8);
+    let bits = mask.map_or(loaded, |mask| mask.iter().map(|byte| byte.count_ones() as usize).sum());
+    let source: Option<IpAddr> = address(&bytes);
+    source.map_or("a network".to_owned(), |source| match bits == whole.saturating_mul(8) {
+        true => source.to_string(),
+        false => format!("{source}/{bits}"),
+    })
+}
+
+fn port(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(<[u8; 2]>::try_from(bytes).ok()?))
+}

@@ -1,0 +1,527 @@
+//! Our own nftables chain: it drops new connections to guarded ports unless they are granted.
+//!
+//! It works beside any other firewall, because it only ever closes. It never touches a table that is
+//! not ours, and never needs us alive to close a door.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use doors_core::{client::Who, door::Admission, time::Moment};
+use doors_os::{
+    clock::Clock,
+    instance_lock::{Alone, NotAlone},
+    netlink::socket::{Family, NetlinkError, Socket},
+};
+use doors_text::error_chain::in_one_line;
+
+use super::{
+    datagrams::Services,
+    monitor::Monitor,
+    ruleset::{self, TABLE},
+    sessions::Sessions,
+    snapshot::{self, Entry, Snapshot},
+};
+use crate::{
+    ledger::{self, Ledger, Standing},
+    plan::Plan,
+};
+
+/// A grant that ends this soon is not missed: the kernel may have closed the door a moment before us.
+const NOT_MISSED: Duration = Duration::from_millis(200);
+
+/// What is missing from so many lists is not there.
+const LISTS: usize = 3;
+
+/// Grants that come back with the gate, in one transaction, which takes milliseconds.
+const GRANTS_AT_ONCE: usize = 1024;
+
+/// So many times the table is made anew at once, until it is known what the kernel shows of it. Nearly always
+/// once: only somebody who changes our table without a pause comes between.
+const TRIES: usize = 3;
+
+/// Why there is no gate.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// nftables cannot be reached at all.
+    #[error("cannot use nftables; root or the capability CAP_NET_ADMIN is needed")]
+    Denied(#[source] NetlinkError),
+    /// The kernel has no nftables, or not enough of it.
+    #[error("the kernel refuses our nftables table `inet {TABLE}`")]
+    Table(#[source] NetlinkError),
+    /// Somebody asks to take away what a daemon would put back.
+    #[error(
+        "a port-knocking-doors runs and would put the gate back at once; stop it first, for example \
+         with: systemctl stop port-knocking-doors"
+    )]
+    WouldComeBack,
+    /// Nobody can say whether a daemon runs.
+    #[error(transparent)]
+    NotAlone(NotAlone),
+}
+
+/// The gate, and the connection to the kernel that holds it.
+#[derive(Debug)]
+pub struct Gate {
+    socket: Socket,
+    clock: Clock,
+    plan: Plan,
+    ledger: Ledger,
+    /// How the kernel shows the table of this plan when nobody has changed it; `None` as long as nobody
+    /// knows, and then every check makes it anew.
+    intact: Option<Snapshot>,
+    /// The table may lack grants, because they could not be put back.
+    is_short: bool,
+    /// Connections from before the gate.
+    sessions: Sessions,
+    /// What nobody has heard of yet.
+    untold: Untold,
+}
+
+/// What was found on the way, and is told with the next findings.
+#[derive(Debug, Default)]
+struct Untold {
+    /// What was missing or changed, and how long the repair took.
+    repaired: Option<(String, Duration)>,
+    /// Grants for one connection that were found used up.
+    used: Vec<(Admission, Moment)>,
+}
+
+/// What a look at the kernel's table brought.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// What was found missing or changed, and how long its repair took.
+    pub repaired: Option<(String, Duration)>,
+    /// Grants that we did not know of.
+    pub found: Vec<(Admission, Standing)>,
+    /// Grants for one connection that are used up, and until when they would have lasted.
+    pub used: Vec<(Admission, Moment)>,
+    /// Grants that somebody has taken out by hand, and until when they would have lasted.
+    pub withdrawn: Vec<(Admission, Moment)>,
+}
+
+impl Gate {
+    /// Makes the table anew. Grants that run in the kernel go on, and are among the findings.
+    pub(super) fn set_up(
+        plan: Plan,
+        clock: Clock,
+        monitor: &mut Monitor,
+    ) -> Result<(Self, Findings), GateError> {
+        let socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
+        monitor.pass_over(socket.port());
+        let (ledger, sessions, untold) = (Ledger::default(), Sessions::default(), Untold::default());
+        let mut gate = Self { socket, clock, plan, ledger, intact: None, is_short: false, sessions, untold };
+        let asked = clock.now();
+        let held = gate.held().map_err(GateError::Table)?;
+        let found = gate.adopt_unknown(&held, asked).map_err(GateError::Table)?;
+        gate.say_what_is_cut();
+        gate.make_anew(monitor, &BTreeSet::new()).map_err(GateError::Table)?;
+        Ok((gate, Findings { found, ..Findings::default() }))
+    }
+
+    /// Takes the table away, when no daemon runs. Says whether there was one.
+    pub fn remove_by_hand() -> Result<bool, GateError> {
+        let _alone = Alone::claim().map_err(|error| match error {
+            NotAlone::AlreadyRuns => GateError::WouldComeBack,
+            other @ NotAlone::Socket(_) => GateError::NotAlone(other),
+        })?;
+        let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
+        match socket.request(&ruleset::remove()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.number() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(GateError::Table(error)),
+        }
+    }
+
+    /// Makes grants true, all in one transaction. Those that are over by now are left out. Of those in `owed` the
+    /// first packet is traced.
+    pub fn open(
+        &mut self,
+        grants: Vec<(Admission, Standing)>,
+        owed: &[(Admission, Duration)],
+    ) -> Result<(), NetlinkError> {
+        let now = self.clock.now();
+        for (admission, standing) in &grants {
+            self.ledger.note(admission.clone(), standing.clone(), now);
+        }
+        let running =
+            grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
+        let batch = ruleset::change(&self.plan, running.filter(|(_, _, left)| !left.is_zero()), [], owed);
+        let fresh: BTreeSet<Admission> = grants.iter().map(|(admission, _)| admission.clone()).collect();
+        self.write(&batch, &fresh)
+    }
+
+    /// Has the next packet through some grants traced.
+    pub fn trace(&mut self, owed: &[(Admission, Duration)]) -> Result<(), NetlinkError> {
+        self.socket.request(&ruleset::change(&self.plan, [], [], owed))
+    }
+
+    /// The grants that run, and until when.
+    pub fn running(&self) -> Vec<(Admission, Moment)> {
+        let running = self.ledger.running(self.clock.now());
+        running.map(|(admission, standing, _)| (admission.clone(), standing.until)).collect()
+    }
+
+    /// Makes a grant false. A door that is gone from the plan has lost its set already.
+    pub fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
+        self.ledger.strike(admission);
+        match self.plan.door(&admission.door) {
+            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission], &[]), &BTreeSet::new()),
+            None => Ok(()),
+        }
+    }
+
+    /// Follows another plan. Grants of doors that are in it go on.
+    pub(super) fn follow(&mut self, plan: Plan, monitor: &mut Monitor) -> Result<(), NetlinkError> {
+        // Without an answer, every grant for one connection counts as used up.
+        let held = self.held().unwrap_or_default();
+        let used = self.forget_used(&held, &BTreeSet::new());
+        self.untold.used.extend(used);
+        self.plan = plan;
+        self.intact = None;
+        self.make_anew(monitor, &BTreeSet::new())
+    }
+
+    /// Compares the kernel's table with what it must be, and repairs what is wrong. What the kernel has
+    /// `refused` so far is missing, and not used up. A grant alone that is missing from a table that nobody has
+    /// deleted was taken out by hand, and stays out.
+    pub(super) fn check(
+        &mut self,
+        refused: &BTreeSet<Admission>,
+        monitor: &mut Monitor,
+    ) -> Result<Findings, NetlinkError> {
+        let began = self.clock.now();
+        self.ledger.prune(began);
+        self.is_short |= monitor.was_deleted();
+        let table = Snapshot::take(&mut self.socket)?;
+        let asked = self.clock.now();
+        let held = self.held()?;
+        // Also if that was while we looked.
+        self.is_short |= monitor.was_deleted();
+        let found = self.adopt_unknown(&held, asked)?;
+        let used = self.forget_used(&held, refused);
+        self.untold.used.extend(used);
+        let damage = self.damage(&table);
+        let mut withdrawn: Vec<(Admission, Moment)> = Vec::new();
+        let repaired = match (&self.intact, &damage) {
+            (None, _) => {
+                self.make_anew(monitor, refused)?;
+                damage.zip(Some(self.clock.now()))
+            }
+            (Some(_), Some(_)) => damage.zip(Some(self.repair()?)),
+            (Some(_), None) if self.is_short || !refused.is_empty() => {
+                self.put_back_missing(&held)?.zip(Some(self.clock.now()))
+            }
+            (Some(_), None) => {
+                withdrawn =
+                    self.missing(&held).map(|(admission, until, _)| (admission.clone(), until)).collect();
+                None
+            }
+        };
+        for (admission, _) in &withdrawn {
+            self.ledger.strike(admission);
+        }
+        self.note_repair(repaired, began);
+        self.keep_sessions_known();
+        let Untold { repaired, used } = std::mem::take(&mut self.untold);
+        Ok(Findings { repaired, found, used, withdrawn })
+    }
+
+    /// Whether it is known how the kernel shows the table, so that a change by anybody is noticed.
+    pub fn is_certain(&self) -> bool {
+        self.intact.is_some()
+    }
+
+    /// Whether connections from before the gate have to be looked after.
+    pub fn keeps_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// Takes the table away, for an orderly stop.
+    pub fn remove(&mut self) -> Result<(), NetlinkError> {
+        self.socket.request(&ruleset::remove())
+    }
+
+    /// A grant that runs.
+    pub fn standing(&self, admission: &Admission) -> Option<Standing> {
+        self.ledger.get(admission, self.clock.now())
+    }
+
+    /// False for a grant that is about to expire: its absence would prove nothing.
+    pub fn is_missed(&self, admission: &Admission) -> bool {
+        let now = self.clock.now();
+        self.ledger.get(admission, now).is_some_and(|standing| standing.until.remaining(now) > NOT_MISSED)
+    }
+
+    /// For whom the kernel holds a grant in this set.
+    pub fn sources_in(&mut self, set: &str) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+        let held = snapshot::grants(&mut self.socket, set)?;
+        Ok(held.into_iter().map(|entry| entry.source).collect())
+    }
+
+    /// The plan that is followed.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Sends a change, which makes some grants anew. If the table is not there any more, it is put back
+    /// with the change in it.
+    fn write(&mut self, batch: &[u8], fresh: &BTreeSet<Admission>) -> Result<(), NetlinkError> {
+        match self.socket.request(batch) {
+            Err(error) if error.number() == Some(libc::ENOENT) => {
+                let began = self.clock.now();
+                let table = Snapshot::take(&mut self.socket)?;
+                let damage = self.damage(&table);
+                let held = self.held()?;
+                let used = self.forget_used(&held, fresh);
+                self.untold.used.extend(used);
+                let back = self.repair()?;
+                self.note_repair(damage.zip(Some(back)), began);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// What is wrong with the table. As long as nobody knows how it has to look, only that it is gone.
+    fn damage(&self, table: &Snapshot) -> Option<String> {
+        match &self.intact {
+            Some(intact) => intact.difference(table),
+            None if table.is_empty() => Some("the table was gone".to_owned()),
+            None => None,
+        }
+    }
+
+    /// Notes what was missing, and when it was back.
+    fn note_repair(&mut self, repair: Option<(String, Moment)>, began: Moment) {
+        if let Some((missing, back)) = repair {
+            self.untold.repaired = Some((missing, back.remaining(began)));
+        }
+    }
+
+    /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made
+    /// just now. A packet has used them up; or somebody has taken them away, and nobody can tell the
+    /// difference: then it is better to knock once more than to let in a second connection.
+    fn forget_used(&mut self, held: &Held, fresh: &BTreeSet<Admission>) -> Vec<(Admission, Moment)> {
+        let once = |admission: &Admission| self.plan.door(&admission.door).is_some_and(|door| door.once);
+        let gone = |admission: &Admission| !held.contains_key(admission) && !fresh.contains(admission);
+        let used: Vec<(Admission, Moment)> = self
+            .ledger
+            .running(self.clock.now())
+            .filter(|(admission, _, left)| *left > NOT_MISSED && once(admission) && gone(admission))
+            .map(|(admission, standing, _)| (admission.clone(), standing.until))
+            .collect();
+        for (admission, _) in &used {
+            self.ledger.strike(admission);
+        }
+        used
+    }
+
+    /// Makes the table of a plan for the first time, and learns how the kernel shows it.
+    ///
+    /// What is read back is ours only if nobody has changed our table between the making and the reading, and
+    /// the kernel tells of every change. Without that, whatever somebody had done in between would pass for
+    /// what has to be. What others do with tables of their own does not matter.
+    fn make_anew(
+        &mut self,
+        monitor: &mut Monitor,
+        refused: &BTreeSet<Admission>,
+    ) -> Result<(), NetlinkError> {
+        // Before the gate comes, or the next packet of a session would look like the first of another.
+        self.make_sessions_known();
+        for number in 0..TRIES {
+            if number > 0 {
+                // What was used up since is not put back.
+                let held = self.held()?;
+                let used = self.forget_used(&held, refused);
+                self.untold.used.extend(used);
+            }
+            monitor.heard();
+            self.replace()?;
+            let table = Snapshot::take(&mut self.socket)?;
+            if !monitor.heard() {
+                self.intact = Some(table);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the table back, and says when it was there. First the gate, which is open as long as it is away: the
+    /// kernel takes seconds for as many grants as there can be, so many of them come after it.
+    fn repair(&mut self) -> Result<Moment, NetlinkError> {
+        let are_many = self.ledger.running(self.clock.now()).nth(GRANTS_AT_ONCE).is_some();
+        let back = if are_many {
+            self.is_short = true;
+            self.socket.request(&ruleset::replace(&self.plan, []))?;
+            let back = self.clock.now();
+            self.fill()?;
+            back
+        } else {
+            self.replace()?;
+            self.clock.now()
+        };
+        self.make_sessions_known();
+        Ok(back)
+    }
+
+    /// Says which UDP the gate will cut, before it does.
+    fn say_what_is_cut(&self) {
+        match Services::before_the_gate(&self.plan) {
+            Ok(None) => {}
+            Ok(Some(services)) if services.are_unknown() => tracing::warn!("{}", services.fate()),
+            Ok(Some(services)) => tracing::info!("{}", services.fate()),
+            Err(error) => tracing::warn!("cannot see which UDP the gate cuts: {}", in_one_line(&error)),
+        }
+    }
+
+    /// No connection is cut off because the gate comes. A kernel that cannot do that still guards.
+    fn make_sessions_known(&mut self) {
+        match self.sessions.make_known(&self.plan, &mut self.socket) {
+            Ok(introduced) if introduced.is_nothing() => {}
+            Ok(introduced) => tracing::info!("connections that were there before go on: {introduced}"),
+            Err(error) => tracing::warn!(
+                "connections to guarded ports that are there already may hang: the kernel does not take \
+                 them into connection tracking: {}",
+                in_one_line(&error)
+            ),
+        }
+    }
+
+    /// Nobody is cut off because connection tracking has forgotten a connection from before the gate.
+    fn keep_sessions_known(&mut self) {
+        if let Err(error) = self.sessions.keep_known(&self.plan, &mut self.socket) {
+            tracing::warn!(
+                "connections from before the gate may hang: the kernel does not take them into connection \
+                 tracking again: {}",
+                in_one_line(&error)
+            );
+        }
+    }
+
+    fn replace(&mut self) -> Result<(), NetlinkError> {
+        self.forget_what_cannot_be();
+        let now = self.clock.now();
+        self.socket.request(&ruleset::replace(&self.plan, self.ledger.running(now)))?;
+        self.is_short = false;
+        Ok(())
+    }
+
+    /// Puts all grants into a table that has none.
+    fn fill(&mut self) -> Result<(), NetlinkError> {
+        self.forget_what_cannot_be();
+        let now = self.clock.now();
+        let grants: Vec<(&Admission, &Standing, Duration)> = self.ledger.running(now).collect();
+        for part in grants.chunks(GRANTS_AT_ONCE) {
+            self.socket.request(&ruleset::fill(&self.plan, part.iter().copied()))?;
+        }
+        self.is_short = false;
+        Ok(())
+    }
+
+    /// What has no set would make the whole transaction fail.
+    fn forget_what_cannot_be(&mut self) {
+        self.ledger.prune(self.clock.now());
+        let doors = &self.plan.doors;
+        self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
+    }
+
+    /// The grants that the kernel holds, and for how much longer; none if there is no table.
+    ///
+    /// A list of a set that comes in several messages goes on by counting, and an element that the kernel takes
+    /// out meanwhile makes it pass over another. So what is missing is looked for in three lists.
+    fn held(&mut self) -> Result<Held, NetlinkError> {
+        let mut held = self.list()?;
+        for _ in 1..LISTS {
+            let now = self.clock.now();
+            let is_missing = |(admission, _, left): (&Admission, &Standing, Duration)| {
+                left > NOT_MISSED && !held.contains_key(admission)
+            };
+            if !self.ledger.running(now).any(is_missing) {
+                break;
+            }
+            held.extend(self.list()?);
+        }
+        Ok(held)
+    }
+
+    fn list(&mut self) -> Result<Held, NetlinkError> {
+        let mut held = Held::new();
+        for door in &self.plan.doors {
+            for set in ruleset::sets(&door.name) {
+                for Entry { source, left, by } in snapshot::grants(&mut self.socket, &set)? {
+                    held.insert(Admission { door: door.name.clone(), source }, (left, by));
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
+    /// ever is given the time of its door: no door stays open. Times count from `now`, when the kernel was asked.
+    fn adopt_unknown(
+        &mut self,
+        held: &Held,
+        now: Moment,
+    ) -> Result<Vec<(Admission, Standing)>, NetlinkError> {
+        let mut adopted = Vec::new();
+        let mut for_ever = Vec::new();
+        for (admission, (left, by)) in held {
+            let standing = self.ledger.get(admission, now);
+            let link = standing.as_ref().map(|standing| standing.link).unwrap_or_default();
+            let known = standing.map(|standing| standing.until);
+            let open_for = self.plan.door(&admission.door).map_or(Duration::ZERO, |door| door.open_for);
+            let until = match left {
+                Some(left) => now.after(*left),
+                None => known.unwrap_or(now.after(open_for)),
+            };
+            let standing = Standing { until, link, by: by.clone() };
+            if left.is_none() {
+                for_ever.push((admission, standing.clone(), until.remaining(now)));
+            }
+            if known.is_none_or(|known| until > known.after(NOT_MISSED)) && until > now {
+                self.ledger.note(admission.clone(), standing.clone(), now);
+                adopted.push((admission.clone(), standing));
+            }
+        }
+        if !for_ever.is_empty() {
+            let for_ever = for_ever.iter().map(|(admission, standing, left)| (*admission, standing, *left));
+            self.socket.request(&ruleset::change(&self.plan, for_ever, [], &[]))?;
+        }
+        Ok(adopted)
+    }
+
+    /// The grants that the kernel does not hold and should, until when, and how much longer.
+    fn missing<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = (&'a Admission, Moment, Duration)> {
+        self.ledger
+            .running(self.clock.now())
+            .filter(|(admission, _, left)| *left > NOT_MISSED && !held.contains_key(admission))
+            .map(|(admission, standing, left)| (admission, standing.until, left))
+    }
+
+    /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
+    fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
+        let now = self.clock.now();
+        let grants: Vec<(Admission, Standing, Duration)> = self
+            .missing(held)
+            .filter_map(|(admission, _, left)| {
+                Some((admission.clone(), self.ledger.get(admission, now)?, left))
+            })
+            .collect();
+        let Some(what) = ledger::missing(grants.len()) else {
+            self.is_short = false;
+            return Ok(None);
+        };
+        for part in grants.chunks(GRANTS_AT_ONCE) {
+            let part = part.iter().map(|(admission, standing, left)| (admission, standing, *left));
+            self.socket.request(&ruleset::change(&self.plan, part, [], &[]))?;
+        }
+        self.is_short = false;
+        Ok(Some(what))
+    }
+}
+
+/// Grants in the kernel, how much longer each lasts (`None` for ever), and whose key it was, if it says so.
+type Held = BTreeMap<Admission, (Option<Duration>, Option<Who>)>;

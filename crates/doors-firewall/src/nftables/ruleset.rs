@@ -1,0 +1,527 @@
+//! The gate as nftables sees it.
+//!
+//! ```text
+//! table inet port_knocking_doors {
+//!     set ssh4 { type ipv4_addr; flags timeout; }     who may use the door "ssh", and until when
+//!     set ssh6 { type ipv6_addr; flags timeout; }
+//!     set trusted4 { type ipv4_addr; flags interval; }
+//!     map guarded { type inet_proto . inet_service : verdict; flags interval
+//!         elements = { tcp . 22 : goto door_ssh, udp . 60000-60010 : goto door_ssh } }
+//!     chain door_ssh { ip saddr @ssh4 accept; ip6 saddr @ssh6 accept; counter drop; }
+//!     chain gate {
+//!         type filter hook prerouting priority mangle; policy accept;
+//!         tcp flags & (fin | syn | rst | ack) != syn ct state established accept
+//!         meta l4proto != tcp ct state established accept
+//!         iif lo accept
+//!         fib daddr type unicast accept
+//!         ip saddr @trusted4 accept
+//!         meta l4proto . th dport vmap @guarded
+//!     }
+//!     chain arrival {
+//!         type filter hook input priority mangle; policy accept;
+//!         tcp flags & (fin | syn | rst | ack) != syn ct state established accept
+//!         meta l4proto != tcp ct state established accept
+//!         iif lo accept
+//!         ip saddr @trusted4 accept
+//!         ct status dnat jump translated
+//!         meta l4proto . th dport vmap @guarded
+//!     }
+//!     chain translated { meta l4proto tcp ct original proto-dst 22 goto door_ssh; … }
+//! }
+//! ```
+//!
+//! **A SYN needs a grant, whatever connection tracking says of its addresses and ports.** Connection
+//! tracking calls a SYN `established` as long as it remembers a connection between them: for minutes after
+//! that has ended, and for days if it never did. **What is `related` needs one, too**: with a helper
+//! assigned, a client can name any port in what it says. ICMP errors are not guarded, and pass.
+//!
+//! **`gate`** judges what is sent to an address of ours, before destination NAT: so a published port is
+//! guarded by its outside number, wherever it leads. What is to be passed on to another machine has a unicast
+//! destination, and passes. Broadcast, multicast and anycast are guarded like our own addresses: the answer
+//! to such a datagram would make everything that follows from its sender an established connection.
+//!
+//! **`arrival`** judges what ends at this machine, after destination NAT: by the port it was sent to, and
+//! else by the port it ends at. That is what `gate` cannot see: a foreign address, or another port, that is
+//! translated to one of ours. Most packets meet both; for a grant that stays, that makes no difference.
+//!
+//! A door for one connection only has sets with `flags dynamic` and a size, and elements with `limit rate
+//! 1/week burst 1 packets`: finding the element spends it, at once for all processors. In TCP only a SYN
+//! looks for it. The packet that has found it takes it away, and leaves a pass for `arrival`:
+//!
+//! ```text
+//!     set passing4 { type ipv4_addr . inet_proto . inet_service; flags dynamic,timeout; timeout 1s; }
+//!     chain door_web {
+//!         tcp flags & (fin | syn | rst | ack) == syn ip saddr @web4
+//!             add @passing4 { ip saddr . meta l4proto . th sport } delete @web4 { ip saddr } accept
+//!         …
+//!     }
+//!     chain arrival {
+//!         …
+//!         ip saddr . meta l4proto . th sport @passing4 delete @passing4 { … } accept
+//!     }
+//!     chain departure {
+//!         type filter hook forward priority mangle; policy accept;
+//!         ip saddr . meta l4proto . th sport @passing4 delete @passing4 { … }
+//!     }
+//! ```
+//!
+//! A pass is good for one arrival. What is passed on to another machine leaves it in `departure`, or a packet
+//! from the same address and port could use it at another door.
+//!
+//! With `mark`, a grant leads to a chain that marks, so that one rule of another firewall can let in what is granted
+//! while its port stays closed:
+//!
+//! ```text
+//!     chain door_ssh { ip saddr @ssh4 goto granted; … }
+//!     chain granted {
+//!         meta mark set meta mark | 0x20000000
+//!         ct mark set ct mark | 0x20000000
+//!         accept
+//!     }
+//!     chain gate {
+//!         …
+//!         ct state established ct direction original ct mark & 0x20000000 == 0x20000000
+//!             meta mark set meta mark | 0x20000000
+//!         …
+//! ```
+//!
+//! **Every packet of the client's is marked, not only the first**: the other firewall may have no rule for what is
+//! established, and then it would let a connection begin and go no further. What the server answers is not marked: the
+//! mark must not lead answers another way. The bits are set beside what others have set. In connection tracking they
+//! only say which connections are marked; as soon as our table is gone, no packet is.
+//!
+//! The first packet through a new grant is traced, see `trace`. Which one that is, a set of its own knows, from which
+//! the packet takes itself out:
+//!
+//! ```text
+//!     set trace.ssh4 { type ipv4_addr; flags dynamic,timeout; timeout 10m; }
+//!     chain door_ssh {
+//!         tcp flags & (fin | syn | rst | ack) == syn ip saddr @trace.ssh4
+//!             delete @trace.ssh4 { ip saddr } meta nftrace set 1
+//!         …
+//! ```
+//!
+//! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
+//! in here ever accepts what another table drops, and nothing concerns a port that no door has.
+
+mod guarded;
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use doors_core::{
+    client::Who,
+    door::{Admission, DoorName},
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use self::guarded::{Guarded, guarded};
+use super::abi::{
+    self,
+    chain::{FORWARD, INPUT, PREROUTING},
+};
+use super::batch::{Batch, Element, SetKind, Use};
+use super::expressions::Expressions;
+use super::trace::OWED_FOR;
+use crate::ledger::Standing;
+use crate::plan::{Mark, Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
+
+/// The name of our table, in the family `inet`.
+pub const TABLE: &str = "port_knocking_doors";
+/// The chain that every packet meets before destination NAT.
+pub(super) const GATE: &str = "gate";
+/// The chain that every packet meets that ends at this machine.
+pub(super) const ARRIVAL: &str = "arrival";
+/// The chain that takes the pass of what is passed on to another machine.
+const DEPARTURE: &str = "departure";
+/// The chain for what has come through destination NAT.
+const TRANSLATED: &str = "translated";
+/// Before the names of sets of grants whose next packet is traced. No door's name holds a point.
+const TRACED: &str = "trace.";
+/// The chain that marks what a grant lets in.
+const GRANTED: &str = "granted";
+/// The sets of packets that have used up a grant for one connection.
+const PASSING: [&str; 2] = ["passing4", "passing6"];
+/// A packet needs no longer from the gate to its arrival. Of one that another table drops the pass stays for so
+/// long.
+const PASSES_FOR: Duration = Duration::from_secs(1);
+/// The two families, in the order in which sets are named.
+const FAMILIES: [u8; 2] = [abi::FAMILY_IPV4, abi::FAMILY_IPV6];
+/// The map from guarded ports to chains.
+pub(super) const GUARDED: &str = "guarded";
+/// The sets of networks that always pass.
+pub(super) const TRUSTED: [&str; 2] = ["trusted4", "trusted6"];
+/// The loopback interface is the first of every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
+const LOOPBACK: u32 = 1;
+
+/// The transaction that makes the table anew, whether or not there is one, with these grants in it.
+pub(super) fn replace<'a>(
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+) -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    // Deleting what is not there fails; adding it first makes it certain.
+    batch.add_table();
+    batch.delete_table();
+    batch.add_table();
+    for door in &plan.doors {
+        let [set4, set6] = sets(&door.name);
+        let each = used_by(door);
+        batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for, each));
+        batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for, each));
+        batch.add_set(&traced(&set4), SetKind::Ipv4Grants(OWED_FOR, Use::Once));
+        batch.add_set(&traced(&set6), SetKind::Ipv6Grants(OWED_FOR, Use::Once));
+    }
+    if plan.doors.iter().any(|door| door.once) {
+        let [passing4, passing6] = PASSING;
+        batch.add_set(passing4, SetKind::Ipv4Packets(PASSES_FOR));
+        batch.add_set(passing6, SetKind::Ipv6Packets(PASSES_FOR));
+    }
+    add_trusted(&mut batch, &plan.trusted);
+    batch.add_set(GUARDED, SetKind::PortMap);
+    if let Some(mark) = plan.mark {
+        add_granted_chain(&mut batch, mark);
+    }
+    let guarded = guarded(plan);
+    for chain in guarded.chains.iter() {
+        // Of several doors that let somebody in, one that lasts comes first: it is not used up.
+        let of = |once| {
+            plan.doors.iter().filter(move |door| door.once == once && chain.doors.contains(&door.name))
+        };
+        let doors: Vec<&PlannedDoor> = of(false).chain(of(true)).collect();
+        add_door_chain(&mut batch, &chain.name, &doors, plan);
+    }
+    let element = |(ports, chain): &(Ports, String)| {
+        let key = |port: u16| {
+            let [high, low] = port.to_be_bytes();
+            vec![ports.protocol.number(), 0, 0, 0, high, low, 0, 0]
+        };
+        Element::Goto(key(ports.first), key(ports.last), chain.clone())
+    };
+    batch.add_elements(GUARDED, &guarded.ports.iter().map(element).collect::<Vec<_>>());
+    add_translated_chain(&mut batch, &guarded);
+    add_base_chains(&mut batch, plan);
+
+    add_grants(&mut batch, plan, grants);
+    batch.finish()
+}
+
+/// The transaction that puts grants into a table that has none of them.
+pub(super) fn fill<'a>(
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+) -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    add_grants(&mut batch, plan, grants);
+    batch.finish()
+}
+
+fn add_grants<'a>(
+    batch: &mut Batch,
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+) {
+    let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
+    for (admission, standing, left) in grants {
+        elements.entry(set_of(admission)).or_default().push(grant(plan, admission, standing, left));
+    }
+    for (set, elements) in elements {
+        batch.add_elements(&set, &elements);
+    }
+}
+
+/// The transaction that takes the table away; it fails with `ENOENT` if it is not there.
+pub(super) fn remove() -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    batch.delete_table();
+    batch.finish()
+}
+
+/// The transaction that makes `grants` true and `closed` false. It needs no knowledge of what is true. Of the grants
+/// in `owed` the next packet is traced, within that time.
+pub(super) fn change<'a>(
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+    closed: impl IntoIterator<Item = &'a Admission>,
+    owed: &[(Admission, Duration)],
+) -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    for (admission, left) in owed {
+        let element = Element::Grant(octets(admission.source), *left, Use::Once, None);
+        batch.add_elements(&traced(&set_of(admission)), &[element]);
+    }
+    for (admission, standing, left) in grants {
+        let set = set_of(admission);
+        // Whether adding an element again changes its time differs between kernels, and deleting
+        // what is not there fails: add, delete, add is the same everywhere. No packet sees a gap,
+        // because the transaction becomes true at one moment.
+        batch.add_elements(&set, &[stand_in(plan, admission)]);
+        batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
+        batch.add_elements(&set, &[grant(plan, admission, standing, left)]);
+    }
+    for admission in closed {
+        let set = set_of(admission);
+        batch.add_elements(&set, &[stand_in(plan, admission)]);
+        batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
+    }
+    batch.finish()
+}
+
+/// The element of a grant. Whose key it was stands beside it, for `nft list set` and for our own next run.
+fn grant(plan: &Plan, admission: &Admission, standing: &Standing, left: Duration) -> Element {
+    let each = plan.door(&admission.door).map_or(Use::Stays, used_by);
+    Element::Grant(octets(admission.source), left, each, standing.by.as_ref().map(Who::remark))
+}
+
+/// What is added so that deleting cannot fail.
+///
+/// A processor that has begun to look by the table of before finds it for some nanoseconds all the same,
+/// while the transaction becomes true. So in a door for one connection it is none that lets in another.
+fn stand_in(plan: &Plan, admission: &Admission) -> Element {
+    let each = match plan.door(&admission.door) {
+        Some(door) if door.once => Use::Never,
+        _ => Use::Stays,
+    };
+    Element::Grant(octets(admission.source), Duration::from_secs(1), each, None)
+}
+
+/// What a packet does to the grants of a door.
+fn used_by(door: &PlannedDoor) -> Use {
+    if door.once { Use::Once } else { Use::Stays }
+}
+
+/// The names of a door's sets, for IPv4 and for IPv6.
+pub(super) fn sets(door: &DoorName) -> [String; 2] {
+    [format!("{door}4"), format!("{door}6")]
+}
+
+/// The set of those whose next packet is traced, for a set of grants.
+fn traced(set: &str) -> String {
+    format!("{TRACED}{set}")
+}
+
+/// Whether the set of this name holds grants, and not what is known of some packets.
+pub(super) fn holds_grants(set: &str) -> bool {
+    !set.starts_with(TRACED) && !PASSING.contains(&set)
+}
+
+/// The set that holds a grant.
+pub(super) fn set_of(admission: &Admission) -> String {
+    let [set4, set6] = sets(&admission.door);
+    match admission.source {
+        IpAddr::V4(_) => set4,
+        IpAddr::V6(_) => set6,
+    }
+}
+
+fn add_base_chains(batch: &mut Batch, plan: &Plan) {
+    let trusted = &plan.trusted;
+    for (chain, hook) in [(GATE, PREROUTING), (ARRIVAL, INPUT)] {
+        batch.add_base_chain(chain, hook);
+        if let Some(mark) = plan.mark {
+            batch.add_rule(chain, |rule| {
+                rule.if_of_marked_connection(mark);
+                rule.mark_packet(mark);
+            });
+        }
+        batch.add_rule(chain, |rule| {
+            rule.if_tcp_and_not_syn();
+            rule.if_established();
+            rule.accept();
+        });
+        batch.add_rule(chain, |rule| {
+            rule.if_not_protocol(Protocol::Tcp);
+            rule.if_established();
+            rule.accept();
+        });
+        batch.add_rule(chain, |rule| {
+            rule.if_interface(LOOPBACK);
+            rule.accept();
+        });
+        if chain == GATE {
+            batch.add_rule(chain, |rule| {
+                rule.if_passed_on();
+                rule.accept();
+            });
+        }
+        let is_used = [
+            trusted.iter().any(|net| matches!(net, IpNet::V4(_))),
+            trusted.iter().any(|net| matches!(net, IpNet::V6(_))),
+        ];
+        for ((family, set), _) in FAMILIES.into_iter().zip(TRUSTED).zip(is_used).filter(|(_, used)| *used) {
+            batch.add_rule(chain, |rule| {
+                rule.if_source_in(family, set);
+                rule.accept();
+            });
+        }
+        if chain == ARRIVAL {
+            add_passing(batch, plan);
+            batch.add_rule(chain, |rule| {
+                rule.if_translated();
+                rule.jump(TRANSLATED);
+            });
+        }
+        batch.add_rule(chain, |rule| rule.port_map(GUARDED));
+    }
+}
+
+/// Lets through what has used up a grant at the gate, once.
+fn add_passing(batch: &mut Batch, plan: &Plan) {
+    if !plan.doors.iter().any(|door| door.once) {
+        return;
+    }
+    for (family, passing) in FAMILIES.into_iter().zip(PASSING) {
+        batch.add_rule(ARRIVAL, |rule| {
+            rule.if_packet_in(family, passing);
+            rule.take_out(passing);
+            rule.accept();
+        });
+    }
+    batch.add_base_chain(DEPARTURE, FORWARD);
+    for (family, passing) in FAMILIES.into_iter().zip(PASSING) {
+        batch.add_rule(DEPARTURE, |rule| {
+            rule.if_packet_in(family, passing);
+            rule.take_out(passing);
+        });
+    }
+}
+
+/// Few connections come through destination NAT, so one rule after the other is quick enough. A map from
+/// `meta l4proto . ct original proto-dst` would be read by the kernel, and not by `nft`.
+fn add_translated_chain(batch: &mut Batch, guarded: &Guarded) {
+    batch.add_chain(TRANSLATED);
+    for (ports, chain) in &guarded.ports {
+        batch.add_rule(TRANSLATED, |rule| {
+            rule.if_protocol(ports.protocol);
+            rule.if_sent_to(ports.first, ports.last);
+            rule.go_to(chain);
+        });
+    }
+}
+
+fn add_trusted(batch: &mut Batch, trusted: &[IpNet]) {
+    let mut v4: Vec<Ipv4Net> = Vec::new();
+    let mut v6: Vec<Ipv6Net> = Vec::new();
+    for net in trusted {
+        match net {
+            IpNet::V4(net) => v4.push(*net),
+            IpNet::V6(net) => v6.push(*net),
+        }
+    }
+    // Ranges in a set must not overlap.
+    let v4 = Ipv4Net::aggregate(&v4).into_iter().map(|net| {
+        let behind = net.broadcast().to_bits().checked_add(1).map(|bits| bits.to_be_bytes().to_vec());
+        (net.network().octets().to_vec(), behind)
+    });
+    let v6 = Ipv6Net::aggregate(&v6).into_iter().map(|net| {
+        let behind = net.broadcast().to_bits().checked_add(1).map(|bits| bits.to_be_bytes().to_vec());
+        (net.network().octets().to_vec(), behind)
+    });
+    let elements = |ranges: Vec<(Vec<u8>, Option<Vec<u8>>)>| {
+        let mut elements = Vec::new();
+        for (first, behind) in ranges {
+            elements.push(Element::RangeStart(first));
+            elements.extend(behind.map(Element::RangeEnd));
+        }
+        elements
+    };
+    let [trusted4, trusted6] = TRUSTED;
+    for (name, kind, ranges) in [
+        (trusted4, SetKind::Ipv4Ranges, v4.collect::<Vec<_>>()),
+        (trusted6, SetKind::Ipv6Ranges, v6.collect()),
+    ] {
+        if !ranges.is_empty() {
+            batch.add_set(name, kind);
+            batch.add_elements(name, &elements(ranges));
+        }
+    }
+}
+
+/// The protocols that a door has ports of.
+fn protocols(door: &PlannedDoor) -> impl Iterator<Item = Protocol> {
+    let has = |protocol: &Protocol| door.ports.iter().any(|ports| ports.protocol == *protocol);
+    [Protocol::Tcp, Protocol::Udp].into_iter().filter(has)
+}
+
+/// Lets the kernel tell of the way of the first packet through a grant. Looking for the element spends it.
+fn add_tracing(batch: &mut Batch, chain: &str, door: &PlannedDoor) {
+    for (family, set) in FAMILIES.into_iter().zip(sets(&door.name)) {
+        let traced = traced(&set);
+        for protocol in protocols(door) {
+            batch.add_rule(chain, |rule| {
+                rule.if_first_of(protocol);
+                rule.if_source_in(family, &traced);
+                rule.take_out(&traced);
+                rule.trace();
+            });
+        }
+    }
+}
+
+/// Marks what a grant lets in. Accepting is a rule of its own: connection tracking may be switched off for a packet,
+/// and then there is nothing to mark.
+fn add_granted_chain(batch: &mut Batch, mark: Mark) {
+    batch.add_chain(GRANTED);
+    batch.add_rule(GRANTED, |rule| rule.mark_packet(mark));
+    batch.add_rule(GRANTED, |rule| rule.mark_connection(mark));
+    batch.add_rule(GRANTED, |rule| rule.accept());
+}
+
+fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], plan: &Plan) {
+    let let_in = |rule: &mut Expressions<'_>| match plan.mark {
+        Some(_) => rule.go_to(GRANTED),
+        None => rule.accept(),
+    };
+    batch.add_chain(chain);
+    for door in doors {
+        add_tracing(batch, chain, door);
+    }
+    for door in doors {
+        for ((family, set), passing) in FAMILIES.into_iter().zip(sets(&door.name)).zip(PASSING) {
+            if !door.once {
+                batch.add_rule(chain, |rule| {
+                    rule.if_source_in(family, &set);
+                    let_in(rule);
+                });
+                continue;
+            }
+            // Looking for the element spends it, so what may not spend it is told apart before.
+            for protocol in protocols(door) {
+                {
+                    batch.add_rule(chain, |rule| {
+                        rule.if_first_of(protocol);
+                        rule.if_source_in(family, &set);
+                        rule.use_up(family, &set, passing);
+                        let_in(rule);
+                    });
+                }
+            }
+        }
+    }
+    match plan.refuse {
+        Refuse::Drop => batch.add_rule(chain, |rule| {
+            rule.counter();
+            rule.drop();
+        }),
+        Refuse::Reject => {
+            // As a closed port does: a datagram to everybody, or on an Ethernet frame to everybody, has no answer.
+            batch.add_rule(chain, |rule| {
+                rule.if_for_this_machine_alone();
+                rule.if_protocol(Protocol::Tcp);
+                rule.counter();
+                rule.reject_with_reset();
+            });
+            batch.add_rule(chain, |rule| {
+                rule.if_for_this_machine_alone();
+                rule.counter();
+                rule.reject_with_port_unreachable();
+            });
+            batch.add_rule(chain, |rule| {
+                rule.counter();
+                rule.drop();
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

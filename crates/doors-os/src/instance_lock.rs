@@ -1,0 +1,93 @@
+//! One daemon for each network: two would work against each other.
+//!
+//! Who works holds the name of an abstract socket. Such a name belongs to a network namespace, and the kernel
+//! frees it when its process ends, however it ends; and it is in nobody's way who saves and loads the
+//! ruleset, as a table of nftables would be. But anybody on the machine may take it. So it counts only in
+//! the hands of root or of the user that we are: nobody else keeps a daemon from starting.
+//!
+//! Nobody can connect to the socket. Whose it is, the kernel is asked: a queue of connections is something that
+//! anybody could fill.
+//!
+//! Source: unix(7), "Abstract sockets"; network_namespaces(7); sock_diag(7), `linux/unix_diag.h`.
+
+use std::io;
+
+use rustix::process::geteuid;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::netlink::{
+    message::{DUMP, Writer},
+    socket::{self as netlink, Family},
+};
+
+/// The name; the zero in front makes it abstract.
+const NAME: &str = "\0port-knocking-doors";
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+/// `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`.
+const SHOW: u32 = 0x1 | 0x40;
+/// The length of `struct unix_diag_msg`; `UNIX_DIAG_NAME`, `UNIX_DIAG_UID`.
+const HEADER: usize = 16;
+const DIAG_NAME: u16 = 0;
+const DIAG_USER: u16 = 7;
+
+/// Why this daemon does not work here.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAlone {
+    /// Another does.
+    #[error("another port-knocking-doors runs in this network namespace; stop it first")]
+    AlreadyRuns,
+    /// The kernel has no such sockets.
+    #[error("cannot see whether another port-knocking-doors runs")]
+    Socket(#[source] io::Error),
+}
+
+/// The name, for as long as this lives.
+#[derive(Debug)]
+pub struct Alone(#[expect(dead_code, reason = "the kernel frees the name when this closes")] Option<Socket>);
+
+impl Alone {
+    /// Takes the name, if no daemon has it.
+    pub fn claim() -> Result<Self, NotAlone> {
+        let name = SockAddr::unix(NAME).map_err(NotAlone::Socket)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(NotAlone::Socket)?;
+        match socket.bind(&name) {
+            Ok(()) => Ok(Self(Some(socket))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder() {
+                Some(user) if user == 0 || user == geteuid().as_raw() => Err(NotAlone::AlreadyRuns),
+                user => {
+                    let user = user.map_or("somebody".to_owned(), |user| format!("the user {user}"));
+                    tracing::warn!(
+                        "{user} holds the name by which one port-knocking-doors finds another: nothing keeps a \
+                         second one from working against this one"
+                    );
+                    Ok(Self(None))
+                }
+            },
+            Err(error) => Err(NotAlone::Socket(error)),
+        }
+    }
+}
+
+/// The user who holds the name; `None` if the kernel does not say.
+fn holder() -> Option<u32> {
+    let mut request = Writer::default();
+    request.message(BY_FAMILY, DUMP, 0, |writer| {
+        // `struct unix_diag_req`: family, every state, any inode, what to show, any cookie.
+        writer.raw(&[u8::try_from(libc::AF_UNIX).unwrap_or(0), 0, 0, 0]);
+        writer.raw(&u32::MAX.to_ne_bytes());
+        writer.raw(&[0; 4]);
+        writer.raw(&SHOW.to_ne_bytes());
+        writer.raw(&[0; 8]);
+    });
+    let mut kernel = netlink::Socket::open(Family::SocketDiagnosis).ok()?;
+    let holders = kernel.dump(request.bytes(), |message| {
+        let socket = message.attributes(HEADER);
+        // Sockets of another type may have the same name.
+        let is_stream = message.body.get(1).copied().map(i32::from) == Some(libc::SOCK_STREAM);
+        let is_it = message.kind == BY_FAMILY && is_stream && socket.find(DIAG_NAME)? == NAME.as_bytes();
+        socket.find(DIAG_USER).filter(|_| is_it)?.first_chunk().map(|user| u32::from_ne_bytes(*user))
+    });
+    holders.ok()?.first().copied()
+}

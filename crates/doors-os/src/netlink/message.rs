@@ -1,0 +1,272 @@
+//! Netlink messages as bytes.
+//!
+//! ```text
+//!   0  4  length, with this header      ┐
+//!   4  2  kind                          │
+//!   6  2  flags                         │ struct nlmsghdr, in the byte order of the machine
+//!   8  4  sequence number               │
+//!  12  4  port of the sender            ┘
+//!  16  …  a fixed header of the protocol, then attributes, each padded to four bytes:
+//!            0  2  length, with these four bytes   ┐ struct nlattr
+//!            2  2  kind                            ┘
+//!            4  …  value, or more attributes
+//! ```
+//!
+//! Source: netlink(7), `linux/netlink.h`.
+
+/// `NLM_F_REQUEST`: it asks the kernel for something.
+pub const REQUEST: u16 = 0x1;
+/// `NLM_F_ACK`: answer also when all went well.
+pub const ACK: u16 = 0x4;
+/// `NLM_F_DUMP_INTR`: what is dumped changed in the middle of it.
+pub const DUMP_INTERRUPTED: u16 = 0x10;
+/// `NLM_F_DUMP`: everything of a kind.
+pub const DUMP: u16 = 0x300;
+/// `NLM_F_EXCL`: fail if it is there.
+pub const EXCLUSIVE: u16 = 0x200;
+/// `NLM_F_CREATE`: make it if it is not there.
+pub const CREATE: u16 = 0x400;
+/// `NLM_F_APPEND`: put it behind the others.
+pub const APPEND: u16 = 0x800;
+
+/// `NLMSG_ERROR`: an error or, with error 0, an acknowledgement.
+pub const ERROR: u16 = 2;
+/// `NLMSG_DONE`: the end of a dump.
+pub const DONE: u16 = 3;
+
+const HEADER: usize = 16;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 0x8000;
+/// `NLA_TYPE_MASK`.
+const KIND: u16 = 0x3fff;
+/// `NLMSGERR_ATTR_MSG`.
+const ERROR_TEXT: u16 = 1;
+/// `NLM_F_ACK_TLVS`: the answer has attributes.
+const HAS_TEXT: u16 = 0x200;
+/// `NLM_F_CAPPED`: the answer repeats only the header of the request.
+const CAPPED: u16 = 0x100;
+
+/// One or more messages that are being written.
+#[derive(Debug, Default)]
+pub struct Writer {
+    bytes: Vec<u8>,
+    /// Where the latest message begins.
+    latest: usize,
+}
+
+impl Writer {
+    /// Adds a message; `body` writes the fixed header and the attributes.
+    pub fn message(&mut self, kind: u16, flags: u16, sequence: u32, body: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.latest = start;
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+        self.bytes.extend_from_slice(&sequence.to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 4]);
+        body(self);
+        let length = u32::try_from(self.bytes.len().saturating_sub(start)).unwrap_or(u32::MAX);
+        self.overwrite(start, &length.to_ne_bytes());
+    }
+
+    /// Writes bytes as they are: the fixed header of a protocol.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes an attribute.
+    pub fn put(&mut self, kind: u16, value: &[u8]) {
+        self.attribute(kind, |writer| writer.raw(value));
+    }
+
+    /// Writes a number in network byte order, as nftables wants it.
+    pub fn put_u32_be(&mut self, kind: u16, value: u32) {
+        self.put(kind, &value.to_be_bytes());
+    }
+
+    /// Writes a text with its closing zero.
+    pub fn put_text(&mut self, kind: u16, text: &str) {
+        self.attribute(kind, |writer| {
+            writer.raw(text.as_bytes());
+            writer.raw(&[0]);
+        });
+    }
+
+    /// Writes an attribute that holds attributes.
+    pub fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        self.attribute(kind | NESTED, body);
+    }
+
+    /// Asks for an answer to the latest message, also when all goes well.
+    pub fn want_answer(&mut self) {
+        let at = self.latest.saturating_add(6);
+        let flags = self.bytes.get(at..).and_then(|rest| rest.first_chunk()).copied();
+        if let Some(flags) = flags.map(u16::from_ne_bytes) {
+            self.overwrite(at, &(flags | ACK).to_ne_bytes());
+        }
+    }
+
+    /// The messages.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn attribute(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        body(self);
+        let length = u16::try_from(self.bytes.len().saturating_sub(start));
+        debug_assert!(length.is_ok(), "an attribute of over 64 KiB");
+        self.overwrite(start, &length.unwrap_or(0).to_ne_bytes());
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn overwrite(&mut self, at: usize, with: &[u8]) {
+        let place = self.bytes.get_mut(at..).and_then(|rest| rest.get_mut(..with.len()));
+        if let Some(place) = place {
+            place.copy_from_slice(with);
+        }
+    }
+}
+
+/// A message that came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// `nlmsg_flags`.
+    pub flags: u16,
+    /// The port of the sender: for a notification, of whoever made the change.
+    pub port: u32,
+    /// What follows the header.
+    pub body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The attributes behind a fixed header of `header` bytes.
+    pub fn attributes(&self, header: usize) -> Attributes<'a> {
+        Attributes(self.body.get(header..).unwrap_or_default())
+    }
+
+    /// Reads an answer: the error number (0 for none), and what the kernel says of it.
+    pub fn error(&self) -> (i32, Option<String>) {
+        let number = self.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes).saturating_neg());
+        if self.flags & HAS_TEXT == 0 {
+            return (number, None);
+        }
+        let request = self.body.get(4..).unwrap_or_default();
+        let length = match self.flags & CAPPED {
+            0 => request.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes)),
+            _ => 16,
+        };
+        let skip = usize::try_from(length).unwrap_or(usize::MAX).next_multiple_of(4);
+        let text = Attributes(request.get(skip..).unwrap_or_default()).find(ERROR_TEXT).map(text);
+        (number, text)
+    }
+}
+
+/// Splits what one `recv` brought into messages.
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let (header, _) = bytes.split_first_chunk::<HEADER>()?;
+        let [l0, l1, l2, l3, k0, k1, f0, f1, _, _, _, _, p0, p1, p2, p3] = *header;
+        let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+        let message = Message {
+            kind: u16::from_ne_bytes([k0, k1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
+            body: bytes.get(HEADER..length)?,
+        };
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// Attributes, read one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a>(pub &'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// The value of the first attribute of a kind.
+    pub fn find(mut self, kind: u16) -> Option<&'a [u8]> {
+        self.find_map(|(other, value)| (other == kind).then_some(value))
+    }
+
+    /// The attributes within the first attribute of a kind; none if it is not there.
+    pub fn nested(self, kind: u16) -> Self {
+        Self(self.find(kind).unwrap_or_default())
+    }
+
+    /// A text.
+    pub fn text(self, kind: u16) -> Option<String> {
+        self.find(kind).map(text)
+    }
+
+    /// A number in network byte order.
+    pub fn u32_be(self, kind: u16) -> Option<u32> {
+        self.find(kind)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+    }
+
+    /// A number in network byte order.
+    pub fn u64_be(self, kind: u16) -> Option<u64> {
+        self.find(kind)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [l0, l1, k0, k1] = *self.0.first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = self.0.get(4..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]) & KIND, value))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let mut writer = Writer::default();
+        writer.message(77, 0, 5, |message| {
+            message.raw(&[1, 2, 3, 4]);
+            message.put_text(1, "gate");
+            message.nest(2, |nest| nest.put_u32_be(3, 600));
+        });
+        writer.want_answer();
+        writer.message(78, 0, 6, |_| {});
+        assert_eq!(writer.bytes().len() % 4, 0);
+
+        let read: Vec<Message<'_>> = messages(writer.bytes()).collect();
+        assert_eq!(read.iter().map(|message| message.kind).collect::<Vec<_>>(), [77, 78]);
+        assert_eq!(read.iter().map(|message| message.flags).collect::<Vec<_>>(), [REQUEST | ACK, REQUEST]);
+        let attributes = read[0].attributes(4);
+        assert_eq!(attributes.text(1).as_deref(), Some("gate"));
+        assert_eq!(attributes.nested(2).u32_be(3), Some(600));
+        assert_eq!(attributes.find(4), None);
+    }
+
+    #[test]
+    fn torn_messages_end_the_reading() {
+        let mut writer = Writer::default();
+        writer.message(77, 0, 5, |message| message.put(1, &[9; 10]));
+        for length in 0..writer.bytes().len() {
+            assert_eq!(messages(&writer.bytes()[..length]).count(), 0, "{length}");
+        }
+        for length in 0..14 {
+            let attribute = &writer.bytes()[16..16 + length];
+            assert_eq!(Attributes(attribute).count(), usize::from(length == 14), "{length}");
+        }
+        assert_eq!(Attributes(&[0; 8]).count(), 0, "a length of zero does not loop");
+    }
+}

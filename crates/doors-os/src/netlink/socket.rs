@@ -1,0 +1,259 @@
+//! A netlink socket.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
+        netlink::SocketAddrNetlink,
+    },
+};
+
+use super::message::{self, Message};
+use crate::sockopt;
+
+/// `NETLINK_CAP_ACK`: an answer need not repeat the request.
+const CAP_ACK: libc::c_int = 10;
+/// `NETLINK_EXT_ACK`: an answer says in words what was wrong.
+const EXT_ACK: libc::c_int = 11;
+/// `NETLINK_GET_STRICT_CHK`: a dump heeds the filter that the request holds.
+const STRICT_CHECK: libc::c_int = 12;
+
+/// So many times a dump may be disturbed by changes before it is given up. One takes some microseconds.
+const DISTURBED: usize = 64;
+
+/// Room for 65,536 grants of under 200 bytes each, and for the rules of 1,024 doors.
+const LARGEST_BATCH: libc::c_int = 16 << 20;
+
+/// The kernel's own bound for one datagram of a dump is 32 KiB.
+const BUFFER: usize = 64 * 1024;
+
+/// Which part of the kernel is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub enum Family {
+    /// Links, addresses and routes.
+    Route,
+    /// nftables and connection tracking.
+    Netfilter,
+    /// Who is connected.
+    SocketDiagnosis,
+}
+
+/// Why the kernel did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket failed.
+    #[error("cannot talk to the kernel over netlink")]
+    Socket(#[source] io::Error),
+    /// The kernel refused.
+    #[error("the kernel refused it: {error}{}", .text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Refused {
+        /// The error.
+        error: io::Error,
+        /// The kernel's own words.
+        text: Option<String>,
+    },
+    /// The process may not send so much at once.
+    #[error(
+        "a change of {bytes} bytes is too long for this container, which may not raise the bound; set the sysctl \
+         net.core.wmem_max of the host to {bytes} at least, or configure fewer doors"
+    )]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// The kernel said nothing, which it never should.
+    #[error("the kernel did not answer over netlink")]
+    Silent,
+}
+
+impl NetlinkError {
+    /// The kernel's error number.
+    pub fn number(&self) -> Option<i32> {
+        match self {
+            Self::Refused { error, .. } | Self::Socket(error) => error.raw_os_error(),
+            Self::TooLong { .. } | Self::Silent => None,
+        }
+    }
+}
+
+impl From<Errno> for NetlinkError {
+    fn from(errno: Errno) -> Self {
+        Self::Socket(errno.into())
+    }
+}
+
+/// A socket to ask the kernel something and get the answer.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    port: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket in this thread's network namespace.
+    pub fn open(family: Family) -> Result<Self, NetlinkError> {
+        Self::open_in_groups(family, 0)
+    }
+
+    /// Opens a socket that also hears the notifications of `groups`, one bit for each.
+    pub fn open_in_groups(family: Family, groups: u32) -> Result<Self, NetlinkError> {
+        let protocol: Option<Protocol> = match family {
+            Family::Route => None,
+            Family::Netfilter => Some(netlink::NETFILTER),
+            Family::SocketDiagnosis => Some(netlink::SOCK_DIAG),
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+        let name = net::getsockname(&fd)?;
+        let port = SocketAddrNetlink::try_from(name)?.pid();
+        for option in [CAP_ACK, EXT_ACK, STRICT_CHECK] {
+            // Old kernels lack these; without them errors have fewer words and dumps are longer.
+            let _ = sockopt::set_flag(fd.as_fd(), libc::SOL_NETLINK, option);
+        }
+        // A batch that puts tens of thousands of grants back is larger than the usual bound, and so may
+        // be what the kernel says to it. Without the right to pass it, as in a container, the bound has to do:
+        // twice `net.core.wmem_max`.
+        for (forced, asked) in
+            [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
+        {
+            let set = |option| sockopt::set_number(fd.as_fd(), libc::SOL_SOCKET, option, LARGEST_BATCH);
+            let _ = set(forced).or_else(|_| set(asked));
+        }
+        Ok(Self { fd, port, buffer: vec![0; BUFFER] })
+    }
+
+    /// Lets the kernel keep less for us than usual: what is more is lost, and the next reading says so.
+    pub fn hold_at_most(&self, bytes: i32) {
+        let _ = sockopt::set_number(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
+    }
+
+    /// The kernel's name for this socket.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends requests, of which the last at least asks for an acknowledgement.
+    ///
+    /// The kernel works on them while we send, so every answer is there when that returns. Says the
+    /// first error.
+    pub fn request(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        self.ask(bytes, |_| None::<()>).map(drop)
+    }
+
+    /// Sends requests like [`Self::request`]. Gives the first thing that `read` finds in what the kernel says.
+    pub fn ask<T>(
+        &mut self,
+        bytes: &[u8],
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, NetlinkError> {
+        net::send(&self.fd, bytes, SendFlags::empty()).map_err(|error| match error {
+            Errno::MSGSIZE => NetlinkError::TooLong { bytes: bytes.len() },
+            other => other.into(),
+        })?;
+        let mut answered = false;
+        let mut refused = None;
+        let mut found = None;
+        while let Some(received) = self.receive()? {
+            for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
+                found = found.or_else(|| read(&message));
+                if message.kind == message::ERROR {
+                    answered = true;
+                    let (number, text) = message.error();
+                    if number != 0 && refused.is_none() {
+                        let error = io::Error::from_raw_os_error(number);
+                        refused = Some(NetlinkError::Refused { error, text });
+                    }
+                }
+            }
+        }
+        match (refused, answered) {
+            (Some(refused), _) => Err(refused),
+            (None, true) => Ok(found),
+            (None, false) => Err(NetlinkError::Silent),
+        }
+    }
+
+    /// Sends one request for a dump and reads all of it. A dump that was disturbed is made again.
+    pub fn dump<T>(
+        &mut self,
+        request: &[u8],
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        for _ in 0..DISTURBED {
+            if let Some(all) = self.dump_once(request, &read)? {
+                return Ok(all);
+            }
+        }
+        let error = io::Error::from_raw_os_error(libc::EINTR);
+        Err(NetlinkError::Refused { error, text: Some("it changes faster than it can be read".to_owned()) })
+    }
+
+    /// Reads one notification datagram; `None` if none waits.
+    pub fn notifications(&mut self, mut each: impl FnMut(&Message<'_>)) -> Result<Option<()>, NetlinkError> {
+        let Some(received) = self.receive()? else { return Ok(None) };
+        for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
+            each(&message);
+        }
+        Ok(Some(()))
+    }
+
+    fn dump_once<T>(
+        &mut self,
+        request: &[u8],
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, NetlinkError> {
+        net::send(&self.fd, request, SendFlags::empty())?;
+        let mut all = Vec::new();
+        let mut interrupted = false;
+        while let Some(received) = self.receive()? {
+            for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
+                interrupted |= message.flags & message::DUMP_INTERRUPTED != 0;
+                match message.kind {
+                    message::DONE => return Ok((!interrupted).then_some(all)),
+                    message::ERROR => {
+                        let (number, text) = message.error();
+                        // What does not exist has no entries.
+                        if number == libc::ENOENT {
+                            return Ok(Some(Vec::new()));
+                        }
+                        let error = io::Error::from_raw_os_error(number);
+                        return Err(NetlinkError::Refused { error, text });
+                    }
+                    _ => all.extend(read(&message)),
+                }
+            }
+        }
+        Err(NetlinkError::Silent)
+    }
+
+    /// How many bytes came into the buffer; `None` if nothing waits.
+    fn receive(&mut self) -> Result<Option<usize>, NetlinkError> {
+        loop {
+            match net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((received, _)) => return Ok(Some(received)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
