@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use doors_core::{door::Sequence, limits};
-use port_knocking_doors::{cli, config::keys};
+use port_knocking_doors::{commands, config::keys};
 
 use crate::Failure;
 
@@ -37,7 +37,7 @@ fn files() -> Result<Vec<(String, String)>, Failure> {
         ("docs/configuration.md".to_owned(), configuration()),
         ("dist/port_knocker.toml".to_owned(), keys::installed_file()),
     ];
-    manual_pages("dist/man", cli::command(), "8", &mut files)?;
+    manual_pages("dist/man", commands::command(), "8", &mut files)?;
     manual_pages("dist/man", doorknock::cli::command(), "1", &mut files)?;
     Ok(files)
 }

@@ -17,25 +17,25 @@ use doors_text::{
 };
 
 use crate::{
+    durations,
     host::Host,
-    own_address::Whom,
+    output::{self, Ending},
+    resolve::Family,
     sequence,
     servers::{KeyPath, Server, ServerName, USUAL_PORT},
-    span,
-    target::Family,
-    telling::{self, Ending},
+    spa::own_address::Whom,
 };
 
 mod asking;
-mod errand;
 mod failure;
 mod key;
 mod proxy;
+mod request;
 mod secret_input;
 mod sequence_command;
+mod servers;
+mod session;
 mod ssh_config;
-mod store;
-mod visit;
 mod waits;
 
 use failure::Failure;
@@ -112,7 +112,7 @@ enum Command {
         #[command(flatten)]
         at: Place,
         /// For how long: 90s, 10m, 1h30m; what the door gives if not said
-        #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
+        #[arg(long = "for", value_name = "TIME", value_parser = durations::parse)]
         wanted: Option<u32>,
         /// Let in this address; "seen": the one that the server sees this machine at.
         /// If not said: the one that it sends from, where that is a global one
@@ -152,7 +152,7 @@ enum Command {
         #[arg(long, value_name = "IP", requires = "jump", value_parser = named)]
         address: Option<IpAddr>,
         /// For how long to open the door; what it gives if not said
-        #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
+        #[arg(long = "for", value_name = "TIME", value_parser = durations::parse)]
         wanted: Option<u32>,
     },
     /// Make a key, and print the line for the server's configuration
@@ -204,7 +204,7 @@ enum Command {
         #[arg(long, requires = "server", value_parser = door)]
         door: Option<String>,
         /// For how long to open it
-        #[arg(long = "for", value_name = "TIME", requires = "server", value_parser = span::parse)]
+        #[arg(long = "for", value_name = "TIME", requires = "server", value_parser = durations::parse)]
         wanted: Option<u32>,
         /// Let in this address; "seen": the one that the server sees this machine at.
         /// If not said: the one that it sends from, where that is a global one
@@ -361,7 +361,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
             match programs {
                 Some((server, door)) => {
                     let server = server.as_ref().map(ServerName::as_str);
-                    let line = telling::json_failure("failed", server, door.as_deref(), &message);
+                    let line = output::json_failure("failed", server, door.as_deref(), &message);
                     // If that cannot be printed, people should know at least.
                     print(&line).unwrap_or_else(|_| complain(&message));
                 }
@@ -379,7 +379,7 @@ fn wrong(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
         let text = error.render().to_string();
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let printed = print(&telling::json_failure("usage", None, None, &lines.join("; ")));
+        let printed = print(&output::json_failure("usage", None, None, &lines.join("; ")));
         printed.unwrap_or_else(|failure| complain(&in_one_line(&failure)));
         return ExitCode::from(WRONG);
     }
@@ -432,22 +432,22 @@ impl Command {
                 let card = secret_input::card(&card, &server, &host, quiet)?;
                 let key = identity.as_deref().map(KeyPath::new).transpose().map_err(Failure::KeyPath)?;
                 let whom = address.unwrap_or_default();
-                store::add(
+                self::servers::add(
                     &server,
                     &Server { host, port, card, key, whom, doors: Vec::new() },
                     replace,
                     quiet,
                 )
             }
-            Self::List { json } => return store::list(json),
-            Self::Remove { server } => store::remove(&server),
+            Self::List { json } => return self::servers::list(json),
+            Self::Remove { server } => self::servers::remove(&server),
             Self::SshConfig { at, jump, address, wanted } => match asking::door(&at, &How::default())? {
                 Ok(door) => ssh_config::print(&at.server, &door, wanted, jump.as_ref().zip(address)),
                 Err(ending) => return Ok(ending),
             },
             Self::Keygen { file, no_passphrase } => key::make(file, no_passphrase),
-            Self::Open { at, wanted, address, how } => return errand::open(&at, wanted, address, &how),
-            Self::Close { at, address, how } => return errand::close(&at, address, &how),
+            Self::Open { at, wanted, address, how } => return request::open(&at, wanted, address, &how),
+            Self::Close { at, address, how } => return request::close(&at, address, &how),
             Self::Ask { server, how } => return asking::ask(&server, &how),
             Self::Sequence { host, ports, sequence_file, wait, quiet, manner } => {
                 let ports = secret_input::ports(ports, sequence_file.as_deref(), &host, quiet)?;

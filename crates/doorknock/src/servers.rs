@@ -31,8 +31,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     host::Host,
-    own_address::Whom,
     private_file,
+    spa::own_address::Whom,
     trusted_file::{TrustedDirectory, TrustedFile, Untrusted},
 };
 

@@ -1,21 +1,20 @@
 //! Judges knocks. The only place where a [`Grant`] is made.
 
-use core::time::Duration;
-
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use doors_spa::identity::DoorId;
 
 use crate::{
-    client::{Client, Who},
     door::{Admission, Door, DoorName},
     eligible::{Ineligible, Own},
-    freshness::Fresh,
-    knock::Knock,
-    knockers::{Knocker, Knockers},
     limits,
     packet::{Link, Routes, WayBack},
-    sequences::{Conflict, Place, Sequences, Step},
+    sequence::knock::Knock,
+    sequence::table::{Knocker, Knockers},
+    sequence::trie::{Conflict, Place, Sequences, Step},
+    spa::client::{Client, Who},
+    spa::replay::Fresh,
     time::{Moment, Wall},
 };
 

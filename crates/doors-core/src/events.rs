@@ -5,7 +5,8 @@ use core::{net::IpAddr, time::Duration};
 use doors_spa::receipt::Answer;
 
 use crate::{
-    client::Who, door::Admission, eligible::Ineligible, packet::Link, reception::Stranger, time::Moment,
+    door::Admission, eligible::Ineligible, packet::Link, spa::client::Who, spa::server::Stranger,
+    time::Moment,
 };
 
 /// What the firewall has to make true.

@@ -21,11 +21,11 @@ use std::{
 use doors_core::{
     access::Rules,
     door::{Door, DoorName, Sequence},
-    doorkeeper::{Change, Doorkeeper},
-    knock::Knock,
-    knockers::{Knocker, Knockers},
+    engine::{Change, Doorkeeper},
     packet::{Accepted, Arrival, Link, Packet},
-    sequences::Place,
+    sequence::knock::Knock,
+    sequence::table::{Knocker, Knockers},
+    sequence::trie::Place,
     time::{Moment, Wall},
 };
 

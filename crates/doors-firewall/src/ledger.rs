@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use doors_core::{
-    client::Who,
     door::{Admission, DoorName},
     limits,
     packet::Link,
+    spa::client::Who,
     time::Moment,
 };
 

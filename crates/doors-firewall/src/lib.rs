@@ -23,7 +23,7 @@ use std::{io, thread, time::Duration};
 
 use doors_core::{
     door::{Admission, DoorName},
-    doorkeeper::{Change, Report},
+    engine::{Change, Report},
     limits,
 };
 use doors_os::clock::Clock;

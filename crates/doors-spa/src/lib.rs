@@ -37,9 +37,9 @@ pub mod card;
 pub mod door;
 pub mod gateway;
 pub mod identity;
-pub mod letter;
 pub mod receipt;
 pub mod request;
+pub mod seal;
 pub mod signature;
 mod suite;
 

@@ -13,9 +13,9 @@ use doors_spa::{
     KNOCK,
     gateway::{Gateway, GatewayKey, Hint, NoKnock, Proven},
     identity::{ClientId, ClientKey, DoorId},
-    letter::Letter,
     receipt::{Answer, BadReceipt, Receipt, ReceiptKey, ToldDoor},
     request::{Operation, Request},
+    seal::Letter,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;

@@ -13,9 +13,9 @@ use base64ct::Encoding as _;
 use doors_spa::{
     gateway::{Gateway, GatewayKey},
     identity::{ClientKey, DoorId},
-    letter::Letter,
     receipt::{Answer, Receipt, ToldDoor},
     request::{Operation, Request},
+    seal::Letter,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{TryCryptoRng, TryRng};

@@ -3,6 +3,7 @@
 //! | module          | what it does                                                    |
 //! |-----------------|-----------------------------------------------------------------|
 //! | [`safe_text`]   | spells out what would steer a terminal, or not be seen          |
+//! | [`wrap`]        | text on lines that fit                                          |
 //! | [`error_chain`] | an error with all its causes, in one line                       |
 
 #![no_std]
@@ -11,3 +12,4 @@ extern crate alloc;
 
 pub mod error_chain;
 pub mod safe_text;
+pub mod wrap;

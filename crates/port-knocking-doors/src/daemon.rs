@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, sync::Arc, time::Duration};
 
-use doors_core::{doorkeeper::Doorkeeper, sequences::Conflict};
+use doors_core::{engine::Doorkeeper, sequence::trie::Conflict};
 use doors_firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan};
 use doors_os::{
     clock::Clock,
@@ -14,15 +14,15 @@ use tokio::{
 };
 
 use crate::{
+    config::last_good::{Keeper, Reminder},
     config::{Config, ConfigError, Hearing},
-    entrance::{self, Entrance},
+    control::running::Mark,
     inbox::{Inbox, InboxError},
-    last_good::{Keeper, Reminder},
+    observe::log,
+    observe::log_writer::Teller,
     reload::{self, New, Read, Reader, ReloadError},
-    report,
-    running::Mark,
-    supervisor::Supervisor,
-    teller::Teller,
+    sd_notify::Supervisor,
+    spa::service::{self, Entrance},
 };
 
 /// How long an orderly stop waits for the firewall.
@@ -106,12 +106,12 @@ pub async fn run(
     let _alone = Alone::claim()?;
     let mut inbox = open_inbox(&config)?;
     let choice = choose(config.firewall).await?;
-    report::starting(&config, &choice);
+    log::starting(&config, &choice);
     let mut plan = config.plan.clone();
     let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;
     // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
     let mut entrance = Entrance::default();
-    let prepared = entrance::prepare(config.key_access.as_deref(), false, clock);
+    let prepared = service::prepare(config.key_access.as_deref(), false, clock);
     entrance.listen(&mut keeper, config.key_access.as_ref(), prepared, clock.now());
     let opened = opened.or_else(|| config.path.as_deref().and_then(reload::named));
     let mut mark = mark(&config, opened, config.instead_of.is_none());
@@ -122,7 +122,7 @@ pub async fn run(
     let mut supervisor = Supervisor::ready();
     let mut teller = Teller::start().map_err(RunError::Start)?;
     let is_door = !plan.doors.is_empty();
-    teller.tell(move || report::ready(is_door));
+    teller.tell(move || log::ready(is_door));
 
     loop {
         keeper.handle_timeout(clock.now());
@@ -130,12 +130,12 @@ pub async fn run(
         let full = !forward(&mut keeper, &firewall.orders);
         while let Some(receipt) = keeper.poll_receipt(clock.now(), clock.wall()) {
             if let Err(error) = inbox.send(&receipt) {
-                teller.tell(move || report::not_sent(&receipt.way, &error));
+                teller.tell(move || log::not_sent(&receipt.way, &error));
             }
         }
         while let Some(event) = keeper.poll_event() {
             let now = clock.now();
-            teller.tell(move || report::event(&event, now));
+            teller.tell(move || log::event(&event, now));
         }
 
         let retry_at = entrance.retry_at().filter(|_| !reader.is_busy());
@@ -167,7 +167,7 @@ pub async fn run(
                                 reminder.end();
                                 plan = new;
                             }
-                            Err(error) => teller.tell(move || report::not_reloaded(&error)),
+                            Err(error) => teller.tell(move || log::not_reloaded(&error)),
                         }
                     }
                     Some(Read::Clients(prepared)) => {
@@ -182,7 +182,7 @@ pub async fn run(
             }
             news = firewall.news.recv() => match news {
                 Some(News::Report(report)) => keeper.handle_report(report, clock.now()),
-                Some(news) => teller.tell(move || report::news(&news)),
+                Some(news) => teller.tell(move || log::news(&news)),
                 None => return Err(RunError::FirewallEnded),
             },
             recorded = entrance.next() => match recorded {
@@ -197,7 +197,7 @@ pub async fn run(
             }
             () = sleep_until(reminder.deadline().map(|moment| clock.instant(moment))) => {
                 if let (Some(why), Some(path)) = (reminder.take(clock.now()), config.path.clone()) {
-                    teller.tell(move || report::runs_with_last_good(&path, &why));
+                    teller.tell(move || log::runs_with_last_good(&path, &why));
                 }
             }
             () = supervisor.due() => supervisor.alive(),
@@ -221,13 +221,13 @@ pub async fn run(
     let told = firewall.end(PATIENCE).await;
     let failed = told.iter().any(|news| matches!(news, News::Failed { .. }));
     for news in told {
-        teller.tell(move || report::news(&news));
+        teller.tell(move || log::news(&news));
     }
     if failed && choice.kind != Kind::RichRules && plan.remove_on_exit {
         teller.end(PATIENCE);
         return Err(RunError::GateStays);
     }
-    teller.tell(move || report::stopped(choice.kind, &plan));
+    teller.tell(move || log::stopped(choice.kind, &plan));
     teller.end(PATIENCE);
     Ok(())
 }
@@ -236,7 +236,7 @@ pub async fn run(
 fn mark(config: &Config, opened: Option<Arc<File>>, in_force: bool) -> Option<Mark> {
     let path = config.path.as_ref()?;
     let marked = Mark::set(opened?, in_force);
-    marked.inspect_err(|error| report::not_marked(path, error)).ok()
+    marked.inspect_err(|error| log::not_marked(path, error)).ok()
 }
 
 fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
@@ -292,8 +292,8 @@ impl Taken<'_> {
         let (plan, kind, config) = (config.plan.clone(), firewall.kind, Arc::new(config));
         let told = Arc::clone(&config);
         teller.tell(move || {
-            needs_restart.iter().for_each(|key| report::needs_restart(key));
-            report::reloaded(&told, kind);
+            needs_restart.iter().for_each(|key| log::needs_restart(key));
+            log::reloaded(&told, kind);
         });
         reader.free((before, config));
         // The order of both matters: what closes is closed before the new plan forgets its doors.

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    port_knocking_doors::cli::run()
+    port_knocking_doors::commands::run()
 }

@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use doors_core::sequences::Conflict;
+use doors_core::sequence::trie::Conflict;
 use doors_firewall::FirewallError;
 use doors_os::{clock::Clock, trusted_file};
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::{
     config::{Config, ConfigError, KeyAccess},
     daemon::RunError,
-    entrance::{self, EntranceError, Prepared},
+    spa::service::{self, EntranceError, Prepared},
 };
 
 /// What the reader is asked to do.
@@ -98,7 +98,7 @@ impl Reader {
         let path = running.path.clone();
         let new = move |recording| -> Result<Box<New>, ReloadError> {
             let config = running.same_file(load()?)?;
-            let prepared = entrance::prepare(config.key_access.as_deref(), recording, clock)?;
+            let prepared = service::prepare(config.key_access.as_deref(), recording, clock)?;
             let needs_restart = running.needs_restart(&config);
             Ok(Box::new(New { config, prepared, needs_restart }))
         };
@@ -113,7 +113,7 @@ impl Reader {
                         Read::Configuration(new, opened)
                     }
                     Job::Clients { access, recording } => {
-                        Read::Clients(entrance::prepare(Some(&access), recording, clock).map(Box::new))
+                        Read::Clients(service::prepare(Some(&access), recording, clock).map(Box::new))
                     }
                     Job::Free(what) => {
                         drop(what);

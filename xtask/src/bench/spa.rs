@@ -15,11 +15,11 @@ use doors_spa::{
     KNOCK, PORT,
     card::Card,
     identity::{ClientKey, DoorId},
-    letter::Letter,
     request::{Operation, Request},
+    seal::Letter,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use port_knocking_doors::journal::Journal;
+use port_knocking_doors::spa::replay_log::Journal;
 use rand_core::{Rng as _, UnwrapErr};
 
 use super::{

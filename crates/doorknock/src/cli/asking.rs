@@ -6,13 +6,13 @@ use doors_spa::{receipt::Receipt, request::Operation};
 use doors_text::error_chain::in_one_line;
 use jiff::Timestamp;
 
-use super::{Failure, How, Place, complain, errand::tell, family, print, remark, visit::Visit};
+use super::{Failure, How, Place, complain, family, print, remark, request::tell, session::Visit};
 use crate::{
-    knocking::{Answered, Outcome, knock_once},
-    pages::Pages,
+    durations,
+    output::{self, Ending, Question},
     servers::{ServerName, Servers},
-    span,
-    telling::{self, Ending, Question},
+    spa::driver::{Answered, Outcome, knock_once},
+    spa::pages::Pages,
 };
 
 pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
@@ -56,16 +56,16 @@ fn ask_with(
         if let (Ending::Done, Ok(answered)) = (Ending::of(outcome), &outcome.result) {
             first = Some((outcome.server, answered.receipt.clone(), Arc::clone(signer)));
             if !how.json {
-                telling::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
+                output::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
             }
             // Every address of a server says the same.
             return ControlFlow::Break(());
         }
         let now = Timestamp::now();
         refused.push(if how.json {
-            telling::json(outcome, question, now)
+            output::json(outcome, question, now)
         } else {
-            telling::line(outcome, question, now)
+            output::line(outcome, question, now)
         });
         ControlFlow::Continue(())
     });
@@ -119,7 +119,7 @@ fn print_doors(
     if how.json {
         let answered = Answered { receipt: receipt.clone(), challenged: None };
         let outcome = Outcome::new(address, Ok(answered));
-        return print(&telling::json(&outcome, Question::ask(server.as_str()), Timestamp::now()));
+        return print(&output::json(&outcome, Question::ask(server.as_str()), Timestamp::now()));
     }
     if how.quiet {
         return Ok(());
@@ -127,8 +127,7 @@ fn print_doors(
     if receipt.doors_in_all == 0 {
         return print(&format!("{}: you may open no door", server.as_str()));
     }
-    receipt
-        .doors
-        .iter()
-        .try_for_each(|door| print(&format!("{}  at most {}", door.name, span::text(door.longest.into()))))
+    receipt.doors.iter().try_for_each(|door| {
+        print(&format!("{}  at most {}", door.name, durations::text(door.longest.into())))
+    })
 }

@@ -3,15 +3,15 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    join, key_file::KeyFileError, keygen::KeygenError, sequence, servers::ServersError, signer::SignerError,
-    target, trusted_file::Untrusted,
+    connect::relay, resolve, sequence, servers::ServersError, spa::key_file::KeyFileError,
+    spa::keygen::KeygenError, spa::signer::SignerError, trusted_file::Untrusted,
 };
 
 /// Why it did not work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
-    Target(#[from] target::TargetError),
+    Target(#[from] resolve::TargetError),
     #[error(transparent)]
     Servers(#[from] ServersError),
     #[error(transparent)]
@@ -50,7 +50,7 @@ pub(super) enum Failure {
     #[error("cannot wait for a connection")]
     Wait(#[source] io::Error),
     #[error(transparent)]
-    Broken(#[from] join::Broken),
+    Broken(#[from] relay::Broken),
     #[error("cannot print")]
     Print(#[source] io::Error),
 }

@@ -9,9 +9,9 @@ use doors_text::safe_text::escaped;
 
 use super::{Failure, print};
 use crate::{
-    key_file::ask_on_terminal,
-    keygen::{self, KeygenError},
-    signer::Signer,
+    spa::key_file::ask_on_terminal,
+    spa::keygen::{self, KeygenError},
+    spa::signer::Signer,
 };
 
 pub(super) fn make(file: Option<PathBuf>, no_passphrase: bool) -> Result<(), Failure> {

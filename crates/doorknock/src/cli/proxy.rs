@@ -17,19 +17,19 @@ use jiff::Timestamp;
 
 use super::{
     Failure, How, Manner, Place, asking, complain, remark,
-    visit::{Ear, Speech, Stop, Visit},
+    session::{Ear, Speech, Stop, Visit},
     waits::Waits,
 };
 use crate::{
-    entering::{Entered, Entering},
+    connect::relay,
+    connect::through_door::{Entered, Entering},
     host::Host,
-    join,
-    knocking::{News, Outcome},
-    own_address::Whom,
-    signer::Signer,
+    output::{self, Ending, Question},
+    resolve,
+    spa::driver::{News, Outcome},
+    spa::own_address::Whom,
+    spa::signer::Signer,
     standard_output::StandardOutput,
-    target,
-    telling::{self, Ending, Question},
 };
 
 pub(super) fn run(
@@ -50,7 +50,7 @@ pub(super) fn run(
     let visit = Visit::prepare(&at.server, manner.family(), whom, identity, Speech::unless(quiet))?;
     let question = Question { server: visit.name.as_str(), door: Some(&door), closing: false, wanted };
     let operation = Operation::Open { door: DoorId::of(&door), wanted: wanted.unwrap_or(0) };
-    let mut addresses = target::resolve(host.bare(), manner.family())?;
+    let mut addresses = resolve::resolve(host.bare(), manner.family())?;
     addresses.iter_mut().for_each(|address| address.set_port(port));
     let entering = Entering::new(addresses).map_err(Failure::Wait)?;
     let waker = Arc::new(entering.waker().map_err(Failure::Wait)?);
@@ -67,7 +67,7 @@ pub(super) fn run(
     }
     match way.came {
         Some(Ok(Entered::Through(stream))) => {
-            join::join(&stream, io::stdin(), StandardOutput::default())?;
+            relay::join(&stream, io::stdin(), StandardOutput::default())?;
             Ok(Ending::Done)
         }
         Some(Ok(Entered::Refused(source))) => {
@@ -139,9 +139,9 @@ impl Ear for Way<'_> {
     }
 
     fn hear(&mut self, outcome: &Outcome, _: &Arc<Signer>) -> ControlFlow<()> {
-        telling::notes(outcome, self.question).iter().for_each(|note| remark(note, self.quiet));
+        output::notes(outcome, self.question).iter().for_each(|note| remark(note, self.quiet));
         if Ending::of(outcome) != Ending::Done {
-            self.told.push(telling::line(outcome, self.question, Timestamp::now()));
+            self.told.push(output::line(outcome, self.question, Timestamp::now()));
             return ControlFlow::Continue(());
         }
         self.opened = true;

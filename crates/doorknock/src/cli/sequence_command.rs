@@ -11,12 +11,12 @@ use doors_text::error_chain::in_one_line;
 
 use super::{Failure, Manner, complain, print, waits::Waits};
 use crate::{
-    arrival,
+    connect::relay,
+    connect::wait_for_port,
     host::Host,
-    join,
+    resolve,
     sequence::{self, Unsent},
     standard_output::StandardOutput,
-    target,
 };
 
 pub(super) fn run(
@@ -26,7 +26,7 @@ pub(super) fn run(
     quiet: bool,
     manner: Manner,
 ) -> Result<(), Failure> {
-    let addresses = target::resolve(host.bare(), manner.family())?;
+    let addresses = resolve::resolve(host.bare(), manner.family())?;
     let line = match wait {
         None => only_knock(&addresses, ports, quiet, manner)?,
         Some(port) => {
@@ -50,11 +50,11 @@ pub(super) fn proxy(
     quiet: bool,
     manner: Manner,
 ) -> Result<(), Failure> {
-    let addresses = target::resolve(host.bare(), manner.family())?;
+    let addresses = resolve::resolve(host.bare(), manner.family())?;
     let line = waits_for(host, port, quiet);
     let (stream, _) = knock_until_open(host, &addresses, ports, port, manner)?;
     drop(line);
-    Ok(join::join(&stream, io::stdin(), StandardOutput::default())?)
+    Ok(relay::join(&stream, io::stdin(), StandardOutput::default())?)
 }
 
 fn waits_for(host: &Host, port: u16, quiet: bool) -> Waits {
@@ -120,7 +120,7 @@ fn knock_until_open(
             })
             .unzip();
         let patience = Duration::from_secs(if left > 0 { manner.pause } else { manner.timeout });
-        if let Some(arrival) = arrival::wait(&targets, patience).map_err(Failure::Wait)? {
+        if let Some(arrival) = wait_for_port::wait(&targets, patience).map_err(Failure::Wait)? {
             let took = lasts.get(arrival.place).map(Instant::elapsed).unwrap_or_default();
             return Ok((arrival.stream, took));
         }

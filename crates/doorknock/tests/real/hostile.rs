@@ -7,8 +7,8 @@ use doors_spa::{
 
 use crate::{
     home::{Home, Said},
-    house::{House, receipt},
     program::scene,
+    testbed::{House, receipt},
 };
 
 /// What the client says when it asks a gateway that tells these doors, by what it is to leave out.

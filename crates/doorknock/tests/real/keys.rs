@@ -3,13 +3,13 @@
 use std::{fs, path::Path, process::Command};
 
 use base64ct::{Base64, Encoding as _};
-use doorknock::key_file::{KeyFile, KeyFileError};
+use doorknock::spa::key_file::{KeyFile, KeyFileError};
 use doors_spa::{
     card::Card,
     gateway::GatewayKey,
     identity::{ClientKey, DoorId},
-    letter::Letter,
     request::{Operation, Request},
+    seal::Letter,
     signature::NAMESPACE,
 };
 use doors_text::error_chain::in_one_line;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     home::{Home, Said, run},
-    house::public_key,
+    testbed::public_key,
 };
 
 fn nobody(_: &str) -> std::io::Result<Zeroizing<String>> {
@@ -155,7 +155,7 @@ fn keygen_makes_what_ssh_keygen_reads_and_overwrites_nothing() {
     assert!(again.err.contains("is there already"), "{again:?}");
 
     let locked = home.path("locked");
-    let line = doorknock::keygen::make(&locked, Some("open sesame")).unwrap();
+    let line = doorknock::spa::keygen::make(&locked, Some("open sesame")).unwrap();
     let theirs =
         Said::of(Command::new("ssh-keygen").args(["-y", "-P", "open sesame"]).arg("-f").arg(&locked));
     assert_eq!(theirs.out, line);

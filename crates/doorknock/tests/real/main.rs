@@ -11,9 +11,9 @@
 
 mod home;
 mod hostile;
-mod house;
 mod keys;
 mod program;
 mod proxy;
 mod secrets;
 mod store;
+mod testbed;

@@ -15,7 +15,7 @@ use doors_spa::{
 
 use crate::{
     home::{Home, Said, run},
-    house::{House, public_key, receipt},
+    testbed::{House, public_key, receipt},
 };
 
 pub(crate) fn add(home: &Home, house: &House) {

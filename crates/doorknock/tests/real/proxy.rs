@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     home::{Home, PATIENCE},
-    house::receipt,
     program::scene,
+    testbed::receipt,
 };
 
 #[test]

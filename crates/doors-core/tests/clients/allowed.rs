@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use doors_core::{
-    client::Client,
-    doorkeeper::{Change, Event, Report},
     eligible::Own,
+    engine::{Change, Event, Report},
     limits,
     packet::Link,
+    spa::client::Client,
     time::Wall,
 };
 use doors_spa::{

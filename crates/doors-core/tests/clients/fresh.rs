@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use doors_core::{doorkeeper::Event, limits, reception::Stranger, time::Wall};
+use doors_core::{engine::Event, limits, spa::server::Stranger, time::Wall};
 use doors_spa::{
     gateway::GatewayKey,
     receipt::Answer,

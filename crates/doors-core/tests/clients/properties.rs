@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doors_spa::{identity::DoorId, letter::Letter, receipt::Answer, request::Request};
+use doors_spa::{identity::DoorId, receipt::Answer, request::Request, seal::Letter};
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
 

@@ -8,23 +8,23 @@ use std::{
 
 use doors_core::{
     access::Rules,
-    challenge::RunKey,
-    client::{Client, Clients},
     door::{Admission, Door, DoorName, Sequence},
-    doorbell::{Lasting, Recognition},
-    doorkeeper::{Change, Doorkeeper, Event, Report},
-    freshness::{Freshness, Record},
+    engine::{Change, Doorkeeper, Event, Report},
     packet::{Accepted, Link, Packet},
-    reception::{Audience, Reception},
+    spa::challenge::RunKey,
+    spa::client::{Client, Clients},
+    spa::prefilter::{Lasting, Recognition},
+    spa::replay::{Freshness, Record},
+    spa::server::{Audience, Reception},
     time::{Moment, Wall},
 };
 use doors_spa::{
     PORT,
     gateway::{Gateway, GatewayKey},
     identity::{ClientKey, DoorId},
-    letter::Letter,
     receipt::{Answer, Receipt, ReceiptKey},
     request::{Operation, Request},
+    seal::Letter,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{TryCryptoRng, TryRng};

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{doorkeeper::Event, limits, reception::Stranger};
-use doors_spa::{letter::Letter, receipt::Answer};
+use doors_core::{engine::Event, limits, spa::server::Stranger};
+use doors_spa::{receipt::Answer, seal::Letter};
 
 use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open, rules_with_sequence};
 

@@ -19,20 +19,20 @@
 //! and learnt again whenever firewalld says that something has changed.
 
 pub mod bus;
-mod held;
-mod jobs;
-mod leftovers;
-mod obstacles;
+mod connection;
+mod debounce;
+mod installed;
 mod open_ports;
-mod paced;
-mod restoring;
-mod room;
+mod operation;
+mod preflight;
+mod queue;
+mod quota;
+mod restore;
 mod rule;
-mod said;
-mod session;
+mod sanitize;
 mod settings;
+mod stale_rules;
 mod state;
-mod work;
 mod zones;
 
 use std::time::Duration;
@@ -42,12 +42,12 @@ use tokio::sync::mpsc;
 pub(super) use self::state::State;
 use self::{
     bus::Bus,
-    said::in_one_line,
-    session::{Ended, Session},
+    connection::{Ended, Session},
+    sanitize::in_one_line,
 };
 pub use self::{
-    obstacles::{Explained, explained, obstacles_beside_firewalld, obstacles_with_rich_rules},
-    session::zone_is_known,
+    connection::zone_is_known,
+    preflight::{Explained, explained, obstacles_beside_firewalld, obstacles_with_rich_rules},
 };
 use super::{FirewallError, Order};
 

@@ -11,7 +11,7 @@ use std::{
 
 use doors_core::{
     door::Admission,
-    doorkeeper::{Change, Report},
+    engine::{Change, Report},
     time::Moment,
 };
 use doors_os::clock::Clock;
@@ -21,15 +21,15 @@ use self::sight::Sight;
 use super::{
     Role,
     bus::{Code, code},
-    held::{Held, Holdings, Place},
-    jobs::{Jobs, Waiting},
-    leftovers::Leftovers,
-    obstacles::Explained,
-    restoring::Restoring,
-    room::Room,
+    installed::{Held, Holdings, Place},
+    operation::{Outcome, Task},
+    preflight::Explained,
+    queue::{Jobs, Waiting},
+    quota::Room,
+    restore::Restoring,
     rule::{Rule, Texts},
-    said::in_one_line,
-    work::{Outcome, Task},
+    sanitize::in_one_line,
+    stale_rules::Leftovers,
 };
 use crate::{
     News, Order,

@@ -19,7 +19,7 @@ use doors_os::netlink::{
 
 use super::{
     diagnosis,
-    sessions::{NUMBER, ORIGINAL, PORTS, STATUS, TUPLE_PROTOCOL},
+    prior_connections::{NUMBER, ORIGINAL, PORTS, STATUS, TUPLE_PROTOCOL},
     snapshot::{Snapshot, list},
 };
 use crate::plan::{Plan, Protocol};

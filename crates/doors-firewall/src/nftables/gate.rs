@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{client::Who, door::Admission, time::Moment};
+use doors_core::{door::Admission, spa::client::Who, time::Moment};
 use doors_os::{
     clock::Clock,
     instance_lock::{Alone, NotAlone},
@@ -20,8 +20,8 @@ use doors_text::error_chain::in_one_line;
 use super::{
     datagrams::Services,
     monitor::Monitor,
+    prior_connections::Sessions,
     ruleset::{self, TABLE},
-    sessions::Sessions,
     snapshot::{self, Entry, Snapshot},
 };
 use crate::{

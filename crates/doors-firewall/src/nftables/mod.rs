@@ -5,12 +5,12 @@ mod batch;
 mod datagrams;
 mod diagnosis;
 mod expressions;
-mod foreign;
 mod gate;
 mod monitor;
-pub mod picture;
+mod other_tables;
+mod prior_connections;
+pub mod render;
 mod ruleset;
-mod sessions;
 mod snapshot;
 mod trace;
 
@@ -18,21 +18,21 @@ use std::{collections::BTreeSet, io, time::Duration};
 
 use doors_core::{
     door::Admission,
-    doorkeeper::{Change, Report},
+    engine::{Change, Report},
     time::Moment,
 };
 use doors_os::{clock::Clock, netlink::socket::NetlinkError};
 use doors_text::error_chain::in_one_line;
 use tokio::{sync::mpsc, time::Instant};
 
-pub(super) use self::foreign::left_by_firewalld;
 pub use self::gate::Gate;
+pub(super) use self::other_tables::left_by_firewalld;
+pub use self::{gate::GateError, ruleset::TABLE};
 use self::{
-    foreign::Told,
     monitor::{Monitor, Touched},
+    other_tables::Told,
     trace::{Dropped, Traces},
 };
-pub use self::{gate::GateError, ruleset::TABLE};
 use super::{
     Choice, Kind, News, Obstacle, Obstacles, Order, firewalld::obstacles_beside_firewalld, ledger::Standing,
     plan::Plan,
@@ -326,7 +326,7 @@ impl Worker {
 
     /// Says that somebody else drops what the gate lets in.
     fn tell_dropped(&self, dropped: &Dropped) {
-        match foreign::dropped(dropped, self.gate.plan().mark, self.beside.is_some()) {
+        match other_tables::dropped(dropped, self.gate.plan().mark, self.beside.is_some()) {
             Ok(Some(warning)) => self.tell(News::Warning(warning)),
             Ok(None) => {}
             Err(error) => self.failed("see which rule drops what the gate lets in".to_owned(), &error),
@@ -427,7 +427,7 @@ impl Worker {
 pub async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
     let mut found = closed_by_others(plan, choice).await?;
     let own_plan = plan.clone();
-    let Obstacles { warnings, lines } = looked(move || foreign::remarks(&own_plan)).await?;
+    let Obstacles { warnings, lines } = looked(move || other_tables::remarks(&own_plan)).await?;
     found.warnings.extend(warnings);
     found.lines.extend(lines);
     Ok(found)
@@ -436,7 +436,7 @@ pub async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, Netlin
 /// Which doors another firewall keeps closed, as far as can be seen.
 async fn closed_by_others(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
     let (own_plan, firewalld_runs) = (plan.clone(), choice.firewalld_runs);
-    let mut found = looked(move || foreign::obstacles(&own_plan, firewalld_runs)).await?;
+    let mut found = looked(move || other_tables::obstacles(&own_plan, firewalld_runs)).await?;
     // Where firewalld is worked with, it opens what it closes.
     if choice.firewalld_runs && choice.kind == Kind::Nftables {
         found.warnings.extend(obstacles_beside_firewalld(plan).await.into_iter().map(Obstacle::closed));

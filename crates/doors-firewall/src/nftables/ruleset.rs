@@ -109,8 +109,8 @@ mod guarded;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use doors_core::{
-    client::Who,
     door::{Admission, DoorName},
+    spa::client::Who,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 

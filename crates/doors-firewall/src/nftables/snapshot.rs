@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use doors_core::client::Who;
+use doors_core::spa::client::Who;
 use doors_os::netlink::{
     message::{Attributes, DUMP, Message, Writer},
     socket::{NetlinkError, Socket},

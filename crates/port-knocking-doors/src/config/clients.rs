@@ -9,9 +9,9 @@ use std::{
 
 use doors_core::{
     access::Rules,
-    client::{Client, Clients},
     door::DoorName,
     limits,
+    spa::client::{Client, Clients},
 };
 use doors_os::trusted_file::{self, Demands, Untrusted};
 use doors_text::error_chain::in_one_line;

@@ -8,10 +8,10 @@ use std::{
 
 use doors_core::{
     access::Rules,
-    client::Clients,
     door::{Door, DoorName, Sequence},
     limits,
-    sequences::Sequences,
+    sequence::trie::Sequences,
+    spa::client::Clients,
 };
 use doors_firewall::FirewallChoice;
 use doors_firewall::plan::{Mark, PlannedDoor, Ports, Protocol};

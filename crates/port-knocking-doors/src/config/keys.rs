@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use crate::wrap::wrap;
+use doors_text::wrap::wrap;
 
 /// The largest configuration file, and the largest file of public keys, in bytes: more than 300 for each of the
 /// most clients. A larger one is something else.

@@ -15,6 +15,7 @@ mod dates;
 mod doors;
 mod file;
 pub mod keys;
+pub mod last_good;
 pub mod origin;
 mod resolve;
 mod values;
@@ -125,7 +126,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The file that was read; `None` if there is none.
     pub path: Option<PathBuf>,
-    /// The same, open: see [`crate::running`].
+    /// The same, open: see [`crate::control::running`].
     pub(crate) opened: Option<Arc<fs::File>>,
     /// Every value in force.
     pub settings: Vec<Setting>,

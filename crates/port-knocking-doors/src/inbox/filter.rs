@@ -5,7 +5,7 @@
 //!
 //! Source: `linux/filter.h`, `linux/bpf_common.h`.
 
-use doors_core::knock::Knock;
+use doors_core::sequence::knock::Knock;
 use socket2::SockFilter;
 
 use super::{LOOPBACK, addresses};

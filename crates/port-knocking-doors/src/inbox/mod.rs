@@ -4,27 +4,27 @@
 //! order in which the kernel received it. Whether it is a knock, and whose, is judged elsewhere.
 
 mod addresses;
-mod answers;
 mod capture;
 mod datagram;
 mod filter;
 mod own;
 mod receive;
+mod reply_socket;
 mod ring;
 mod routes;
 mod sockets;
-mod stamps;
+mod timestamping;
 
 use std::{io, net::IpAddr};
 
 use doors_core::{
     eligible::Own,
     packet::{Packet, Routes},
-    reception::Outgoing,
+    spa::server::Outgoing,
 };
 use doors_os::netlink::socket::NetlinkError;
 
-use self::{answers::Answers, capture::Capture, sockets::Sockets};
+use self::{capture::Capture, reply_socket::Answers, sockets::Sockets};
 
 /// Packets that are handed over before the daemon looks at anything else.
 const AT_ONCE: usize = 512;

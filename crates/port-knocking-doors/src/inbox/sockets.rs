@@ -29,7 +29,7 @@ use super::{
     AT_ONCE, InboxError, filter, is_forged_here,
     own::Watched,
     receive::{self, Received},
-    stamps::Stamping,
+    timestamping::Stamping,
 };
 
 /// Bytes that may wait on one socket, so that no flood takes much memory.

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     firewalld::{in_kernel, rules, stays_open},
-    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, crowd, with_every_firewalld},
+    testbed::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, crowd, with_every_firewalld},
 };
 
 with_every_firewalld! {

@@ -10,8 +10,8 @@ use std::{
 use doors_lab::Process;
 
 use crate::{
-    device::{Device, client},
-    house::{House, PATIENCE},
+    raw_client::{Device, client},
+    testbed::{House, PATIENCE},
 };
 
 const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";

@@ -17,7 +17,7 @@ use doors_lab::Namespace;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use crate::house::{House, PATIENCE, gate};
+use crate::testbed::{House, PATIENCE, gate};
 
 const GOOD: &str = "ports_to_controls = [2222]\nopening_sequence = [40871, 12903, 55012, 7741, 31337]\n";
 

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use rustix::process::Signal;
 
-use crate::house::{CLIENT, House, PATIENCE, SERVER, SILENCE, STRANGER, gate, server_for};
+use crate::testbed::{CLIENT, House, PATIENCE, SERVER, SILENCE, STRANGER, gate, server_for};
 
 /// The guarded port.
 const VOICE: u16 = 6000;

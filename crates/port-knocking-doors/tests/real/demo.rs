@@ -11,7 +11,7 @@ use std::{
 use doors_lab::{Namespace, Process};
 use rustix::process::Signal;
 
-use crate::house::PATIENCE;
+use crate::testbed::PATIENCE;
 
 /// Runs the program in a network of its own, whatever it takes its arguments for. Gives all that it prints.
 fn shown(arguments: &[&str]) -> String {

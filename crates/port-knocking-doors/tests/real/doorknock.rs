@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorknock::arrival;
+use doorknock::connect::wait_for_port;
 use doors_lab::Process;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::house::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, gate};
+use crate::testbed::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, gate};
 
 /// The file with the sequence, that only its owner can read.
 fn sequence_file(house: &House) -> PathBuf {
@@ -162,7 +162,7 @@ fn the_server_hears_of_one_connection_however_many_tries_it_took() {
     let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
     // The seventh try is accepted. The others have been answered, and are, a second later, once more.
     lose_answers(&house, 6);
-    let arrival = house.client.enter(|| arrival::wait(&[address], PATIENCE)).unwrap().unwrap();
+    let arrival = house.client.enter(|| wait_for_port::wait(&[address], PATIENCE)).unwrap().unwrap();
     let (accepted, client) = listener.accept().unwrap();
     assert_eq!(client, arrival.stream.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();

@@ -9,7 +9,7 @@ use std::{
 use doors_lab::{Namespace, Process};
 use rustix::process::Signal;
 
-use crate::house::{
+use crate::testbed::{
     Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes,
     with_every_firewalld,
 };

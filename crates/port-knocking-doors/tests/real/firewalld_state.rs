@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::{
     firewalld::{in_kernel, stays_open},
-    house::{CLIENT, House, Origin, SEQUENCE, config, with_every_firewalld},
+    testbed::{CLIENT, House, Origin, SEQUENCE, config, with_every_firewalld},
 };
 
 with_every_firewalld! {

@@ -1,8 +1,8 @@
 //! What `check` and the start say of other firewalls, before any packet has come.
 
 use crate::{
-    house::{CLIENT, House, SEQUENCE, config, gate},
     mark::{IPTABLES, container_engine, shell},
+    testbed::{CLIENT, House, SEQUENCE, config, gate},
     traced::{NATIVE, contains, nft},
     ufw::Ufw,
 };

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, process::Command};
 use doors_lab::Process;
 
 use crate::{
-    house::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, STRANGER, gate, server_for},
     raw,
+    testbed::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, STRANGER, gate, server_for},
 };
 
 const PORT: u16 = 9;

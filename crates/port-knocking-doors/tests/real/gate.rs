@@ -11,11 +11,11 @@ use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    house::{
+    raw,
+    testbed::{
         Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes,
         gate,
     },
-    raw,
 };
 
 #[test]
@@ -191,7 +191,7 @@ fn reject_answers_nobody_who_speaks_to_everybody() {
 /// What the server says to a datagram; `None` if it says nothing.
 fn udp_answer(house: &House, client: &str, port: u16) -> Option<std::io::ErrorKind> {
     let source = SocketAddr::new(client.parse().unwrap(), 0);
-    let target = SocketAddr::new(crate::house::server_for(client), port);
+    let target = SocketAddr::new(crate::testbed::server_for(client), port);
     house.client.enter(|| {
         let socket = std::net::UdpSocket::bind(source).unwrap();
         socket.connect(target).unwrap();

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use doors_lab::Namespace;
 
 use crate::{
-    house::{Answer, CLIENT, House, SEQUENCE, SERVER, SILENCE, STRANGER, gate},
     mark::shell,
+    testbed::{Answer, CLIENT, House, SEQUENCE, SERVER, SILENCE, STRANGER, gate},
     traced::contains,
 };
 

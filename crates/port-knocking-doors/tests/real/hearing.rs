@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    house::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for},
     raw,
+    testbed::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for},
 };
 
 const CAPTURE: &str = "listen = \"capture\"";

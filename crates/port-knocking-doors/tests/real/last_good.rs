@@ -10,12 +10,12 @@ use std::{
 
 use doors_lab::Process;
 use doors_spa::receipt::Answer as Told;
-use port_knocking_doors::last_good::Store;
+use port_knocking_doors::config::last_good::Store;
 use rustix::process::Signal;
 
 use crate::{
-    device::Device,
-    house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, gate},
+    raw_client::Device,
+    testbed::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, gate},
 };
 
 const LOUD: &str = "RUNNING WITH WHAT WAS LAST IN FORCE";
@@ -101,7 +101,8 @@ fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
     let mut house = House::new();
     let device = Device::new(1, &house.card());
     let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
-    let text = house.gateway(&format!("{door}{}", crate::device::client("laptop", &device, &["ssh"], "")));
+    let text =
+        house.gateway(&format!("{door}{}", crate::raw_client::client("laptop", &device, &["ssh"], "")));
     house.start_keeping(&text);
     assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
     house.reboot();
@@ -110,7 +111,9 @@ fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
     assert!(status.success() && said.contains("no daemon runs with this file"), "{said}");
     house.start_keeping("colour = 1\n");
     house.runs_with_last_good("`colour` is no key");
-    assert!(house.is_silent(CLIENT[0], &device.seal(&device.request(crate::device::open("ssh", 0))).bytes));
+    assert!(
+        house.is_silent(CLIENT[0], &device.seal(&device.request(crate::raw_client::open("ssh", 0))).bytes)
+    );
 
     // A daemon that does not bring it up to date leaves none behind.
     house.reboot();

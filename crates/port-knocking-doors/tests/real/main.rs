@@ -13,12 +13,11 @@
 )]
 
 mod beside_firewalld;
-mod by_key;
 mod check;
+mod client_e2e;
 mod command_line;
 mod datagrams;
 mod demo;
-mod device;
 mod doorknock;
 mod firewalld;
 mod firewalld_state;
@@ -27,18 +26,19 @@ mod forged;
 mod gate;
 mod hairpin;
 mod hearing;
-mod house;
 mod last_good;
-mod life;
+mod lifecycle;
 mod mark;
 mod no_door;
 mod raw;
+mod raw_client;
 mod routes;
 mod spa;
+mod stealth;
+mod tampering;
+mod testbed;
 mod traced;
 mod two_hops;
 mod ufw;
-mod unseen;
 mod untracked;
-mod vandals;
 mod ways_around;

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 
 use crate::{
-    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, echoes, gate},
+    testbed::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, echoes, gate},
     traced::nft,
     ufw::Ufw,
 };

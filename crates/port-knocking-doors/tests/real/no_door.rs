@@ -5,8 +5,8 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::{
-    device::Device,
-    house::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, with_every_firewalld},
+    raw_client::Device,
+    testbed::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, with_every_firewalld},
 };
 
 const NONE: &str =

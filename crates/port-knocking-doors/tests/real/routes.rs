@@ -14,8 +14,8 @@ use std::{
 use doors_lab::Namespace;
 
 use crate::{
-    house::{CLIENT, House, SEQUENCE, SERVER, STRANGER, crowd, gate, stay_on_this_processor},
     raw,
+    testbed::{CLIENT, House, SEQUENCE, SERVER, STRANGER, crowd, gate, stay_on_this_processor},
 };
 
 /// The server's address outside, and the address of the machine there.

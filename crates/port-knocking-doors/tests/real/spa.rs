@@ -11,13 +11,13 @@ use doors_spa::{
     receipt::Answer as Told,
     request::{Operation, Request},
 };
-use port_knocking_doors::journal::Journal;
+use port_knocking_doors::spa::replay_log::Journal;
 use rustix::process::Signal;
 
 use crate::{
-    device::{Device, client, now, open},
-    house::{Answer, CLIENT, House, PATIENCE, PORT, SERVER, SILENCE, STRANGER, server_for},
-    vandals::in_a_shell,
+    raw_client::{Device, client, now, open},
+    tampering::in_a_shell,
+    testbed::{Answer, CLIENT, House, PATIENCE, PORT, SERVER, SILENCE, STRANGER, server_for},
 };
 
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
@@ -115,7 +115,7 @@ fn once_lets_in_the_first_connection_and_no_other() {
         assert_eq!(device.open(&house, source, "web", 0).answer, Told::Granted);
         let mut first = house.connect(source, PORT).unwrap();
         assert_eq!(house.ask(source, PORT), Answer::Silence);
-        assert!(crate::house::echoes(&mut first), "the connection itself lives on");
+        assert!(crate::testbed::echoes(&mut first), "the connection itself lives on");
         // Asking again brings another one, at once.
         assert_eq!(device.open(&house, source, "web", 0).answer, Told::Granted);
         assert_eq!(house.ask(source, PORT), Answer::Accepted);
@@ -140,7 +140,7 @@ fn behind_one_address_two_clients_get_one_connection_each_and_both_are_in_the_lo
         let mut first = house.connect(source, PORT).unwrap();
         house.hear(&format!("opened: door web for {source}, for 10 s, by laptop"));
         let mut second = house.connect(source, PORT).unwrap();
-        assert!(crate::house::echoes(&mut first) && crate::house::echoes(&mut second));
+        assert!(crate::testbed::echoes(&mut first) && crate::testbed::echoes(&mut second));
         assert_eq!(house.ask(source, PORT), Answer::Silence);
     }
 }
@@ -270,7 +270,7 @@ fn no_door_opens_for_an_address_that_can_be_no_clients_and_the_log_says_why() {
         // The machine itself, with a key and with a sequence.
         let loopback: std::net::IpAddr = "127.0.0.1".parse().unwrap();
         let socket = house.server.enter(|| UdpSocket::bind((loopback, 0))).unwrap();
-        socket.set_read_timeout(Some(crate::house::PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(crate::testbed::PATIENCE)).unwrap();
         let mut request = device.request(open("ssh", 0));
         for answer in [Told::Stale, Told::Address] {
             let sealed = device.seal(&request);
@@ -400,7 +400,7 @@ fn no_knock_from_before_a_start_opens_whatever_became_of_the_state() {
     let mut request = device.request(open("ssh", 0));
     request.time = now() + 4_000;
     let sealed = device.seal(&request);
-    let answer = house.spa(CLIENT[0], &sealed.bytes, crate::house::PATIENCE).unwrap();
+    let answer = house.spa(CLIENT[0], &sealed.bytes, crate::testbed::PATIENCE).unwrap();
     assert_eq!(sealed.receipt_key.open(&answer).unwrap().answer, Told::Granted);
     // The state is lost, is of a while ago, is damaged, is as it was.
     type Change = fn(&std::path::Path, &[u8]);
@@ -419,7 +419,7 @@ fn no_knock_from_before_a_start_opens_whatever_became_of_the_state() {
         house.on_server("nft", &["flush", "ruleset"]);
         change(&state, &older);
         house.start(&text);
-        let answer = house.spa(STRANGER[0], &sealed.bytes, crate::house::SILENCE);
+        let answer = house.spa(STRANGER[0], &sealed.bytes, crate::testbed::SILENCE);
         let answer = answer.map(|answer| sealed.receipt_key.open(&answer).unwrap().answer);
         assert!(matches!(answer, None | Some(Told::Stale)), "{answer:?}");
         assert!(house.grants("ssh").is_empty());
@@ -524,7 +524,7 @@ fn a_wrong_clock_on_either_side_locks_nobody_out() {
         assert_eq!(device.ask_once(&house, STRANGER[0], &request).answer, Told::Stale);
         let request = device.again(&request, &stale);
         let sealed = device.seal(&request);
-        let answer = house.spa(CLIENT[0], &sealed.bytes, crate::house::PATIENCE).unwrap();
+        let answer = house.spa(CLIENT[0], &sealed.bytes, crate::testbed::PATIENCE).unwrap();
         assert_eq!(sealed.receipt_key.open(&answer).unwrap().answer, Told::Granted, "{time}");
         assert!(house.is_silent(CLIENT[0], &sealed.bytes), "the challenge, replayed");
     }

@@ -10,9 +10,9 @@ use doors_lab::Process;
 use rustix::process::Signal;
 
 use crate::{
-    house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, crowd, gate, server_for},
     mark::{IPTABLES, container_engine, shell},
     raw,
+    testbed::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, crowd, gate, server_for},
     ufw::Ufw,
 };
 

@@ -10,8 +10,8 @@ use std::{
 use doors_lab::{Namespace, Process};
 
 use crate::{
-    by_key::{User, run},
-    house::{PATIENCE, SERVER},
+    client_e2e::{User, run},
+    testbed::{PATIENCE, SERVER},
 };
 
 /// The bastion, as the client sees it, and as the server does.

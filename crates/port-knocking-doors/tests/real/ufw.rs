@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use doors_lab::Process;
 
-use crate::house::{House, PATIENCE};
+use crate::testbed::{House, PATIENCE};
 
 /// Where Debian keeps what ufw starts with.
 const ORIGINALS: &str = "/usr/share/ufw";

@@ -8,8 +8,8 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    house::{CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, echoes, gate},
     mark::shell,
+    testbed::{CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, echoes, gate},
     traced::{contains, nft},
 };
 

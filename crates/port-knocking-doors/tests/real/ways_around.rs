@@ -12,8 +12,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     gate::refused,
-    house::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, echoes, gate, server_for},
     raw,
+    testbed::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, echoes, gate, server_for},
 };
 
 /// A source port that a client chooses again and again.

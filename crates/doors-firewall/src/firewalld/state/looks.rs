@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use doors_core::{door::Admission, doorkeeper::Report};
+use doors_core::{door::Admission, engine::Report};
 
 use super::{NOT_MISSED, State};
 use crate::{
     News,
-    firewalld::{Role, leftovers::Leftover, rule::Rule, said::in_one_line},
+    firewalld::{Role, rule::Rule, sanitize::in_one_line, stale_rules::Leftover},
     ledger::Standing,
     nftables::left_by_firewalld,
 };

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use doors_core::{door::Admission, doorkeeper::Report, packet::Link};
+use doors_core::{door::Admission, engine::Report, packet::Link};
 
 use super::State;
 use crate::{
     News,
-    firewalld::{Role, obstacles::Explained, zones::Zones},
+    firewalld::{Role, preflight::Explained, zones::Zones},
     nftables::left_by_firewalld,
 };
 

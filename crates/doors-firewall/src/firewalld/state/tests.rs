@@ -1,4 +1,4 @@
-use doors_core::{client::Who, door::DoorName, packet::Link};
+use doors_core::{door::DoorName, packet::Link, spa::client::Who};
 
 use super::*;
 use crate::{

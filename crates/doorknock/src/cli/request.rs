@@ -1,0 +1,85 @@
+//! `doorknock open` and `close`.
+
+use std::ops::ControlFlow;
+
+use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
+use jiff::Timestamp;
+
+use super::{Failure, How, Place, asking, complain, family, print, remark, session::Visit};
+use crate::{
+    output::{self, Ending, Question},
+    spa::driver::{Outcome, Unanswered},
+    spa::own_address::Whom,
+};
+
+pub(super) fn open(
+    at: &Place,
+    wanted: Option<u32>,
+    whom: Option<Whom>,
+    how: &How,
+) -> Result<Ending, Failure> {
+    change(at, whom, how, |door| Operation::Open { door, wanted: wanted.unwrap_or(0) })
+}
+
+pub(super) fn close(at: &Place, whom: Option<Whom>, how: &How) -> Result<Ending, Failure> {
+    change(at, whom, how, |door| Operation::Close { door })
+}
+
+fn change(
+    at: &Place,
+    whom: Option<Whom>,
+    how: &How,
+    operation: impl FnOnce(DoorId) -> Operation,
+) -> Result<Ending, Failure> {
+    let door = match asking::door(at, how)? {
+        Ok(door) => door,
+        Err(ending) => return Ok(ending),
+    };
+    let operation = operation(DoorId::of(&door));
+    let visit =
+        Visit::prepare(&at.server, family(how.ipv4, how.ipv6), whom, how.identity.as_deref(), how.into())?;
+    let (closing, wanted) = match operation {
+        Operation::Open { wanted, .. } => (false, Some(wanted).filter(|wanted| *wanted != 0)),
+        Operation::Close { .. } | Operation::Ask { .. } => (true, None),
+    };
+    let question = Question { server: visit.name.as_str(), door: Some(&door), closing, wanted };
+    let mut is_done = false;
+    let mut printed = Ok(());
+    let ending = visit.knock(operation, |outcome, _| {
+        let this = Ending::of(outcome);
+        // A name often has an address that this network cannot reach; another one is enough.
+        let matters = !matches!(outcome.result, Err(Unanswered::Send(_))) || !is_done;
+        if matches!(outcome.result, Err(Unanswered::NotWaitedFor)) && !how.json {
+            remark(&output::line(outcome, question, Timestamp::now()), how.quiet);
+        } else if matters || how.json {
+            printed = tell(outcome, question, how);
+        }
+        is_done |= this == Ending::Done;
+        match printed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    printed?;
+    Ok(ending)
+}
+
+pub(super) fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    if how.json {
+        return print(&output::json(outcome, question, now));
+    }
+    output::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
+    let line = output::line(outcome, question, now);
+    let good = outcome.result.as_ref().is_ok_and(|answered| {
+        matches!(answered.receipt.answer, Answer::Granted | Answer::Closed | Answer::Told)
+    });
+    match (good, how.quiet) {
+        (true, true) => Ok(()),
+        (true, false) => print(&line),
+        (false, _) => {
+            complain(&line);
+            Ok(())
+        }
+    }
+}

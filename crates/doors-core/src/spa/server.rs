@@ -1,0 +1,396 @@
+//! Talks with clients that have a key: what was asked, and what is answered, and when.
+//!
+//! ```text
+//!   datagram ─► hint, tag ─► expired? network? ─► copied? budget? ─► HPKE ─► signature ─► fresh? ─► Record ─► disk
+//!               └──────── silence for everybody else ──────────────────┘                                       │
+//!                                                                                                 recorded ◄───┘
+//!   receipt ◄── Reply ◄────────────────────────────────── firewall ◄── grant ◄── policy ◄── fresh ◄──┤
+//!                 └◄───────────────────────────────────────────────────── challenge ◄─────── stale ◄─┘
+//! ```
+//!
+//! A request has no effect before the disk remembers it. One that could be good in a later run is not answered
+//! before, with whatever. A receipt says "granted" only when the firewall has said so.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
+use core::{net::SocketAddr, time::Duration};
+
+use doors_spa::{
+    KNOCK,
+    gateway::Proven,
+    identity::ClientId,
+    receipt::{Answer, Receipt, ReceiptKey, ToldDoor},
+};
+
+use crate::{
+    door::Admission,
+    limits::{PATIENCE_WITH_FIREWALL, WAITING_AT_MOST, WAITING_PER_CLIENT},
+    packet::{Packet, WayBack},
+    spa::challenge::RunKey,
+    spa::client::{Client, Clients, Who},
+    spa::prefilter::{Doorbell, Recognition},
+    spa::replay::{Fresh, Freshness, Record, Unfresh},
+    time::{Moment, Wall},
+};
+
+/// What clients with keys need to be heard.
+#[derive(Clone, Debug, Default)]
+pub struct Audience {
+    /// The UDP port of single packet authorization.
+    pub port: u16,
+    /// Who has a key.
+    pub clients: Arc<Clients>,
+    /// What tells their datagrams from all others.
+    pub recognition: Recognition,
+    /// How far a client's clock may be from ours.
+    pub window: Duration,
+}
+
+/// Why a datagram is nobody's. A value, never an error, and never answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stranger {
+    /// Made without the card, or in the name of nobody who has a key here, or changed on its way.
+    Unknown,
+    /// Made with the card in the name of a client that has not signed it.
+    Forged,
+    /// More is made in the name of this client than it could send.
+    Flood,
+    /// The very same bytes came before.
+    Copied,
+    /// The same request came before.
+    Replayed,
+    /// The client's time is over.
+    Expired,
+    /// The client may not come from there.
+    Network,
+}
+
+/// What a datagram turned out to be.
+#[derive(Debug)]
+pub enum Heard {
+    /// Nobody's.
+    Stranger(Stranger, Option<Who>),
+    /// A client's, and waiting for the disk.
+    Waits,
+    /// A client's whose time says nothing: it gets a challenge.
+    Stale(Who),
+    /// A client's that has too much on its way, and nothing has to be on disk before it is told.
+    Crowded(Who),
+}
+
+/// A client that waits for an answer.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Who asks.
+    pub client: ClientId,
+    /// Where the answer goes.
+    pub way: WayBack,
+    key: ReceiptKey,
+}
+
+/// A request that waits for the disk.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Who asks.
+    pub asker: Asker,
+    /// What becomes of it when the disk has it.
+    pub then: Then,
+}
+
+/// What becomes of a request that the disk has.
+#[derive(Debug)]
+pub enum Then {
+    /// What it asks for.
+    Act(Fresh),
+    /// It is refused, for this reason.
+    Refuse(Answer),
+}
+
+/// What the disk has been given.
+#[derive(Debug)]
+struct Given {
+    /// Whose floor it raises, and to what.
+    floor: (ClientId, u64),
+    waiting: Option<Waiting>,
+}
+
+/// An answer that has yet to be sealed.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// What it says; its time and challenge are filled in when it is sealed.
+    pub receipt: Receipt,
+    asker: Asker,
+}
+
+/// A receipt on its way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Outgoing {
+    /// Where it goes.
+    pub way: WayBack,
+    /// Its bytes.
+    pub bytes: [u8; KNOCK],
+}
+
+/// A reply that the firewall has to make true.
+#[derive(Debug)]
+struct Promise {
+    reply: Reply,
+    /// Its own, if they are not those of the door.
+    seconds: Option<u32>,
+    until: Moment,
+}
+
+/// The conversation with all clients.
+#[derive(Debug)]
+pub struct Reception {
+    audience: Audience,
+    doorbell: Doorbell,
+    freshness: Freshness,
+    key: RunKey,
+    salts: u64,
+    to_record: VecDeque<Record>,
+    /// One for each record that the disk has not answered.
+    given: VecDeque<Given>,
+    promises: BTreeMap<Admission, Vec<Promise>>,
+    replies: VecDeque<Reply>,
+}
+
+impl Reception {
+    /// Begins to listen to nobody.
+    #[must_use]
+    pub fn new(key: RunKey, freshness: Freshness) -> Self {
+        let mut reception = Self {
+            audience: Audience::default(),
+            doorbell: Doorbell::default(),
+            freshness,
+            key,
+            salts: 0,
+            to_record: VecDeque::new(),
+            given: VecDeque::new(),
+            promises: BTreeMap::new(),
+            replies: VecDeque::new(),
+        };
+        reception.write_floor();
+        reception
+    }
+
+    /// Listens to these from here on. Gives those before: to let go of many takes time.
+    pub fn listen_to(&mut self, audience: Audience) -> Audience {
+        self.freshness.set_window(audience.window);
+        self.write_floor();
+        self.doorbell.keep(&audience.clients);
+        core::mem::replace(&mut self.audience, audience)
+    }
+
+    /// Whom it listens to.
+    #[must_use]
+    pub fn audience(&self) -> &Audience {
+        &self.audience
+    }
+
+    /// What was accepted so far.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Takes one datagram; `None` if it is not even addressed to this.
+    ///
+    /// Everything up to the signature is silent: neither a stranger nor somebody with a stolen key in the
+    /// wrong place learns that anything is there.
+    pub fn hear(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall) -> Option<Heard> {
+        if packet.port != self.audience.port || packet.payload.len() != KNOCK || !packet.is_answerable() {
+            return None;
+        }
+        let Ok(datagram) = packet.payload.try_into() else { return None };
+        let Some((gateway, id, tagged)) = self.audience.recognition.recognise(datagram, wall) else {
+            return Some(Heard::Stranger(Stranger::Unknown, None));
+        };
+        let Some(client) = self.audience.clients.get(id) else {
+            return Some(Heard::Stranger(Stranger::Unknown, None));
+        };
+        let who = client.who.clone();
+        // Before copies are looked at: a copy that comes from elsewhere must not take the original's place.
+        let restricted = match client {
+            client if client.has_expired(wall) => Some(Stranger::Expired),
+            client if !client.may_come_from(packet.source) => Some(Stranger::Network),
+            _ => None,
+        };
+        if let Some(why) = restricted {
+            return Some(Heard::Stranger(why, Some(who)));
+        }
+        if self.doorbell.is_copied(id, datagram) {
+            return Some(Heard::Stranger(Stranger::Copied, None));
+        }
+        // In this order: what anybody can make must not have all that waits counted.
+        if !self.doorbell.spend(id, now) || self.on_the_way(id) >= WAITING_AT_MOST {
+            return Some(Heard::Stranger(Stranger::Flood, Some(who)));
+        }
+        let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
+        let Some(proven) = proven else {
+            return Some(Heard::Stranger(Stranger::Forged, Some(who)));
+        };
+        self.doorbell.remember(id, datagram);
+        Some(self.admit(proven, id, who, packet.way_back(), now, wall))
+    }
+
+    /// The next thing that has to be on disk, synced, before [`recorded`](Self::recorded) is told.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.to_record.pop_front()
+    }
+
+    /// The disk has answered: it holds the oldest record, and with it all before, or could not take it. Gives the
+    /// request that waited for it, if one did.
+    pub fn recorded(&mut self, held: bool) -> Option<Waiting> {
+        let Given { floor: (client, floor), waiting } = self.given.pop_front()?;
+        if held {
+            self.freshness.confirm_floor(client, floor);
+        }
+        waiting
+    }
+
+    /// The client of a request, if it has not gone in the meantime.
+    #[must_use]
+    pub fn client(&self, id: ClientId) -> Option<&Client> {
+        self.audience.clients.get(id)
+    }
+
+    /// Answers a request at once.
+    pub fn answer(&mut self, asker: &Asker, answer: Answer, seconds: u32) {
+        self.replies.push_back(Reply::new(asker.clone(), answer, seconds));
+    }
+
+    /// Answers what a client may open.
+    pub fn tell(&mut self, asker: &Asker, in_all: u16, doors: impl IntoIterator<Item = ToldDoor>) {
+        let mut reply = Reply::new(asker.clone(), Answer::Told, 0);
+        reply.receipt.doors_in_all = in_all;
+        reply.receipt = reply.receipt.with_doors(doors);
+        self.replies.push_back(reply);
+    }
+
+    /// Answers a request when the firewall has made it true, or has not in time. With so many `seconds`, or those
+    /// for which the door is open then.
+    pub fn promise(
+        &mut self,
+        asker: &Asker,
+        admission: Admission,
+        answer: Answer,
+        seconds: Option<u32>,
+        now: Moment,
+    ) {
+        let reply = Reply::new(asker.clone(), answer, 0);
+        let promise = Promise { reply, seconds, until: now.after(PATIENCE_WITH_FIREWALL) };
+        self.promises.entry(admission).or_default().push(promise);
+    }
+
+    /// The firewall has made it true: the door is open for so many seconds more, or it is closed.
+    pub fn keep_promises(&mut self, admission: &Admission, kept: Answer, seconds: u32) {
+        let Some(promises) = self.promises.get_mut(admission) else { return };
+        for mut promise in promises.extract_if(.., |promise| promise.reply.receipt.answer == kept) {
+            promise.reply.receipt.seconds = promise.seconds.unwrap_or(seconds);
+            self.replies.push_back(promise.reply);
+        }
+        if promises.is_empty() {
+            self.promises.remove(admission);
+        }
+    }
+
+    /// Whoever has waited too long for the firewall is told so.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        let replies = &mut self.replies;
+        self.promises.retain(|_, promises| {
+            for mut broken in promises.extract_if(.., |promise| promise.until <= now) {
+                broken.reply.receipt.answer = Answer::Firewall;
+                replies.push_back(broken.reply);
+            }
+            !promises.is_empty()
+        });
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.promises.values().flatten().map(|promise| promise.until).min()
+    }
+
+    /// The next receipt to send, sealed.
+    pub fn poll_receipt(&mut self, now: Moment, wall: Wall) -> Option<Outgoing> {
+        let mut reply = self.replies.pop_front()?;
+        reply.receipt.time = wall.0;
+        let Asker { client, way, key } = reply.asker;
+        if reply.receipt.answer == Answer::Stale {
+            reply.receipt.challenge = self.freshness.challenge(&self.key, client, way.to.ip(), now);
+        }
+        self.salts = self.salts.wrapping_add(1);
+        let bytes = key.seal(&reply.receipt, self.key.salt(self.salts));
+        Some(Outgoing { way, bytes })
+    }
+
+    fn admit(
+        &mut self,
+        proven: Proven,
+        client: ClientId,
+        who: Who,
+        way: WayBack,
+        now: Moment,
+        wall: Wall,
+    ) -> Heard {
+        let crowded = self.on_the_way(client) >= WAITING_PER_CLIENT;
+        self.freshness.watch_the_date(now, wall);
+        self.write_floor();
+        let (key, judged) = self.freshness.judge(proven, way.to.ip(), &self.key, now, wall);
+        let asker = Asker { client, way, key };
+        let (then, record) = match judged {
+            Err(Unfresh::Replayed) => return Heard::Stranger(Stranger::Replayed, Some(who)),
+            Err(Unfresh::Stale(None)) if crowded => {
+                self.answer(&asker, Answer::TooMany, 0);
+                return Heard::Crowded(who);
+            }
+            Err(Unfresh::Stale(None)) => {
+                self.answer(&asker, Answer::Stale, 0);
+                return Heard::Stale(who);
+            }
+            // Judging has spent these: the disk has to know that before their client does.
+            Err(Unfresh::Stale(Some(record))) | Ok((_, record)) if crowded => {
+                (Then::Refuse(Answer::TooMany), record)
+            }
+            Err(Unfresh::Stale(Some(record))) => (Then::Refuse(Answer::Stale), record),
+            Ok((fresh, record)) => (Then::Act(fresh), record),
+        };
+        self.write_down(record, Some(Waiting { asker, then }));
+        Heard::Waits
+    }
+
+    /// Gives everybody's floor to the disk if it has risen, before anything that is accepted above it.
+    fn write_floor(&mut self) {
+        if let Some(record) = self.freshness.poll_floor() {
+            self.write_down(record, None);
+        }
+    }
+
+    fn write_down(&mut self, record: Record, waiting: Option<Waiting>) {
+        let floor = (record.client, self.freshness.floor(record.client));
+        self.to_record.push_back(record);
+        self.given.push_back(Given { floor, waiting });
+    }
+
+    fn on_the_way(&self, client: ClientId) -> usize {
+        let waiting = self.given.iter().filter_map(|given| given.waiting.as_ref());
+        let waiting = waiting.filter(|waiting| waiting.asker.client == client).count();
+        let promised = self.promises.values().flatten();
+        let promised = promised.filter(|promise| promise.reply.asker.client == client).count();
+        waiting.saturating_add(promised)
+    }
+}
+
+impl Reply {
+    fn new(asker: Asker, answer: Answer, seconds: u32) -> Self {
+        let seen: SocketAddr = asker.way.to;
+        let (challenge, doors) = ([0; 8], Vec::new());
+        let receipt = Receipt { answer, seconds, time: 0, seen, challenge, doors_in_all: 0, doors };
+        Self { receipt, asker }
+    }
+}

@@ -1,0 +1,597 @@
+//! Short scenes at the door. The clock is a number in the scene; nothing sleeps.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use doors_core::{
+    access::Rules,
+    door::{Admission, Door, DoorName, Sequence},
+    engine::{Change, Doorkeeper, Event, Report},
+    limits,
+    packet::{Accepted, Arrival, Link, Packet, Routes},
+    time::{Moment, Wall},
+};
+
+/// What no rule looks at.
+const NOWHERE: Packet<'_> = Packet {
+    source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    source_port: 40000,
+    destination: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    port: 0,
+    link: Link(0),
+    payload: b"",
+};
+
+const SSH: [u16; 5] = [7001, 7002, 7003, 7004, 7005];
+const WEB: [u16; 6] = [7001, 7002, 9003, 9004, 9005, 7001];
+const CLIENT: &str = "192.0.2.7";
+const OTHER: &str = "2001:db8::7";
+
+struct Scene {
+    keeper: Doorkeeper,
+    now: Moment,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { keeper: Doorkeeper::new(rules(&[("ssh", &SSH), ("web", &WEB)])).unwrap(), now: at(0) }
+    }
+
+    fn at(&mut self, seconds: u64) -> &mut Self {
+        self.now = at(seconds);
+        self.keeper.handle_timeout(self.now);
+        self
+    }
+
+    fn knock(&mut self, source: &str, ports: &[u16]) -> &mut Self {
+        for port in ports {
+            let source = source.parse().unwrap();
+            let packet = Packet { source, port: *port, link: Link(3), payload: b"knock\n", ..NOWHERE };
+            self.keeper.handle_packet(&packet, self.now, Wall(0), &mut Accepted);
+        }
+        self
+    }
+
+    fn done(&mut self, door: &str, source: &str) -> &mut Self {
+        self.keeper.handle_report(Report::Done { admission: admission(door, source) }, self.now);
+        self
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        std::iter::from_fn(|| self.keeper.poll_change()).collect()
+    }
+
+    /// What happened, without the details.
+    fn events(&mut self) -> Vec<Event> {
+        let detail = |event: &Event| matches!(event, Event::Further { .. } | Event::Waiting { .. });
+        std::iter::from_fn(|| self.keeper.poll_event()).filter(|event| !detail(event)).collect()
+    }
+
+    fn details(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.keeper.poll_event()).collect()
+    }
+}
+
+/// A kernel that takes IPv4 on one interface only, and counts how often it is asked.
+#[derive(Default)]
+struct Strict {
+    asked: usize,
+}
+
+/// Where clients are, and where they are not.
+const INSIDE: Link = Link(3);
+const OUTSIDE: Link = Link(4);
+
+impl Routes for Strict {
+    fn accept(&mut self, _: IpAddr, arrival: Arrival) -> bool {
+        self.asked += 1;
+        arrival.link == INSIDE
+    }
+}
+
+impl Strict {
+    fn knock(&mut self, scene: &mut Scene, link: Link, source: IpAddr, ports: &[u16]) {
+        for port in ports {
+            let packet = Packet { source, port: *port, link, payload: b"knock\n", ..NOWHERE };
+            scene.keeper.handle_packet(&packet, scene.now, Wall(0), self);
+        }
+    }
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::new(Duration::from_secs(seconds))
+}
+
+fn rules(doors: &[(&str, &[u16])]) -> Rules {
+    Rules {
+        doors: doors
+            .iter()
+            .map(|(name, ports)| {
+                Door::with_sequence(
+                    DoorName::new(name).unwrap(),
+                    Sequence::new(ports).unwrap(),
+                    Duration::from_secs(10),
+                )
+            })
+            .collect(),
+        quiet_after_wrong: Duration::from_secs(5),
+        forget_after: Duration::from_secs(30),
+    }
+}
+
+fn admission(door: &str, source: &str) -> Admission {
+    let source: IpAddr = source.parse().unwrap();
+    Admission { door: DoorName::new(door).unwrap(), source }
+}
+
+fn open(door: &str, source: &str, until: u64) -> Change {
+    Change::Open { admission: admission(door, source), link: Link(3), until: at(until), by: None }
+}
+
+#[test]
+fn what_the_kernel_does_not_take_neither_brings_a_client_further_nor_makes_it_wait() {
+    let (mut scene, mut routes, client) = (Scene::new(), Strict::default(), CLIENT.parse().unwrap());
+    for right in 0..SSH.len() {
+        scene.at(u64::try_from(right).unwrap() * 100);
+        let (before, after) = SSH.split_at(right);
+        routes.knock(&mut scene, INSIDE, client, before);
+        // Wrong, first, next, and the same once more.
+        routes.knock(&mut scene, OUTSIDE, client, &[9, SSH[0], after[0], 9, 9]);
+        assert_eq!(scene.changes(), []);
+        routes.knock(&mut scene, INSIDE, client, after);
+        assert_eq!(scene.changes().len(), 1, "after {right}");
+    }
+    scene.at(1000);
+    routes.knock(&mut scene, OUTSIDE, client, &SSH);
+    assert_eq!(scene.changes(), []);
+    assert!(scene.events().iter().all(|event| !matches!(event, Event::Wrong { .. })));
+}
+
+#[test]
+fn a_flood_of_first_knocks_asks_the_kernel_only_of_what_is_told() {
+    let (mut scene, mut routes) = (Scene::new(), Strict::default());
+    for number in 0..20_000_u32 {
+        let source = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
+        routes.knock(&mut scene, OUTSIDE, source, &[SSH[0]]);
+    }
+    assert_eq!(routes.asked, 0);
+    scene.details();
+    for number in 0..20_000_u32 {
+        let source = IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 + number));
+        // Each of them twice: the second comes as the first did.
+        routes.knock(&mut scene, OUTSIDE, source, &[9, 9]);
+    }
+    assert!(routes.asked < 100, "{}", routes.asked);
+}
+
+#[test]
+fn the_exact_sequence_opens_the_door_for_its_source_only() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    assert_eq!(scene.events(), [Event::Granted(admission("ssh", CLIENT))]);
+}
+
+#[test]
+fn nothing_less_than_the_sequence_opens() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..4]).knock(OTHER, &SSH[1..]);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn the_knocks_of_two_sources_are_never_added_up() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]).knock(OTHER, &SSH[3..]).knock(CLIENT, &SSH[4..]);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn two_doors_may_share_the_beginning_of_their_sequences() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &WEB).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("web", CLIENT, 10), open("ssh", CLIENT, 10)]);
+}
+
+#[test]
+fn a_wrong_knock_makes_the_source_wait() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[7001, 7002, 7004]);
+    let wrong =
+        Event::Wrong { source: CLIENT.parse().unwrap(), port: 7004, after: 2, quiet: Duration::from_secs(5) };
+    assert_eq!(scene.events(), [wrong]);
+
+    scene.at(4).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), []);
+
+    // Each knock during the wait began it anew: the last was at 4.
+    scene.at(8).knock(CLIENT, &SSH[..1]);
+    scene.at(12).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), []);
+
+    scene.at(17).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 27)]);
+}
+
+#[test]
+fn a_knock_on_any_other_port_is_wrong_even_as_the_first() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[1]).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn whoever_looks_for_a_fault_sees_each_step() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[7001, 7002, 1, 7001]);
+    let source = CLIENT.parse().unwrap();
+    let [first, second, _, last] = &scene.details()[..] else { panic!("four details") };
+    assert_eq!([first, second], [1, 2].map(|right| Event::Further { source, right }).each_ref());
+    assert_eq!(last, &Event::Waiting { source });
+}
+
+#[test]
+fn details_are_bounded_too() {
+    let mut scene = Scene::new();
+    for number in 0..10_000 {
+        scene.knock(&format!("2001:db8::{number:x}"), &SSH[..1]);
+    }
+    assert!(scene.details().len() <= 20);
+}
+
+#[test]
+fn a_wait_is_told_once() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[1, 2, 3, 4]);
+    assert_eq!(scene.events().len(), 1);
+}
+
+#[test]
+fn a_knocker_is_forgotten_some_time_after_its_last_knock() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..2]);
+    scene.at(29).knock(CLIENT, &SSH[2..4]);
+    scene.at(58).knock(CLIENT, &SSH[4..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 68)]);
+
+    scene.at(100).knock(CLIENT, &SSH[..4]);
+    scene.at(130).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 140)]);
+}
+
+#[test]
+fn a_repeated_datagram_is_ignored() {
+    let mut scene = Scene::new();
+    for port in SSH {
+        scene.knock(CLIENT, &[port, port, port]);
+    }
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+
+    // Also after the last knock: the source does not wait.
+    scene.at(1).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 11)]);
+}
+
+#[test]
+fn a_sequence_may_hold_a_port_twice_in_a_row() {
+    let twice = [7001, 7001, 7002, 7002, 7001];
+    for knocks in [&twice[..], &[7001, 7001, 7001, 7002, 7002, 7001]] {
+        let mut scene = Scene::new();
+        scene.keeper = Doorkeeper::new(rules(&[("ssh", &twice)])).unwrap();
+        scene.knock(CLIENT, knocks);
+        assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    }
+}
+
+#[test]
+fn a_finished_sequence_keeps_an_open_door_open_for_longer() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
+    scene.at(8).knock(CLIENT, &SSH).done("ssh", CLIENT);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10), open("ssh", CLIENT, 18)]);
+    let (door, granted) = (admission("ssh", CLIENT), Event::Granted(admission("ssh", CLIENT)));
+    let opened = Event::Opened { admission: door.clone(), until: at(10), by: None };
+    let extended = Event::Extended { admission: door.clone(), until: at(18), by: None };
+    assert_eq!(scene.events(), [granted.clone(), opened, granted, extended]);
+
+    scene.at(17);
+    assert_eq!(scene.events(), []);
+    scene.at(18);
+    assert_eq!(scene.events(), [Event::Closed { admission: door, by: None }]);
+    assert_eq!(scene.changes(), [], "the firewall closes doors by itself");
+}
+
+#[test]
+fn a_source_that_waits_keeps_its_open_door() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT).knock(CLIENT, &[1]);
+    scene.changes();
+    scene.events();
+    scene.at(9);
+    assert_eq!(scene.events(), []);
+    assert_eq!(scene.changes(), []);
+    assert_eq!(scene.keeper.doors().iter().count(), 1);
+}
+
+#[test]
+fn a_door_that_the_firewall_never_opened_is_never_called_open() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).at(10);
+    let door = admission("ssh", CLIENT);
+    assert_eq!(scene.events(), [Event::Granted(door.clone()), Event::NeverOpened(door)]);
+}
+
+#[test]
+fn a_door_found_open_is_taken_over_with_its_time() {
+    let mut scene = Scene::new();
+    let found = admission("ssh", CLIENT);
+    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
+    assert_eq!(scene.events(), [Event::Adopted { admission: found.clone(), until: at(7), by: None }]);
+    assert_eq!(scene.changes(), []);
+    scene.at(7);
+    assert_eq!(scene.events(), [Event::Closed { admission: found, by: None }]);
+}
+
+#[test]
+fn what_is_found_open_and_is_no_door_is_closed() {
+    let mut scene = Scene::new();
+    let found = admission("gone", CLIENT);
+    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
+    assert_eq!(scene.changes(), [Change::Close { admission: found }]);
+    assert_eq!(scene.keeper.doors().iter().count(), 0);
+}
+
+#[test]
+fn new_rules_close_the_doors_that_are_gone_and_no_others() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH).knock(OTHER, &WEB).done("ssh", CLIENT).done("web", OTHER);
+    scene.changes();
+    scene.events();
+
+    scene.keeper.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
+    assert_eq!(scene.changes(), [Change::Close { admission: admission("web", OTHER) }]);
+    assert_eq!(scene.events(), [Event::Closed { admission: admission("web", OTHER), by: None }]);
+
+    scene.at(1).knock(CLIENT, &[1, 2, 3, 4, 5]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 11)]);
+}
+
+#[test]
+fn new_rules_close_as_many_doors_as_there_are_and_the_log_stays_short() {
+    let mut scene = Scene::new();
+    let source = |number: usize| format!("2001:db8::{number:x}");
+    for number in 0..5_000 {
+        scene.knock(&source(number), &WEB).done("web", &source(number));
+    }
+    scene.changes();
+    scene.events();
+
+    scene.keeper.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
+    assert_eq!(scene.changes().len(), 5_000);
+    assert!(scene.events().len() < 100, "all others are told as one number");
+}
+
+#[test]
+fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]);
+    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &WEB)]), scene.now).unwrap();
+    scene.knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+}
+
+#[test]
+fn impossible_rules_change_nothing() {
+    let mut scene = Scene::new();
+    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &SSH)]), scene.now).unwrap_err();
+    scene.knock(CLIENT, &WEB);
+    assert_eq!(scene.changes(), [open("web", CLIENT, 10)]);
+}
+
+#[test]
+fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
+    let mut scene = Scene::new();
+    let source = |number: usize| format!("2001:db8::{number:x}");
+    for number in 0..limits::GRANTS_BY_SEQUENCE {
+        scene.knock(&source(number), &SSH);
+    }
+    assert_eq!(scene.changes().len(), limits::GRANTS_BY_SEQUENCE);
+    scene.events();
+
+    scene.knock(CLIENT, &SSH);
+    assert_eq!(scene.events(), [Event::NoRoom(admission("ssh", CLIENT))]);
+    assert_eq!(scene.changes(), []);
+
+    scene.at(1).knock(&source(5), &SSH);
+    assert_eq!(scene.changes().len(), 1, "extending needs no room");
+    scene.at(10).knock(CLIENT, &SSH);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 20)]);
+}
+
+#[test]
+fn a_sequence_repeated_without_end_costs_one_change_a_second() {
+    let mut scene = Scene::new();
+    for tenth in 0..100_u64 {
+        scene.now = Moment::new(Duration::from_millis(tenth * 100));
+        scene.knock(CLIENT, &SSH);
+    }
+    assert_eq!(scene.changes().len(), 10);
+    assert_eq!(scene.events().len(), 10);
+}
+
+#[test]
+fn the_keeper_sleeps_until_the_next_door_closes_and_no_shorter() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.keeper.next_deadline(), None);
+    scene.knock(CLIENT, &SSH[..3]).knock(OTHER, &[1]);
+    assert_eq!(scene.keeper.next_deadline(), None, "knockers are forgotten without waking up");
+    scene.at(2).knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.keeper.next_deadline(), Some(at(12)));
+    scene.at(12);
+    assert_eq!(scene.keeper.next_deadline(), None);
+}
+
+#[test]
+fn a_flood_of_forged_knocks_keeps_nobody_out_who_is_half_way() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..2]);
+    for number in 0..200_000 {
+        let forged = format!("2001:db8:f::{:x}:{:x}", number >> 16, number & 0xffff);
+        scene.knock(&forged, &[if number % 2 == 0 { 7001 } else { 1 }]);
+    }
+    scene.knock(CLIENT, &SSH[2..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    assert!(scene.keeper.access().knockers().len() <= doors_core::limits::KNOCKERS);
+    assert!(scene.events().len() <= 21);
+}
+
+#[test]
+fn whoever_replays_a_sequence_from_many_addresses_makes_few_lines_and_one_sum() {
+    let mut scene = Scene::new();
+    for number in 0..10_000_u32 {
+        let source = Ipv4Addr::from_bits(0xc633_0000 + number).to_string();
+        scene.knock(&source, &SSH).done("ssh", &source);
+    }
+    let opened =
+        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Opened { .. })).count();
+    assert_eq!(opened(&scene.events()), limits::DOOR_LINES_AT_ONCE as usize);
+    assert_eq!(scene.changes().len(), 10_000, "what is judged and opened does not depend on lines");
+    let (mut told, mut untold) = (0, 0);
+    for seconds in 1..=120 {
+        for event in scene.at(seconds).events() {
+            match event {
+                Event::Closed { .. } => told += 1,
+                Event::MoreDoors(count) => untold += count,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(told + untold + u64::from(limits::DOOR_LINES_AT_ONCE), 20_000, "nothing is lost");
+    assert_eq!(scene.keeper.next_deadline(), None);
+}
+
+#[test]
+fn other_sequences_in_new_rules_forget_what_was_knocked() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]);
+    // The one that was begun is the same, and the other is not.
+    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
+    scene.knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.changes(), []);
+}
+
+#[test]
+fn a_datagram_to_port_0_is_no_knock() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &SSH[..3]).knock(CLIENT, &[0]).knock(CLIENT, &SSH[3..]);
+    assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
+    assert_eq!(scene.events(), [Event::Granted(admission("ssh", CLIENT))]);
+}
+
+/// As many open doors as there may be.
+fn full() -> Scene {
+    let mut scene = Scene::new();
+    for number in 0..limits::GRANTS {
+        let admission = admission("ssh", &format!("2001:db8::{number:x}"));
+        scene.keeper.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
+    }
+    scene.events();
+    scene
+}
+
+#[test]
+fn what_is_found_open_is_bounded() {
+    let mut scene = full();
+    let one_more = Report::Found { admission: admission("ssh", CLIENT), until: at(60), by: None };
+    scene.keeper.handle_report(one_more, at(0));
+    assert_eq!(scene.keeper.doors().iter().count(), limits::GRANTS);
+    assert_eq!(scene.events(), [], "what is not taken over is not said to be");
+}
+
+#[test]
+fn what_is_known_and_held_for_longer_needs_no_room() {
+    let mut scene = full();
+    let known = admission("ssh", "2001:db8::5");
+    scene.keeper.handle_report(Report::Found { admission: known.clone(), until: at(120), by: None }, at(0));
+    assert_eq!(scene.keeper.doors().get(&known).map(|running| running.until), Some(at(120)));
+}
+
+#[test]
+fn what_the_firewall_holds_for_longer_is_taken_over() {
+    let mut scene = Scene::new();
+    let door = admission("ssh", CLIENT);
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
+    scene.keeper.handle_report(Report::Found { admission: door.clone(), until: at(60), by: None }, at(5));
+    scene.changes();
+    scene.events();
+    scene.at(59);
+    assert_eq!(scene.events(), [], "it is open until the firewall closes it");
+    scene.at(60);
+    assert_eq!(scene.events(), [Event::Closed { admission: door, by: None }]);
+}
+
+#[test]
+fn the_sum_of_what_was_left_untold_is_told_without_another_knock() {
+    let mut scene = Scene::new();
+    for number in 0..30 {
+        scene.knock(&format!("2001:db8::{number:x}"), &[1]);
+    }
+    assert_eq!(scene.events().len(), 20);
+    assert_eq!(scene.keeper.next_deadline(), Some(at(60)));
+    scene.at(60);
+    assert_eq!(scene.events(), [Event::MoreWrong(10)]);
+    assert_eq!(scene.keeper.next_deadline(), None);
+}
+
+#[test]
+fn a_door_that_never_opened_is_not_called_closed_by_new_rules() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &WEB);
+    scene.changes();
+    scene.keeper.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
+    assert_eq!(scene.changes(), [Change::Close { admission: admission("web", CLIENT) }]);
+    assert_eq!(scene.events(), [Event::Granted(admission("web", CLIENT))]);
+}
+
+#[test]
+fn lines_about_those_who_knock_while_they_wait_are_bounded() {
+    let mut scene = Scene::new();
+    scene.knock(CLIENT, &[1; 1000]);
+    let told = scene.details().iter().filter(|event| matches!(event, Event::Waiting { .. })).count();
+    assert!((1..=20).contains(&told), "{told}");
+}
+
+#[test]
+fn lines_about_a_full_table_are_bounded() {
+    let mut scene = full();
+    for number in 0..1000 {
+        scene.knock(&format!("2001:db8:1::{number:x}"), &SSH);
+    }
+    assert_eq!(scene.changes(), []);
+    let told = scene.events().iter().filter(|event| matches!(event, Event::NoRoom(_))).count();
+    assert!((1..=20).contains(&told), "{told}");
+}
+
+#[test]
+fn what_is_found_open_takes_no_line_from_what_is_opened_next() {
+    let mut scene = Scene::new();
+    for number in 0..5_000 {
+        let admission = admission("ssh", &format!("2001:db8::{number:x}"));
+        scene.keeper.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
+    }
+    scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
+    let opened = Event::Opened { admission: admission("ssh", CLIENT), until: at(10), by: None };
+    assert!(scene.events().contains(&opened));
+}

@@ -1,0 +1,207 @@
+//! What the daemon would do with this configuration on this machine, without doing it.
+
+use std::fmt::Write as _;
+
+use doors_firewall::{self as firewall, Choice, Kind};
+use doors_text::error_chain::in_one_line;
+use doors_text::wrap::wrap;
+
+use crate::{
+    config::{Config, Hearing, origin::Origin},
+    control::running,
+    observe::log::{knocks, seconds},
+    spa::gateway_key,
+    spa::replay_log::{Journal, State},
+};
+
+/// The longest line, less what continues a sentence is indented by.
+const WIDTH: usize = 76;
+
+/// The answer.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// For a person.
+    pub(crate) text: String,
+    /// What would become of the daemon.
+    pub(crate) verdict: Verdict,
+}
+
+/// Whether the daemon would work. Like its own exit code, it tells what is wrong from what is only missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// It would find what it needs.
+    Works,
+    /// Something is missing, or a door would keep nobody out.
+    Fails,
+    /// The configuration asks for what cannot be here.
+    Wrong,
+}
+
+/// Describes the configuration in force, and what it would do.
+pub(crate) async fn describe(config: &Config) -> Checked {
+    let mut text = String::new();
+    let file = config.path.as_ref().map(|path| path.display().to_string());
+    let _ = writeln!(text, "# configuration file: {}\n", file.as_deref().unwrap_or("none; default values"));
+    if let Some(why) = &config.instead_of {
+        let sentence = format!(
+            "WHAT STANDS IN THIS FILE CANNOT BE USED: {why}. Below is what was last in force from it, with which a daemon runs \
+             that starts with --last-good."
+        );
+        paragraph(&mut text, &sentence);
+        text.push('\n');
+    }
+    settings(&mut text, config);
+
+    text.push_str("\n# what this would do on this machine\n\n");
+    doors(&mut text, config);
+    let keys_work = key_access(&mut text, config);
+    let chosen = firewall::choose(config.firewall).await;
+    let verdict = match &chosen {
+        Ok(choice) => {
+            let verdict = with_firewall(&mut text, config, choice).await;
+            if verdict == Verdict::Works && !keys_work { Verdict::Fails } else { verdict }
+        }
+        Err(error) => {
+            paragraph(&mut text, &format!("no door can be opened: {}", in_one_line(error)));
+            Verdict::Fails
+        }
+    };
+    // It cannot be chosen only if the configuration wants firewalld, and there is no way to it.
+    let kind = chosen.map_or(Kind::Firewalld, |choice| choice.kind);
+    for warning in config.warnings_with(kind) {
+        paragraph(&mut text, &format!("warning: {warning}"));
+    }
+    if let Some(daemon) = config.path.as_deref().and_then(running::with_other_contents) {
+        let sentence = format!(
+            "warning: the daemon that runs with this file (process {daemon}) has not taken up what stands there; its log says \
+             why; try: systemctl reload port-knocking-doors"
+        );
+        paragraph(&mut text, &sentence);
+    }
+    let verdict = if config.instead_of.is_some() { Verdict::Wrong } else { verdict };
+    Checked { text, verdict }
+}
+
+/// The doors, who may open them, and how they are heard.
+fn doors(text: &mut String, config: &Config) {
+    for (door, planned) in config.rules.doors.iter().zip(&config.plan.doors) {
+        let ports: Vec<String> = planned.ports.iter().map(ToString::to_string).collect();
+        let _ =
+            writeln!(text, "door {}: opens {} for {}", door.name, ports.join(" "), seconds(door.open_for));
+        if let Some(sequence) = &door.sequence {
+            let _ = writeln!(text, "    to whoever knocks on {}", knocks(sequence));
+        }
+        for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
+            if client.doors.contains(&door.name) {
+                let _ = writeln!(text, "    to the client {}", client.who);
+            }
+        }
+    }
+    let hearing = match config.hearing {
+        Hearing::Capture => "capture: packet sockets on all interfaces, no port needs opening",
+        Hearing::Sockets => "sockets: the knock ports must be open in the firewall",
+    };
+    paragraph(text, &format!("knocks are heard with {hearing}"));
+    if let Some(mark) = config.plan.mark {
+        paragraph(text, &format!("granted connections carry the packet mark {mark}/{mark}"));
+    }
+}
+
+/// What the firewall would do, and whether the doors would keep anybody out.
+async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> Verdict {
+    let possible = firewall::possible(&config.plan, choice).await;
+    if let Err(error) = &possible {
+        paragraph(text, &format!("the daemon would not start: {}", in_one_line(error)));
+    }
+    paragraph(text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
+    let explained = firewall::explained(&config.plan, choice).await;
+    explained.lines.iter().for_each(|line| paragraph(text, line));
+    explained.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {one}")));
+    let mut keeps_nobody_out = config.keeps_nobody_out(choice.kind);
+    match firewall::obstacles(&config.plan, choice).await {
+        Ok(found) => {
+            found.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));
+            found.lines.iter().for_each(|line| paragraph(text, line));
+            keeps_nobody_out |= found.warnings.iter().any(|one| one.keeps_nobody_out);
+        }
+        Err(error) => paragraph(
+            text,
+            &format!(
+                "not looked at: whether another firewall keeps a door closed, or leaves it open ({}); root can see that",
+                in_one_line(&error)
+            ),
+        ),
+    }
+    match possible {
+        Err(error) if error.is_wrong_input() => Verdict::Wrong,
+        Ok(()) if !keeps_nobody_out => Verdict::Works,
+        Ok(()) | Err(_) => Verdict::Fails,
+    }
+}
+
+/// What clients with keys need. Says whether it is there, as far as can be seen.
+fn key_access(text: &mut String, config: &Config) -> bool {
+    let Some(access) = &config.key_access else { return true };
+    paragraph(text, &format!("clients with a key are heard on UDP port {}", access.port));
+    let (key, state) = (gateway_key::load(&access.gateway_key), Journal::look(&access.state_dir));
+    if (key.is_err() || state.is_err()) && !rustix::process::geteuid().is_root() {
+        paragraph(text, "not looked at: the gateway's key, and the state; root can see that");
+        return true;
+    }
+    if let Err(error) = &key {
+        paragraph(text, &format!("no client with a key can be heard: {}", in_one_line(error)));
+    }
+    match &state {
+        Ok(State::There) => {}
+        Ok(State::Damaged) => paragraph(
+            text,
+            &format!(
+                "{} is damaged: the daemon will keep it as knocks.damaged, and make a new one",
+                access.state_dir.join("knocks").display()
+            ),
+        ),
+        Ok(State::ToBeMade) => {
+            paragraph(
+                text,
+                &format!("the directory {} for the state will be made", access.state_dir.display()),
+            );
+        }
+        Err(error) => paragraph(
+            text,
+            &format!(
+                "no client with a key can be let in, because nothing can be remembered: {}",
+                in_one_line(error)
+            ),
+        ),
+    }
+    key.is_ok() && state.is_ok()
+}
+
+/// A sentence, on lines that fit on a terminal.
+fn paragraph(text: &mut String, sentence: &str) {
+    for (number, line) in wrap(sentence, WIDTH).iter().enumerate() {
+        let indent = if number == 0 { "" } else { "    " };
+        let _ = writeln!(text, "{indent}{line}");
+    }
+}
+
+fn settings(text: &mut String, config: &Config) {
+    let width = |of: fn(&(String, String)) -> usize, lines: &[(String, String)]| lines.iter().map(of).max();
+    let lines: Vec<(String, String)> = config
+        .settings
+        .iter()
+        .map(|setting| {
+            let origin = match &setting.origin {
+                Origin::File(position) if config.path.as_deref() == Some(&*position.path) => {
+                    format!("file, line {}", position.line)
+                }
+                other => other.to_string(),
+            };
+            (format!("{} = {}", setting.key, setting.value), origin)
+        })
+        .collect();
+    let width = width(|(left, _)| left.chars().count(), &lines).unwrap_or(0).min(60);
+    for (left, origin) in lines {
+        let _ = writeln!(text, "{left:width$}  # {origin}");
+    }
+}

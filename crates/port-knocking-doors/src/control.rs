@@ -1,0 +1,3 @@
+//! How a command finds the daemon that runs.
+
+pub(crate) mod running;

@@ -1,0 +1,376 @@
+//! What the log says.
+//!
+//! One line for each door that opens, stays open for longer or closes, and for each source that
+//! knocks wrong. The core bounds how many of the last there are, whatever strangers send.
+
+use std::{error::Error, fmt, path::Path, time::Duration};
+
+use doors_core::{
+    door::{Admission, Sequence},
+    engine::Event,
+    packet::WayBack,
+    spa::client::Who,
+    spa::server::Stranger,
+    time::Moment,
+};
+use doors_firewall::{Choice, Kind, News, plan::Plan};
+use doors_spa::receipt::Answer;
+use doors_text::error_chain::in_one_line;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::{Config, Hearing},
+    spa::replay_log::Loss,
+};
+
+/// The first lines: what runs here, and how.
+pub(crate) fn starting(config: &Config, choice: &Choice) {
+    info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), source(config));
+    if let (Some(path), Some(why)) = (&config.path, &config.instead_of) {
+        runs_with_last_good(path, why);
+    }
+    info!(firewall = %choice.kind, "firewall: {}, because {}", choice.kind, choice.why);
+    if choice.kind == Kind::RichRules {
+        warn!(
+            "no gate guards the doors: strangers get in without a knock where a port is published by a container \
+             engine or forwarded, where a rule, a service or a policy of firewalld lets them, and on addresses and \
+             ports of a connection that is still remembered; firewall = \"auto\" guards against all of that"
+        );
+    }
+    let hearing = match config.hearing {
+        Hearing::Capture => "capture",
+        Hearing::Sockets => "sockets",
+    };
+    for door in &config.plan.doors {
+        let ports: Vec<String> = door.ports.iter().map(ToString::to_string).collect();
+        info!(
+            door = %door.name, listen = hearing,
+            "door {}: {} for {}, knocks heard with {hearing}",
+            door.name,
+            ports.join(" "),
+            seconds(door.open_for),
+        );
+    }
+    if let Some(access) = &config.key_access {
+        let (count, port) = (access.clients.len(), access.port);
+        info!(port, "clients with a key: {count}, heard on UDP port {port}");
+    }
+    for warning in config.warnings_with(choice.kind) {
+        warn!("{warning}");
+    }
+}
+
+/// What stands in the file is not what runs.
+pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
+    error!(
+        "RUNNING WITH WHAT WAS LAST IN FORCE from {}, because what stands there cannot be used: {why}; mend it, and reload",
+        path.display()
+    );
+}
+
+/// What is in force could not be kept.
+pub(crate) fn not_kept(why: &dyn Error) {
+    warn!(
+        "what is in force cannot be kept; with a wrong configuration file, the next start would use what was kept before, \
+         which may let in clients that you have removed, or leave the ports open if there is nothing: {}",
+        in_one_line(why)
+    );
+}
+
+/// Everything is set up.
+pub(crate) fn ready(is_door: bool) {
+    // Whether a port is closed to others is not known here: another firewall, or somebody's rule, has its say.
+    match is_door {
+        true => info!("ready: doors open to those who knock"),
+        false => info!("ready: there is no door to open yet"),
+    }
+}
+
+/// One event of the core.
+pub(crate) fn event(event: &Event, now: Moment) {
+    match event {
+        Event::Granted(Admission { door, source }) => {
+            debug!(%door, %source, "{source} may use the door {door}, and the firewall is asked");
+        }
+        Event::Opened { admission: Admission { door, source }, until, by } => {
+            let (left, by) = (seconds(until.remaining(now)), By(by));
+            info!(%door, %source, client = by.name(), "opened: door {door} for {source}, for {left}{by}");
+        }
+        Event::Extended { admission: Admission { door, source }, until, by } => {
+            let (left, by) = (seconds(until.remaining(now)), By(by));
+            info!(
+                %door, %source, client = by.name(),
+                "extended: door {door} for {source}, for {left} from now{by}"
+            );
+        }
+        Event::AlsoOpen { admission: Admission { door, source }, until, by } => {
+            let left = seconds(until.remaining(now));
+            info!(
+                %door, %source, client = &*by.name,
+                "also open: door {door} for {source}, for {left}, by {by}; another client has it open behind the same address"
+            );
+        }
+        Event::NotWaiting { admission: Admission { door, source }, by } => info!(
+            %door, %source, client = &*by.name,
+            "given up: door {door} for {source}, by {by}; another client still has it open behind the same address"
+        ),
+        Event::Adopted { admission: Admission { door, source }, until, by } => {
+            let (left, by) = (seconds(until.remaining(now)), By(by));
+            info!(
+                %door, %source, client = by.name(),
+                "found open: door {door} for {source}, for {left} more{by}"
+            );
+        }
+        Event::Closed { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            info!(%door, %source, client = by.name(), "closed: door {door} for {source}{by}");
+        }
+        Event::Used { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            info!(%door, %source, client = by.name(), "used: door {door} for {source}{by}; it let in one connection");
+        }
+        Event::Withdrawn { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            warn!(
+                %door, %source, client = by.name(),
+                "closed by hand: door {door} for {source}{by}; an administrator or another program has taken it out of the firewall"
+            );
+        }
+        Event::Revoked { admission: Admission { door, source }, by } => {
+            let by = By(by);
+            info!(
+                %door, %source, client = by.name(),
+                "closed: door {door} for {source}{by}; that is no client any more"
+            );
+        }
+        Event::NeverOpened(Admission { door, source }) => error!(
+            %door, %source,
+            "never opened: door {door} for {source}; the firewall did not do it in time"
+        ),
+        Event::Further { source, right } => {
+            debug!(%source, right, "{source} has knocked right {right} times")
+        }
+        Event::Waiting { source } => {
+            debug!(%source, "ignored: {source} knocked while it had to be quiet; its time begins anew");
+        }
+        Event::NotAccepted { source, link } => debug!(
+            %source, link = link.0,
+            "ignored: a knock in the name of {source} on interface {}; the kernel throws away what comes from there \
+             like that, because the way back leads out of another interface (rp_filter)",
+            link.0
+        ),
+        Event::Wrong { source, port, after, quiet } => info!(
+            %source, port, after,
+            "wrong knock: {source} on port {port}, after {after} right ones; ignored until it has been quiet \
+             for {}",
+            seconds(*quiet)
+        ),
+        Event::MoreWrong(count) => info!(count, "refused: {count} more knocks in the last minute"),
+        Event::MoreDoors(count) => warn!(
+            count,
+            "{count} more doors were opened, extended, closed or found open in the last minute: more than is told one \
+             by one; somebody may have overheard a sequence and be replaying it"
+        ),
+        Event::NoRoom(Admission { door, source }) => error!(
+            %door, %source,
+            "not opened: door {door} for {source}; too many doors are open at once"
+        ),
+        // Each client is asked for one in the first minute, and knocks again at once.
+        Event::Refused { who, source, why: Answer::Stale, address: None } => {
+            debug!(
+                %source, client = &*who.name,
+                "got a challenge: {who} at {source}; its clock or ours is off, or this daemon was started of late"
+            );
+        }
+        Event::Refused { who, source, why, address: None } => {
+            warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
+        }
+        Event::Refused { who, source, address: Some(why), .. } => {
+            warn!(%source, client = &*who.name, "refused: {who} at {source}: {why}");
+        }
+        Event::Ineligible { source, why } => {
+            warn!(%source, "not opened: the sequence of {source} is right, and {why}");
+        }
+        Event::Stranger { source, why: why @ (Stranger::Unknown | Stranger::Copied), .. } => {
+            debug!(%source, "not answered: {source}: {}", stranger(*why));
+        }
+        Event::Stranger { source, why, who } => {
+            let by = By(who);
+            warn!(%source, client = by.name(), "not answered: {source}: {}{by}", stranger(*why));
+        }
+    }
+}
+
+/// Whose key something was, behind a sentence.
+struct By<'a>(&'a Option<Who>);
+
+impl<'a> By<'a> {
+    fn name(&self) -> Option<&'a str> {
+        self.0.as_ref().map(|who| &*who.name)
+    }
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(who) => write!(f, ", by {who}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn refusal(why: Answer) -> &'static str {
+    match why {
+        Answer::Granted | Answer::Closed | Answer::Told | Answer::Stale => "nothing",
+        Answer::NotAllowed => "there is no such door, or it is not for this client",
+        Answer::TooMany => "it has too much open, or on its way",
+        Answer::Address => "the address to let in is missing, or not one that this client may let in",
+        Answer::NotRecorded => "the state cannot be written, so nothing opens; see the error before",
+        Answer::Firewall => "the firewall has not opened the door in time",
+    }
+}
+
+fn stranger(why: Stranger) -> &'static str {
+    match why {
+        Stranger::Unknown => {
+            "a datagram of the right length, with another card or in the name of no client here"
+        }
+        Stranger::Forged => "a knock in the name of a client that has not signed it",
+        Stranger::Flood => "more knocks in the name of a client than it can send; the rest are not looked at",
+        Stranger::Copied | Stranger::Replayed => "a knock that was seen before",
+        Stranger::Expired => "the client's time is over",
+        Stranger::Network => "the client may not come from there",
+    }
+}
+
+/// Clients with keys cannot be heard for now.
+pub(crate) fn clients_not_heard(why: &str) {
+    error!(
+        "clients with keys are not heard until this is mended, which is looked at every ten seconds: {why}"
+    );
+}
+
+/// What was missing is there.
+pub(crate) fn clients_heard() {
+    info!("clients with keys are heard again");
+}
+
+/// It is unknown which knocks were accepted before.
+pub(crate) fn memory_lost(directory: &Path) {
+    info!(
+        "nothing is remembered of earlier knocks in {}; none of them is accepted any more, and in the first hour each \
+         new one costs its client a challenge",
+        directory.display()
+    );
+}
+
+/// Not everything that was on the disk is whole.
+pub(crate) fn journal_damaged(directory: &Path, loss: &Loss) {
+    let Loss { header, long, records, bytes, missing } = *loss;
+    let mut what = Vec::new();
+    for (so, why) in [(header, "its header is damaged"), (long, "it is longer than a journal can be")] {
+        if so {
+            what.push(format!("{why}, so that nothing in it counts; it is kept as knocks.damaged"));
+        }
+    }
+    if records > 0 {
+        let (s, are) = if records == 1 { ("", "is") } else { ("s", "are") };
+        what.push(format!("{records} record{s} ({bytes} bytes) {are} not whole"));
+    }
+    if missing > 0 {
+        what.push(format!("at least {missing} bytes are missing at its end"));
+    }
+    warn!(
+        records,
+        bytes,
+        missing,
+        "{} was damaged: {}; what is whole counts, no knock from before this start is accepted, and in the first hour each new \
+         one costs its client a challenge",
+        directory.join("knocks").display(),
+        what.join(", and ")
+    );
+}
+
+/// The disk did not take what must be remembered.
+pub(crate) fn not_recorded(why: &str) {
+    error!("a client with a key was turned away, because its knock cannot be remembered: {why}");
+}
+
+/// The file could not be marked as the one in force.
+pub(crate) fn not_marked(path: &Path, why: &dyn Error) {
+    warn!(
+        "cannot lock {}: after `client add` and the like, this daemon has to be told to reload: {}",
+        path.display(),
+        in_one_line(why)
+    );
+}
+
+/// A receipt could not be sent.
+pub(crate) fn not_sent(way: &WayBack, why: &dyn Error) {
+    debug!("no receipt to {}: {}", way.to, in_one_line(why));
+}
+
+/// The daemon stops in order.
+pub(crate) fn stopped(kind: Kind, plan: &Plan) {
+    match (kind, plan.remove_on_exit) {
+        (Kind::RichRules, _) => info!("stopped; open doors close on time"),
+        (Kind::Nftables | Kind::Firewalld, true) => info!("stopped; the gate is gone"),
+        (Kind::Nftables | Kind::Firewalld, false) => info!(
+            "stopped; the gate stays, and open doors close on time; to take it away: port-knocking-doors \
+             remove-gate"
+        ),
+    }
+}
+
+/// What the firewall says to whoever reads the log.
+pub(crate) fn news(news: &News) {
+    match news {
+        News::Report(_) => {}
+        News::Repaired { missing, took } => {
+            let millis = took.as_secs_f64() * 1000.0;
+            warn!(missing, "somebody has changed the firewall: {missing}; put back in {millis:.1} ms");
+        }
+        News::Failed { what, why } => error!("cannot {what}: {why}"),
+        News::Warning(warning) => warn!("{warning}"),
+        News::Info(text) => info!("{text}"),
+    }
+}
+
+/// So many lines could not be written in time.
+pub(crate) fn lines_lost(count: u64) {
+    warn!(count, "{count} lines of the log are lost: it took none for a while");
+}
+
+/// A new configuration is in force.
+pub(crate) fn reloaded(config: &Config, kind: Kind) {
+    info!("the configuration has been read again: {}, doors: {}", source(config), config.plan.doors.len());
+    for warning in config.warnings_with(kind) {
+        warn!("{warning}");
+    }
+}
+
+/// A new configuration cannot be used.
+pub(crate) fn not_reloaded(why: &dyn Error) {
+    error!("the old configuration stays in force: {}", in_one_line(why));
+}
+
+/// A key has changed that takes effect only after a restart.
+pub(crate) fn needs_restart(key: &str) {
+    warn!("`{key}` has changed, which takes effect only after a restart");
+}
+
+/// Where a configuration comes from, for a person.
+fn source(config: &Config) -> String {
+    config.path.as_ref().map_or("default values".to_owned(), |path| path.display().to_string())
+}
+
+/// A sequence, for a person.
+pub(crate) fn knocks(sequence: &Sequence) -> String {
+    sequence.ports().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// A time, for a person.
+pub(crate) fn seconds(time: Duration) -> String {
+    let rounded = time.saturating_add(Duration::from_millis(500)).as_secs();
+    format!("{rounded} s")
+}

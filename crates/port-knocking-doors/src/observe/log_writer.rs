@@ -1,0 +1,56 @@
+//! Writes the log of what comes from outside, in a thread of its own: a journal or a pipe that takes nothing
+//! for a while holds up no knock.
+//!
+//! ```text
+//!   daemon ──► lines, so many and no more ──► teller ──► journal, or standard error
+//! ```
+
+use std::{io, sync::mpsc, thread, time::Duration};
+
+use crate::observe::log;
+
+/// Lines that may wait. More than the core tells in some minutes, whatever strangers do.
+const WAITING: usize = 4096;
+
+/// A line that is going to be written.
+type Line = Box<dyn FnOnce() + Send>;
+
+/// The daemon's side of the queue.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    lines: mpsc::SyncSender<Line>,
+    ended: mpsc::Receiver<()>,
+    lost: u64,
+}
+
+impl Teller {
+    /// Starts the thread.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (lines, waiting) = mpsc::sync_channel::<Line>(WAITING);
+        let (end, ended) = mpsc::channel();
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            waiting.iter().for_each(|line| line());
+            drop(end);
+        })?;
+        Ok(Self { lines, ended, lost: 0 })
+    }
+
+    /// Has a line written, behind the others. If too many wait, it is only counted.
+    pub(crate) fn tell(&mut self, line: impl FnOnce() + Send + 'static) {
+        if self.lost > 0 {
+            let lost = self.lost;
+            if self.lines.try_send(Box::new(move || log::lines_lost(lost))).is_ok() {
+                self.lost = 0;
+            }
+        }
+        if self.lost > 0 || self.lines.try_send(Box::new(line)).is_err() {
+            self.lost = self.lost.saturating_add(1);
+        }
+    }
+
+    /// Waits until everything is written, at most `patience`.
+    pub(crate) fn end(self, patience: Duration) {
+        drop(self.lines);
+        let _ = self.ended.recv_timeout(patience);
+    }
+}

@@ -1,0 +1,177 @@
+//! Writes down which requests were accepted, in a thread of its own: a disk may take its time, and knocks
+//! are heard meanwhile. Whatever waits is written, and synced, in one go.
+//!
+//! After a failure the disk knows less than the core. Then only a whole new journal is written, with all that
+//! the core remembers, before anything more is said to be held.
+//!
+//! ```text
+//!   daemon ──► Order ──► recorder ──► journal ──► disk
+//!      ▲                    │
+//!      └──── Recorded ◄─────┘   in the order in which it was asked for
+//! ```
+
+use std::{io, path::Path, sync::mpsc as blocking, thread};
+
+use doors_core::spa::replay::Record;
+use doors_text::error_chain::in_one_line;
+use tokio::sync::mpsc;
+
+use crate::{
+    observe::log,
+    spa::replay_log::{Journal, JournalError, Loaded},
+};
+
+/// Records that are written in one go.
+const AT_ONCE: usize = 256;
+
+/// What the recorder is asked to do.
+#[derive(Debug)]
+enum Order {
+    /// Write this behind the others.
+    Append(Record),
+    /// Keep only these, among which are so many that somebody waits for.
+    Keep(Vec<Record>, usize),
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Recorded {
+    /// So many more records are on the disk.
+    Held(usize),
+    /// So many are not, and why. From here on only [`Recorder::keep`] is done.
+    Failed(usize, String),
+    /// After a failure: all that was given to [`Recorder::keep`] is on the disk.
+    CaughtUp,
+    /// The latest [`Recorder::keep`] is done, or has failed.
+    Kept,
+    /// Many records are not needed any more: it is time to say which are.
+    Long,
+}
+
+/// The daemon's side of the queue.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    orders: blocking::Sender<Order>,
+    recorded: mpsc::UnboundedReceiver<Recorded>,
+}
+
+/// Why nothing can be written down.
+#[derive(Debug, thiserror::Error)]
+pub enum RecorderError {
+    /// The file.
+    #[error("cannot remember which knocks were seen, so no client with a key can be let in")]
+    Journal(#[from] JournalError),
+    /// The thread.
+    #[error("cannot start the thread that writes down which knocks were seen")]
+    Thread(#[source] io::Error),
+}
+
+impl Recorder {
+    /// Opens the journal in this directory, and gives what it holds. If it was not there, or not all of it was
+    /// whole, then it holds `if_lost`, too, from here on.
+    pub(crate) fn start(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), RecorderError> {
+        let (journal, loaded) = Journal::open(directory, if_lost)?;
+        if let Some(loss) = &loaded.loss {
+            log::journal_damaged(directory, loss);
+        }
+        let (orders, queue) = blocking::channel();
+        let (teller, recorded) = mpsc::unbounded_channel();
+        let run = move || work(journal, &queue, &teller);
+        thread::Builder::new().name("recorder".to_owned()).spawn(run).map_err(RecorderError::Thread)?;
+        Ok((Self { orders, recorded }, loaded))
+    }
+
+    /// Writes this down. The core bounds how much waits.
+    pub(crate) fn append(&self, record: Record) {
+        // A thread that is gone says so through `next`.
+        let _ = self.orders.send(Order::Append(record));
+    }
+
+    /// Keeps only these, among which are so many new ones.
+    pub(crate) fn keep(&self, records: Vec<Record>, new: usize) {
+        let _ = self.orders.send(Order::Keep(records, new));
+    }
+
+    /// Takes no more orders, and returns when those of before are done.
+    pub(crate) async fn end(mut self) {
+        drop(self.orders);
+        while self.recorded.recv().await.is_some() {}
+    }
+
+    /// What became of the oldest order; `None` if the thread has ended.
+    pub(crate) async fn next(&mut self) -> Option<Recorded> {
+        self.recorded.recv().await
+    }
+}
+
+fn work(journal: Journal, orders: &blocking::Receiver<Order>, teller: &mpsc::UnboundedSender<Recorded>) {
+    let mut desk = Desk { journal, failed: None, teller };
+    while let Ok(first) = orders.recv() {
+        let mut waiting = vec![first];
+        waiting.extend(orders.try_iter().take(AT_ONCE));
+        let mut records = Vec::new();
+        for order in waiting {
+            match order {
+                Order::Append(record) => records.push(record),
+                Order::Keep(keep, new) => {
+                    desk.append(&std::mem::take(&mut records));
+                    desk.keep(&keep, new);
+                }
+            }
+        }
+        desk.append(&records);
+        if desk.journal.wants_compaction() {
+            let _ = teller.send(Recorded::Long);
+        }
+    }
+}
+
+/// Where the thread writes.
+struct Desk<'a> {
+    journal: Journal,
+    /// Why the disk knows less than the core.
+    failed: Option<String>,
+    teller: &'a mpsc::UnboundedSender<Recorded>,
+}
+
+impl Desk<'_> {
+    fn append(&mut self, records: &[Record]) {
+        if records.is_empty() {
+            return;
+        }
+        if self.failed.is_none() {
+            self.failed = self.journal.append(records).err().map(|error| in_one_line(&error));
+        }
+        self.tell(records.len());
+    }
+
+    fn keep(&mut self, records: &[Record], new: usize) {
+        match self.journal.compact(records) {
+            Ok(()) => {
+                if self.failed.take().is_some() {
+                    let _ = self.teller.send(Recorded::CaughtUp);
+                }
+            }
+            Err(error) if new == 0 && self.failed.is_none() => {
+                // The old journal is whole, and goes on.
+                tracing::error!("cannot shorten the journal: {}", in_one_line(&error));
+            }
+            Err(error) => self.failed = Some(in_one_line(&error)),
+        }
+        if new > 0 {
+            self.tell(new);
+        }
+        let _ = self.teller.send(Recorded::Kept);
+    }
+
+    fn tell(&self, count: usize) {
+        let told = match &self.failed {
+            None => Recorded::Held(count),
+            Some(why) => Recorded::Failed(count, why.clone()),
+        };
+        let _ = self.teller.send(told);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

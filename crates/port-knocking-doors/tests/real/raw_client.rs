@@ -1,0 +1,182 @@
+//! A client with a key that says whatever a test wants it to say.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::{Duration, SystemTime},
+};
+
+use doors_spa::{
+    KNOCK, PORT,
+    card::Card,
+    identity::{ClientKey, DoorId},
+    receipt::{Answer, Receipt, ReceiptKey},
+    request::{Operation, Request},
+    seal::Letter,
+};
+use ed25519_dalek::{Signer as _, SigningKey};
+use rand_core::{Rng as _, UnwrapErr};
+
+use crate::testbed::{House, PATIENCE, SILENCE, server_for};
+
+/// A key, and the card of the gateway.
+pub(crate) struct Device {
+    pub(crate) key: SigningKey,
+    pub(crate) card: Card,
+}
+
+/// A knock, and what opens its receipt.
+pub(crate) struct Sealed {
+    pub(crate) bytes: [u8; KNOCK],
+    pub(crate) receipt_key: ReceiptKey,
+}
+
+impl Device {
+    /// A device with a key of its own for each number.
+    pub(crate) fn new(number: u8, card: &Card) -> Self {
+        Self { key: SigningKey::from_bytes(&[number; 32]), card: card.clone() }
+    }
+
+    /// What the gateway knows of it.
+    pub(crate) fn client(&self) -> ClientKey {
+        ClientKey::new(self.key.verifying_key().as_bytes()).unwrap()
+    }
+
+    /// What it asks for, if a test does not change it.
+    pub(crate) fn request(&self, operation: Operation) -> Request {
+        Request {
+            operation,
+            time: now(),
+            nonce: UnwrapErr(getrandom::SysRng).next_u64().to_be_bytes(),
+            client: self.client().id(),
+            address: None,
+            challenge: [0; 8],
+        }
+    }
+
+    /// Signs and seals a request.
+    pub(crate) fn seal(&self, request: &Request) -> Sealed {
+        self.seal_with(request, &self.key)
+    }
+
+    /// Seals a request that another key has signed.
+    pub(crate) fn seal_with(&self, request: &Request, key: &SigningKey) -> Sealed {
+        let mut random = UnwrapErr(getrandom::SysRng);
+        let letter = Letter::new(&self.card, &self.client(), request, &mut random).unwrap();
+        let signature = key.sign(letter.to_sign()).to_bytes();
+        let (bytes, receipt_key) = letter.seal(&signature).unwrap();
+        Sealed { bytes, receipt_key }
+    }
+
+    /// Asks, answers the challenge if there is one, and waits for the receipt.
+    pub(crate) fn ask(&self, house: &House, source: &str, request: &Request) -> Receipt {
+        let receipt = self.ask_once(house, source, request);
+        match receipt.answer {
+            Answer::Stale => self.ask_once(house, source, &self.again(request, &receipt)),
+            _ => receipt,
+        }
+    }
+
+    /// The same request, with the challenge of this receipt.
+    pub(crate) fn again(&self, request: &Request, stale: &Receipt) -> Request {
+        Request { challenge: stale.challenge, nonce: self.request(request.operation).nonce, ..*request }
+    }
+
+    /// Asks once, and waits for the receipt.
+    pub(crate) fn ask_once(&self, house: &House, source: &str, request: &Request) -> Receipt {
+        let sealed = self.seal(request);
+        let answer = house.spa(source, &sealed.bytes, PATIENCE).expect("a receipt");
+        sealed.receipt_key.open(&answer).expect("a receipt for this knock")
+    }
+
+    /// Opens a door, and waits for the receipt.
+    pub(crate) fn open(&self, house: &House, source: &str, door: &str, wanted: u32) -> Receipt {
+        self.ask(house, source, &self.request(open(door, wanted)))
+    }
+
+    /// Opens a door with a knock at this address of the server, and waits for the receipt.
+    pub(crate) fn open_at(&self, house: &House, source: &str, target: IpAddr, door: &str) -> Receipt {
+        let ask = |request: &Request| {
+            let sealed = self.seal(request);
+            let answer = house.spa_at(source, target, &sealed.bytes, PATIENCE).expect("a receipt");
+            sealed.receipt_key.open(&answer).expect("a receipt for this knock")
+        };
+        let request = self.request(open(door, 0));
+        let receipt = ask(&request);
+        match receipt.answer {
+            Answer::Stale => ask(&self.again(&request, &receipt)),
+            _ => receipt,
+        }
+    }
+}
+
+impl House {
+    /// Sends a datagram to the port of single packet authorization, and gives what comes back.
+    pub(crate) fn spa(&self, source: &str, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
+        self.spa_at(source, server_for(source), bytes, patience)
+    }
+
+    /// The same to one of the server's addresses.
+    fn spa_at(&self, source: &str, target: IpAddr, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
+        let target = SocketAddr::new(target, PORT);
+        let source: IpAddr = source.parse().unwrap();
+        self.client.enter(|| {
+            let socket = UdpSocket::bind((source, 0)).unwrap();
+            socket.set_read_timeout(Some(patience)).unwrap();
+            socket.send_to(bytes, target).unwrap();
+            let mut buffer = [0; 1500];
+            loop {
+                match socket.recv_from(&mut buffer) {
+                    Ok((length, from)) => {
+                        assert_eq!(from, target, "a receipt comes from where the knock went");
+                        return Some(buffer[..length].to_vec());
+                    }
+                    // Nothing is bound there, and the kernel says so.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    }
+
+    /// Whether a datagram is answered with nothing at all.
+    pub(crate) fn is_silent(&self, source: &str, bytes: &[u8]) -> bool {
+        self.spa(source, bytes, SILENCE).is_none()
+    }
+
+    /// Makes the gateway's key, and gives its card. To be called before the daemon starts.
+    pub(crate) fn card(&self) -> Card {
+        let path = self.write(&self.gateway("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n"));
+        let path = path.to_str().unwrap();
+        let (status, said) = self.run(&["gateway", "init", "--conf", path]);
+        assert!(status.success(), "{said}");
+        let (status, card) = self.run(&["gateway", "card", "--conf", path]);
+        assert!(status.success(), "{card}");
+        card.trim().parse().unwrap()
+    }
+
+    /// A configuration whose key and state are in this house's directory.
+    pub(crate) fn gateway(&self, more: &str) -> String {
+        let directory = self.directory.path().display();
+        format!(
+            "firewall = \"nftables\"\ngateway_key = \"{directory}/gateway.key\"\nstate_dir = \
+             \"{directory}/state\"\n{more}\n"
+        )
+    }
+}
+
+/// A table of a client that may open these doors.
+pub(crate) fn client(name: &str, device: &Device, doors: &[&str], more: &str) -> String {
+    let key = device.client().to_openssh();
+    format!("[[clients]]\nname = \"{name}\"\nkey = \"{key}\"\ndoors = {doors:?}\n{more}\n")
+}
+
+pub(crate) fn open(door: &str, wanted: u32) -> Operation {
+    Operation::Open { door: DoorId::of(door), wanted }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
+}
