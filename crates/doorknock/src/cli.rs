@@ -19,7 +19,7 @@ use doors_text::{
 use crate::{
     durations,
     host::Host,
-    output::{self, Ending},
+    output::{self, ExitStatus},
     resolve::Family,
     sequence,
     servers::{KeyPath, Server, ServerName, USUAL_PORT},
@@ -181,7 +181,7 @@ enum Command {
         #[arg(short, long)]
         quiet: bool,
         #[command(flatten)]
-        manner: Manner,
+        manner: Options,
     },
     /// Knock, connect, and join the connection with standard input and output
     #[command(group(clap::ArgGroup::new("knock").required(true).args(["sequence_file", "sequence", "server"])))]
@@ -217,7 +217,7 @@ enum Command {
         #[arg(short, long)]
         quiet: bool,
         #[command(flatten)]
-        manner: Manner,
+        manner: Options,
     },
 }
 
@@ -280,7 +280,7 @@ fn ports(text: &str) -> Result<PortList, String> {
 }
 
 #[derive(Args, Clone, Copy, Debug)]
-struct Manner {
+struct Options {
     /// Use IPv4 only
     #[arg(short = '4', long, conflicts_with = "ipv6")]
     ipv4: bool,
@@ -301,7 +301,7 @@ struct Manner {
     timeout: u64,
 }
 
-impl Manner {
+impl Options {
     fn family(self) -> Family {
         family(self.ipv4, self.ipv6)
     }
@@ -367,7 +367,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
                 }
                 None => complain(&message),
             }
-            ExitCode::from(Ending::Failed.code())
+            ExitCode::from(ExitStatus::Failed.code())
         }
     }
 }
@@ -426,7 +426,7 @@ impl Command {
         }
     }
 
-    fn run(self) -> Result<Ending, Failure> {
+    fn run(self) -> Result<ExitStatus, Failure> {
         let done = match self {
             Self::Add { server, host, card, port, identity, address, replace, quiet } => {
                 let card = secret_input::card(&card, &server, &host, quiet)?;
@@ -479,6 +479,6 @@ impl Command {
             // The definition of the group "knock" leaves no other.
             Self::Proxy { .. } => Ok(()),
         };
-        done.map(|()| Ending::Done)
+        done.map(|()| ExitStatus::Done)
     }
 }

@@ -36,7 +36,7 @@ impl<'a> Question<'a> {
 
 /// With which code the program ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ending {
+pub enum ExitStatus {
     /// It is done.
     Done = 0,
     /// It could not be done here.
@@ -49,7 +49,7 @@ pub enum Ending {
     Refused = 5,
 }
 
-impl Ending {
+impl ExitStatus {
     /// Of one address.
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
@@ -72,8 +72,13 @@ impl Ending {
     /// Of two addresses: one that opened is enough, and whoever was told why knows more than whoever was not.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        const BEST_FIRST: [Ending; 5] =
-            [Ending::Done, Ending::NotAllowed, Ending::Refused, Ending::NoAnswer, Ending::Failed];
+        const BEST_FIRST: [ExitStatus; 5] = [
+            ExitStatus::Done,
+            ExitStatus::NotAllowed,
+            ExitStatus::Refused,
+            ExitStatus::NoAnswer,
+            ExitStatus::Failed,
+        ];
         BEST_FIRST.into_iter().find(|ending| [self, other].contains(ending)).unwrap_or(self)
     }
 
@@ -467,8 +472,8 @@ mod tests {
 
     #[test]
     fn one_address_that_opened_is_enough() {
-        assert_eq!(Ending::NoAnswer.or(Ending::Done), Ending::Done);
-        assert_eq!(Ending::NoAnswer.or(Ending::NotAllowed), Ending::NotAllowed);
-        assert_eq!(Ending::Failed.or(Ending::NoAnswer), Ending::NoAnswer);
+        assert_eq!(ExitStatus::NoAnswer.or(ExitStatus::Done), ExitStatus::Done);
+        assert_eq!(ExitStatus::NoAnswer.or(ExitStatus::NotAllowed), ExitStatus::NotAllowed);
+        assert_eq!(ExitStatus::Failed.or(ExitStatus::NoAnswer), ExitStatus::NoAnswer);
     }
 }

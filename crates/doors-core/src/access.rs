@@ -6,15 +6,15 @@ use core::time::Duration;
 use doors_spa::identity::DoorId;
 
 use crate::{
-    door::{Admission, Door, DoorName},
+    door::{Door, DoorName, GrantKey},
     eligible::{Ineligible, Own},
     limits,
     packet::{Link, Routes, WayBack},
     sequence::knock::Knock,
-    sequence::table::{Knocker, Knockers},
-    sequence::trie::{Conflict, Place, Sequences, Step},
-    spa::client::{Client, Who},
-    spa::replay::Fresh,
+    sequence::table::{Knocker, KnockerTable},
+    sequence::trie::{Conflict, SequenceTrie, Step, TrieNode},
+    spa::client::{Client, ClientLabel},
+    spa::replay::Accepted,
     time::{Moment, Wall},
 };
 
@@ -25,10 +25,10 @@ use crate::{
 #[derive(Debug, Eq, PartialEq)]
 #[must_use = "a dropped grant opens nothing"]
 pub struct Grant {
-    admission: Admission,
+    admission: GrantKey,
     link: Link,
     open_for: Duration,
-    by: Option<Who>,
+    by: Option<ClientLabel>,
     once: bool,
 }
 
@@ -36,13 +36,13 @@ pub struct Grant {
 #[derive(Debug, Eq, PartialEq)]
 pub struct Redeemed {
     /// Which door for whom.
-    pub admission: Admission,
+    pub admission: GrantKey,
     /// Where the knocks came in.
     pub link: Link,
     /// For how long.
     pub open_for: Duration,
     /// Whose key it was; `None` if it was a sequence.
-    pub by: Option<Who>,
+    pub by: Option<ClientLabel>,
     /// Whether the first new connection uses it up.
     pub once: bool,
 }
@@ -115,8 +115,8 @@ fn longest(door: &Door, client: &Client) -> Duration {
 #[derive(Clone, Debug)]
 pub struct Access {
     rules: Rules,
-    sequences: Sequences,
-    knockers: Knockers,
+    sequences: SequenceTrie,
+    knockers: KnockerTable,
     own: Own,
 }
 
@@ -126,8 +126,8 @@ impl Access {
     /// # Errors
     /// [`Conflict`] if two sequences cannot be told apart.
     pub fn new(rules: Rules) -> Result<Self, Conflict> {
-        let sequences = Sequences::new(&rules.doors)?;
-        Ok(Self { rules, sequences, knockers: Knockers::new(limits::KNOCKERS), own: Own::default() })
+        let sequences = SequenceTrie::new(&rules.doors)?;
+        Ok(Self { rules, sequences, knockers: KnockerTable::new(limits::KNOCKERS), own: Own::default() })
     }
 
     /// Judges by other `rules` from here on.
@@ -138,9 +138,9 @@ impl Access {
     /// # Errors
     /// [`Conflict`] if two sequences cannot be told apart; then nothing has changed.
     pub fn change_rules(&mut self, rules: Rules) -> Result<(), Conflict> {
-        let sequences = Sequences::new(&rules.doors)?;
+        let sequences = SequenceTrie::new(&rules.doors)?;
         if sequences != self.sequences {
-            self.knockers = Knockers::new(limits::KNOCKERS);
+            self.knockers = KnockerTable::new(limits::KNOCKERS);
             self.sequences = sequences;
         }
         self.rules = rules;
@@ -171,18 +171,18 @@ impl Access {
             return Err(Refusal::Waiting);
         }
         let (place, last_port) =
-            known.map_or((Place::START, 0), |knocker| (knocker.place, knocker.last_port));
+            known.map_or((TrieNode::START, 0), |knocker| (knocker.place, knocker.last_port));
         match self.sequences.step(place, knock.port) {
             Some(&Step::On(next)) => {
                 self.remember(knock, next, now);
                 Ok(Verdict::Further { right: self.sequences.depth(next) })
             }
             Some(Step::Opens(name)) => {
-                let admission = Admission { door: name.clone(), source: knock.source };
+                let admission = GrantKey { door: name.clone(), source: knock.source };
                 let door = self.rules.door(name);
                 let open_for = door.map_or(Duration::ZERO, |door| door.open_for);
                 let once = door.is_some_and(|door| door.once);
-                self.remember(knock, Place::START, now);
+                self.remember(knock, TrieNode::START, now);
                 if !routes.accept(knock.source, knock.arrival) {
                     return Err(Refusal::NotAccepted);
                 }
@@ -206,7 +206,7 @@ impl Access {
     /// [`Refusal::NotAllowed`] or [`Refusal::Address`].
     pub fn judge_request(
         &self,
-        fresh: &Fresh,
+        fresh: &Accepted,
         client: &Client,
         door: DoorId,
         wanted: Duration,
@@ -225,7 +225,7 @@ impl Access {
         }
         let wanted = if wanted.is_zero() { door.open_for } else { wanted };
         Ok(Grant {
-            admission: Admission { door: door.name.clone(), source },
+            admission: GrantKey { door: door.name.clone(), source },
             link: way.link,
             // No grant outlives its client.
             open_for: wanted.min(longest(door, client)).min(client.time_left(wall)),
@@ -255,7 +255,7 @@ impl Access {
 
     /// The table of knockers.
     #[must_use]
-    pub fn knockers(&self) -> &Knockers {
+    pub fn knockers(&self) -> &KnockerTable {
         &self.knockers
     }
 
@@ -270,7 +270,7 @@ impl Access {
         }
     }
 
-    fn remember(&mut self, knock: &Knock, place: Place, now: Moment) {
+    fn remember(&mut self, knock: &Knock, place: TrieNode, now: Moment) {
         let until = now.after(self.rules.forget_after);
         let knocker = Knocker { place, last_port: knock.port, waiting: false, arrival: knock.arrival, until };
         self.knockers.put(knock.source, knocker, self.sequences.depth(place), now);
@@ -279,7 +279,7 @@ impl Access {
     fn make_wait(&mut self, knock: &Knock, now: Moment) {
         let until = now.after(self.rules.quiet_after_wrong);
         let arrival = knock.arrival;
-        let knocker = Knocker { place: Place::START, last_port: 0, waiting: true, arrival, until };
+        let knocker = Knocker { place: TrieNode::START, last_port: 0, waiting: true, arrival, until };
         self.knockers.put(knock.source, knocker, 0, now);
     }
 }

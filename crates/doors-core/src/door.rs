@@ -113,7 +113,7 @@ impl Door {
 
 /// Which door for whom: what a grant is known by.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Admission {
+pub struct GrantKey {
     /// The door.
     pub door: DoorName,
     /// The only address that may use it.

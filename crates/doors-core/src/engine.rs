@@ -11,15 +11,15 @@ use doors_spa::{
 pub use crate::events::{Change, Event, Report};
 use crate::{
     access::{Access, Grant, Refusal, Rules, Verdict},
-    door::Admission,
+    door::GrantKey,
     eligible::{Ineligible, Own},
-    grants::{Doors, Opening, Running},
+    grants::{Grants, Opening, Running},
     packet::{Packet, Routes},
     sequence::knock::Knock,
     sequence::trie::Conflict,
-    spa::client::Who,
-    spa::replay::{Fresh, Record},
-    spa::server::{Asker, Audience, Heard, Outgoing, Reception, Stranger, Then},
+    spa::client::ClientLabel,
+    spa::replay::{Accepted, Record},
+    spa::server::{Asker, DropReason, Heard, Outgoing, ServerConfig, SpaServer, Then},
     throttle::Throttle,
     time::{Moment, Wall},
 };
@@ -31,16 +31,16 @@ use crate::{
 ///
 /// ```text
 ///   packet ──► handle_packet ──►┐            ┌──► poll_change ──► firewall
-///   report ──► handle_report ──►│ Doorkeeper ├──► poll_event ──► log │
+///   report ──► handle_report ──►│ engine ├──► poll_event ──► log │
 ///    clock ──► handle_timeout ─►│            ├──► poll_record ─► disk ─► handle_recorded
 ///      ▲                        │            └──► poll_receipt ─► network
 ///      └───────────────────── report ◄───────────────────────────────┘
 /// ```
 #[derive(Debug)]
-pub struct Doorkeeper {
+pub struct Engine {
     access: Access,
-    doors: Doors,
-    reception: Option<Reception>,
+    doors: Grants,
+    server: Option<SpaServer>,
     throttle: Throttle,
     /// For what only somebody who looks for a fault wants to know.
     traces: Throttle,
@@ -52,7 +52,7 @@ pub struct Doorkeeper {
     events: VecDeque<Event>,
 }
 
-impl Doorkeeper {
+impl Engine {
     /// Judges by `rules`.
     ///
     /// # Errors
@@ -60,8 +60,8 @@ impl Doorkeeper {
     pub fn new(rules: Rules) -> Result<Self, Conflict> {
         Ok(Self {
             access: Access::new(rules)?,
-            doors: Doors::default(),
-            reception: None,
+            doors: Grants::default(),
+            server: None,
             throttle: Throttle::of_refusals(),
             traces: Throttle::of_refusals(),
             lines: Throttle::of_doors(),
@@ -72,13 +72,13 @@ impl Doorkeeper {
     }
 
     /// Hears clients with keys from here on, too.
-    pub fn receive_clients(&mut self, reception: Reception) {
-        self.reception = Some(reception);
+    pub fn receive_clients(&mut self, server: SpaServer) {
+        self.server = Some(server);
     }
 
     /// Takes one packet from the network. `routes` say whether the kernel takes it, too.
     pub fn handle_packet(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall, routes: &mut dyn Routes) {
-        let heard = self.reception.as_mut().and_then(|reception| reception.hear(packet, now, wall));
+        let heard = self.server.as_mut().and_then(|server| server.hear(packet, now, wall));
         match heard {
             Some(heard) => self.note(heard, packet.source, now),
             None => self.handle_knock(packet, now, routes),
@@ -120,9 +120,9 @@ impl Doorkeeper {
             Report::Done { admission } => {
                 let (news, running) = (self.doors.confirm(&admission), self.doors.get(&admission).cloned());
                 let (Some(news), Some(Running { until, by, .. })) = (news, running) else { return };
-                if let Some(reception) = &mut self.reception {
+                if let Some(server) = &mut self.server {
                     let left = seconds(until.remaining(now));
-                    reception.keep_promises(&admission, Answer::Granted, left);
+                    server.keep_promises(&admission, Answer::Granted, left);
                 }
                 let event = match news {
                     true => Event::Opened { admission, until, by },
@@ -141,8 +141,8 @@ impl Doorkeeper {
                 }
             }
             Report::Closed { admission } => {
-                if let Some(reception) = &mut self.reception {
-                    reception.keep_promises(&admission, Answer::Closed, 0);
+                if let Some(server) = &mut self.server {
+                    server.keep_promises(&admission, Answer::Closed, 0);
                 }
             }
             Report::Used { admission, until } => {
@@ -176,8 +176,8 @@ impl Doorkeeper {
             self.tell_of_door(event, now);
             self.go_on_behind(admission, running, now);
         }
-        if let Some(reception) = &mut self.reception {
-            reception.handle_timeout(now);
+        if let Some(server) = &mut self.server {
+            server.handle_timeout(now);
         }
         if let Some(untold) = self.throttle.sum(now) {
             self.events.push_back(Event::MoreWrong(untold));
@@ -210,11 +210,11 @@ impl Doorkeeper {
 
     /// Listens to these clients from here on. What only a client that is none of them has opened is closed;
     /// all other doors stay open until their time. Gives the clients before: to let go of many takes time.
-    pub fn change_audience(&mut self, audience: Audience, now: Moment) -> Option<Audience> {
-        let reception = self.reception.as_mut()?;
-        let before = reception.listen_to(audience);
-        let clients = Arc::clone(&reception.audience().clients);
-        let is_known = |who: &Who| clients.knows(who);
+    pub fn change_audience(&mut self, config: ServerConfig, now: Moment) -> Option<ServerConfig> {
+        let server = self.server.as_mut()?;
+        let before = server.listen_to(config);
+        let clients = Arc::clone(&server.config().clients);
+        let is_known = |who: &ClientLabel| clients.knows(who);
         let stays = |running: &Running| running.shared || running.by.as_ref().is_none_or(is_known);
         for (admission, running) in self.doors.evict(|_, running| stays(running)) {
             self.changes.push_back(Change::Close { admission: admission.clone() });
@@ -227,8 +227,8 @@ impl Doorkeeper {
 
     /// The disk holds the oldest record that was polled; or could not take it, and then nothing happens.
     pub fn handle_recorded(&mut self, held: bool, now: Moment, wall: Wall) {
-        let Some(reception) = &mut self.reception else { return };
-        let Some(waiting) = reception.recorded(held) else { return };
+        let Some(server) = &mut self.server else { return };
+        let Some(waiting) = server.recorded(held) else { return };
         match (held, waiting.then) {
             (false, _) => self.refuse(&waiting.asker, Answer::NotRecorded, now),
             (true, Then::Refuse(why)) => self.refuse(&waiting.asker, why, now),
@@ -248,31 +248,31 @@ impl Doorkeeper {
 
     /// The next thing that the disk has to hold.
     pub fn poll_record(&mut self) -> Option<Record> {
-        self.reception.as_mut()?.poll_record()
+        self.server.as_mut()?.poll_record()
     }
 
     /// The next receipt to send.
     pub fn poll_receipt(&mut self, now: Moment, wall: Wall) -> Option<Outgoing> {
-        self.reception.as_mut()?.poll_receipt(now, wall)
+        self.server.as_mut()?.poll_receipt(now, wall)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` if never.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        let promised = self.reception.as_ref().and_then(Reception::next_deadline);
+        let promised = self.server.as_ref().and_then(SpaServer::next_deadline);
         let sums = [self.throttle.next_sum(), self.lines.next_sum(), self.found.next_sum()];
         [self.doors.next_end(), promised].into_iter().chain(sums).flatten().min()
     }
 
     /// The conversation with clients that have a key.
     #[must_use]
-    pub fn reception(&self) -> Option<&Reception> {
-        self.reception.as_ref()
+    pub fn server(&self) -> Option<&SpaServer> {
+        self.server.as_ref()
     }
 
     /// Who is in.
     #[must_use]
-    pub fn doors(&self) -> &Doors {
+    pub fn doors(&self) -> &Grants {
         &self.doors
     }
 
@@ -303,10 +303,10 @@ impl Doorkeeper {
         let event = match heard {
             Heard::Waits => return,
             // Costs whoever sends it nothing, so it is told as a detail only.
-            Heard::Stranger(why @ (Stranger::Unknown | Stranger::Copied), who) => {
-                return self.trace(Event::Stranger { source, why, who }, now);
+            Heard::Dropped(why @ (DropReason::Unknown | DropReason::Copied), who) => {
+                return self.trace(Event::Dropped { source, why, who }, now);
             }
-            Heard::Stranger(why, who) => Event::Stranger { source, why, who },
+            Heard::Dropped(why, who) => Event::Dropped { source, why, who },
             Heard::Stale(who) => Event::Refused { who, source, why: Answer::Stale, address: None },
             Heard::Crowded(who) => Event::Refused { who, source, why: Answer::TooMany, address: None },
         };
@@ -314,10 +314,9 @@ impl Doorkeeper {
     }
 
     /// Does what a client asks, who is known, and whose request is fresh and on disk.
-    fn act(&mut self, asker: &Asker, fresh: &Fresh, now: Moment, wall: Wall) {
+    fn act(&mut self, asker: &Asker, fresh: &Accepted, now: Moment, wall: Wall) {
         self.handle_timeout(now);
-        let Some(client) = self.reception.as_ref().and_then(|reception| reception.client(asker.client))
-        else {
+        let Some(client) = self.server.as_ref().and_then(|server| server.client(asker.client)) else {
             return;
         };
         match fresh.operation() {
@@ -329,8 +328,8 @@ impl Doorkeeper {
                 let doors: alloc::vec::Vec<ToldDoor> = self.access.doors_of(client).map(told).collect();
                 let in_all = u16::try_from(doors.len()).unwrap_or(u16::MAX);
                 let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-                if let Some(reception) = &mut self.reception {
-                    reception.tell(asker, in_all, doors.into_iter().skip(skip));
+                if let Some(server) = &mut self.server {
+                    server.tell(asker, in_all, doors.into_iter().skip(skip));
                 }
             }
             Operation::Open { door, wanted } => {
@@ -355,7 +354,7 @@ impl Doorkeeper {
                 if !client.may_come_from(source) {
                     return self.refuse_address(asker, Ineligible::NotThisClients(source), now);
                 }
-                let admission = Admission { door: door.name.clone(), source };
+                let admission = GrantKey { door: door.name.clone(), source };
                 let who = client.who.clone();
                 self.close_for(asker, admission, &who, now);
             }
@@ -366,8 +365,8 @@ impl Doorkeeper {
         match self.doors.open(grant, now) {
             Opening::Changed(admission, running) => {
                 self.changed(admission.clone(), &running);
-                if let Some(reception) = &mut self.reception {
-                    reception.promise(asker, admission, Answer::Granted, None, now);
+                if let Some(server) = &mut self.server {
+                    server.promise(asker, admission, Answer::Granted, None, now);
                 }
             }
             Opening::Unchanged(admission, also) => {
@@ -395,24 +394,24 @@ impl Doorkeeper {
     fn promise_open(
         &mut self,
         asker: &Asker,
-        admission: Admission,
+        admission: GrantKey,
         running: &Running,
         own: Option<Moment>,
         now: Moment,
     ) {
-        let Some(reception) = &mut self.reception else { return };
+        let Some(server) = &mut self.server else { return };
         let left = |until: Moment| seconds(until.remaining(now));
         match running.confirmed {
-            true => reception.answer(asker, Answer::Granted, left(own.unwrap_or(running.until))),
+            true => server.answer(asker, Answer::Granted, left(own.unwrap_or(running.until))),
             // The firewall is at it.
-            false => reception.promise(asker, admission, Answer::Granted, own.map(left), now),
+            false => server.promise(asker, admission, Answer::Granted, own.map(left), now),
         }
     }
 
     /// One connection has used a grant up, or its time is over. The next behind it begins.
-    fn go_on_behind(&mut self, admission: Admission, over: Running, now: Moment) {
-        let reception = self.reception.as_ref();
-        let known = |who: &Who| reception.is_some_and(|reception| reception.audience().clients.knows(who));
+    fn go_on_behind(&mut self, admission: GrantKey, over: Running, now: Moment) {
+        let server = self.server.as_ref();
+        let known = |who: &ClientLabel| server.is_some_and(|server| server.config().clients.knows(who));
         if self.door_exists(&admission)
             && let Some(next) = self.doors.next_behind(&admission, over, now, known)
         {
@@ -425,11 +424,11 @@ impl Doorkeeper {
 
     /// Closes a door that nobody but the client itself has opened, or that was open before this program
     /// started, so that nobody knows whose it is.
-    fn close_for(&mut self, asker: &Asker, admission: Admission, who: &Who, now: Moment) {
+    fn close_for(&mut self, asker: &Asker, admission: GrantKey, who: &ClientLabel, now: Moment) {
         if self.doors.leave(&admission, who) {
             self.events.push_back(Event::NotWaiting { admission, by: who.clone() });
-            if let Some(reception) = &mut self.reception {
-                reception.answer(asker, Answer::Closed, 0);
+            if let Some(server) = &mut self.server {
+                server.answer(asker, Answer::Closed, 0);
             }
             return;
         }
@@ -445,8 +444,8 @@ impl Doorkeeper {
         }
         // Asked of the firewall in any case: it may hold a grant that is not known here.
         self.changes.push_back(Change::Close { admission: admission.clone() });
-        if let Some(reception) = &mut self.reception {
-            reception.promise(asker, admission.clone(), Answer::Closed, None, now);
+        if let Some(server) = &mut self.server {
+            server.promise(asker, admission.clone(), Answer::Closed, None, now);
         }
         if let Some(running) = closed {
             self.go_on_behind(admission, running, now);
@@ -462,13 +461,13 @@ impl Doorkeeper {
     }
 
     fn refuse_for(&mut self, asker: &Asker, why: Answer, address: Option<Ineligible>, now: Moment) {
-        let Some(reception) = &mut self.reception else { return };
-        reception.answer(asker, why, 0);
-        let Some(who) = reception.client(asker.client).map(|client| client.who.clone()) else { return };
+        let Some(server) = &mut self.server else { return };
+        server.answer(asker, why, 0);
+        let Some(who) = server.client(asker.client).map(|client| client.who.clone()) else { return };
         self.tell(Event::Refused { who, source: asker.way.to.ip(), why, address }, now);
     }
 
-    fn changed(&mut self, admission: Admission, running: &Running) {
+    fn changed(&mut self, admission: GrantKey, running: &Running) {
         self.events.push_back(Event::Granted(admission.clone()));
         let Running { until, link, by, .. } = running.clone();
         self.changes.push_back(Change::Open { admission, link, until, by });
@@ -488,7 +487,7 @@ impl Doorkeeper {
         }
     }
 
-    fn door_exists(&self, admission: &Admission) -> bool {
+    fn door_exists(&self, admission: &GrantKey) -> bool {
         self.access.rules().door(&admission.door).is_some()
     }
 }

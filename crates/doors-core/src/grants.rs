@@ -8,10 +8,10 @@ use core::time::Duration;
 
 use crate::{
     access::{Grant, Redeemed},
-    door::Admission,
+    door::GrantKey,
     limits,
     packet::Link,
-    spa::client::Who,
+    spa::client::ClientLabel,
     time::Moment,
 };
 
@@ -26,7 +26,7 @@ pub struct Running {
     pub confirmed: bool,
     /// Whose key it was last; `None` for a sequence, and for one from before this program started of which
     /// nobody knows.
-    pub by: Option<Who>,
+    pub by: Option<ClientLabel>,
     /// Whether others have asked for it, too: then it is nobody's to close.
     pub shared: bool,
     /// Whether it was there before this program started.
@@ -40,7 +40,7 @@ pub struct Running {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Behind {
     /// Whose key it was.
-    pub by: Who,
+    pub by: ClientLabel,
     /// The interface on which the knock came.
     pub link: Link,
     /// When it ends.
@@ -51,23 +51,23 @@ pub struct Behind {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Opening {
     /// The firewall has to know.
-    Changed(Admission, Running),
+    Changed(GrantKey, Running),
     /// The door is open, and stays so no longer for this. If another has opened it, who has asked for it now.
-    Unchanged(Admission, Option<Who>),
+    Unchanged(GrantKey, Option<ClientLabel>),
     /// It is for one connection, and another client's comes first. Whose this is, and until when it lasts.
-    Behind(Admission, Who, Moment),
+    Behind(GrantKey, ClientLabel, Moment),
     /// [`limits::GRANTS`] run, or [`limits::GRANTS_BY_SEQUENCE`], or [`limits::GRANTS_PER_CLIENT`] for this
     /// client.
-    Full(Admission),
+    Full(GrantKey),
 }
 
 impl Running {
-    fn new(by: Option<Who>, link: Link, until: Moment) -> Self {
+    fn new(by: Option<ClientLabel>, link: Link, until: Moment) -> Self {
         Self { until, link, confirmed: false, by, shared: false, adopted: false, behind: VecDeque::new() }
     }
 
     /// Whose share it is in, and those that are behind it.
-    fn shares(&self) -> impl Iterator<Item = Option<Who>> {
+    fn shares(&self) -> impl Iterator<Item = Option<ClientLabel>> {
         let behind = self.behind.iter().map(|behind| Some(behind.by.clone()));
         [self.by.clone()].into_iter().chain(behind)
     }
@@ -75,14 +75,14 @@ impl Running {
 
 /// All grants that run.
 #[derive(Clone, Debug, Default)]
-pub struct Doors {
-    running: BTreeMap<Admission, Running>,
-    by_end: BTreeSet<(Moment, Admission)>,
+pub struct Grants {
+    running: BTreeMap<GrantKey, Running>,
+    by_end: BTreeSet<(Moment, GrantKey)>,
     /// How many run by each client or are behind another's, and how many run by none.
-    shares: BTreeMap<Option<Who>, usize>,
+    shares: BTreeMap<Option<ClientLabel>, usize>,
 }
 
-impl Doors {
+impl Grants {
     /// Opens a door, or keeps it open for longer; never for shorter.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let Redeemed { admission, link, open_for, by, once } = grant.redeem();
@@ -129,7 +129,7 @@ impl Doors {
 
     /// Takes over a grant that the firewall already holds, from before this program started. Says whether
     /// there was room; if not, the firewall ends it all the same, and nobody hears of it.
-    pub fn adopt(&mut self, admission: Admission, until: Moment, by: Option<Who>) -> bool {
+    pub fn adopt(&mut self, admission: GrantKey, until: Moment, by: Option<ClientLabel>) -> bool {
         // Whose grants these are was settled before, so that only the room for all of them counts.
         let has_room = self.running.len() < limits::GRANTS || self.running.contains_key(&admission);
         if has_room {
@@ -145,13 +145,13 @@ impl Doors {
 
     /// Notes that the firewall has made the grant true. Says whether that is news: `false` if the door
     /// was open before, `None` if no such grant runs.
-    pub fn confirm(&mut self, admission: &Admission) -> Option<bool> {
+    pub fn confirm(&mut self, admission: &GrantKey) -> Option<bool> {
         let running = self.running.get_mut(admission)?;
         Some(!core::mem::replace(&mut running.confirmed, true))
     }
 
     /// Takes out one grant whose time is over at `now`.
-    pub fn expire(&mut self, now: Moment) -> Option<(Admission, Running)> {
+    pub fn expire(&mut self, now: Moment) -> Option<(GrantKey, Running)> {
         let (until, _) = self.by_end.first()?;
         if *until > now {
             return None;
@@ -162,8 +162,8 @@ impl Doors {
     }
 
     /// Takes out the grants that are not to be kept.
-    pub fn evict(&mut self, keep: impl Fn(&Admission, &Running) -> bool) -> Vec<(Admission, Running)> {
-        let evicted: Vec<Admission> = self
+    pub fn evict(&mut self, keep: impl Fn(&GrantKey, &Running) -> bool) -> Vec<(GrantKey, Running)> {
+        let evicted: Vec<GrantKey> = self
             .iter()
             .filter(|(admission, running)| !keep(admission, running))
             .map(|(admission, _)| admission.clone())
@@ -175,14 +175,14 @@ impl Doors {
     }
 
     /// Takes out the grant for this door and source.
-    pub fn close(&mut self, admission: &Admission) -> Option<Running> {
+    pub fn close(&mut self, admission: &GrantKey) -> Option<Running> {
         let running = self.remove(admission)?;
         self.by_end.remove(&(running.until, admission.clone()));
         Some(running)
     }
 
     /// Takes out the grant of a client that is behind another's. Says whether there was one.
-    pub fn leave(&mut self, admission: &Admission, who: &Who) -> bool {
+    pub fn leave(&mut self, admission: &GrantKey, who: &ClientLabel) -> bool {
         let Some(running) = self.running.get_mut(admission) else { return false };
         let before = running.behind.len();
         running.behind.retain(|behind| behind.by != *who);
@@ -194,7 +194,7 @@ impl Doors {
     }
 
     /// Puts a grant behind the one that runs. Says whether there is room.
-    fn put_behind(&mut self, admission: &Admission, new: Behind) -> bool {
+    fn put_behind(&mut self, admission: &GrantKey, new: Behind) -> bool {
         let by = Some(new.by.clone());
         let is_full = self.is_full_for(by.as_ref());
         let Some(running) = self.running.get_mut(admission) else { return false };
@@ -214,10 +214,10 @@ impl Doors {
     /// not `known` any more are left out.
     pub fn next_behind(
         &mut self,
-        admission: &Admission,
+        admission: &GrantKey,
         over: Running,
         now: Moment,
-        known: impl Fn(&Who) -> bool,
+        known: impl Fn(&ClientLabel) -> bool,
     ) -> Option<Running> {
         let mut behind = over.behind;
         behind.retain(|next| next.until > now && known(&next.by));
@@ -235,16 +235,16 @@ impl Doors {
 
     /// The grant that runs for this door and source, if one does.
     #[must_use]
-    pub fn get(&self, admission: &Admission) -> Option<&Running> {
+    pub fn get(&self, admission: &GrantKey) -> Option<&Running> {
         self.running.get(admission)
     }
 
     /// The grants that run.
-    pub fn iter(&self) -> impl Iterator<Item = (&Admission, &Running)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&GrantKey, &Running)> {
         self.running.iter()
     }
 
-    fn is_full_for(&self, by: Option<&Who>) -> bool {
+    fn is_full_for(&self, by: Option<&ClientLabel>) -> bool {
         let share = match by {
             Some(_) => limits::GRANTS_PER_CLIENT,
             None => limits::GRANTS_BY_SEQUENCE,
@@ -253,7 +253,7 @@ impl Doors {
         self.running.len() >= limits::GRANTS || taken >= share
     }
 
-    fn insert(&mut self, admission: Admission, running: Running) {
+    fn insert(&mut self, admission: GrantKey, running: Running) {
         let until = running.until;
         running.shares().for_each(|by| self.take_share(by));
         if let Some(old) = self.running.insert(admission.clone(), running) {
@@ -263,18 +263,18 @@ impl Doors {
         self.by_end.insert((until, admission));
     }
 
-    fn remove(&mut self, admission: &Admission) -> Option<Running> {
+    fn remove(&mut self, admission: &GrantKey) -> Option<Running> {
         let running = self.running.remove(admission)?;
         running.shares().for_each(|by| self.give_back(&by));
         Some(running)
     }
 
-    fn take_share(&mut self, by: Option<Who>) {
+    fn take_share(&mut self, by: Option<ClientLabel>) {
         let taken = self.shares.entry(by).or_default();
         *taken = taken.saturating_add(1);
     }
 
-    fn give_back(&mut self, by: &Option<Who>) {
+    fn give_back(&mut self, by: &Option<ClientLabel>) {
         if let Some(taken) = self.shares.get_mut(by) {
             *taken = taken.saturating_sub(1);
             if *taken == 0 {

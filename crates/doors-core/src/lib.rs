@@ -19,7 +19,7 @@
 //! | [`sequence::table`]   | a knocker          | room for it in a table of fixed size               |
 //! | [`spa::client`]     |                    | who has a key, and what it is for                  |
 //! | [`spa::challenge`]  | a client, a time   | a proof that a knock was made of late              |
-//! | [`spa::replay`]  | a signed request   | a [`Fresh`](spa::replay::Fresh) one, once            |
+//! | [`spa::replay`]  | a signed request   | a [`Accepted`](spa::replay::Accepted) one, once            |
 //! | [`access`]     | a knock            | a [`Grant`](access::Grant); strangers cannot make one |
 //! | [`grants`]      | a grant            | who is in, and until when                          |
 //! | [`spa::prefilter`]   | a datagram         | in whose name it was made, before keys are used    |

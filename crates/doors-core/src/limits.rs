@@ -60,7 +60,7 @@ pub const KNOCKS_REMEMBERED: usize = 32;
 /// Answers to challenges that are remembered of each client. A client that answers more in a minute and a half
 /// has its oldest forgotten; then no challenge that it has got so far is good any more. That costs each of its
 /// knocks on the way one more challenge, so it has to be rare: sixteen knocks at once, sixteen times in a row,
-/// are remembered whole. The journal keeps the latest [`KNOCKS_REMEMBERED`] of them.
+/// are remembered whole. The replay log keeps the latest [`KNOCKS_REMEMBERED`] of them.
 pub const CHALLENGES_REMEMBERED: usize = 256;
 
 /// Requests of one client that wait for the disk or the firewall. One more is told that it is too many, but not

@@ -27,9 +27,9 @@ pub trait Routes {
 
 /// For packets that the kernel has taken already.
 #[derive(Clone, Copy, Debug)]
-pub struct Accepted;
+pub struct AllRoutes;
 
-impl Routes for Accepted {
+impl Routes for AllRoutes {
     fn accept(&mut self, _: IpAddr, _: Arrival) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! The doorkeeper against a model that is too simple to be wrong.
+//! The engine against a model that is too simple to be wrong.
 //!
 //! The model keeps the whole history of every source and reads it from the rules as they are
 //! documented; it knows no tree, no table and no expiry.
@@ -21,11 +21,11 @@ use std::{
 use doors_core::{
     access::Rules,
     door::{Door, DoorName, Sequence},
-    engine::{Change, Doorkeeper},
-    packet::{Accepted, Arrival, Link, Packet},
+    engine::{Change, Engine},
+    packet::{AllRoutes, Arrival, Link, Packet},
     sequence::knock::Knock,
-    sequence::table::{Knocker, Knockers},
-    sequence::trie::Place,
+    sequence::table::{Knocker, KnockerTable},
+    sequence::trie::TrieNode,
     time::{Moment, Wall},
 };
 
@@ -144,15 +144,15 @@ proptest! {
 
     #[test]
     fn doors_open_exactly_when_the_model_says(knocks in knocks()) {
-        let mut keeper = Doorkeeper::new(rules()).unwrap();
+        let mut engine = Engine::new(rules()).unwrap();
         let mut model = Model::default();
         let mut seconds = 0;
         for (source, port, pause) in knocks {
             seconds += pause;
             let now = Moment::new(Duration::from_secs(seconds));
             let packet = Packet { source: address(source), port, link: Link(1), payload: b"knock\n", ..NOWHERE };
-            keeper.handle_packet(&packet, now, Wall(0), &mut Accepted);
-            let opened: Vec<_> = std::iter::from_fn(|| keeper.poll_change()).collect();
+            engine.handle_packet(&packet, now, Wall(0), &mut AllRoutes);
+            let opened: Vec<_> = std::iter::from_fn(|| engine.poll_change()).collect();
             let expected = model.knock(source, port, seconds);
             match (&opened[..], expected) {
                 ([], None) => {}
@@ -164,7 +164,7 @@ proptest! {
                 other => prop_assert!(false, "{:?}", other),
             }
             let running: BTreeSet<_> =
-                keeper.doors().iter().map(|(admission, running)| (admission.clone(), running.until)).collect();
+                engine.doors().iter().map(|(admission, running)| (admission.clone(), running.until)).collect();
             prop_assert_eq!(running.len(), model.doors.values().filter(|until| **until > seconds).count());
             for (_, until) in running {
                 prop_assert!(until > now, "a grant outlives its time");
@@ -183,7 +183,7 @@ proptest! {
         room in 1..8_usize,
         knocks in prop::collection::vec((0..20_u8, 0..20_u8, any::<bool>(), 0..3_u64), 1..200)
     ) {
-        let mut table = Knockers::new(room);
+        let mut table = KnockerTable::new(room);
         // Who is in the table, and how many knocks were right.
         let mut present: BTreeMap<u8, u8> = BTreeMap::new();
         let mut seconds = 0;
@@ -192,7 +192,7 @@ proptest! {
             let now = Moment::new(Duration::from_secs(seconds));
             let until = Moment::new(Duration::from_secs(seconds + FORGET));
             let arrival = Arrival { link: Link(1), destination: address(0) };
-            let newcomer = Knocker { place: Place::START, last_port: 1, waiting, arrival, until };
+            let newcomer = Knocker { place: TrieNode::START, last_port: 1, waiting, arrival, until };
             let over = present.keys().any(|source| table.get(address(*source), now).is_none());
             let full = present.len() == room && !present.contains_key(&source);
             table.put(address(source), newcomer, right, now);

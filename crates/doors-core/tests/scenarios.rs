@@ -17,10 +17,10 @@ use std::{
 
 use doors_core::{
     access::Rules,
-    door::{Admission, Door, DoorName, Sequence},
-    engine::{Change, Doorkeeper, Event, Report},
+    door::{Door, DoorName, GrantKey, Sequence},
+    engine::{Change, Engine, Event, Report},
     limits,
-    packet::{Accepted, Arrival, Link, Packet, Routes},
+    packet::{AllRoutes, Arrival, Link, Packet, Routes},
     time::{Moment, Wall},
 };
 
@@ -40,18 +40,18 @@ const CLIENT: &str = "192.0.2.7";
 const OTHER: &str = "2001:db8::7";
 
 struct Scene {
-    keeper: Doorkeeper,
+    engine: Engine,
     now: Moment,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { keeper: Doorkeeper::new(rules(&[("ssh", &SSH), ("web", &WEB)])).unwrap(), now: at(0) }
+        Self { engine: Engine::new(rules(&[("ssh", &SSH), ("web", &WEB)])).unwrap(), now: at(0) }
     }
 
     fn at(&mut self, seconds: u64) -> &mut Self {
         self.now = at(seconds);
-        self.keeper.handle_timeout(self.now);
+        self.engine.handle_timeout(self.now);
         self
     }
 
@@ -59,28 +59,28 @@ impl Scene {
         for port in ports {
             let source = source.parse().unwrap();
             let packet = Packet { source, port: *port, link: Link(3), payload: b"knock\n", ..NOWHERE };
-            self.keeper.handle_packet(&packet, self.now, Wall(0), &mut Accepted);
+            self.engine.handle_packet(&packet, self.now, Wall(0), &mut AllRoutes);
         }
         self
     }
 
     fn done(&mut self, door: &str, source: &str) -> &mut Self {
-        self.keeper.handle_report(Report::Done { admission: admission(door, source) }, self.now);
+        self.engine.handle_report(Report::Done { admission: admission(door, source) }, self.now);
         self
     }
 
     fn changes(&mut self) -> Vec<Change> {
-        std::iter::from_fn(|| self.keeper.poll_change()).collect()
+        std::iter::from_fn(|| self.engine.poll_change()).collect()
     }
 
     /// What happened, without the details.
     fn events(&mut self) -> Vec<Event> {
         let detail = |event: &Event| matches!(event, Event::Further { .. } | Event::Waiting { .. });
-        std::iter::from_fn(|| self.keeper.poll_event()).filter(|event| !detail(event)).collect()
+        std::iter::from_fn(|| self.engine.poll_event()).filter(|event| !detail(event)).collect()
     }
 
     fn details(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.keeper.poll_event()).collect()
+        std::iter::from_fn(|| self.engine.poll_event()).collect()
     }
 }
 
@@ -105,7 +105,7 @@ impl Strict {
     fn knock(&mut self, scene: &mut Scene, link: Link, source: IpAddr, ports: &[u16]) {
         for port in ports {
             let packet = Packet { source, port: *port, link, payload: b"knock\n", ..NOWHERE };
-            scene.keeper.handle_packet(&packet, scene.now, Wall(0), self);
+            scene.engine.handle_packet(&packet, scene.now, Wall(0), self);
         }
     }
 }
@@ -131,9 +131,9 @@ fn rules(doors: &[(&str, &[u16])]) -> Rules {
     }
 }
 
-fn admission(door: &str, source: &str) -> Admission {
+fn admission(door: &str, source: &str) -> GrantKey {
     let source: IpAddr = source.parse().unwrap();
-    Admission { door: DoorName::new(door).unwrap(), source }
+    GrantKey { door: DoorName::new(door).unwrap(), source }
 }
 
 fn open(door: &str, source: &str, until: u64) -> Change {
@@ -289,7 +289,7 @@ fn a_sequence_may_hold_a_port_twice_in_a_row() {
     let twice = [7001, 7001, 7002, 7002, 7001];
     for knocks in [&twice[..], &[7001, 7001, 7001, 7002, 7002, 7001]] {
         let mut scene = Scene::new();
-        scene.keeper = Doorkeeper::new(rules(&[("ssh", &twice)])).unwrap();
+        scene.engine = Engine::new(rules(&[("ssh", &twice)])).unwrap();
         scene.knock(CLIENT, knocks);
         assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
     }
@@ -322,7 +322,7 @@ fn a_source_that_waits_keeps_its_open_door() {
     scene.at(9);
     assert_eq!(scene.events(), []);
     assert_eq!(scene.changes(), []);
-    assert_eq!(scene.keeper.doors().iter().count(), 1);
+    assert_eq!(scene.engine.doors().iter().count(), 1);
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn a_door_that_the_firewall_never_opened_is_never_called_open() {
 fn a_door_found_open_is_taken_over_with_its_time() {
     let mut scene = Scene::new();
     let found = admission("ssh", CLIENT);
-    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
+    scene.engine.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
     assert_eq!(scene.events(), [Event::Adopted { admission: found.clone(), until: at(7), by: None }]);
     assert_eq!(scene.changes(), []);
     scene.at(7);
@@ -348,9 +348,9 @@ fn a_door_found_open_is_taken_over_with_its_time() {
 fn what_is_found_open_and_is_no_door_is_closed() {
     let mut scene = Scene::new();
     let found = admission("gone", CLIENT);
-    scene.keeper.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
+    scene.engine.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
     assert_eq!(scene.changes(), [Change::Close { admission: found }]);
-    assert_eq!(scene.keeper.doors().iter().count(), 0);
+    assert_eq!(scene.engine.doors().iter().count(), 0);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn new_rules_close_the_doors_that_are_gone_and_no_others() {
     scene.changes();
     scene.events();
 
-    scene.keeper.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
+    scene.engine.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
     assert_eq!(scene.changes(), [Change::Close { admission: admission("web", OTHER) }]);
     assert_eq!(scene.events(), [Event::Closed { admission: admission("web", OTHER), by: None }]);
 
@@ -378,7 +378,7 @@ fn new_rules_close_as_many_doors_as_there_are_and_the_log_stays_short() {
     scene.changes();
     scene.events();
 
-    scene.keeper.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
+    scene.engine.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
     assert_eq!(scene.changes().len(), 5_000);
     assert!(scene.events().len() < 100, "all others are told as one number");
 }
@@ -387,7 +387,7 @@ fn new_rules_close_as_many_doors_as_there_are_and_the_log_stays_short() {
 fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]);
-    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &WEB)]), scene.now).unwrap();
+    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &WEB)]), scene.now).unwrap();
     scene.knock(CLIENT, &SSH[3..]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
 }
@@ -395,7 +395,7 @@ fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
 #[test]
 fn impossible_rules_change_nothing() {
     let mut scene = Scene::new();
-    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &SSH)]), scene.now).unwrap_err();
+    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &SSH)]), scene.now).unwrap_err();
     scene.knock(CLIENT, &WEB);
     assert_eq!(scene.changes(), [open("web", CLIENT, 10)]);
 }
@@ -434,13 +434,13 @@ fn a_sequence_repeated_without_end_costs_one_change_a_second() {
 #[test]
 fn the_keeper_sleeps_until_the_next_door_closes_and_no_shorter() {
     let mut scene = Scene::new();
-    assert_eq!(scene.keeper.next_deadline(), None);
+    assert_eq!(scene.engine.next_deadline(), None);
     scene.knock(CLIENT, &SSH[..3]).knock(OTHER, &[1]);
-    assert_eq!(scene.keeper.next_deadline(), None, "knockers are forgotten without waking up");
+    assert_eq!(scene.engine.next_deadline(), None, "knockers are forgotten without waking up");
     scene.at(2).knock(CLIENT, &SSH[3..]);
-    assert_eq!(scene.keeper.next_deadline(), Some(at(12)));
+    assert_eq!(scene.engine.next_deadline(), Some(at(12)));
     scene.at(12);
-    assert_eq!(scene.keeper.next_deadline(), None);
+    assert_eq!(scene.engine.next_deadline(), None);
 }
 
 #[test]
@@ -453,7 +453,7 @@ fn a_flood_of_forged_knocks_keeps_nobody_out_who_is_half_way() {
     }
     scene.knock(CLIENT, &SSH[2..]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
-    assert!(scene.keeper.access().knockers().len() <= doors_core::limits::KNOCKERS);
+    assert!(scene.engine.access().knockers().len() <= doors_core::limits::KNOCKERS);
     assert!(scene.events().len() <= 21);
 }
 
@@ -479,7 +479,7 @@ fn whoever_replays_a_sequence_from_many_addresses_makes_few_lines_and_one_sum() 
         }
     }
     assert_eq!(told + untold + u64::from(limits::DOOR_LINES_AT_ONCE), 20_000, "nothing is lost");
-    assert_eq!(scene.keeper.next_deadline(), None);
+    assert_eq!(scene.engine.next_deadline(), None);
 }
 
 #[test]
@@ -487,7 +487,7 @@ fn other_sequences_in_new_rules_forget_what_was_knocked() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]);
     // The one that was begun is the same, and the other is not.
-    scene.keeper.change_rules(rules(&[("ssh", &SSH), ("web", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
+    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
     scene.knock(CLIENT, &SSH[3..]);
     assert_eq!(scene.changes(), []);
 }
@@ -505,7 +505,7 @@ fn full() -> Scene {
     let mut scene = Scene::new();
     for number in 0..limits::GRANTS {
         let admission = admission("ssh", &format!("2001:db8::{number:x}"));
-        scene.keeper.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
+        scene.engine.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
     }
     scene.events();
     scene
@@ -515,8 +515,8 @@ fn full() -> Scene {
 fn what_is_found_open_is_bounded() {
     let mut scene = full();
     let one_more = Report::Found { admission: admission("ssh", CLIENT), until: at(60), by: None };
-    scene.keeper.handle_report(one_more, at(0));
-    assert_eq!(scene.keeper.doors().iter().count(), limits::GRANTS);
+    scene.engine.handle_report(one_more, at(0));
+    assert_eq!(scene.engine.doors().iter().count(), limits::GRANTS);
     assert_eq!(scene.events(), [], "what is not taken over is not said to be");
 }
 
@@ -524,8 +524,8 @@ fn what_is_found_open_is_bounded() {
 fn what_is_known_and_held_for_longer_needs_no_room() {
     let mut scene = full();
     let known = admission("ssh", "2001:db8::5");
-    scene.keeper.handle_report(Report::Found { admission: known.clone(), until: at(120), by: None }, at(0));
-    assert_eq!(scene.keeper.doors().get(&known).map(|running| running.until), Some(at(120)));
+    scene.engine.handle_report(Report::Found { admission: known.clone(), until: at(120), by: None }, at(0));
+    assert_eq!(scene.engine.doors().get(&known).map(|running| running.until), Some(at(120)));
 }
 
 #[test]
@@ -533,7 +533,7 @@ fn what_the_firewall_holds_for_longer_is_taken_over() {
     let mut scene = Scene::new();
     let door = admission("ssh", CLIENT);
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
-    scene.keeper.handle_report(Report::Found { admission: door.clone(), until: at(60), by: None }, at(5));
+    scene.engine.handle_report(Report::Found { admission: door.clone(), until: at(60), by: None }, at(5));
     scene.changes();
     scene.events();
     scene.at(59);
@@ -549,10 +549,10 @@ fn the_sum_of_what_was_left_untold_is_told_without_another_knock() {
         scene.knock(&format!("2001:db8::{number:x}"), &[1]);
     }
     assert_eq!(scene.events().len(), 20);
-    assert_eq!(scene.keeper.next_deadline(), Some(at(60)));
+    assert_eq!(scene.engine.next_deadline(), Some(at(60)));
     scene.at(60);
     assert_eq!(scene.events(), [Event::MoreWrong(10)]);
-    assert_eq!(scene.keeper.next_deadline(), None);
+    assert_eq!(scene.engine.next_deadline(), None);
 }
 
 #[test]
@@ -560,7 +560,7 @@ fn a_door_that_never_opened_is_not_called_closed_by_new_rules() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &WEB);
     scene.changes();
-    scene.keeper.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
+    scene.engine.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
     assert_eq!(scene.changes(), [Change::Close { admission: admission("web", CLIENT) }]);
     assert_eq!(scene.events(), [Event::Granted(admission("web", CLIENT))]);
 }
@@ -589,7 +589,7 @@ fn what_is_found_open_takes_no_line_from_what_is_opened_next() {
     let mut scene = Scene::new();
     for number in 0..5_000 {
         let admission = admission("ssh", &format!("2001:db8::{number:x}"));
-        scene.keeper.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
+        scene.engine.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
     }
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
     let opened = Event::Opened { admission: admission("ssh", CLIENT), until: at(10), by: None };

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use doors_core::{
-    door::{Admission, DoorName},
+    door::{DoorName, GrantKey},
     limits,
     packet::Link,
-    spa::client::Who,
+    spa::client::ClientLabel,
     time::Moment,
 };
 
@@ -21,19 +21,19 @@ pub struct Standing {
     /// The interface on which the knocks came.
     pub link: Link,
     /// Whose key it was; `None` for a sequence, or if nobody knows.
-    pub by: Option<Who>,
+    pub by: Option<ClientLabel>,
 }
 
 /// The grants that the firewall was told of and that still run. The core bounds their number, and what is
 /// over is forgotten before there is as much of it again.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    standing: BTreeMap<Admission, Standing>,
+    standing: BTreeMap<GrantKey, Standing>,
 }
 
 impl Ledger {
     /// Notes a grant, at `now`.
-    pub fn note(&mut self, admission: Admission, standing: Standing, now: Moment) {
+    pub fn note(&mut self, admission: GrantKey, standing: Standing, now: Moment) {
         if self.standing.len() >= ROOM {
             self.prune(now);
         }
@@ -41,7 +41,7 @@ impl Ledger {
     }
 
     /// Forgets a grant.
-    pub fn strike(&mut self, admission: &Admission) {
+    pub fn strike(&mut self, admission: &GrantKey) {
         self.standing.remove(admission);
     }
 
@@ -56,12 +56,12 @@ impl Ledger {
     }
 
     /// The grant for this door and source, if it runs at `now`.
-    pub fn get(&self, admission: &Admission, now: Moment) -> Option<Standing> {
+    pub fn get(&self, admission: &GrantKey, now: Moment) -> Option<Standing> {
         self.standing.get(admission).cloned().filter(|standing| standing.until > now)
     }
 
     /// The grants that run at `now`, with the time that is left.
-    pub fn running(&self, now: Moment) -> impl Iterator<Item = (&Admission, &Standing, Duration)> {
+    pub fn running(&self, now: Moment) -> impl Iterator<Item = (&GrantKey, &Standing, Duration)> {
         self.standing
             .iter()
             .map(move |(admission, standing)| (admission, standing, standing.until.remaining(now)))
@@ -90,7 +90,7 @@ mod tests {
         for number in 0..400_000_u32 {
             let now = Moment::new(Duration::from_millis(u64::from(number)));
             let source = IpAddr::V4(Ipv4Addr::from_bits(number));
-            let admission = Admission { door: DoorName::new("ssh").unwrap(), source };
+            let admission = GrantKey { door: DoorName::new("ssh").unwrap(), source };
             let until = now.after(Duration::from_secs(1));
             ledger.note(admission, Standing { until, link: Link::default(), by: None }, now);
             assert!(ledger.standing.len() <= ROOM);

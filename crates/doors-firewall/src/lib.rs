@@ -22,7 +22,7 @@ pub mod plan;
 use std::{io, thread, time::Duration};
 
 use doors_core::{
-    door::{Admission, DoorName},
+    door::{DoorName, GrantKey},
     engine::{Change, Report},
     limits,
 };
@@ -39,7 +39,7 @@ pub enum Order {
     /// Make this true.
     Change(Change),
     /// This was found true in the gate: see that nothing beside it makes it false. Nobody waits for it.
-    Keep(Admission, Standing),
+    Keep(GrantKey, Standing),
     /// Work by another plan.
     Follow(Box<Plan>),
     /// The daemon stops in order; answer when everything before this is done.
@@ -159,13 +159,13 @@ impl Firewall {
         can_follow(choice.kind, &plan)?;
         let kind = choice.kind;
         let (orders, queue) = mpsc::channel(limits::GRANTS);
-        let (teller, news) = mpsc::unbounded_channel();
+        let (log_writer, news) = mpsc::unbounded_channel();
         let (ready, set_up) = oneshot::channel();
         let choice = choice.clone();
         let thread = thread::Builder::new()
             .name("firewall".to_owned())
             .spawn(move || {
-                work(&choice, plan, clock, queue, teller, ready);
+                work(&choice, plan, clock, queue, log_writer, ready);
             })
             .map_err(FirewallError::Thread)?;
         match set_up.await {
@@ -255,7 +255,7 @@ impl Workers {
         let state = |role| firewalld::State::new(role, plan.clone(), clock, news.clone());
         let firewalld = match choice.kind {
             Kind::RichRules => {
-                let worker = firewalld::Worker::start(state(Role::Alone)).await?;
+                let worker = firewalld::Worker::start(state(Role::InstanceLock)).await?;
                 return Ok(Self::RichRules(Box::new(worker)));
             }
             Kind::Firewalld => Some(firewalld::Worker::start(state(Role::BesideGate)).await?),

@@ -19,7 +19,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 /// A draft, and the only one for its file.
 #[derive(Debug)]
-pub struct Draft {
+pub struct AtomicFile {
     file: File,
     draft: PathBuf,
     target: PathBuf,
@@ -28,7 +28,7 @@ pub struct Draft {
 
 /// Why there is no draft.
 #[derive(Debug)]
-pub enum NoDraft {
+pub enum AtomicFileError {
     /// Another process has it.
     Taken,
     /// It cannot be made.
@@ -59,15 +59,15 @@ impl Rights {
     }
 }
 
-impl Draft {
+impl AtomicFile {
     /// Makes a draft for a file. If the path is a symbolic link, for the file to which it leads.
-    pub fn of(path: &Path) -> Result<Self, NoDraft> {
+    pub fn of(path: &Path) -> Result<Self, AtomicFileError> {
         let target = match fs::canonicalize(path) {
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-            Err(error) => return Err(NoDraft::Io(error)),
+            Err(error) => return Err(AtomicFileError::Io(error)),
         };
-        let no_name = || NoDraft::Io(io::ErrorKind::InvalidFilename.into());
+        let no_name = || AtomicFileError::Io(io::ErrorKind::InvalidFilename.into());
         let name = target.file_name().ok_or_else(no_name)?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
@@ -114,7 +114,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.used {
             // While it is locked, it is ours. If it stays, the next one takes it over.
@@ -124,31 +124,31 @@ impl Drop for Draft {
 }
 
 /// Makes, or takes over, the file at this path, and locks it.
-fn take(path: &Path) -> Result<File, NoDraft> {
+fn take(path: &Path) -> Result<File, AtomicFileError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = options.custom_flags(flags).open(path).map_err(NoDraft::Io)?;
+    let file = options.custom_flags(flags).open(path).map_err(AtomicFileError::Io)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(NoDraft::Taken),
-        Err(TryLockError::Error(error)) => return Err(NoDraft::Io(error)),
+        Err(TryLockError::WouldBlock) => return Err(AtomicFileError::Taken),
+        Err(TryLockError::Error(error)) => return Err(AtomicFileError::Io(error)),
     }
-    let ours = file.metadata().map_err(NoDraft::Io)?;
+    let ours = file.metadata().map_err(AtomicFileError::Io)?;
     // Between the open and the lock, whoever had it may have given it its name, or removed it.
     match fs::symlink_metadata(path) {
         Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
-        Ok(_) => return Err(NoDraft::Taken),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NoDraft::Taken),
-        Err(error) => return Err(NoDraft::Io(error)),
+        Ok(_) => return Err(AtomicFileError::Taken),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(AtomicFileError::Taken),
+        Err(error) => return Err(AtomicFileError::Io(error)),
     }
     // Somebody else's would be his to change, and a second name would be another's file.
     let we = rustix::process::geteuid().as_raw();
     if !ours.is_file() || ours.uid() != we || ours.nlink() != 1 {
         let error = io::Error::other(format!("{} stands in the way; remove it", path.display()));
-        return Err(NoDraft::Io(error));
+        return Err(AtomicFileError::Io(error));
     }
-    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(NoDraft::Io)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(AtomicFileError::Io)?;
     Ok(file)
 }
 
@@ -161,8 +161,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (path, draft) = (place.path().join("file"), place.path().join(".file.new"));
         fs::write(&draft, "a long text that a killed process has left").unwrap();
-        let first = Draft::of(&path).unwrap();
-        assert!(matches!(Draft::of(&path), Err(NoDraft::Taken)));
+        let first = AtomicFile::of(&path).unwrap();
+        assert!(matches!(AtomicFile::of(&path), Err(AtomicFileError::Taken)));
         first.create("new").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
@@ -176,10 +176,10 @@ mod tests {
         let other = place.path().join("other");
         fs::write(&other, "other").unwrap();
         std::os::unix::fs::symlink(&other, &draft).unwrap();
-        assert!(matches!(Draft::of(&path), Err(NoDraft::Io(_))));
+        assert!(matches!(AtomicFile::of(&path), Err(AtomicFileError::Io(_))));
         fs::remove_file(&draft).unwrap();
         fs::hard_link(&other, &draft).unwrap();
-        assert!(matches!(Draft::of(&path), Err(NoDraft::Io(_))));
+        assert!(matches!(AtomicFile::of(&path), Err(AtomicFileError::Io(_))));
         assert_eq!(fs::read_to_string(&other).unwrap(), "other");
     }
 
@@ -188,7 +188,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         fs::write(&path, "old").unwrap();
-        let error = Draft::of(&path).unwrap().create("new").unwrap_err();
+        let error = AtomicFile::of(&path).unwrap().create("new").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);

@@ -34,7 +34,7 @@ const DIAG_USER: u16 = 7;
 
 /// Why this daemon does not work here.
 #[derive(Debug, thiserror::Error)]
-pub enum NotAlone {
+pub enum InstanceLockError {
     /// Another does.
     #[error("another port-knocking-doors runs in this network namespace; stop it first")]
     AlreadyRuns,
@@ -45,17 +45,20 @@ pub enum NotAlone {
 
 /// The name, for as long as this lives.
 #[derive(Debug)]
-pub struct Alone(#[expect(dead_code, reason = "the kernel frees the name when this closes")] Option<Socket>);
+pub struct InstanceLock(
+    #[expect(dead_code, reason = "the kernel frees the name when this closes")] Option<Socket>,
+);
 
-impl Alone {
+impl InstanceLock {
     /// Takes the name, if no daemon has it.
-    pub fn claim() -> Result<Self, NotAlone> {
-        let name = SockAddr::unix(NAME).map_err(NotAlone::Socket)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(NotAlone::Socket)?;
+    pub fn claim() -> Result<Self, InstanceLockError> {
+        let name = SockAddr::unix(NAME).map_err(InstanceLockError::Socket)?;
+        let socket =
+            Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(InstanceLockError::Socket)?;
         match socket.bind(&name) {
             Ok(()) => Ok(Self(Some(socket))),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder() {
-                Some(user) if user == 0 || user == geteuid().as_raw() => Err(NotAlone::AlreadyRuns),
+                Some(user) if user == 0 || user == geteuid().as_raw() => Err(InstanceLockError::AlreadyRuns),
                 user => {
                     let user = user.map_or("somebody".to_owned(), |user| format!("the user {user}"));
                     tracing::warn!(
@@ -65,7 +68,7 @@ impl Alone {
                     Ok(Self(None))
                 }
             },
-            Err(error) => Err(NotAlone::Socket(error)),
+            Err(error) => Err(InstanceLockError::Socket(error)),
         }
     }
 }

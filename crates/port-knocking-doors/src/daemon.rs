@@ -2,11 +2,11 @@
 
 use std::{fs::File, io, sync::Arc, time::Duration};
 
-use doors_core::{engine::Doorkeeper, sequence::trie::Conflict};
+use doors_core::{engine::Engine, sequence::trie::Conflict};
 use doors_firewall::{Firewall, FirewallError, Kind, News, Order, choose, plan::Plan};
 use doors_os::{
     clock::Clock,
-    instance_lock::{Alone, NotAlone},
+    instance_lock::{InstanceLock, InstanceLockError},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -19,10 +19,10 @@ use crate::{
     control::running::Mark,
     inbox::{Inbox, InboxError},
     observe::log,
-    observe::log_writer::Teller,
+    observe::log_writer::LogWriter,
     reload::{self, New, Read, Reader, ReloadError},
     sd_notify::Supervisor,
-    spa::service::{self, Entrance},
+    spa::service::{self, SpaService},
 };
 
 /// How long an orderly stop waits for the firewall.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub enum RunError {
     /// Another daemon works here.
     #[error(transparent)]
-    NotAlone(#[from] NotAlone),
+    InstanceLockError(#[from] InstanceLockError),
     /// Knocks cannot be heard.
     #[error(transparent)]
     Inbox(InboxError),
@@ -102,17 +102,17 @@ pub async fn run(
     let (opened, texts) = (config.opened.take(), config.texts.take());
     let config = Arc::new(config);
     let mut signals = Signals::new().map_err(RunError::Start)?;
-    let mut keeper = Doorkeeper::new(config.rules.clone())?;
-    let _alone = Alone::claim()?;
+    let mut engine = Engine::new(config.rules.clone())?;
+    let _alone = InstanceLock::claim()?;
     let mut inbox = open_inbox(&config)?;
     let choice = choose(config.firewall).await?;
     log::starting(&config, &choice);
     let mut plan = config.plan.clone();
     let mut firewall = Firewall::start(&choice, plan.clone(), clock).await?;
     // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
-    let mut entrance = Entrance::default();
+    let mut service = SpaService::default();
     let prepared = service::prepare(config.key_access.as_deref(), false, clock);
-    entrance.listen(&mut keeper, config.key_access.as_ref(), prepared, clock.now());
+    service.listen(&mut engine, config.key_access.as_ref(), prepared, clock.now());
     let opened = opened.or_else(|| config.path.as_deref().and_then(reload::named));
     let mut mark = mark(&config, opened, config.instead_of.is_none());
     let mut reader = Reader::start(Arc::clone(&config), load, clock).map_err(RunError::Start)?;
@@ -120,43 +120,43 @@ pub async fn run(
     last_good.begin(config.path.as_deref());
     last_good.keep(texts);
     let mut supervisor = Supervisor::ready();
-    let mut teller = Teller::start().map_err(RunError::Start)?;
+    let mut log_writer = LogWriter::start().map_err(RunError::Start)?;
     let is_door = !plan.doors.is_empty();
-    teller.tell(move || log::ready(is_door));
+    log_writer.tell(move || log::ready(is_door));
 
     loop {
-        keeper.handle_timeout(clock.now());
-        entrance.forward(&mut keeper);
-        let full = !forward(&mut keeper, &firewall.orders);
-        while let Some(receipt) = keeper.poll_receipt(clock.now(), clock.wall()) {
+        engine.handle_timeout(clock.now());
+        service.forward(&mut engine);
+        let full = !forward(&mut engine, &firewall.orders);
+        while let Some(receipt) = engine.poll_receipt(clock.now(), clock.wall()) {
             if let Err(error) = inbox.send(&receipt) {
-                teller.tell(move || log::not_sent(&receipt.way, &error));
+                log_writer.tell(move || log::not_sent(&receipt.way, &error));
             }
         }
-        while let Some(event) = keeper.poll_event() {
+        while let Some(event) = engine.poll_event() {
             let now = clock.now();
-            teller.tell(move || log::event(&event, now));
+            log_writer.tell(move || log::event(&event, now));
         }
 
-        let retry_at = entrance.retry_at().filter(|_| !reader.is_busy());
-        let catch_up_at = entrance.catch_up_at().map(|moment| clock.instant(moment));
-        let deadline = keeper.next_deadline().map(|moment| clock.instant(moment));
+        let retry_at = service.retry_at().filter(|_| !reader.is_busy());
+        let catch_up_at = service.catch_up_at().map(|moment| clock.instant(moment));
+        let deadline = engine.next_deadline().map(|moment| clock.instant(moment));
         tokio::select! {
             biased;
             wish = signals.next() => match wish {
                 Wish::Stop => break,
                 Wish::Reload => {
                     supervisor.reloading();
-                    reader.configuration(entrance.is_recording());
+                    reader.configuration(service.is_recording());
                 }
             },
             read = reader.next() => {
                 match read {
                     Some(Read::Configuration(new, opened)) => {
-                        let (keeper, inbox, entrance) = (&mut keeper, &mut inbox, &mut entrance);
-                        let mut taken = Taken { keeper, inbox, entrance, last_good };
+                        let (engine, inbox, service) = (&mut engine, &mut inbox, &mut service);
+                        let mut taken = Taken { engine, inbox, service, last_good };
                         let new = match new {
-                            Ok(new) => taken.take(*new, &firewall, &reader, &mut teller, clock).await,
+                            Ok(new) => taken.take(*new, &firewall, &reader, &mut log_writer, clock).await,
                             Err(error) => Err(error),
                         };
                         // Letting go of the old one would take the new one away.
@@ -167,37 +167,37 @@ pub async fn run(
                                 reminder.end();
                                 plan = new;
                             }
-                            Err(error) => teller.tell(move || log::not_reloaded(&error)),
+                            Err(error) => log_writer.tell(move || log::not_reloaded(&error)),
                         }
                     }
                     Some(Read::Clients(prepared)) => {
-                        let missing = entrance.missing();
-                        entrance.listen(&mut keeper, missing.as_ref(), prepared.map(|it| *it), clock.now());
+                        let missing = service.missing();
+                        service.listen(&mut engine, missing.as_ref(), prepared.map(|it| *it), clock.now());
                     }
                     None => return Err(RunError::ReaderEnded),
                 }
-                if !reader.go_on(entrance.is_recording()) {
+                if !reader.go_on(service.is_recording()) {
                     supervisor.reloaded();
                 }
             }
             news = firewall.news.recv() => match news {
-                Some(News::Report(report)) => keeper.handle_report(report, clock.now()),
-                Some(news) => teller.tell(move || log::news(&news)),
+                Some(News::Report(report)) => engine.handle_report(report, clock.now()),
+                Some(news) => log_writer.tell(move || log::news(&news)),
                 None => return Err(RunError::FirewallEnded),
             },
-            recorded = entrance.next() => match recorded {
-                Some(recorded) => entrance.hear(&mut keeper, recorded, clock),
+            recorded = service.next() => match recorded {
+                Some(recorded) => service.hear(&mut engine, recorded, clock),
                 None => return Err(RunError::RecorderEnded),
             },
-            () = sleep_until(retry_at) => if let Some(access) = entrance.missing() {
-                reader.clients(access, entrance.is_recording());
+            () = sleep_until(retry_at) => if let Some(access) = service.missing() {
+                reader.clients(access, service.is_recording());
             },
             () = sleep_until(catch_up_at) => {
-                entrance.catch_up(&keeper, clock.now());
+                service.catch_up(&engine, clock.now());
             }
             () = sleep_until(reminder.deadline().map(|moment| clock.instant(moment))) => {
                 if let (Some(why), Some(path)) = (reminder.take(clock.now()), config.path.clone()) {
-                    teller.tell(move || log::runs_with_last_good(&path, &why));
+                    log_writer.tell(move || log::runs_with_last_good(&path, &why));
                 }
             }
             () = supervisor.due() => supervisor.alive(),
@@ -205,10 +205,10 @@ pub async fn run(
             ready = inbox.ready(), if !full => {
                 ready?;
                 if let Some(own) = inbox.own()? {
-                    keeper.know_own(own);
+                    engine.know_own(own);
                 }
                 inbox.drain(|packet, routes| {
-                    keeper.handle_packet(packet, clock.now(), clock.wall(), routes);
+                    engine.handle_packet(packet, clock.now(), clock.wall(), routes);
                 })?;
             }
             () = sleep_until(deadline) => {}
@@ -217,18 +217,18 @@ pub async fn run(
 
     drop(mark);
     supervisor.stopping();
-    entrance.end(&keeper, PATIENCE).await;
+    service.end(&engine, PATIENCE).await;
     let told = firewall.end(PATIENCE).await;
     let failed = told.iter().any(|news| matches!(news, News::Failed { .. }));
     for news in told {
-        teller.tell(move || log::news(&news));
+        log_writer.tell(move || log::news(&news));
     }
     if failed && choice.kind != Kind::RichRules && plan.remove_on_exit {
-        teller.end(PATIENCE);
+        log_writer.end(PATIENCE);
         return Err(RunError::GateStays);
     }
-    teller.tell(move || log::stopped(choice.kind, &plan));
-    teller.end(PATIENCE);
+    log_writer.tell(move || log::stopped(choice.kind, &plan));
+    log_writer.end(PATIENCE);
     Ok(())
 }
 
@@ -248,9 +248,9 @@ fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
 
 /// Hands the changes over. Says whether all found room; if not, nothing more is heard until they do,
 /// and the kernel keeps a bounded number of knocks for us.
-fn forward(keeper: &mut Doorkeeper, orders: &mpsc::Sender<Order>) -> bool {
+fn forward(engine: &mut Engine, orders: &mpsc::Sender<Order>) -> bool {
     while let Ok(permit) = orders.try_reserve() {
-        match keeper.poll_change() {
+        match engine.poll_change() {
             Some(change) => permit.send(Order::Change(change)),
             None => return true,
         }
@@ -265,9 +265,9 @@ async fn has_room(orders: &mpsc::Sender<Order>) {
 
 /// What a new configuration is taken into.
 struct Taken<'a> {
-    keeper: &'a mut Doorkeeper,
+    engine: &'a mut Engine,
     inbox: &'a mut Inbox,
-    entrance: &'a mut Entrance,
+    service: &'a mut SpaService,
     last_good: &'a Keeper,
 }
 
@@ -278,7 +278,7 @@ impl Taken<'_> {
         new: New,
         firewall: &Firewall,
         reader: &Reader,
-        teller: &mut Teller,
+        log_writer: &mut LogWriter,
         clock: Clock,
     ) -> Result<Plan, ReloadError> {
         let New { mut config, prepared, needs_restart } = new;
@@ -286,18 +286,18 @@ impl Taken<'_> {
         // Nothing is in force that cannot be heard: the ports come before the rules.
         let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
         followed.map_err(|error| ReloadError::Hearing(Box::new(error.into())))?;
-        self.keeper.change_rules(config.rules.clone(), clock.now())?;
-        let before = self.entrance.apply(self.keeper, prepared, clock.now());
+        self.engine.change_rules(config.rules.clone(), clock.now())?;
+        let before = self.service.apply(self.engine, prepared, clock.now());
         self.last_good.keep(config.texts.take());
         let (plan, kind, config) = (config.plan.clone(), firewall.kind, Arc::new(config));
         let told = Arc::clone(&config);
-        teller.tell(move || {
+        log_writer.tell(move || {
             needs_restart.iter().for_each(|key| log::needs_restart(key));
             log::reloaded(&told, kind);
         });
         reader.free((before, config));
         // The order of both matters: what closes is closed before the new plan forgets its doors.
-        forward(self.keeper, &firewall.orders);
+        forward(self.engine, &firewall.orders);
         let _ = firewall.orders.send(Order::Follow(Box::new(plan.clone()))).await;
         Ok(plan)
     }

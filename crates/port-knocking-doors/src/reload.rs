@@ -1,8 +1,8 @@
 //! Reads the configuration again, with all that it names, in a thread of its own: a long file, a slow disk or a
-//! journal of megabytes holds up no knock.
+//! replay log of megabytes holds up no knock.
 //!
 //! ```text
-//!   daemon ──► Job ──► reader ──► configuration, authorized_keys, gateway key, journal
+//!   daemon ──► Job ──► reader ──► configuration, authorized_keys, gateway key, replay log
 //!      ▲                  │
 //!      └───── Read ◄──────┘
 //! ```
@@ -24,12 +24,12 @@ use tokio::sync::mpsc;
 use crate::{
     config::{Config, ConfigError, KeyAccess},
     daemon::RunError,
-    spa::service::{self, EntranceError, Prepared},
+    spa::service::{self, Prepared, SpaServiceError},
 };
 
 /// What the reader is asked to do.
 enum Job {
-    /// Read the configuration. Whether there is a recorder already.
+    /// Read the configuration. Whether there is a replay writer already.
     Configuration { recording: bool },
     /// Get ready what these clients need.
     Clients { access: Arc<KeyAccess>, recording: bool },
@@ -43,7 +43,7 @@ pub(crate) enum Read {
     /// A new configuration; and its file, or whatever has its name now.
     Configuration(Result<Box<New>, ReloadError>, Option<Arc<File>>),
     /// What clients need, whose configuration is in force already.
-    Clients(Result<Box<Prepared>, EntranceError>),
+    Clients(Result<Box<Prepared>, SpaServiceError>),
 }
 
 /// A new configuration that can be used, as far as files go.
@@ -61,7 +61,7 @@ pub(crate) enum ReloadError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Entrance(#[from] EntranceError),
+    SpaService(#[from] SpaServiceError),
     #[error(transparent)]
     Firewall(#[from] FirewallError),
     #[error(transparent)]
@@ -94,7 +94,7 @@ impl Reader {
         clock: Clock,
     ) -> io::Result<Self> {
         let (jobs, queue) = blocking::channel();
-        let (teller, read) = mpsc::unbounded_channel();
+        let (log_writer, read) = mpsc::unbounded_channel();
         let path = running.path.clone();
         let new = move |recording| -> Result<Box<New>, ReloadError> {
             let config = running.same_file(load()?)?;
@@ -121,7 +121,7 @@ impl Reader {
                     }
                 };
                 // The daemon may have stopped.
-                let _ = teller.send(read);
+                let _ = log_writer.send(read);
             }
         };
         thread::Builder::new().name("reader".to_owned()).spawn(work)?;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use doors_spa::identity::ClientKey;
-use port_knocking_doors::config::{Config, Surroundings, Warning, keys};
+use port_knocking_doors::config::{Config, Inputs, Warning, keys};
 
 fn files(kind: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configurations").join(kind);
@@ -74,7 +74,7 @@ fn the_default_file_is_accepted_and_says_the_defaults() {
     assert_eq!(written.rules, explicit.rules);
     assert_eq!(written.plan, explicit.plan);
     assert!(explicit.settings.iter().all(|setting| setting.origin.to_string().contains("explicit.toml")));
-    let none = Config::load(&Surroundings::default()).unwrap();
+    let none = Config::load(&Inputs::default()).unwrap();
     assert_eq!(none.rules, written.rules);
     assert_eq!(none.plan, written.plan);
 }
@@ -206,7 +206,7 @@ fn there_may_be_a_hundred_thousand_clients_and_the_first_too_many_is_named() {
     let authorized = format!("authorized_keys = \"{}\"\nauthorized_keys_doors = [\"ssh\"]\n", keys.display());
     let written = authorized + "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
     fs::write(&conf, written).unwrap();
-    let load = || Config::load(&Surroundings { conf: Some(conf.clone()), ..Surroundings::default() });
+    let load = || Config::load(&Inputs { conf: Some(conf.clone()), ..Inputs::default() });
     let error = load().unwrap_err().to_string();
     assert!(error.ends_with("keys:100001:1: this is one client too many; there may be 100000"), "{error}");
 }
@@ -216,7 +216,7 @@ fn what_is_longer_than_a_configuration_can_be_is_refused_with_the_bound() {
     let place = tempfile::tempdir().unwrap();
     let conf = place.path().join("doors.toml");
     fs::write(&conf, vec![b'#'; 32 * 1024 * 1024 + 1]).unwrap();
-    let error = Config::load(&Surroundings { conf: Some(conf), ..Surroundings::default() }).unwrap_err();
+    let error = Config::load(&Inputs { conf: Some(conf), ..Inputs::default() }).unwrap_err();
     assert!(error.to_string().contains("32 megabytes"), "{error}");
 }
 

@@ -19,7 +19,7 @@ use doors_spa::{
     seal::Letter,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use port_knocking_doors::spa::replay_log::Journal;
+use port_knocking_doors::spa::replay_log::ReplayLog;
 use rand_core::{Rng as _, UnwrapErr};
 
 use super::{
@@ -276,7 +276,7 @@ impl Place {
         };
         gateway("init")?;
         // After a first start, knocks cost a challenge for an hour; with a state that says of no loss, for the window.
-        Journal::open(&network.directory.path().join("state"), &[])?;
+        ReplayLog::open(&network.directory.path().join("state"), &[])?;
         let card = gateway("card")?.trim().parse::<Card>()?;
         Ok(Self { program: program.to_owned(), conf, card })
     }

@@ -6,23 +6,23 @@ use doors_spa::{receipt::Receipt, request::Operation};
 use doors_text::error_chain::in_one_line;
 use jiff::Timestamp;
 
-use super::{Failure, How, Place, complain, family, print, remark, request::tell, session::Visit};
+use super::{Failure, How, Place, complain, family, print, remark, request::tell, session::Session};
 use crate::{
     durations,
-    output::{self, Ending, Question},
+    output::{self, ExitStatus, Question},
     servers::{ServerName, Servers},
     spa::driver::{Answered, Outcome, knock_once},
     spa::pages::Pages,
 };
 
-pub(super) fn ask(server: &ServerName, how: &How) -> Result<Ending, Failure> {
+pub(super) fn ask(server: &ServerName, how: &How) -> Result<ExitStatus, Failure> {
     let asked = ask_with(server, how, |receipt, address| print_doors(receipt, server, address, how))?;
-    Ok(asked.map_or_else(|ending| ending, |_| Ending::Done))
+    Ok(asked.map_or_else(|ending| ending, |_| ExitStatus::Done))
 }
 
 /// The door that is meant: the one that is named, or the only one that the server has told, now or before. An
 /// error inside says why it does not tell.
-pub(super) fn door(at: &Place, how: &How) -> Result<Result<String, Ending>, Failure> {
+pub(super) fn door(at: &Place, how: &How) -> Result<Result<String, ExitStatus>, Failure> {
     if let Some(door) = &at.door {
         return Ok(Ok(door.clone()));
     }
@@ -46,14 +46,14 @@ fn ask_with(
     server: &ServerName,
     how: &How,
     mut page: impl FnMut(&Receipt, SocketAddr) -> Result<(), Failure>,
-) -> Result<Result<Vec<String>, Ending>, Failure> {
+) -> Result<Result<Vec<String>, ExitStatus>, Failure> {
     let visit =
-        Visit::prepare(server, family(how.ipv4, how.ipv6), None, how.identity.as_deref(), how.into())?;
+        Session::prepare(server, family(how.ipv4, how.ipv6), None, how.identity.as_deref(), how.into())?;
     let question = Question::ask(visit.name.as_str());
     let mut first = None;
     let mut refused = Vec::new();
     let ending = visit.knock(Operation::Ask { skip: 0 }, |outcome, signer| {
-        if let (Ending::Done, Ok(answered)) = (Ending::of(outcome), &outcome.result) {
+        if let (ExitStatus::Done, Ok(answered)) = (ExitStatus::of(outcome), &outcome.result) {
             first = Some((outcome.server, answered.receipt.clone(), Arc::clone(signer)));
             if !how.json {
                 output::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
@@ -87,16 +87,16 @@ fn ask_with(
             Err(error) => {
                 let outcome = Outcome::new(address, Err(error.into()));
                 tell(&outcome, question, how)?;
-                return Ok(Err(Ending::of(&outcome)));
+                return Ok(Err(ExitStatus::of(&outcome)));
             }
         };
         page(&receipt, address)?;
         doors.extend(receipt.doors.iter().map(|door| door.name.clone()));
         let Some(skip) = next else { break };
         let outcome = knock_once(address, &visit.task(Operation::Ask { skip }, &signer));
-        let this = Ending::of(&outcome);
+        let this = ExitStatus::of(&outcome);
         match outcome.result {
-            Ok(answered) if this == Ending::Done => receipt = answered.receipt,
+            Ok(answered) if this == ExitStatus::Done => receipt = answered.receipt,
             Ok(_) | Err(_) => {
                 tell(&outcome, question, how)?;
                 return Ok(Err(this));

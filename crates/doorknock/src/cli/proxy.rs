@@ -16,15 +16,15 @@ use doors_spa::{identity::DoorId, request::Operation};
 use jiff::Timestamp;
 
 use super::{
-    Failure, How, Manner, Place, asking, complain, remark,
-    session::{Ear, Speech, Stop, Visit},
+    Failure, How, Options, Place, asking, complain, remark,
+    session::{Ear, Session, Speech, Stop},
     waits::Waits,
 };
 use crate::{
     connect::relay,
     connect::through_door::{Entered, Entering},
     host::Host,
-    output::{self, Ending, Question},
+    output::{self, ExitStatus, Question},
     resolve,
     spa::driver::{News, Outcome},
     spa::own_address::Whom,
@@ -39,15 +39,15 @@ pub(super) fn run(
     whom: Option<Whom>,
     identity: Option<&Path>,
     quiet: bool,
-    manner: Manner,
-) -> Result<Ending, Failure> {
+    manner: Options,
+) -> Result<ExitStatus, Failure> {
     let identity_of = identity.map(Path::to_owned);
     let how = How { ipv4: manner.ipv4, ipv6: manner.ipv6, identity: identity_of, json: false, quiet };
     let door = match asking::door(at, &how)? {
         Ok(door) => door,
         Err(ending) => return Ok(ending),
     };
-    let visit = Visit::prepare(&at.server, manner.family(), whom, identity, Speech::unless(quiet))?;
+    let visit = Session::prepare(&at.server, manner.family(), whom, identity, Speech::unless(quiet))?;
     let question = Question { server: visit.name.as_str(), door: Some(&door), closing: false, wanted };
     let operation = Operation::Open { door: DoorId::of(&door), wanted: wanted.unwrap_or(0) };
     let mut addresses = resolve::resolve(host.bare(), manner.family())?;
@@ -68,7 +68,7 @@ pub(super) fn run(
     match way.came {
         Some(Ok(Entered::Through(stream))) => {
             relay::join(&stream, io::stdin(), StandardOutput::default())?;
-            Ok(Ending::Done)
+            Ok(ExitStatus::Done)
         }
         Some(Ok(Entered::Refused(source))) => {
             Err(Failure::OpenAndSilent { host: host.to_string(), port, source })
@@ -140,7 +140,7 @@ impl Ear for Way<'_> {
 
     fn hear(&mut self, outcome: &Outcome, _: &Arc<Signer>) -> ControlFlow<()> {
         output::notes(outcome, self.question).iter().for_each(|note| remark(note, self.quiet));
-        if Ending::of(outcome) != Ending::Done {
+        if ExitStatus::of(outcome) != ExitStatus::Done {
             self.told.push(output::line(outcome, self.question, Timestamp::now()));
             return ControlFlow::Continue(());
         }

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
 use jiff::Timestamp;
 
-use super::{Failure, How, Place, asking, complain, family, print, remark, session::Visit};
+use super::{Failure, How, Place, asking, complain, family, print, remark, session::Session};
 use crate::{
-    output::{self, Ending, Question},
+    output::{self, ExitStatus, Question},
     spa::driver::{Outcome, Unanswered},
     spa::own_address::Whom,
 };
@@ -17,11 +17,11 @@ pub(super) fn open(
     wanted: Option<u32>,
     whom: Option<Whom>,
     how: &How,
-) -> Result<Ending, Failure> {
+) -> Result<ExitStatus, Failure> {
     change(at, whom, how, |door| Operation::Open { door, wanted: wanted.unwrap_or(0) })
 }
 
-pub(super) fn close(at: &Place, whom: Option<Whom>, how: &How) -> Result<Ending, Failure> {
+pub(super) fn close(at: &Place, whom: Option<Whom>, how: &How) -> Result<ExitStatus, Failure> {
     change(at, whom, how, |door| Operation::Close { door })
 }
 
@@ -30,14 +30,14 @@ fn change(
     whom: Option<Whom>,
     how: &How,
     operation: impl FnOnce(DoorId) -> Operation,
-) -> Result<Ending, Failure> {
+) -> Result<ExitStatus, Failure> {
     let door = match asking::door(at, how)? {
         Ok(door) => door,
         Err(ending) => return Ok(ending),
     };
     let operation = operation(DoorId::of(&door));
     let visit =
-        Visit::prepare(&at.server, family(how.ipv4, how.ipv6), whom, how.identity.as_deref(), how.into())?;
+        Session::prepare(&at.server, family(how.ipv4, how.ipv6), whom, how.identity.as_deref(), how.into())?;
     let (closing, wanted) = match operation {
         Operation::Open { wanted, .. } => (false, Some(wanted).filter(|wanted| *wanted != 0)),
         Operation::Close { .. } | Operation::Ask { .. } => (true, None),
@@ -46,7 +46,7 @@ fn change(
     let mut is_done = false;
     let mut printed = Ok(());
     let ending = visit.knock(operation, |outcome, _| {
-        let this = Ending::of(outcome);
+        let this = ExitStatus::of(outcome);
         // A name often has an address that this network cannot reach; another one is enough.
         let matters = !matches!(outcome.result, Err(Unanswered::Send(_))) || !is_done;
         if matches!(outcome.result, Err(Unanswered::NotWaitedFor)) && !how.json {
@@ -54,7 +54,7 @@ fn change(
         } else if matters || how.json {
             printed = tell(outcome, question, how);
         }
-        is_done |= this == Ending::Done;
+        is_done |= this == ExitStatus::Done;
         match printed {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),

@@ -9,7 +9,7 @@ use std::{
 
 use doors_text::error_chain::in_one_line;
 
-use super::{Failure, Manner, complain, print, waits::Waits};
+use super::{Failure, Options, complain, print, waits::Waits};
 use crate::{
     connect::relay,
     connect::wait_for_port,
@@ -24,7 +24,7 @@ pub(super) fn run(
     ports: &[u16],
     wait: Option<u16>,
     quiet: bool,
-    manner: Manner,
+    manner: Options,
 ) -> Result<(), Failure> {
     let addresses = resolve::resolve(host.bare(), manner.family())?;
     let line = match wait {
@@ -48,7 +48,7 @@ pub(super) fn proxy(
     port: u16,
     ports: &[u16],
     quiet: bool,
-    manner: Manner,
+    manner: Options,
 ) -> Result<(), Failure> {
     let addresses = resolve::resolve(host.bare(), manner.family())?;
     let line = waits_for(host, port, quiet);
@@ -69,7 +69,7 @@ fn only_knock(
     addresses: &[SocketAddr],
     ports: &[u16],
     quiet: bool,
-    manner: Manner,
+    manner: Options,
 ) -> Result<String, Failure> {
     let mut sent = vec![0; addresses.len()];
     for time in 0..manner.repeat {
@@ -105,7 +105,7 @@ fn knock_until_open(
     addresses: &[SocketAddr],
     ports: &[u16],
     port: u16,
-    manner: Manner,
+    manner: Options,
 ) -> Result<(TcpStream, Duration), Failure> {
     let mut unsent = Vec::new();
     for left in (0..manner.repeat).rev() {
@@ -139,7 +139,7 @@ struct Knocked {
 }
 
 /// Knocks at every address. Some may have no route, as IPv6 often has none; one is enough.
-fn knock(addresses: &[SocketAddr], ports: &[u16], manner: Manner) -> Result<Knocked, Failure> {
+fn knock(addresses: &[SocketAddr], ports: &[u16], manner: Options) -> Result<Knocked, Failure> {
     let sent = sequence::send(addresses, ports, Duration::from_millis(manner.delay));
     let mut knocked = Knocked { reached: Vec::new(), unsent: Vec::new() };
     for (address, sent) in addresses.iter().zip(sent) {

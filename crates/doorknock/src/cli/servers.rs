@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Failure, complain, print};
 use crate::{
-    output::Ending,
+    output::ExitStatus,
     servers::{Entry, Server, ServerName, Servers},
     spa::own_address::Whom,
 };
@@ -39,20 +39,20 @@ struct Listed<'a> {
 }
 
 /// Shows all servers. What is wrong with one of them hides no other, and is told with the way out.
-pub(super) fn list(json: bool) -> Result<Ending, Failure> {
+pub(super) fn list(json: bool) -> Result<ExitStatus, Failure> {
     let all = match Servers::of_user().and_then(|servers| servers.all()) {
         Ok(all) => all,
         Err(error) if json => {
             let error = Some(in_one_line(&error));
             print(&crate::json::json(&Listed { name: None, host: None, port: None, error }))?;
-            return Ok(Ending::Failed);
+            return Ok(ExitStatus::Failed);
         }
         Err(error) => return Err(error.into()),
     };
-    let mut ending = Ending::Done;
+    let mut ending = ExitStatus::Done;
     for Entry { name, server } in all {
         if server.is_err() {
-            ending = Ending::Failed;
+            ending = ExitStatus::Failed;
         }
         let error = server.as_ref().err().map(|error| in_one_line(error));
         match (server, error) {

@@ -15,7 +15,7 @@ use doors_spa::{card::Card, request::Operation};
 
 use super::{Failure, How, complain, remark, waits::MOMENT};
 use crate::{
-    output::Ending,
+    output::ExitStatus,
     resolve::{self, Family},
     servers::{KeyPath, ServerName, Servers},
     spa::driver::{News, Outcome, Task, Unanswered, knock_at},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// All that is needed to knock at a server.
-pub(super) struct Visit {
+pub(super) struct Session {
     pub(super) name: ServerName,
     addresses: Vec<SocketAddr>,
     card: Card,
@@ -54,7 +54,7 @@ impl Speech {
     }
 }
 
-impl Visit {
+impl Session {
     pub(super) fn prepare(
         name: &ServerName,
         family: Family,
@@ -86,7 +86,7 @@ impl Visit {
         &self,
         operation: Operation,
         mut hear: impl FnMut(&Outcome, &Arc<Signer>) -> ControlFlow<()>,
-    ) -> Ending {
+    ) -> ExitStatus {
         self.knock_with(operation, || {}, &mut hear)
     }
 
@@ -101,11 +101,11 @@ impl Visit {
         operation: Operation,
         bell: impl Fn() + Clone + Send + 'static,
         ear: &mut impl Ear,
-    ) -> Ending {
+    ) -> ExitStatus {
         let mut ending = None;
         let mut hear = |ear: &mut dyn Ear, outcome: &Outcome, signer| {
-            let this = Ending::of(outcome);
-            ending = Some(ending.map_or(this, |before: Ending| before.or(this)));
+            let this = ExitStatus::of(outcome);
+            ending = Some(ending.map_or(this, |before: ExitStatus| before.or(this)));
             ear.hear(outcome, signer)
         };
         let mut waits = !self.speech.quiet && !self.speech.json;
@@ -132,10 +132,10 @@ impl Visit {
                         if !is_answer {
                             unanswered.push(outcome);
                         } else if hear(ear, &outcome, signer).is_break() {
-                            return ending.unwrap_or(Ending::Failed);
+                            return ending.unwrap_or(ExitStatus::Failed);
                         }
                     }
-                    Err(Stop::Enough) => return ending.unwrap_or(Ending::Failed),
+                    Err(Stop::Enough) => return ending.unwrap_or(ExitStatus::Failed),
                     Err(Stop::Time) if line_at.is_some_and(|at| start.elapsed() >= at) => {
                         complain(&self.waits_for(&waiting));
                         waits = false;
@@ -154,7 +154,7 @@ impl Visit {
                     );
                 }
                 let _ = unanswered.iter().try_for_each(|outcome| hear(ear, outcome, signer));
-                return ending.unwrap_or(Ending::Failed);
+                return ending.unwrap_or(ExitStatus::Failed);
             }
             let fingerprint = signer.public().fingerprint();
             remark(
@@ -162,7 +162,7 @@ impl Visit {
                 self.speech.quiet,
             );
         }
-        ending.unwrap_or(Ending::Failed)
+        ending.unwrap_or(ExitStatus::Failed)
     }
 
     fn waits_for(&self, waiting: &Waiting) -> String {

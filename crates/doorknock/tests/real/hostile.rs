@@ -8,19 +8,19 @@ use doors_spa::{
 use crate::{
     home::{Home, Said},
     program::scene,
-    testbed::{House, receipt},
+    testbed::{Testbed, receipt},
 };
 
 /// What the client says when it asks a gateway that tells these doors, by what it is to leave out.
-fn ask(in_all: u16, mut doors: impl FnMut(u32) -> Vec<String> + Send + 'static) -> (Home, House, Said) {
-    let (home, house) = scene(move |_, request| {
+fn ask(in_all: u16, mut doors: impl FnMut(u32) -> Vec<String> + Send + 'static) -> (Home, Testbed, Said) {
+    let (home, testbed) = scene(move |_, request| {
         let Operation::Ask { skip } = request.operation else { return None };
         let door = |name| ToldDoor { name, longest: 30 };
         let doors = doors(skip).into_iter().map(door).collect();
         Some(Receipt { doors_in_all: in_all, doors, ..receipt(Answer::Told) })
     });
     let said = home.doorknock(&["ask", "home"]);
-    (home, house, said)
+    (home, testbed, said)
 }
 
 fn is_refused(said: &Said, why: &str) {
@@ -31,21 +31,21 @@ fn is_refused(said: &Said, why: &str) {
 
 #[test]
 fn a_gateway_cannot_keep_a_client_signing_without_end() {
-    let (_home, house, said) = ask(u16::MAX, |skip| vec![format!("door-{skip}")]);
+    let (_home, testbed, said) = ask(u16::MAX, |skip| vec![format!("door-{skip}")]);
     is_refused(&said, "it counts 65535 doors, and no server has more than 1024");
-    assert_eq!((said.out.as_str(), house.heard.try_iter().count()), ("", 1));
+    assert_eq!((said.out.as_str(), testbed.heard.try_iter().count()), ("", 1));
 
-    let (_home, house, said) = ask(1024, |skip| vec![format!("door-{skip}")]);
+    let (_home, testbed, said) = ask(1024, |skip| vec![format!("door-{skip}")]);
     is_refused(&said, "it does not come to an end");
-    assert_eq!(house.heard.try_iter().count(), 342);
+    assert_eq!(testbed.heard.try_iter().count(), 342);
 }
 
 #[test]
 fn a_page_without_a_new_door_ends_the_asking_with_an_error() {
-    let (_home, house, said) = ask(9, |_| vec!["ssh".to_owned(), "web".to_owned()]);
+    let (_home, testbed, said) = ask(9, |_| vec!["ssh".to_owned(), "web".to_owned()]);
     is_refused(&said, "it tells a door twice");
     assert_eq!(said.out, "ssh  at most 30 s\nweb  at most 30 s");
-    assert_eq!(house.heard.try_iter().count(), 2);
+    assert_eq!(testbed.heard.try_iter().count(), 2);
 
     let (home, _house, said) = ask(9, |_| Vec::new());
     is_refused(&said, "it holds doors back");

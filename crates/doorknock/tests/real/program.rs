@@ -15,32 +15,32 @@ use doors_spa::{
 
 use crate::{
     home::{Home, Said, run},
-    testbed::{House, public_key, receipt},
+    testbed::{Testbed, public_key, receipt},
 };
 
-pub(crate) fn add(home: &Home, house: &House) {
-    let host = house.address.ip().to_string();
-    let said = home.doorknock(&["add", "home", &host, &house.card, "--port", &house.port()]);
+pub(crate) fn add(home: &Home, testbed: &Testbed) {
+    let host = testbed.address.ip().to_string();
+    let said = home.doorknock(&["add", "home", &host, &testbed.card, "--port", &testbed.port()]);
     assert_eq!(said.code, Some(0), "{said:?}");
 }
 
 /// A home with the usual key, and a gateway that answers so.
 pub(crate) fn scene(
     answer: impl FnMut(usize, &doors_spa::request::Request) -> Option<Receipt> + Send + 'static,
-) -> (Home, House) {
+) -> (Home, Testbed) {
     let home = Home::new();
     let key = home.key(".ssh/id_ed25519", "ed25519", "");
-    let house = House::new("127.0.0.1", public_key(&key), answer);
-    add(&home, &house);
-    (home, house)
+    let testbed = Testbed::new("127.0.0.1", public_key(&key), answer);
+    add(&home, &testbed);
+    (home, testbed)
 }
 
 #[test]
 fn a_door_opens_with_the_usual_key_and_closes_again() {
     let home = Home::new();
     let key = home.key(".ssh/id_ed25519", "ed25519", "");
-    let house = House::friendly(public_key(&key));
-    add(&home, &house);
+    let testbed = Testbed::friendly(public_key(&key));
+    add(&home, &testbed);
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert!(
         said.out.starts_with("ssh open for 127.0.0.1 until ") && said.out.ends_with(" (30 s)"),
@@ -56,7 +56,7 @@ fn a_door_opens_with_the_usual_key_and_closes_again() {
     assert_eq!((said.code, said.out.as_str()), (Some(0), "ssh closed for 127.0.0.1"));
     let said = home.doorknock(&["open", "home", "ssh", "--quiet"]);
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""));
-    let named: Vec<_> = house.heard.try_iter().map(|request| request.address).collect();
+    let named: Vec<_> = testbed.heard.try_iter().map(|request| request.address).collect();
     assert_eq!(named, [None, Some("203.0.113.7".parse().unwrap()), None, None]);
 }
 
@@ -72,15 +72,15 @@ fn the_agent_signs_without_a_key_file_and_with_the_one_that_is_chosen() {
     for key in [&first, &second] {
         fs::remove_file(key).unwrap();
     }
-    let house = House::friendly(public_key(&first));
-    add(&home, &house);
+    let testbed = Testbed::friendly(public_key(&first));
+    add(&home, &testbed);
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
 
     // A server that knows the second key alone is silent to the first.
-    let house = House::friendly(public_key(&second));
-    let host = house.address.ip().to_string();
-    home.doorknock(&["add", "other", &host, &house.card, "--port", &house.port()]);
+    let testbed = Testbed::friendly(public_key(&second));
+    let host = testbed.address.ip().to_string();
+    home.doorknock(&["add", "other", &host, &testbed.card, "--port", &testbed.port()]);
     let chosen = home.path("second").display().to_string();
     let start = Instant::now();
     let said = home.doorknock(&["open", "other", "ssh", "-i", &chosen]);
@@ -108,17 +108,17 @@ fn a_key_that_others_can_read_is_refused() {
 
 #[test]
 fn lost_receipts_are_made_up_for() {
-    let (home, house) = scene(|number, _| (number == 2).then(|| receipt(Answer::Granted)));
+    let (home, testbed) = scene(|number, _| (number == 2).then(|| receipt(Answer::Granted)));
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert_eq!(said.code, Some(0), "{said:?}");
-    let heard: Vec<_> = house.heard.try_iter().collect();
+    let heard: Vec<_> = testbed.heard.try_iter().collect();
     assert_eq!(heard.len(), 3);
     assert_ne!(heard[0].nonce, heard[1].nonce);
 }
 
 #[test]
 fn a_wrong_clock_opens_the_door_by_a_challenge() {
-    let (home, house) = scene(|_, request| {
+    let (home, testbed) = scene(|_, request| {
         let time = request.time + 240_500;
         let challenged = request.challenge == *b"a riddle";
         let stale = Receipt { challenge: *b"a riddle", time, ..receipt(Answer::Stale) };
@@ -127,7 +127,7 @@ fn a_wrong_clock_opens_the_door_by_a_challenge() {
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!(said.err, "doorknock: your clock is 4 min behind; a challenge of the server's has settled it");
-    assert_eq!(house.heard.try_iter().count(), 2);
+    assert_eq!(testbed.heard.try_iter().count(), 2);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn each_outcome_has_its_exit_code() {
 
 #[test]
 fn nobody_who_answers_is_told_after_five_seconds() {
-    let (home, house) = scene(|_, _| None);
+    let (home, testbed) = scene(|_, _| None);
     let start = Instant::now();
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert_eq!(said.code, Some(3));
@@ -167,16 +167,16 @@ fn nobody_who_answers_is_told_after_five_seconds() {
         "{said:?}"
     );
     assert!(start.elapsed() < Duration::from_secs(7));
-    assert_eq!(house.heard.try_iter().count(), 5);
+    assert_eq!(testbed.heard.try_iter().count(), 5);
 }
 
 #[test]
 fn what_it_waits_for_is_said_after_a_moment_but_not_to_programs_or_where_it_is_to_be_quiet() {
-    let (home, house) = scene(|number, _| (number % 3 == 2).then(|| receipt(Answer::Granted)));
+    let (home, testbed) = scene(|number, _| (number % 3 == 2).then(|| receipt(Answer::Granted)));
     // The third knock leaves after 900 ms.
     let said = home.doorknock(&["open", "home", "ssh"]);
     let expected =
-        format!("doorknock: waiting for an answer of home at {}, for 5 s with each key", house.address);
+        format!("doorknock: waiting for an answer of home at {}, for 5 s with each key", testbed.address);
     assert_eq!((said.code, &said.waits[..], said.err.as_str()), (Some(0), &[expected][..], ""));
     for less in ["--quiet", "--json"] {
         let said = home.doorknock(&["open", "home", "ssh", less]);
@@ -233,17 +233,17 @@ fn a_time_that_was_cut_is_called_so_to_people_and_to_programs() {
 fn asking_goes_through_all_pages() {
     let home = Home::new();
     let key = home.key(".ssh/id_ed25519", "ed25519", "");
-    let house = House::friendly(public_key(&key));
-    add(&home, &house);
+    let testbed = Testbed::friendly(public_key(&key));
+    add(&home, &testbed);
     let said = home.doorknock(&["ask", "home"]);
     let lines: Vec<String> = (0..20).map(|number| format!("door-{number:02}  at most 1 h")).collect();
     assert_eq!((said.code, said.out), (Some(0), lines.join("\n")));
-    let pages = house.heard.try_iter().filter(|request| matches!(request.operation, Operation::Ask { .. }));
+    let pages = testbed.heard.try_iter().filter(|request| matches!(request.operation, Operation::Ask { .. }));
     assert!(pages.count() > 1);
 }
 
 /// A gateway that has these doors for the client, and opens everything.
-fn gateway_with(doors: &'static [&'static str]) -> (Home, House) {
+fn gateway_with(doors: &'static [&'static str]) -> (Home, Testbed) {
     scene(move |_, request| {
         let told = |name: &&str| ToldDoor { name: (*name).to_owned(), longest: 3600 };
         Some(match request.operation {
@@ -259,12 +259,12 @@ fn gateway_with(doors: &'static [&'static str]) -> (Home, House) {
 
 #[test]
 fn the_door_may_be_left_out_where_there_is_one_and_is_remembered() {
-    let (home, house) = gateway_with(&["ssh"]);
+    let (home, testbed) = gateway_with(&["ssh"]);
     let said = home.doorknock(&["open", "home"]);
     assert!(said.code == Some(0) && said.out.starts_with("ssh open for 127.0.0.1 until "), "{said:?}");
     let said = home.doorknock(&["close", "home"]);
     assert_eq!((said.code, said.out.as_str()), (Some(0), "ssh closed for 127.0.0.1"));
-    let asked = house.heard.try_iter().filter(|request| matches!(request.operation, Operation::Ask { .. }));
+    let asked = testbed.heard.try_iter().filter(|request| matches!(request.operation, Operation::Ask { .. }));
     assert_eq!(asked.count(), 1, "what it told is remembered");
     let said = home.doorknock(&["ssh-config", "home"]);
     assert!(said.out.ends_with("proxy %h %p --server home --door ssh"), "{said:?}");
@@ -275,8 +275,8 @@ fn the_door_may_be_left_out_where_there_is_one_and_is_remembered() {
 
 #[test]
 fn what_add_has_done_is_said() {
-    let (home, house) = scene(|_, _| None);
-    let mut arguments = vec!["add", "other", "192.0.2.1", &house.card, "--port", "4711"];
+    let (home, testbed) = scene(|_, _| None);
+    let mut arguments = vec!["add", "other", "192.0.2.1", &testbed.card, "--port", "4711"];
     arguments.extend(["-i", "/keys/mine", "--address", "seen"]);
     let said = home.doorknock(&arguments);
     let expected = "other is stored: knocks go to 192.0.2.1, UDP port 4711, signed with /keys/mine, for the address \
@@ -338,8 +338,8 @@ fn a_time_zone_that_is_no_file_holds_nothing_up() {
 fn ipv6_opens_as_well() {
     let home = Home::new();
     let key = home.key(".ssh/id_ed25519", "ed25519", "");
-    let house = House::new("::1", public_key(&key), |_, _| Some(receipt(Answer::Granted)));
-    add(&home, &house);
+    let testbed = Testbed::new("::1", public_key(&key), |_, _| Some(receipt(Answer::Granted)));
+    add(&home, &testbed);
     let said = home.doorknock(&["open", "home", "ssh"]);
     assert!(said.out.starts_with("ssh open for ::1 until "), "{said:?}");
     let said = home.doorknock(&["open", "home", "ssh", "-4"]);
@@ -348,24 +348,24 @@ fn ipv6_opens_as_well() {
 
 #[test]
 fn servers_are_kept_for_their_user_alone() {
-    let (home, house) = scene(|_, _| None);
+    let (home, testbed) = scene(|_, _| None);
     let file = home.path(".config/doorknock/servers/home.toml");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
 
     let said = home.doorknock(&["list"]);
-    assert_eq!(said.out, format!("home  127.0.0.1  {}", house.port()));
+    assert_eq!(said.out, format!("home  127.0.0.1  {}", testbed.port()));
     let said = home.doorknock(&["list", "--json"]);
     assert_eq!(
         said.out,
-        format!("{{\"name\":\"home\",\"host\":\"127.0.0.1\",\"port\":{},\"error\":null}}", house.port())
+        format!("{{\"name\":\"home\",\"host\":\"127.0.0.1\",\"port\":{},\"error\":null}}", testbed.port())
     );
 
-    let said = home.doorknock(&["add", "home", "192.0.2.1", &house.card]);
+    let said = home.doorknock(&["add", "home", "192.0.2.1", &testbed.card]);
     assert_eq!((said.code, said.err.contains("--replace")), (Some(1), true), "{said:?}");
     let mut add = home.command(&["add", "home", "door.example.org", "-", "--replace"]);
     let mut child = add.stdin(Stdio::piped()).spawn().unwrap();
-    writeln!(child.stdin.take().unwrap(), "{}", house.card).unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}", testbed.card).unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(home.doorknock(&["list"]).out, "home  door.example.org  62201");
     let expected = "Host home\n    HostName door.example.org\n    \
@@ -376,5 +376,5 @@ fn servers_are_kept_for_their_user_alone() {
     assert_eq!(home.doorknock(&["remove", "home"]).code, Some(0));
     assert_eq!(home.doorknock(&["remove", "home"]).code, Some(1));
     assert_eq!(home.doorknock(&["list"]).out, "");
-    assert_eq!(home.doorknock(&["add", "../x", "192.0.2.1", &house.card]).code, Some(2));
+    assert_eq!(home.doorknock(&["add", "../x", "192.0.2.1", &testbed.card]).code, Some(2));
 }

@@ -20,7 +20,7 @@ use crate::{
 
 #[test]
 fn the_proxy_joins_after_the_door_has_opened_and_says_why_if_not() {
-    let (home, house) = scene(|_, _| Some(receipt(Answer::Granted)));
+    let (home, testbed) = scene(|_, _| Some(receipt(Answer::Granted)));
     let (mut child, mut peer, _watch) = proxy(&home);
     write!(child.stdin.take().unwrap(), "hello").unwrap();
     let mut heard = String::new();
@@ -29,7 +29,7 @@ fn the_proxy_joins_after_the_door_has_opened_and_says_why_if_not() {
     drop(peer);
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"heard hello"[..]));
-    assert_eq!(house.heard.try_iter().count(), 1);
+    assert_eq!(testbed.heard.try_iter().count(), 1);
 
     let (home, _house) = scene(|_, _| Some(receipt(Answer::NotAllowed)));
     let said = home.doorknock(&["proxy", "127.0.0.1", "9", "--server", "home", "--door", "admin"]);
@@ -88,13 +88,13 @@ fn proxy(home: &Home) -> (Child, TcpStream, Watch) {
 
 #[test]
 fn the_proxy_joins_without_a_receipt_and_then_knocks_no_more() {
-    let (home, house) = scene(|_, _| None);
+    let (home, testbed) = scene(|_, _| None);
     let start = Instant::now();
     let (mut child, mut peer, _watch) = proxy(&home);
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     // On a slow machine it may have been repeated before; the last would leave after 4.5 s.
     let mut knocks = 0;
-    while house.heard.recv_timeout(Duration::from_secs(5).saturating_sub(start.elapsed())).is_ok() {
+    while testbed.heard.recv_timeout(Duration::from_secs(5).saturating_sub(start.elapsed())).is_ok() {
         knocks += 1;
     }
     assert!((1..5).contains(&knocks), "{knocks} knocks");

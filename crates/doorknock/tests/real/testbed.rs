@@ -19,7 +19,7 @@ use getrandom::SysRng;
 use rand_core::{Rng as _, UnwrapErr};
 
 /// The gateway. Its thread ends with the test's process.
-pub(crate) struct House {
+pub(crate) struct Testbed {
     pub(crate) address: SocketAddr,
     pub(crate) card: String,
     /// The requests whose client has proven itself.
@@ -33,7 +33,7 @@ pub(crate) fn public_key(path: &Path) -> ClientKey {
     ClientKey::new(encoded.last_chunk::<32>().unwrap()).unwrap()
 }
 
-impl House {
+impl Testbed {
     /// Opens a gateway on a free port of this address, for one client. `answer` gets each request with its
     /// number; without an answer, it stays silent.
     pub(crate) fn new(
@@ -44,7 +44,7 @@ impl House {
         let socket = UdpSocket::bind((address, 0)).unwrap();
         let key = GatewayKey::generate(&mut UnwrapErr(SysRng));
         let (tell, heard) = mpsc::channel();
-        let house =
+        let testbed =
             Self { address: socket.local_addr().unwrap(), card: key.card().to_text().to_string(), heard };
         thread::spawn(move || {
             let gateway = Gateway::new(&key).unwrap();
@@ -67,7 +67,7 @@ impl House {
                 number += 1;
             }
         });
-        house
+        testbed
     }
 
     /// One that grants everything.

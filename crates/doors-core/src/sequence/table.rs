@@ -13,7 +13,7 @@
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::net::IpAddr;
 
-use crate::{door::Sequence, packet::Arrival, sequence::trie::Place, time::Moment};
+use crate::{door::Sequence, packet::Arrival, sequence::trie::TrieNode, time::Moment};
 
 /// Ranks: one for those who wait or were just let in, and one for each number of right knocks that opens
 /// nothing yet.
@@ -26,7 +26,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Knocker {
     /// How far it has come; the start for one that waits or was just let in.
-    pub place: Place,
+    pub place: TrieNode,
     /// The port of its latest right knock, 0 for none: the network may deliver that datagram twice.
     pub last_port: u16,
     /// Whether it knocked wrong, so that nothing it knocks counts.
@@ -55,14 +55,14 @@ struct Rank {
 
 /// Knockers by source address.
 #[derive(Clone, Debug)]
-pub struct Knockers {
+pub struct KnockerTable {
     room: usize,
     index: BTreeMap<IpAddr, u32>,
     entries: Vec<Entry>,
     ranks: [Rank; RANKS],
 }
 
-impl Knockers {
+impl KnockerTable {
     /// A table for `room` knockers, at least one. It takes memory only as it fills.
     #[must_use]
     pub fn new(room: usize) -> Self {
@@ -200,16 +200,16 @@ mod tests {
 
     fn knocker(until: u64) -> Knocker {
         let arrival = Arrival { link: Link(1), destination: source(0) };
-        Knocker { place: Place::START, last_port: 1, waiting: false, arrival, until: at(until) }
+        Knocker { place: TrieNode::START, last_port: 1, waiting: false, arrival, until: at(until) }
     }
 
-    fn present(table: &Knockers, numbers: core::ops::Range<u32>) -> Vec<u32> {
+    fn present(table: &KnockerTable, numbers: core::ops::Range<u32>) -> Vec<u32> {
         numbers.filter(|number| table.get(source(*number), at(0)).is_some()).collect()
     }
 
     #[test]
     fn the_table_never_outgrows_its_room() {
-        let mut table = Knockers::new(4);
+        let mut table = KnockerTable::new(4);
         for number in 0..100 {
             table.put(source(number), knocker(30), 1, at(0));
             assert!(table.len() <= 4);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_first_knocks_cannot_push_out_somebody_half_way() {
-        let mut table = Knockers::new(4);
+        let mut table = KnockerTable::new(4);
         table.put(source(1), knocker(30), 1, at(0));
         table.put(source(1), knocker(30), 2, at(0));
         for number in 10..1000 {
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_forgotten_before_those_who_knock() {
-        let mut table = Knockers::new(2);
+        let mut table = KnockerTable::new(2);
         table.put(source(1), knocker(30), 1, at(0));
         table.put(source(2), Knocker { waiting: true, ..knocker(30) }, 4, at(0));
         table.put(source(3), knocker(30), 1, at(0));
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn whoever_may_be_forgotten_anyway_goes_first() {
-        let mut table = Knockers::new(2);
+        let mut table = KnockerTable::new(2);
         let almost_in = u8::try_from(Sequence::MAX_LEN - 1).unwrap();
         table.put(source(1), knocker(5), almost_in, at(0));
         table.put(source(2), knocker(30), 1, at(0));
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn nobody_is_remembered_longer_than_said() {
-        let mut table = Knockers::new(2);
+        let mut table = KnockerTable::new(2);
         table.put(source(1), knocker(5), 1, at(0));
         assert!(table.get(source(1), at(4)).is_some());
         assert_eq!(table.get(source(1), at(5)), None);
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn somebody_with_nineteen_right_knocks_can_be_forgotten() {
-        let mut table = Knockers::new(2);
+        let mut table = KnockerTable::new(2);
         table.put(source(1), knocker(30), 1, at(0));
         table.put(source(2), knocker(5), 19, at(0));
         table.put(source(3), knocker(36), 1, at(6));

@@ -23,9 +23,9 @@ const _: () = assert!(MOST_PLACES <= u16::MAX as usize);
 
 /// A place in the tree: how far a knocker has come. The start is place 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Place(u16);
+pub struct TrieNode(u16);
 
-impl Place {
+impl TrieNode {
     /// Where everybody begins.
     pub const START: Self = Self(0);
 }
@@ -34,7 +34,7 @@ impl Place {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
     /// One knock further.
-    On(Place),
+    On(TrieNode),
     /// To the end: this door's sequence is complete.
     Opens(DoorName),
 }
@@ -49,11 +49,11 @@ struct Node {
 
 /// The sequences of all doors.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Sequences {
+pub struct SequenceTrie {
     nodes: Vec<Node>,
 }
 
-impl Sequences {
+impl SequenceTrie {
     /// Joins the sequences of `doors`.
     ///
     /// # Errors
@@ -70,19 +70,19 @@ impl Sequences {
 
     /// Where a knock on `port` leads from `place`; `None` if it is wrong there.
     #[must_use]
-    pub fn step(&self, place: Place, port: u16) -> Option<&Step> {
+    pub fn step(&self, place: TrieNode, port: u16) -> Option<&Step> {
         self.node(place)?.steps.iter().find_map(|(wanted, step)| (*wanted == port).then_some(step))
     }
 
     /// How many knocks lead to `place`: 0 to 19.
     #[must_use]
-    pub fn depth(&self, place: Place) -> u8 {
+    pub fn depth(&self, place: TrieNode) -> u8 {
         self.node(place).map_or(0, |node| node.depth)
     }
 
     fn insert(&mut self, door: &Door, sequence: &Sequence) -> Result<(), Conflict> {
         let Some((&last, way)) = sequence.ports().split_last() else { return Ok(()) };
-        let mut at = Place::START;
+        let mut at = TrieNode::START;
         for &port in way {
             at = match self.step(at, port) {
                 Some(Step::On(next)) => *next,
@@ -104,22 +104,22 @@ impl Sequences {
     }
 
     /// Adds a node behind `port`, on the way to `door`.
-    fn grow(&mut self, at: Place, port: u16, door: &Door) -> Place {
+    fn grow(&mut self, at: TrieNode, port: u16, door: &Door) -> TrieNode {
         // The number fits, see `MOST_PLACES`.
-        let new = Place(u16::try_from(self.nodes.len()).unwrap_or(u16::MAX));
+        let new = TrieNode(u16::try_from(self.nodes.len()).unwrap_or(u16::MAX));
         let depth = self.depth(at).saturating_add(1);
         self.nodes.push(Node { depth, door: Some(door.name.clone()), steps: Vec::new() });
         self.join(at, port, Step::On(new));
         new
     }
 
-    fn join(&mut self, at: Place, port: u16, step: Step) {
+    fn join(&mut self, at: TrieNode, port: u16, step: Step) {
         if let Some(node) = self.nodes.get_mut(usize::from(at.0)) {
             node.steps.push((port, step));
         }
     }
 
-    fn node(&self, place: Place) -> Option<&Node> {
+    fn node(&self, place: TrieNode) -> Option<&Node> {
         self.nodes.get(usize::from(place.0))
     }
 }
@@ -154,8 +154,8 @@ mod tests {
         Door::with_sequence(DoorName::new(name).unwrap(), sequence, Duration::from_secs(10))
     }
 
-    fn walk(tree: &Sequences, ports: &[u16]) -> Option<DoorName> {
-        let mut place = Place::START;
+    fn walk(tree: &SequenceTrie, ports: &[u16]) -> Option<DoorName> {
+        let mut place = TrieNode::START;
         for (number, port) in (1..).zip(ports) {
             match tree.step(place, *port)? {
                 Step::On(next) => place = *next,
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn sequences_may_share_a_beginning() {
         let doors = [door("ssh", &[1, 2, 3, 4, 5]), door("web", &[1, 2, 3, 9, 5, 6])];
-        let tree = Sequences::new(&doors).unwrap();
+        let tree = SequenceTrie::new(&doors).unwrap();
         assert_eq!(walk(&tree, &[1, 2, 3, 4, 5]), Some(doors[0].name.clone()));
         assert_eq!(walk(&tree, &[1, 2, 3, 9, 5, 6]), Some(doors[1].name.clone()));
         assert_eq!(walk(&tree, &[1, 2, 3, 9, 5]), None);
@@ -181,7 +181,7 @@ mod tests {
         let short = door("short", &[1, 2, 3, 4, 5]);
         let long = door("long", &[1, 2, 3, 4, 5, 6]);
         for pair in [[short.clone(), long.clone()], [long, short.clone()], [short.clone(), short]] {
-            let conflict = Sequences::new(&pair).unwrap_err();
+            let conflict = SequenceTrie::new(&pair).unwrap_err();
             assert_eq!([conflict.first, conflict.second], pair.map(|door| door.name));
         }
     }

@@ -10,14 +10,14 @@ use crate::{door::DoorName, time::Wall};
 
 /// How a client is called in the log: by its name in the configuration, and its key's fingerprint.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Who {
+pub struct ClientLabel {
     /// Its name.
     pub name: Arc<str>,
     /// The fingerprint of its key, as `ssh-keygen -l` prints it.
     pub fingerprint: Arc<str>,
 }
 
-impl Who {
+impl ClientLabel {
     /// As a remark beside a grant in the firewall.
     #[must_use]
     pub fn remark(&self) -> String {
@@ -33,7 +33,7 @@ impl Who {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ClientLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.fingerprint)
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Who {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Client {
     /// Its name and fingerprint.
-    pub who: Who,
+    pub who: ClientLabel,
     /// Its public key.
     pub key: ClientKey,
     /// The doors that it may open. Clients that may open the same share the list.
@@ -60,7 +60,7 @@ impl Client {
     /// A client of this name and key that may open these doors.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, key: ClientKey, doors: Arc<[DoorName]>) -> Self {
-        let who = Who { name: name.into(), fingerprint: Arc::from(key.fingerprint()) };
+        let who = ClientLabel { name: name.into(), fingerprint: Arc::from(key.fingerprint()) };
         Self { who, key, doors, max_open_for: None, from: Vec::new(), until: None }
     }
 
@@ -103,7 +103,7 @@ impl Clients {
 
     /// Whether one of them has this key, whatever its name is now.
     #[must_use]
-    pub fn knows(&self, who: &Who) -> bool {
+    pub fn knows(&self, who: &ClientLabel) -> bool {
         ClientId::of_fingerprint(&who.fingerprint)
             .and_then(|id| self.get(id))
             .is_some_and(|client| client.who.fingerprint == who.fingerprint)

@@ -35,7 +35,7 @@ pub struct Recognition {
 
 /// What was spent on datagrams that claim to be a client's.
 #[derive(Debug, Default)]
-pub struct Doorbell {
+pub struct Prefilter {
     budgets: BTreeMap<ClientId, Budget>,
     copied: BTreeMap<ClientId, Copied>,
 }
@@ -91,7 +91,7 @@ impl Recognition {
     }
 }
 
-impl Doorbell {
+impl Prefilter {
     /// Forgets the clients that are gone.
     pub fn keep(&mut self, clients: &Clients) {
         self.budgets.retain(|client, _| clients.get(*client).is_some());
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_refilled_by_time_and_each_client_has_its_own() {
-        let mut bell = Doorbell::default();
+        let mut bell = Prefilter::default();
         let now = Moment::new(Duration::from_secs(100));
         let (one, other) = (ClientId([1; 8]), ClientId([2; 8]));
         let spent = (0..10_000).filter(|_| bell.spend(one, now)).count();

@@ -3,36 +3,36 @@
 //! ```text
 //!                    ┌ challenge in place ──► made here, for this client, of late, and not used? ─┐
 //!   Proven ── seen? ─┤                                                                            ├─► Fresh
-//!      │        │    └ none ──► time within the window, and after the floors? ────────────────────┘
-//!      │        └ yes: silence               └ no: Stale; the floor rises to its time, and the client gets
+//!      │        │    └ none ──► time within the window, and after the low-water marks? ────────────────────┘
+//!      │        └ yes: silence               └ no: Stale; the low-water mark rises to its time, and the client gets
 //!      │                                           a challenge
 //!      └─ whatever the answer: the request is spent, but for one whose challenge is worthless
 //! ```
 //!
-//! By its time alone a request is accepted only if it is later than two floors.
+//! By its time alone a request is accepted only if it is later than two low-water marks.
 //!
 //! - *The client's own*: what was accepted of it and is forgotten, and what was refused for its time. A knock
-//!   that is dated ahead would be good as soon as our date gets there; so the floor rises to its time, on disk,
-//!   before it is answered. If the disk cannot take it, the answer says so. No other client's floor is touched
+//!   that is dated ahead would be good as soon as our date gets there; so the low-water mark rises to its time, on disk,
+//!   before it is answered. If the disk cannot take it, the answer says so. No other client's low-water mark is touched
 //!   by that, or one clock could make all others knock twice.
 //! - *Everybody's*: the end of the window at the start, and the latest time that was ever accepted of anybody
 //!   by its time. What was made before the start, with a clock that is ahead by no more than the window, lies
 //!   below the first; what was accepted by an earlier run whose date was later than ours, below the second. So
 //!   neither a date that goes back nor a state that is restored brings an accepted knock back.
 //!
-//! Everybody's floor is a number on the disk that only rises: a window that is made smaller does not lower it, nor
+//! Everybody's low-water mark is a number on the disk that only rises: a window that is made smaller does not lower it, nor
 //! does a later start. After a loss it is the end of the widest window that can be configured, since how wide the
 //! window was is lost, too.
 //!
-//! While it runs, a date that jumps is a start: from there on, everybody's floor is the end of the window at
-//! the later of both dates. A date that is set forward was behind, and so was what the floor was made of: as far
-//! as the date, the floor is set forward, but never beyond the end of the widest window.
+//! While it runs, a date that jumps is a start: from there on, everybody's low-water mark is the end of the window at
+//! the later of both dates. A date that is set forward was behind, and so was what the low-water mark was made of: as far
+//! as the date, the low-water mark is set forward, but never beyond the end of the widest window.
 //!
 //! On disk is what a later start cannot know: what was accepted and what was refused for its time, of each client,
-//! and everybody's floor.
+//! and everybody's low-water mark.
 //!
 //! What is *spent* opens nothing in this run, though its client was told that it had too much on its way or that
-//! it cannot be recorded. By time, what is forgotten is below the floor. By challenge, a client that has answered
+//! it cannot be recorded. By time, what is forgotten is below the low-water mark. By challenge, a client that has answered
 //! more challenges than can be remembered has those that it got so far made worthless, and gets another when it
 //! asks. What comes with a challenge of another run, source, slot or round is not remembered: that can never
 //! become good there, and with recordings of it anybody could make the client's challenges worthless.
@@ -55,13 +55,13 @@ use crate::{
     time::{Moment, Wall},
 };
 
-/// A request of a client that was never seen before. Only [`Freshness::judge`] makes one.
+/// A request of a client that was never seen before. Only [`ReplayGuard::judge`] makes one.
 #[derive(Debug)]
-pub struct Fresh {
+pub struct Accepted {
     pub(crate) request: Request,
 }
 
-impl Fresh {
+impl Accepted {
     /// The address that the client names.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
@@ -84,13 +84,13 @@ pub enum Unfresh {
     Stale(Option<Record>),
 }
 
-/// One accepted request, or a floor, as it is kept on disk.
+/// One accepted request, or a low-water mark, as it is kept on disk.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Record {
     /// Whose it was.
     pub client: ClientId,
     /// Its time, in milliseconds since 1970. The highest bit says that it was accepted for its challenge, so
-    /// that its time may be anything; the bit below says that this is no request, but the client's floor, or
+    /// that its time may be anything; the bit below says that this is no request, but the client's low-water mark, or
     /// that of everybody if the client is zero.
     pub time: u64,
     /// Its nonce.
@@ -98,7 +98,7 @@ pub struct Record {
 }
 
 impl Record {
-    fn floor(client: ClientId, time: u64) -> Self {
+    fn low_water(client: ClientId, time: u64) -> Self {
         Self { client, time: time.min(LATEST) | FLOOR, nonce: [0; 8] }
     }
 }
@@ -130,8 +130,8 @@ struct Memory {
     by_challenge: VecDeque<(u64, [u8; 8], Moment)>,
     /// Challenges of earlier rounds are worthless.
     round: u64,
-    floor: u64,
-    /// What the disk is known to say of the floor. Less than `floor` while the disk has not answered, or fails.
+    low_water: u64,
+    /// What the disk is known to say of the low-water mark. Less than `low_water` while the disk has not answered, or fails.
     floor_on_disk: u64,
 }
 
@@ -148,7 +148,7 @@ impl Memory {
         while self.by_time.len() > KNOCKS_REMEMBERED
             && let Some((time, _)) = self.by_time.pop_first()
         {
-            self.floor = self.floor.max(time);
+            self.low_water = self.low_water.max(time);
         }
     }
 
@@ -169,12 +169,12 @@ impl Memory {
 
 /// What was accepted, of all clients.
 #[derive(Clone, Debug)]
-pub struct Freshness {
+pub struct ReplayGuard {
     window: Duration,
     memories: BTreeMap<ClientId, Memory>,
-    /// Everybody's floor in this run. It only rises.
-    floor: u64,
-    /// Everybody's floor in the next run, as the disk will know it: ours, or the latest time that was accepted of
+    /// Everybody's low-water mark in this run. It only rises.
+    low_water: u64,
+    /// Everybody's low-water mark in the next run, as the disk will know it: ours, or the latest time that was accepted of
     /// anybody by its time, if that is later.
     highest: u64,
     /// The disk has not been given `highest`.
@@ -185,32 +185,32 @@ pub struct Freshness {
     ahead: i64,
 }
 
-impl Freshness {
+impl ReplayGuard {
     /// Starts with what the run before has left.
     #[must_use]
     pub fn new(window: Duration, records: &[Record], now: Moment, wall: Wall) -> Self {
-        let mut freshness = Self {
+        let mut replay = Self {
             window,
             memories: BTreeMap::new(),
-            floor: 0,
+            low_water: 0,
             highest: 0,
             unwritten: false,
             since: wall.0,
             ahead: ahead(now, wall),
         };
         // A challenge of another run is worthless.
-        records.iter().for_each(|record| freshness.remember(record, now, now));
-        freshness.floor = freshness.highest;
-        freshness.raise(end_of_window(wall.0, window));
-        freshness.memories.values_mut().for_each(|memory| memory.floor_on_disk = memory.floor);
-        freshness
+        records.iter().for_each(|record| replay.remember(record, now, now));
+        replay.low_water = replay.highest;
+        replay.raise(end_of_window(wall.0, window));
+        replay.memories.values_mut().for_each(|memory| memory.floor_on_disk = memory.low_water);
+        replay
     }
 
     /// What a disk that has lost something has to hold from a start at this date on: what was accepted before
     /// is not known, and was not dated later than this, however wide the window was.
     #[must_use]
     pub fn lost(wall: Wall) -> Record {
-        Record::floor(EVERYBODY, end_of_window(wall.0, WIDEST_WINDOW))
+        Record::low_water(EVERYBODY, end_of_window(wall.0, WIDEST_WINDOW))
     }
 
     /// Accepts another difference between the clocks from here on. What was made before the start, by a clock that
@@ -230,20 +230,20 @@ impl Freshness {
         // Where the date would be without the jump.
         let unmoved = u64::try_from(milliseconds(now).saturating_add(before)).unwrap_or(0);
         self.since = self.since.max(wall.0).max(unmoved);
-        let moved = self.floor.saturating_add(wall.0.saturating_sub(unmoved));
+        let moved = self.low_water.saturating_add(wall.0.saturating_sub(unmoved));
         self.raise(moved.min(end_of_window(wall.0, WIDEST_WINDOW)));
         self.raise(end_of_window(self.since, self.window));
     }
 
-    /// What has to be on disk because everybody's floor has risen.
+    /// What has to be on disk because everybody's low-water mark has risen.
     pub fn poll_floor(&mut self) -> Option<Record> {
-        core::mem::take(&mut self.unwritten).then(|| Record::floor(EVERYBODY, self.highest))
+        core::mem::take(&mut self.unwritten).then(|| Record::low_water(EVERYBODY, self.highest))
     }
 
-    /// Raises everybody's floor. It never falls: below it is what nobody remembers.
+    /// Raises everybody's low-water mark. It never falls: below it is what nobody remembers.
     fn raise(&mut self, to: u64) {
         let to = to.min(LATEST);
-        self.floor = self.floor.max(to);
+        self.low_water = self.low_water.max(to);
         self.unwritten |= to > self.highest;
         self.highest = self.highest.max(to);
     }
@@ -261,7 +261,7 @@ impl Freshness {
         key: &RunKey,
         now: Moment,
         wall: Wall,
-    ) -> (ReceiptKey, Result<(Fresh, Record), Unfresh>) {
+    ) -> (ReceiptKey, Result<(Accepted, Record), Unfresh>) {
         let (request, receipt_key) = proven.into_parts();
         let seen =
             self.memories.get(&request.client).map(|memory| memory.has_seen(request.time, request.nonce));
@@ -270,19 +270,19 @@ impl Freshness {
             [0, 0, 0, 0, 0, 0, 0, 0] => self.judge_time(&request, now, wall),
             _ => self.judge_challenge(&request, source, key, now),
         };
-        (receipt_key, judged.map(|record| (Fresh { request }, record)))
+        (receipt_key, judged.map(|record| (Accepted { request }, record)))
     }
 
-    /// What the disk will say of a client's floor when it holds all that it was given so far.
+    /// What the disk will say of a client's low-water mark when it holds all that it was given so far.
     #[must_use]
-    pub fn floor(&self, client: ClientId) -> u64 {
-        self.memories.get(&client).map_or(0, |memory| memory.floor)
+    pub fn low_water(&self, client: ClientId) -> u64 {
+        self.memories.get(&client).map_or(0, |memory| memory.low_water)
     }
 
-    /// The disk says this of a client's floor.
-    pub fn confirm_floor(&mut self, client: ClientId, floor: u64) {
+    /// The disk says this of a client's low-water mark.
+    pub fn confirm_floor(&mut self, client: ClientId, low_water: u64) {
         if let Some(memory) = self.memories.get_mut(&client) {
-            memory.floor_on_disk = memory.floor_on_disk.max(floor);
+            memory.floor_on_disk = memory.floor_on_disk.max(low_water);
         }
     }
 
@@ -294,11 +294,11 @@ impl Freshness {
 
     /// Everything that has to stay on disk.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        let floor = |client, time: u64| (time > 0).then(|| Record::floor(client, time));
+        let low_water = |client, time: u64| (time > 0).then(|| Record::low_water(client, time));
         let of_one = move |(client, memory): (&ClientId, &Memory)| {
             let client = *client;
             let record = |(time, nonce)| Record { client, time, nonce };
-            let mut all: VecDeque<Record> = floor(client, memory.floor).into_iter().collect();
+            let mut all: VecDeque<Record> = low_water(client, memory.low_water).into_iter().collect();
             all.extend(memory.by_time.iter().copied().map(record));
             // A later start believes no challenge of this run. It knows the latest of these again, to be silent.
             let untold = memory.by_challenge.len().saturating_sub(KNOCKS_REMEMBERED);
@@ -306,23 +306,23 @@ impl Freshness {
             all.extend(by_challenge.map(|(time, nonce, _)| record((time | BY_CHALLENGE, *nonce))));
             all
         };
-        floor(EVERYBODY, self.highest).into_iter().chain(self.memories.iter().flat_map(of_one))
+        low_water(EVERYBODY, self.highest).into_iter().chain(self.memories.iter().flat_map(of_one))
     }
 
     fn judge_time(&mut self, request: &Request, now: Moment, wall: Wall) -> Result<Record, Unfresh> {
         let Request { client, time, nonce, .. } = *request;
-        let own_floor = self.floor(client);
-        let floor = own_floor.max(self.floor);
+        let own_floor = self.low_water(client);
+        let low_water = own_floor.max(self.low_water);
         let apart = u128::from(time.abs_diff(wall.0));
-        if apart <= self.window.as_millis() && time > floor && time <= LATEST {
+        if apart <= self.window.as_millis() && time > low_water && time <= LATEST {
             let record = Record { client, time, nonce };
             self.remember(&record, now, now);
             return Ok(record);
         }
-        // Its own floor, though it may be below everybody's: that one may not be on disk yet. And nothing is answered
+        // Its own low-water mark, though it may be below everybody's: that one may not be on disk yet. And nothing is answered
         // that the disk does not know of: what it has failed to write is asked of it again.
         let on_disk = self.memories.get(&client).map_or(0, |memory| memory.floor_on_disk);
-        let raised = (time.min(LATEST) > on_disk).then(|| Record::floor(client, time.max(own_floor)));
+        let raised = (time.min(LATEST) > on_disk).then(|| Record::low_water(client, time.max(own_floor)));
         Err(Unfresh::Stale(raised.inspect(|record| self.remember(record, now, now))))
     }
 
@@ -358,7 +358,7 @@ impl Freshness {
         }
         let memory = self.memories.entry(record.client).or_default();
         match record.time & BY_CHALLENGE {
-            _ if is_floor => memory.floor = memory.floor.max(time),
+            _ if is_floor => memory.low_water = memory.low_water.max(time),
             0 => {
                 self.highest = self.highest.max(time);
                 memory.note_time(time, record.nonce);

@@ -26,19 +26,19 @@ use doors_spa::{
 };
 
 use crate::{
-    door::Admission,
+    door::GrantKey,
     limits::{PATIENCE_WITH_FIREWALL, WAITING_AT_MOST, WAITING_PER_CLIENT},
     packet::{Packet, WayBack},
     spa::challenge::RunKey,
-    spa::client::{Client, Clients, Who},
-    spa::prefilter::{Doorbell, Recognition},
-    spa::replay::{Fresh, Freshness, Record, Unfresh},
+    spa::client::{Client, ClientLabel, Clients},
+    spa::prefilter::{Prefilter, Recognition},
+    spa::replay::{Accepted, Record, ReplayGuard, Unfresh},
     time::{Moment, Wall},
 };
 
 /// What clients with keys need to be heard.
 #[derive(Clone, Debug, Default)]
-pub struct Audience {
+pub struct ServerConfig {
     /// The UDP port of single packet authorization.
     pub port: u16,
     /// Who has a key.
@@ -51,7 +51,7 @@ pub struct Audience {
 
 /// Why a datagram is nobody's. A value, never an error, and never answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stranger {
+pub enum DropReason {
     /// Made without the card, or in the name of nobody who has a key here, or changed on its way.
     Unknown,
     /// Made with the card in the name of a client that has not signed it.
@@ -72,13 +72,13 @@ pub enum Stranger {
 #[derive(Debug)]
 pub enum Heard {
     /// Nobody's.
-    Stranger(Stranger, Option<Who>),
+    Dropped(DropReason, Option<ClientLabel>),
     /// A client's, and waiting for the disk.
     Waits,
     /// A client's whose time says nothing: it gets a challenge.
-    Stale(Who),
+    Stale(ClientLabel),
     /// A client's that has too much on its way, and nothing has to be on disk before it is told.
-    Crowded(Who),
+    Crowded(ClientLabel),
 }
 
 /// A client that waits for an answer.
@@ -104,7 +104,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub enum Then {
     /// What it asks for.
-    Act(Fresh),
+    Act(Accepted),
     /// It is refused, for this reason.
     Refuse(Answer),
 }
@@ -112,8 +112,8 @@ pub enum Then {
 /// What the disk has been given.
 #[derive(Debug)]
 struct Given {
-    /// Whose floor it raises, and to what.
-    floor: (ClientId, u64),
+    /// Whose low-water mark it raises, and to what.
+    low_water: (ClientId, u64),
     waiting: Option<Waiting>,
 }
 
@@ -145,27 +145,27 @@ struct Promise {
 
 /// The conversation with all clients.
 #[derive(Debug)]
-pub struct Reception {
-    audience: Audience,
-    doorbell: Doorbell,
-    freshness: Freshness,
+pub struct SpaServer {
+    config: ServerConfig,
+    prefilter: Prefilter,
+    replay: ReplayGuard,
     key: RunKey,
     salts: u64,
     to_record: VecDeque<Record>,
     /// One for each record that the disk has not answered.
     given: VecDeque<Given>,
-    promises: BTreeMap<Admission, Vec<Promise>>,
+    promises: BTreeMap<GrantKey, Vec<Promise>>,
     replies: VecDeque<Reply>,
 }
 
-impl Reception {
+impl SpaServer {
     /// Begins to listen to nobody.
     #[must_use]
-    pub fn new(key: RunKey, freshness: Freshness) -> Self {
-        let mut reception = Self {
-            audience: Audience::default(),
-            doorbell: Doorbell::default(),
-            freshness,
+    pub fn new(key: RunKey, replay: ReplayGuard) -> Self {
+        let mut server = Self {
+            config: ServerConfig::default(),
+            prefilter: Prefilter::default(),
+            replay,
             key,
             salts: 0,
             to_record: VecDeque::new(),
@@ -173,28 +173,28 @@ impl Reception {
             promises: BTreeMap::new(),
             replies: VecDeque::new(),
         };
-        reception.write_floor();
-        reception
+        server.write_floor();
+        server
     }
 
     /// Listens to these from here on. Gives those before: to let go of many takes time.
-    pub fn listen_to(&mut self, audience: Audience) -> Audience {
-        self.freshness.set_window(audience.window);
+    pub fn listen_to(&mut self, config: ServerConfig) -> ServerConfig {
+        self.replay.set_window(config.window);
         self.write_floor();
-        self.doorbell.keep(&audience.clients);
-        core::mem::replace(&mut self.audience, audience)
+        self.prefilter.keep(&config.clients);
+        core::mem::replace(&mut self.config, config)
     }
 
     /// Whom it listens to.
     #[must_use]
-    pub fn audience(&self) -> &Audience {
-        &self.audience
+    pub fn config(&self) -> &ServerConfig {
+        &self.config
     }
 
     /// What was accepted so far.
     #[must_use]
-    pub fn freshness(&self) -> &Freshness {
-        &self.freshness
+    pub fn replay(&self) -> &ReplayGuard {
+        &self.replay
     }
 
     /// Takes one datagram; `None` if it is not even addressed to this.
@@ -202,38 +202,38 @@ impl Reception {
     /// Everything up to the signature is silent: neither a stranger nor somebody with a stolen key in the
     /// wrong place learns that anything is there.
     pub fn hear(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall) -> Option<Heard> {
-        if packet.port != self.audience.port || packet.payload.len() != KNOCK || !packet.is_answerable() {
+        if packet.port != self.config.port || packet.payload.len() != KNOCK || !packet.is_answerable() {
             return None;
         }
         let Ok(datagram) = packet.payload.try_into() else { return None };
-        let Some((gateway, id, tagged)) = self.audience.recognition.recognise(datagram, wall) else {
-            return Some(Heard::Stranger(Stranger::Unknown, None));
+        let Some((gateway, id, tagged)) = self.config.recognition.recognise(datagram, wall) else {
+            return Some(Heard::Dropped(DropReason::Unknown, None));
         };
-        let Some(client) = self.audience.clients.get(id) else {
-            return Some(Heard::Stranger(Stranger::Unknown, None));
+        let Some(client) = self.config.clients.get(id) else {
+            return Some(Heard::Dropped(DropReason::Unknown, None));
         };
         let who = client.who.clone();
         // Before copies are looked at: a copy that comes from elsewhere must not take the original's place.
         let restricted = match client {
-            client if client.has_expired(wall) => Some(Stranger::Expired),
-            client if !client.may_come_from(packet.source) => Some(Stranger::Network),
+            client if client.has_expired(wall) => Some(DropReason::Expired),
+            client if !client.may_come_from(packet.source) => Some(DropReason::Network),
             _ => None,
         };
         if let Some(why) = restricted {
-            return Some(Heard::Stranger(why, Some(who)));
+            return Some(Heard::Dropped(why, Some(who)));
         }
-        if self.doorbell.is_copied(id, datagram) {
-            return Some(Heard::Stranger(Stranger::Copied, None));
+        if self.prefilter.is_copied(id, datagram) {
+            return Some(Heard::Dropped(DropReason::Copied, None));
         }
         // In this order: what anybody can make must not have all that waits counted.
-        if !self.doorbell.spend(id, now) || self.on_the_way(id) >= WAITING_AT_MOST {
-            return Some(Heard::Stranger(Stranger::Flood, Some(who)));
+        if !self.prefilter.spend(id, now) || self.on_the_way(id) >= WAITING_AT_MOST {
+            return Some(Heard::Dropped(DropReason::Flood, Some(who)));
         }
         let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
         let Some(proven) = proven else {
-            return Some(Heard::Stranger(Stranger::Forged, Some(who)));
+            return Some(Heard::Dropped(DropReason::Forged, Some(who)));
         };
-        self.doorbell.remember(id, datagram);
+        self.prefilter.remember(id, datagram);
         Some(self.admit(proven, id, who, packet.way_back(), now, wall))
     }
 
@@ -245,9 +245,9 @@ impl Reception {
     /// The disk has answered: it holds the oldest record, and with it all before, or could not take it. Gives the
     /// request that waited for it, if one did.
     pub fn recorded(&mut self, held: bool) -> Option<Waiting> {
-        let Given { floor: (client, floor), waiting } = self.given.pop_front()?;
+        let Given { low_water: (client, low_water), waiting } = self.given.pop_front()?;
         if held {
-            self.freshness.confirm_floor(client, floor);
+            self.replay.confirm_floor(client, low_water);
         }
         waiting
     }
@@ -255,7 +255,7 @@ impl Reception {
     /// The client of a request, if it has not gone in the meantime.
     #[must_use]
     pub fn client(&self, id: ClientId) -> Option<&Client> {
-        self.audience.clients.get(id)
+        self.config.clients.get(id)
     }
 
     /// Answers a request at once.
@@ -276,7 +276,7 @@ impl Reception {
     pub fn promise(
         &mut self,
         asker: &Asker,
-        admission: Admission,
+        admission: GrantKey,
         answer: Answer,
         seconds: Option<u32>,
         now: Moment,
@@ -287,7 +287,7 @@ impl Reception {
     }
 
     /// The firewall has made it true: the door is open for so many seconds more, or it is closed.
-    pub fn keep_promises(&mut self, admission: &Admission, kept: Answer, seconds: u32) {
+    pub fn keep_promises(&mut self, admission: &GrantKey, kept: Answer, seconds: u32) {
         let Some(promises) = self.promises.get_mut(admission) else { return };
         for mut promise in promises.extract_if(.., |promise| promise.reply.receipt.answer == kept) {
             promise.reply.receipt.seconds = promise.seconds.unwrap_or(seconds);
@@ -322,7 +322,7 @@ impl Reception {
         reply.receipt.time = wall.0;
         let Asker { client, way, key } = reply.asker;
         if reply.receipt.answer == Answer::Stale {
-            reply.receipt.challenge = self.freshness.challenge(&self.key, client, way.to.ip(), now);
+            reply.receipt.challenge = self.replay.challenge(&self.key, client, way.to.ip(), now);
         }
         self.salts = self.salts.wrapping_add(1);
         let bytes = key.seal(&reply.receipt, self.key.salt(self.salts));
@@ -333,18 +333,18 @@ impl Reception {
         &mut self,
         proven: Proven,
         client: ClientId,
-        who: Who,
+        who: ClientLabel,
         way: WayBack,
         now: Moment,
         wall: Wall,
     ) -> Heard {
         let crowded = self.on_the_way(client) >= WAITING_PER_CLIENT;
-        self.freshness.watch_the_date(now, wall);
+        self.replay.watch_the_date(now, wall);
         self.write_floor();
-        let (key, judged) = self.freshness.judge(proven, way.to.ip(), &self.key, now, wall);
+        let (key, judged) = self.replay.judge(proven, way.to.ip(), &self.key, now, wall);
         let asker = Asker { client, way, key };
         let (then, record) = match judged {
-            Err(Unfresh::Replayed) => return Heard::Stranger(Stranger::Replayed, Some(who)),
+            Err(Unfresh::Replayed) => return Heard::Dropped(DropReason::Replayed, Some(who)),
             Err(Unfresh::Stale(None)) if crowded => {
                 self.answer(&asker, Answer::TooMany, 0);
                 return Heard::Crowded(who);
@@ -364,17 +364,17 @@ impl Reception {
         Heard::Waits
     }
 
-    /// Gives everybody's floor to the disk if it has risen, before anything that is accepted above it.
+    /// Gives everybody's low-water mark to the disk if it has risen, before anything that is accepted above it.
     fn write_floor(&mut self) {
-        if let Some(record) = self.freshness.poll_floor() {
+        if let Some(record) = self.replay.poll_floor() {
             self.write_down(record, None);
         }
     }
 
     fn write_down(&mut self, record: Record, waiting: Option<Waiting>) {
-        let floor = (record.client, self.freshness.floor(record.client));
+        let low_water = (record.client, self.replay.low_water(record.client));
         self.to_record.push_back(record);
-        self.given.push_back(Given { floor, waiting });
+        self.given.push_back(Given { low_water, waiting });
     }
 
     fn on_the_way(&self, client: ClientId) -> usize {

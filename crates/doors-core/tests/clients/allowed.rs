@@ -77,7 +77,7 @@ fn granted_is_said_only_when_the_firewall_has_said_so() {
     // Whoever asks again waits with it.
     assert_eq!(scene.open("ssh", 0), None);
     scene.now = scene.now.after(limits::PATIENCE_WITH_FIREWALL);
-    scene.keeper.handle_timeout(scene.now);
+    scene.engine.handle_timeout(scene.now);
     scene.work();
     assert_eq!(scene.receipts.len(), 2);
     let (_, answer) = scene.receipts[0];
@@ -108,8 +108,8 @@ fn a_client_that_is_removed_has_no_open_door_and_what_others_asked_for_too_stays
         }
     }
     scene.events();
-    let audience = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
-    scene.keeper.change_audience(audience, scene.now);
+    let config = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
+    scene.engine.change_audience(config, scene.now);
     scene.work();
     assert!(!scene.is_open("ssh", SOURCE));
     assert_eq!(scene.changes.last(), Some(&Change::Close { admission: admission("ssh", SOURCE) }));
@@ -122,7 +122,7 @@ fn the_address_is_the_named_one_and_one_that_a_client_can_have() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("named", 0), Answer::Address);
     let own = ["192.0.2.1/32", "2001:db8::1/128"].map(|net| net.parse().unwrap());
-    scene.keeper.know_own(Own::new(own.into(), ["192.0.2.255".parse().unwrap()].into()));
+    scene.engine.know_own(Own::new(own.into(), ["192.0.2.255".parse().unwrap()].into()));
     for none in [
         "0.0.0.0",
         "0.0.0.7",
@@ -165,7 +165,7 @@ fn expired_and_misplaced_clients_are_strangers() {
         let mut scene = Scene::with_laptop(restrict);
         assert_eq!(scene.open("ssh", 0), None);
         assert!(scene.disk.len() == 1 && scene.changes.is_empty());
-        assert!(matches!(&scene.events()[..], [Event::Stranger { who: Some(_), .. }]));
+        assert!(matches!(&scene.events()[..], [Event::Dropped { who: Some(_), .. }]));
     }
 }
 
@@ -173,22 +173,22 @@ fn expired_and_misplaced_clients_are_strangers() {
 fn a_grant_for_one_connection_that_is_used_up_can_be_had_again_at_once() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("once", 0), Answer::Granted);
-    let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
+    let until = scene.engine.doors().get(&admission("once", SOURCE)).unwrap().until;
     let used = Report::Used { admission: admission("once", SOURCE), until };
     // It is asked for again before the firewall says that it is used up.
     scene.wait(1);
     assert_eq!(scene.opens("once", 0), Answer::Granted);
     assert_eq!(scene.changes.len(), 2);
-    scene.keeper.handle_report(used, scene.now);
+    scene.engine.handle_report(used, scene.now);
     assert!(scene.is_open("once", SOURCE), "the later grant is not meant");
-    let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
+    let until = scene.engine.doors().get(&admission("once", SOURCE)).unwrap().until;
     // Asked for again, for a shorter time, it is another grant all the same.
     assert_eq!(scene.opens("once", 1), Answer::Granted);
-    scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
+    scene.engine.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
     assert!(scene.is_open("once", SOURCE));
-    let until = scene.keeper.doors().get(&admission("once", SOURCE)).unwrap().until;
+    let until = scene.engine.doors().get(&admission("once", SOURCE)).unwrap().until;
     scene.events();
-    scene.keeper.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
+    scene.engine.handle_report(Report::Used { admission: admission("once", SOURCE), until }, scene.now);
     assert!(matches!(&scene.events()[..], [Event::Used { by: Some(_), .. }]));
 }
 
@@ -200,8 +200,8 @@ fn phone_opens(scene: &mut Scene, door: &str, wanted: u32) -> Receipt {
 
 /// A connection is made, and the firewall says so.
 fn connect(scene: &mut Scene, door: &str) {
-    let until = scene.keeper.doors().get(&admission(door, SOURCE)).unwrap().until;
-    scene.keeper.handle_report(Report::Used { admission: admission(door, SOURCE), until }, scene.now);
+    let until = scene.engine.doors().get(&admission(door, SOURCE)).unwrap().until;
+    scene.engine.handle_report(Report::Used { admission: admission(door, SOURCE), until }, scene.now);
     scene.work();
 }
 
@@ -227,7 +227,7 @@ fn behind_one_address_each_clients_knock_is_worth_one_connection() {
     // However often it knocks.
     assert_eq!(phone_opens(&mut scene, "once", 0).answer, Answer::Granted);
     let by = |scene: &Scene| {
-        let running = scene.keeper.doors().get(&admission("once", SOURCE));
+        let running = scene.engine.doors().get(&admission("once", SOURCE));
         running.map(|running| running.by.clone().unwrap().name.to_string())
     };
     assert_eq!(by(&scene).as_deref(), Some("laptop"));
@@ -259,8 +259,8 @@ fn a_grant_behind_another_lasts_its_own_time_and_goes_with_its_client() {
     let close = scene.request(Operation::Close { door: DoorId::of("once") });
     assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed, "it had not begun");
     assert_eq!(scene.opens("once", 60), Answer::Granted);
-    let audience = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
-    scene.keeper.change_audience(audience, scene.now);
+    let config = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
+    scene.engine.change_audience(config, scene.now);
     connect(&mut scene, "once");
     assert!(!scene.is_open("once", SOURCE), "the laptop is no client any more");
 }
@@ -269,7 +269,7 @@ fn a_grant_behind_another_lasts_its_own_time_and_goes_with_its_client() {
 fn a_client_closes_its_own_grant_for_one_connection_and_the_next_one_begins() {
     let mut scene = Scene::new();
     let by = |scene: &Scene| {
-        let running = scene.keeper.doors().get(&admission("once", SOURCE));
+        let running = scene.engine.doors().get(&admission("once", SOURCE));
         running.map(|running| running.by.clone().unwrap().name.to_string())
     };
     let closes = |scene: &mut Scene, signer| {
@@ -291,8 +291,8 @@ fn a_client_closes_its_own_grant_for_one_connection_and_the_next_one_begins() {
     // A client that is removed takes its own with it, and leaves the others theirs.
     assert_eq!(scene.opens("once", 60), Answer::Granted);
     assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
-    let audience = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
-    scene.keeper.change_audience(audience, scene.now);
+    let config = audience_of([client(PHONE)], &[lasting(&scene.gateway, None)]);
+    scene.engine.change_audience(config, scene.now);
     scene.work();
     assert_eq!(by(&scene).as_deref(), Some("phone"));
 }
@@ -316,7 +316,7 @@ fn what_two_clients_have_opened_is_nobodys_to_close() {
         until: scene.now.after(Duration::from_secs(9)),
         by: None,
     };
-    scene.keeper.handle_report(found, scene.now);
+    scene.engine.handle_report(found, scene.now);
     let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
     assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);
 }
@@ -324,7 +324,7 @@ fn what_two_clients_have_opened_is_nobodys_to_close() {
 #[test]
 fn what_a_sequence_has_opened_is_no_clients_to_close() {
     let mut scene = Scene::new();
-    scene.keeper.change_rules(rules_with_sequence(), scene.now).unwrap();
+    scene.engine.change_rules(rules_with_sequence(), scene.now).unwrap();
     scene.knock(SOURCE.parse().unwrap());
     scene.work();
     assert!(scene.is_open("ssh", SOURCE));
@@ -348,9 +348,9 @@ fn no_sequence_opens_for_an_address_that_can_be_no_clients() {
         ("192.0.2.7", true),
     ] {
         let mut scene = Scene::new();
-        scene.keeper.change_rules(rules_with_sequence(), scene.now).unwrap();
+        scene.engine.change_rules(rules_with_sequence(), scene.now).unwrap();
         let own = Own::new(["192.0.2.1/32".parse().unwrap()].into(), ["192.0.2.255".parse().unwrap()].into());
-        scene.keeper.know_own(own);
+        scene.engine.know_own(own);
         scene.knock(source.parse().unwrap());
         scene.work();
         assert_eq!(scene.is_open("ssh", source), opens, "{source}");

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use doors_core::{engine::Event, limits, spa::server::Stranger, time::Wall};
+use doors_core::{engine::Event, limits, spa::server::DropReason, time::Wall};
 use doors_spa::{
     gateway::GatewayKey,
     receipt::Answer,
@@ -32,10 +32,10 @@ fn a_knock_counts_once_from_wherever_and_whenever_it_comes_again() {
     for source in [SOURCE, OTHER] {
         assert_eq!(scene.send(source, &sealed.bytes), None);
     }
-    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
+    assert!(matches!(scene.events().last(), Some(Event::Dropped { why: DropReason::Copied, .. })));
     let mut next = scene.restart();
     assert_eq!(next.send(SOURCE, &sealed.bytes), None);
-    assert!(matches!(next.events().last(), Some(Event::Stranger { why: Stranger::Replayed, .. })));
+    assert!(matches!(next.events().last(), Some(Event::Dropped { why: DropReason::Replayed, .. })));
     assert!(!next.is_open("ssh", OTHER));
 }
 
@@ -119,7 +119,7 @@ fn what_has_to_stay_on_disk_of_one_client_is_bounded() {
         let challenged = Request { time: 0, challenge, ..scene.request(open("ssh", 0)) };
         assert_eq!(scene.ask(SOURCE, &challenged, LAPTOP).unwrap().answer, Answer::Granted, "{number}");
     }
-    // Of both kinds; the client's floor, and everybody's.
+    // Of both kinds; the client's low-water mark, and everybody's.
     assert_eq!(scene.remembered().len(), 2 * limits::KNOCKS_REMEMBERED + 2);
 }
 
@@ -324,7 +324,7 @@ fn too_many_is_not_said_before_the_disk_knows_and_four_times_as_many_are_dropped
         flood += scene
             .events()
             .iter()
-            .filter(|event| matches!(event, Event::Stranger { why: Stranger::Flood, .. }))
+            .filter(|event| matches!(event, Event::Dropped { why: DropReason::Flood, .. }))
             .count();
     }
     assert!(flood > 0);
@@ -544,7 +544,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
     let not_allowed: Refuse = |scene| {
         let mut rules = rules();
         rules.doors.retain(|door| door.name.as_str() != "ssh");
-        scene.keeper.change_rules(rules, scene.now).unwrap();
+        scene.engine.change_rules(rules, scene.now).unwrap();
     };
     for (refuse, answer) in [
         (too_many_on_the_way, Answer::TooMany),
@@ -570,7 +570,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
                 }
                 // All is well again: nothing is on the way, the challenges are a minute old, the disk is empty.
                 (scene.disk_is_full, scene.firewall_works) = (false, true);
-                scene.keeper.change_rules(rules(), scene.now).unwrap();
+                scene.engine.change_rules(rules(), scene.now).unwrap();
                 scene.changes.clear();
                 for _ in 0..20 {
                     scene.wait(5);
@@ -600,7 +600,7 @@ fn without_the_memory_of_before_the_start_is_the_floor_over_every_later_restart(
         assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
         lost = lost.restart();
     }
-    // Also if the date goes back then, and the journal has been shortened.
+    // Also if the date goes back then, and the replay log has been shortened.
     lost.disk = lost.remembered();
     lost.wall = START - 600_000;
     lost = lost.restart();
@@ -651,8 +651,8 @@ fn the_floor_of_a_start_falls_neither_with_a_smaller_window_nor_with_a_later_sta
 fn the_floor_of_a_start_is_on_the_disk_at_once_and_once() {
     let scene = Scene::new().restart();
     assert_eq!(scene.disk.last(), scene.remembered().first());
-    let floors = scene.disk.len();
-    assert_eq!(scene.restart().disk.len(), floors, "no more is written than rises");
+    let low_waters = scene.disk.len();
+    assert_eq!(scene.restart().disk.len(), low_waters, "no more is written than rises");
 }
 
 #[test]
@@ -757,8 +757,8 @@ fn an_old_gateway_key_works_until_its_date() {
     let mut scene = Scene::new();
     let old = scene.gateway.clone();
     let new = lasting(&GatewayKey::generate(&mut Counting(77)), None);
-    let audience = audience_of([client(LAPTOP)], &[new, lasting(&old, Some(Wall(START + 10_000)))]);
-    scene.keeper.change_audience(audience, scene.now);
+    let config = audience_of([client(LAPTOP)], &[new, lasting(&old, Some(Wall(START + 10_000)))]);
+    scene.engine.change_audience(config, scene.now);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
     scene.wait(10);
     assert_eq!(scene.open("ssh", 0), None);

@@ -85,7 +85,7 @@ proptest! {
         if let Some(answer) = scene.send(SOURCE, &knock) {
             prop_assert!(key.open(&answer).is_some());
         }
-        for (admission, running) in scene.keeper.doors().iter() {
+        for (admission, running) in scene.engine.doors().iter() {
             prop_assert!(laptop.doors.contains(&admission.door));
             prop_assert!(running.until <= scene.now.after(Duration::from_secs(600)));
         }

@@ -1,4 +1,4 @@
-//! A doorkeeper with clients, and all that it touches.
+//! A engine with clients, and all that it touches.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -8,14 +8,14 @@ use std::{
 
 use doors_core::{
     access::Rules,
-    door::{Admission, Door, DoorName, Sequence},
-    engine::{Change, Doorkeeper, Event, Report},
-    packet::{Accepted, Link, Packet},
+    door::{Door, DoorName, GrantKey, Sequence},
+    engine::{Change, Engine, Event, Report},
+    packet::{AllRoutes, Link, Packet},
     spa::challenge::RunKey,
     spa::client::{Client, Clients},
     spa::prefilter::{Lasting, Recognition},
-    spa::replay::{Freshness, Record},
-    spa::server::{Audience, Reception},
+    spa::replay::{Record, ReplayGuard},
+    spa::server::{ServerConfig, SpaServer},
     time::{Moment, Wall},
 };
 use doors_spa::{
@@ -68,9 +68,9 @@ pub(crate) struct Sealed {
     pub(crate) key: ReceiptKey,
 }
 
-/// A doorkeeper, a disk, a clock and a date. The firewall does at once what it is asked.
+/// A engine, a disk, a clock and a date. The firewall does at once what it is asked.
 pub(crate) struct Scene {
-    pub(crate) keeper: Doorkeeper,
+    pub(crate) engine: Engine,
     pub(crate) gateway: GatewayKey,
     pub(crate) random: Counting,
     pub(crate) now: Moment,
@@ -123,7 +123,7 @@ pub(crate) fn client(number: u8) -> Client {
     Client::new(if number == LAPTOP { "laptop" } else { "phone" }, key, doors.into())
 }
 
-pub(crate) fn audience(gateway: &GatewayKey) -> Audience {
+pub(crate) fn config(gateway: &GatewayKey) -> ServerConfig {
     audience_of([client(LAPTOP), client(PHONE)], &[lasting(gateway, None)])
 }
 
@@ -131,9 +131,9 @@ pub(crate) fn lasting(key: &GatewayKey, until: Option<Wall>) -> Lasting {
     (Arc::new(Gateway::new(key).unwrap()), until)
 }
 
-pub(crate) fn audience_of(clients: impl IntoIterator<Item = Client>, gateways: &[Lasting]) -> Audience {
+pub(crate) fn audience_of(clients: impl IntoIterator<Item = Client>, gateways: &[Lasting]) -> ServerConfig {
     let clients = Clients::new(clients);
-    Audience {
+    ServerConfig {
         port: PORT,
         recognition: Recognition::new(gateways, &clients),
         clients: Arc::new(clients),
@@ -158,14 +158,14 @@ impl Scene {
         let gateway = GatewayKey::generate(&mut Counting(7));
         let now = Moment::new(Duration::from_secs(5));
         let window = Duration::from_secs(60);
-        let disk = records.map_or_else(|| vec![Freshness::lost(Wall(wall))], <[Record]>::to_vec);
-        let freshness = Freshness::new(window, &disk, now, Wall(wall));
-        let mut reception = Reception::new(RunKey([run; 32]), freshness);
-        reception.listen_to(audience(&gateway));
-        let mut keeper = Doorkeeper::new(rules()).unwrap();
-        keeper.receive_clients(reception);
+        let disk = records.map_or_else(|| vec![ReplayGuard::lost(Wall(wall))], <[Record]>::to_vec);
+        let replay = ReplayGuard::new(window, &disk, now, Wall(wall));
+        let mut server = SpaServer::new(RunKey([run; 32]), replay);
+        server.listen_to(config(&gateway));
+        let mut engine = Engine::new(rules()).unwrap();
+        engine.receive_clients(server);
         let mut scene = Self {
-            keeper,
+            engine,
             gateway,
             random: Counting(100),
             now,
@@ -186,8 +186,8 @@ impl Scene {
 
     /// Reads a configuration with a window of so many seconds.
     pub(crate) fn set_window(&mut self, seconds: u64) {
-        let audience = Audience { window: Duration::from_secs(seconds), ..audience(&self.gateway) };
-        self.keeper.change_audience(audience, self.now);
+        let config = ServerConfig { window: Duration::from_secs(seconds), ..config(&self.gateway) };
+        self.engine.change_audience(config, self.now);
         self.work();
     }
 
@@ -196,8 +196,8 @@ impl Scene {
         let mut scene = Self::new();
         let mut laptop = client(LAPTOP);
         change(&mut laptop);
-        let audience = audience_of([laptop], &[lasting(&scene.gateway, None)]);
-        scene.keeper.change_audience(audience, scene.now);
+        let config = audience_of([laptop], &[lasting(&scene.gateway, None)]);
+        scene.engine.change_audience(config, scene.now);
         scene
     }
 
@@ -226,7 +226,7 @@ impl Scene {
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now = self.now.after(Duration::from_secs(seconds));
         self.wall += seconds * 1000;
-        self.keeper.handle_timeout(self.now);
+        self.engine.handle_timeout(self.now);
         self.work();
     }
 
@@ -267,7 +267,7 @@ impl Scene {
     fn arrives(&mut self, source: IpAddr, port: u16, payload: &[u8]) {
         let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
         let packet = Packet { source, source_port: 40000, destination, port, link: Link(3), payload };
-        self.keeper.handle_packet(&packet, self.now, Wall(self.wall), &mut Accepted);
+        self.engine.handle_packet(&packet, self.now, Wall(self.wall), &mut AllRoutes);
     }
 
     /// Disk, firewall and network do their work.
@@ -275,9 +275,9 @@ impl Scene {
         loop {
             let mut worked = false;
             while !self.disk_is_slow
-                && let Some(record) = self.keeper.poll_record()
+                && let Some(record) = self.engine.poll_record()
             {
-                assert_eq!(self.keeper.poll_change(), None, "nothing changes before the disk has it");
+                assert_eq!(self.engine.poll_change(), None, "nothing changes before the disk has it");
                 match (self.disk_is_full, self.behind) {
                     (true, _) => self.behind = true,
                     (false, false) => self.disk.push(record),
@@ -287,10 +287,10 @@ impl Scene {
                         self.behind = false;
                     }
                 }
-                self.keeper.handle_recorded(!self.disk_is_full, self.now, Wall(self.wall));
+                self.engine.handle_recorded(!self.disk_is_full, self.now, Wall(self.wall));
                 worked = true;
             }
-            while let Some(change) = self.keeper.poll_change() {
+            while let Some(change) = self.engine.poll_change() {
                 let report = match change.clone() {
                     Change::Open { admission, .. } => Some(Report::Done { admission }),
                     Change::Close { admission } => Some(Report::Closed { admission }),
@@ -300,11 +300,11 @@ impl Scene {
                 if self.firewall_works
                     && let Some(report) = report
                 {
-                    self.keeper.handle_report(report, self.now);
+                    self.engine.handle_report(report, self.now);
                 }
                 worked = true;
             }
-            while let Some(outgoing) = self.keeper.poll_receipt(self.now, Wall(self.wall)) {
+            while let Some(outgoing) = self.engine.poll_receipt(self.now, Wall(self.wall)) {
                 self.receipts.push((outgoing.way.to.ip(), outgoing.bytes));
                 assert_eq!(outgoing.way.from.port(), PORT);
                 worked = true;
@@ -317,17 +317,17 @@ impl Scene {
 
     /// Takes a grant away, as an administrator does.
     pub(crate) fn forget(&mut self, door: &str, source: &str) {
-        let Some(until) = self.keeper.doors().get(&admission(door, source)).map(|running| running.until)
+        let Some(until) = self.engine.doors().get(&admission(door, source)).map(|running| running.until)
         else {
             return;
         };
         let admission = admission(door, source);
-        self.keeper.handle_report(Report::Used { admission, until }, self.now);
+        self.engine.handle_report(Report::Used { admission, until }, self.now);
     }
 
     /// All that has to be on the disk.
     pub(crate) fn remembered(&self) -> Vec<Record> {
-        self.keeper.reception().unwrap().freshness().records().collect()
+        self.engine.server().unwrap().replay().records().collect()
     }
 
     /// Asks, and answers the challenge if there is one, as a client does.
@@ -359,11 +359,11 @@ impl Scene {
     }
 
     pub(crate) fn events(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.keeper.poll_event()).collect()
+        std::iter::from_fn(|| self.engine.poll_event()).collect()
     }
 
     pub(crate) fn is_open(&self, door: &str, source: &str) -> bool {
-        self.keeper.doors().get(&admission(door, source)).is_some()
+        self.engine.doors().get(&admission(door, source)).is_some()
     }
 }
 
@@ -371,6 +371,6 @@ pub(crate) fn open(door: &str, wanted: u32) -> Operation {
     Operation::Open { door: DoorId::of(door), wanted }
 }
 
-pub(crate) fn admission(door: &str, source: &str) -> Admission {
-    Admission { door: DoorName::new(door).unwrap(), source: source.parse().unwrap() }
+pub(crate) fn admission(door: &str, source: &str) -> GrantKey {
+    GrantKey { door: DoorName::new(door).unwrap(), source: source.parse().unwrap() }
 }

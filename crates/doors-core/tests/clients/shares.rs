@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{engine::Event, limits, spa::server::Stranger};
+use doors_core::{engine::Event, limits, spa::server::DropReason};
 use doors_spa::{receipt::Answer, seal::Letter};
 
 use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open, rules_with_sequence};
@@ -63,12 +63,12 @@ fn what_waits_behind_another_client_is_in_its_own_clients_share() {
 #[test]
 fn a_replayed_sequence_takes_no_room_from_clients_with_keys() {
     let mut scene = Scene::new();
-    scene.keeper.change_rules(rules_with_sequence(), scene.now).unwrap();
+    scene.engine.change_rules(rules_with_sequence(), scene.now).unwrap();
     for number in 0..u32::try_from(limits::GRANTS).unwrap() {
         scene.knock(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)));
     }
     scene.work();
-    assert_eq!(scene.keeper.doors().iter().count(), limits::GRANTS_BY_SEQUENCE);
+    assert_eq!(scene.engine.doors().iter().count(), limits::GRANTS_BY_SEQUENCE);
     for number in 0..32 {
         let mut request = scene.request(open("ssh", 0));
         request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + number)));
@@ -90,7 +90,7 @@ fn a_flood_in_one_clients_name_pushes_no_other_clients_copies_out() {
     }
     assert_eq!(scene.send(OTHER, &tagged), None);
     assert_eq!(scene.send(OTHER, &sealed.bytes), None);
-    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
+    assert!(matches!(scene.events().last(), Some(Event::Dropped { why: DropReason::Copied, .. })));
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
 }
 
@@ -108,7 +108,7 @@ fn what_a_client_has_not_signed_pushes_out_no_copy_of_what_it_has() {
     }
     scene.events();
     assert_eq!(scene.send(OTHER, &sealed.bytes), None);
-    assert!(matches!(scene.events().last(), Some(Event::Stranger { why: Stranger::Copied, .. })));
+    assert!(matches!(scene.events().last(), Some(Event::Dropped { why: DropReason::Copied, .. })));
 }
 
 #[test]
@@ -123,5 +123,5 @@ fn two_clients_together_fill_no_more_than_their_shares() {
             scene.wall += 4;
         }
     }
-    assert!(scene.keeper.doors().iter().count() <= 2 * limits::GRANTS_PER_CLIENT);
+    assert!(scene.engine.doors().iter().count() <= 2 * limits::GRANTS_PER_CLIENT);
 }

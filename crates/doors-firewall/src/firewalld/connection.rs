@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{door::Admission, time::Moment};
+use doors_core::{door::GrantKey, time::Moment};
 use tokio::sync::mpsc;
 
 use super::{
     bus::{Announcement, Announcements, Bus, Code, Firewalld, code},
-    debounce::Paced,
+    debounce::Debounce,
     operation::Outcome,
     preflight::obstacles,
     queue::Waiting,
@@ -55,15 +55,15 @@ pub(super) struct Session {
     /// How often an answer was overtaken by a change, one after the other.
     overtaken: u32,
     /// Asks for the zones again.
-    settles: Paced,
+    settles: Debounce,
     /// Open doors whose zone may be another.
-    moves: Paced,
+    moves: Debounce,
     /// Looks at the rules that firewalld holds.
-    looks: Paced,
+    looks: Debounce,
     /// Whether the last one has seen anything.
     has_looked: bool,
     /// Reloads that are heeded one by one. Of more of them a look shows what they have left.
-    reloads: Paced,
+    reloads: Debounce,
     /// Whether they are to be looked at before anything is added: what an earlier run left goes when its
     /// grant is made anew.
     look_first: bool,
@@ -72,9 +72,9 @@ pub(super) struct Session {
 }
 
 /// One thing that is under way. firewalld does one at a time, and so do we.
-struct Work {
+struct Operation {
     /// For whom, if it is a task.
-    task: Option<(Admission, Waiting)>,
+    task: Option<(GrantKey, Waiting)>,
     /// How often the zones had changed when it began.
     zone_changes: u64,
     progress: Pin<Box<dyn Future<Output = Finished> + Send>>,
@@ -106,11 +106,11 @@ impl Session {
             ask_zones_at: Moment::default(),
             zones_failed: false,
             overtaken: 0,
-            settles: Paced::default(),
-            moves: Paced::default(),
-            looks: Paced::default(),
+            settles: Debounce::default(),
+            moves: Debounce::default(),
+            looks: Debounce::default(),
             has_looked: true,
-            reloads: Paced::default(),
+            reloads: Debounce::default(),
             look_first: present,
             ask_obstacles: present && !state.is_beside_gate(),
         };
@@ -125,7 +125,7 @@ impl Session {
 
     /// Works until the orders or the bus end.
     pub(super) async fn run(mut self, state: &mut State, orders: &mut mpsc::Receiver<Order>) -> Ended {
-        let mut work: Option<Work> = None;
+        let mut work: Option<Operation> = None;
         let mut look_at = state.clock.now().after(state.check_every());
         loop {
             if work.is_none() && self.present {
@@ -195,7 +195,7 @@ impl Session {
     }
 
     /// Begins the next task, or a look.
-    fn next_work(&mut self, state: &mut State) -> Option<Work> {
+    fn next_work(&mut self, state: &mut State) -> Option<Operation> {
         let firewalld = self.firewalld.clone();
         if state.needs_zones() {
             // Nothing can be done without them.
@@ -237,7 +237,7 @@ impl Session {
     }
 
     /// A look at the rules that firewalld holds.
-    fn look(&self, state: &State) -> Option<Work> {
+    fn look(&self, state: &State) -> Option<Operation> {
         let firewalld = self.firewalld.clone();
         let in_use = state.zones().map(Zones::in_use).unwrap_or_default();
         let mut names: Vec<String> =
@@ -250,14 +250,14 @@ impl Session {
 
     fn work(
         &self,
-        task: Option<(Admission, Waiting)>,
+        task: Option<(GrantKey, Waiting)>,
         progress: Pin<Box<dyn Future<Output = Finished> + Send>>,
-    ) -> Option<Work> {
-        Some(Work { task, zone_changes: self.zone_changes, progress })
+    ) -> Option<Operation> {
+        Some(Operation { task, zone_changes: self.zone_changes, progress })
     }
 
     /// Takes what came of a piece of work. Gives the next if there is one that follows from it.
-    fn take(&mut self, finished: Finished, done: Option<Work>, state: &mut State) -> Option<Work> {
+    fn take(&mut self, finished: Finished, done: Option<Operation>, state: &mut State) -> Option<Operation> {
         let done = done?;
         match finished {
             Finished::Zones(zones) => {
@@ -341,7 +341,7 @@ impl Session {
         }
     }
 
-    fn heed(&mut self, announcement: Announcement, work: &mut Option<Work>, state: &mut State) {
+    fn heed(&mut self, announcement: Announcement, work: &mut Option<Operation>, state: &mut State) {
         let now = state.clock.now();
         if let Announcement::RuleRemoved { rule } = &announcement {
             state.note_removal(rule);
@@ -442,7 +442,7 @@ async fn remove(firewalld: &Firewalld, overdue: Vec<Leftover>) -> Vec<(Leftover,
 }
 
 /// Waits for what is under way; for ever if nothing is.
-async fn finish(work: &mut Option<Work>) -> Finished {
+async fn finish(work: &mut Option<Operation>) -> Finished {
     match work {
         Some(work) => work.progress.as_mut().await,
         None => pending().await,

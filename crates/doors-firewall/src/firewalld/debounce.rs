@@ -9,12 +9,12 @@ const APART: Duration = Duration::from_secs(1);
 
 /// Something that others make us do, who may do so as often as they like.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Paced {
+pub(super) struct Debounce {
     due: Option<Moment>,
     free: Moment,
 }
 
-impl Paced {
+impl Debounce {
     /// It has to be done: at once, if it was not done only just now.
     pub(super) fn ask(&mut self, now: Moment) {
         let at = self.free.max(now);
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn it_is_done_at_once_and_then_once_a_second() {
-        let mut paced = Paced::default();
+        let mut paced = Debounce::default();
         let mut done = Vec::new();
         for milliseconds in (0..3_500).step_by(10) {
             let now = Moment::new(Duration::from_millis(milliseconds));

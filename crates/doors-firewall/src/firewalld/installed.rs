@@ -13,11 +13,11 @@ const TOO_LONG: Duration = Duration::from_secs(2);
 pub(super) type Place = (String, Text);
 
 /// What firewalld holds, by rule: two doors that open the same port for the same client have one rule.
-pub(super) type Holdings = BTreeMap<Rule, Held>;
+pub(super) type Holdings = BTreeMap<Rule, Installed>;
 
 /// What firewalld holds of one rule.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Installed {
     /// Where it is.
     pub(super) place: Option<Place>,
     /// Where it may be, too, and has to go: the text before, and texts of calls whose answer never came.
@@ -28,7 +28,7 @@ pub(super) struct Held {
     pub(super) latest: Moment,
 }
 
-impl Held {
+impl Installed {
     /// Whether it is where and for as long as it has to be.
     pub(super) fn is_right(&self, zone: &str, until: Moment) -> bool {
         self.place.as_ref().is_some_and(|(place, _)| place == zone)

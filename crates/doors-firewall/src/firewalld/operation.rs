@@ -7,7 +7,7 @@ use doors_os::clock::Clock;
 
 use super::{
     bus::{Code, Firewalld, code},
-    installed::{Held, Holdings},
+    installed::{Holdings, Installed},
     rule::{Rule, Text, Texts},
 };
 
@@ -71,7 +71,7 @@ impl Task {
         zone: &str,
         rule: Rule,
         until: Moment,
-        held: &mut Held,
+        held: &mut Installed,
     ) -> zbus::Result<()> {
         if !held.is_right(zone, until) {
             let mut left = TEXTS;
@@ -92,7 +92,7 @@ impl Task {
         zone: &str,
         rule: Rule,
         until: Moment,
-        held: &mut Held,
+        held: &mut Installed,
     ) -> zbus::Result<()> {
         // firewalld counts whole seconds, and 0 would be for ever. The time is that of this moment: the
         // calls before may have taken long.
@@ -119,7 +119,7 @@ impl Task {
 }
 
 /// Takes out what of a rule has to go.
-async fn take_out_stale(firewalld: &Firewalld, rule: Rule, held: &mut Held) -> zbus::Result<()> {
+async fn take_out_stale(firewalld: &Firewalld, rule: Rule, held: &mut Installed) -> zbus::Result<()> {
     while let Some((zone, text)) = held.stale.last() {
         take_out(firewalld, zone, rule, *text).await?;
         held.stale.pop();

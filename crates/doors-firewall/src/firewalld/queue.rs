@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{door::Admission, time::Moment};
+use doors_core::{door::GrantKey, time::Moment};
 
 /// After a failure, the next try comes this much later, and then twice as much.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -14,12 +14,12 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Grants that have to be made true. Each is there once, so their number is bounded as grants are.
 #[derive(Debug, Default)]
-pub(super) struct Jobs {
+pub(super) struct Queue {
     /// What somebody waits for, and behind it what is put back.
-    queue: VecDeque<Admission>,
-    waiting: BTreeMap<Admission, Waiting>,
+    queue: VecDeque<GrantKey>,
+    waiting: BTreeMap<GrantKey, Waiting>,
     /// What failed and comes again.
-    later: BTreeMap<Moment, Vec<Admission>>,
+    later: BTreeMap<Moment, Vec<GrantKey>>,
 }
 
 /// What is known of a grant that waits.
@@ -35,10 +35,10 @@ pub(super) struct Waiting {
     pub(super) corrected: bool,
 }
 
-impl Jobs {
+impl Queue {
     /// Somebody has knocked: this goes before everything that is only put back. Who is `known`, by a key or
     /// because the door is open already, goes before those who may forge their addresses.
-    pub(super) fn add_fresh(&mut self, admission: Admission, known: bool) {
+    pub(super) fn add_fresh(&mut self, admission: GrantKey, known: bool) {
         let new = Waiting { fresh: true, known, ..Waiting::default() };
         let old = self.waiting.insert(admission.clone(), new);
         // It keeps its place, unless it waits for a retry.
@@ -52,7 +52,7 @@ impl Jobs {
     }
 
     /// It was true and has to be made true again.
-    pub(super) fn add_again(&mut self, admission: Admission) {
+    pub(super) fn add_again(&mut self, admission: GrantKey) {
         // What waits for a retry need not: everything is different.
         let of_retries = self.later.values_mut().any(|due| {
             let before = due.len();
@@ -69,7 +69,7 @@ impl Jobs {
     }
 
     /// It is true, but for its time.
-    pub(super) fn correct(&mut self, admission: Admission) {
+    pub(super) fn correct(&mut self, admission: GrantKey) {
         if !self.waiting.contains_key(&admission) {
             self.waiting.insert(admission.clone(), Waiting { corrected: true, ..Waiting::default() });
             self.queue.push_back(admission);
@@ -77,7 +77,7 @@ impl Jobs {
     }
 
     /// It did not work: once more, later.
-    pub(super) fn retry(&mut self, admission: Admission, waiting: Waiting, now: Moment) {
+    pub(super) fn retry(&mut self, admission: GrantKey, waiting: Waiting, now: Moment) {
         let factor = 2_u32.saturating_pow(waiting.tries.min(16));
         let at = now.after(FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY));
         let tries = waiting.tries.saturating_add(1);
@@ -88,7 +88,7 @@ impl Jobs {
     }
 
     /// The next to do at `now`.
-    pub(super) fn next(&mut self, now: Moment) -> Option<(Admission, Waiting)> {
+    pub(super) fn next(&mut self, now: Moment) -> Option<(GrantKey, Waiting)> {
         while let Some((at, _)) = self.later.first_key_value()
             && *at <= now
             && let Some((_, due)) = self.later.pop_first()
@@ -108,7 +108,7 @@ impl Jobs {
     }
 
     /// Everything that is left to do.
-    pub(super) fn take_all(&mut self) -> BTreeMap<Admission, Waiting> {
+    pub(super) fn take_all(&mut self) -> BTreeMap<GrantKey, Waiting> {
         self.queue.clear();
         self.later.clear();
         std::mem::take(&mut self.waiting)
@@ -138,17 +138,17 @@ mod tests {
 
     use super::*;
 
-    fn admission(number: u8) -> Admission {
-        Admission { door: DoorName::new("ssh").unwrap(), source: [192, 0, 2, number].into() }
+    fn admission(number: u8) -> GrantKey {
+        GrantKey { door: DoorName::new("ssh").unwrap(), source: [192, 0, 2, number].into() }
     }
 
-    fn order(jobs: &mut Jobs, now: Moment) -> Vec<Admission> {
+    fn order(jobs: &mut Queue, now: Moment) -> Vec<GrantKey> {
         std::iter::from_fn(|| jobs.next(now)).map(|(admission, _)| admission).collect()
     }
 
     #[test]
     fn who_knocks_goes_before_what_is_put_back() {
-        let mut jobs = Jobs::default();
+        let mut jobs = Queue::default();
         for number in 1..4 {
             jobs.add_again(admission(number));
         }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn who_is_known_goes_before_those_who_may_forge_their_address() {
-        let mut jobs = Jobs::default();
+        let mut jobs = Queue::default();
         jobs.add_again(admission(1));
         for number in 2..5 {
             jobs.add_fresh(admission(number), false);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_grant_is_in_the_queue_once() {
-        let mut jobs = Jobs::default();
+        let mut jobs = Queue::default();
         for _ in 0..3 {
             jobs.add_fresh(admission(7), false);
             jobs.add_again(admission(7));
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_retry_comes_later_and_later() {
-        let mut jobs = Jobs::default();
+        let mut jobs = Queue::default();
         let mut now = Moment::default();
         let mut waits = Vec::new();
         jobs.add_fresh(admission(7), false);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_is_put_back_does_not_wait_for_the_retry() {
-        let mut jobs = Jobs::default();
+        let mut jobs = Queue::default();
         jobs.add_again(admission(7));
         let (failed, waiting) = jobs.next(Moment::default()).unwrap();
         jobs.retry(failed, waiting, Moment::default());
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_knock_does_not_wait_for_the_retry() {
-        let mut jobs = Jobs::default();
+        let mut jobs = Queue::default();
         jobs.add_fresh(admission(7), false);
         let (failed, waiting) = jobs.next(Moment::default()).unwrap();
         jobs.retry(failed, waiting, Moment::default());

@@ -19,7 +19,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Who is turned away.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Quota {
     /// Not told yet.
     refused: usize,
     told: Option<Moment>,
@@ -29,7 +29,7 @@ pub(super) struct Room {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Refused(usize);
 
-impl Room {
+impl Quota {
     /// Whether there is room for one more grant while so many run.
     pub(super) fn is_there(running: usize, with_key: bool) -> bool {
         running < if with_key { ROOM_WITH_KEYS } else { ROOM }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn who_is_turned_away_is_told_once_a_minute() {
-        let mut room = Room::default();
+        let mut room = Quota::default();
         let told: Vec<(u64, Refused)> = (0..150)
             .filter_map(|second| {
                 let told = room.refuse(Moment::new(Duration::from_secs(second)));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use doors_core::{door::Admission, time::Moment};
+use doors_core::{door::GrantKey, time::Moment};
 
 use crate::{News, ledger};
 
@@ -13,18 +13,18 @@ pub(super) struct Restoring {
     why: Option<String>,
     since: Moment,
     /// Those that are still missing, or will be.
-    missing: BTreeSet<Admission>,
-    back: BTreeSet<Admission>,
+    missing: BTreeSet<GrantKey>,
+    back: BTreeSet<GrantKey>,
 }
 
 impl Restoring {
     /// From `now` on these are missing.
-    pub(super) fn new(why: Option<&str>, missing: BTreeSet<Admission>, now: Moment) -> Self {
+    pub(super) fn new(why: Option<&str>, missing: BTreeSet<GrantKey>, now: Moment) -> Self {
         Self { why: why.map(str::to_owned), since: now, missing, back: BTreeSet::new() }
     }
 
     /// More are missing, or the same again: then they are not back.
-    pub(super) fn again(&mut self, why: Option<&str>, missing: BTreeSet<Admission>) {
+    pub(super) fn again(&mut self, why: Option<&str>, missing: BTreeSet<GrantKey>) {
         if let Some(why) = why {
             self.why = Some(why.to_owned());
         }
@@ -33,7 +33,7 @@ impl Restoring {
     }
 
     /// One is as it has to be.
-    pub(super) fn is_back(&mut self, admission: &Admission) {
+    pub(super) fn is_back(&mut self, admission: &GrantKey) {
         self.back.extend(self.missing.take(admission));
     }
 
@@ -62,8 +62,8 @@ mod tests {
 
     use super::*;
 
-    fn admission(number: u8) -> Admission {
-        Admission { door: DoorName::new("ssh").unwrap(), source: [192, 0, 2, number].into() }
+    fn admission(number: u8) -> GrantKey {
+        GrantKey { door: DoorName::new("ssh").unwrap(), source: [192, 0, 2, number].into() }
     }
 
     fn end(restoring: Restoring) -> String {

@@ -20,12 +20,12 @@ pub(super) type Leftover = (String, Rule, Text);
 
 /// Rules of ours that nobody granted in this run, and when they were first seen.
 #[derive(Debug, Default)]
-pub(super) struct Leftovers {
+pub(super) struct StaleRules {
     since: BTreeMap<Leftover, Moment>,
     forgotten: bool,
 }
 
-impl Leftovers {
+impl StaleRules {
     /// firewalld has forgotten everything that is not permanent. From then on whatever we have not called
     /// for ourselves is permanent, and nobody's grant: it need not grow old first. Waiting would even keep it
     /// for ever, if every reload began the time anew.
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn what_an_earlier_run_left_gets_as_long_as_the_longest_door() {
         let at = |seconds| Moment::new(Duration::from_secs(seconds));
-        let mut leftovers = Leftovers::default();
+        let mut leftovers = StaleRules::default();
         for seconds in 0..65 {
             leftovers.note(BTreeSet::from([leftover()]), at(seconds));
             assert_eq!(leftovers.overdue(Duration::from_secs(60), at(seconds)), []);
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_a_reload_brings_goes_at_the_first_look() {
-        let mut leftovers = Leftovers::default();
+        let mut leftovers = StaleRules::default();
         leftovers.forget();
         leftovers.note(BTreeSet::from([leftover()]), Moment::default());
         assert_eq!(leftovers.overdue(Duration::from_secs(60), Moment::default()), [leftover()]);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use doors_core::{
-    door::Admission,
+    door::GrantKey,
     engine::{Change, Report},
     time::Moment,
 };
@@ -21,15 +21,15 @@ use self::sight::Sight;
 use super::{
     Role,
     bus::{Code, code},
-    installed::{Held, Holdings, Place},
+    installed::{Holdings, Installed, Place},
     operation::{Outcome, Task},
     preflight::Explained,
-    queue::{Jobs, Waiting},
-    quota::Room,
+    queue::{Queue, Waiting},
+    quota::Quota,
     restore::Restoring,
     rule::{Rule, Texts},
     sanitize::in_one_line,
-    stale_rules::Leftovers,
+    stale_rules::StaleRules,
 };
 use crate::{
     News, Order,
@@ -53,13 +53,13 @@ pub(in super::super) struct State {
     news: mpsc::UnboundedSender<News>,
     ledger: Ledger,
     /// Those of them that need a rule.
-    ruled: BTreeSet<Admission>,
-    jobs: Jobs,
-    room: Room,
+    ruled: BTreeSet<GrantKey>,
+    jobs: Queue,
+    room: Quota,
     held: Holdings,
     /// Doors to close before their time, with the rules to take out.
-    closing: BTreeMap<Admission, Vec<Rule>>,
-    leftovers: Leftovers,
+    closing: BTreeMap<GrantKey, Vec<Rule>>,
+    leftovers: StaleRules,
     /// Whose rules a firewalld had that ended without taking them out. Of what it finds in the kernel when it
     /// starts again, 1.3.3 knows nothing.
     strays: BTreeSet<IpAddr>,
@@ -92,11 +92,11 @@ impl State {
             news,
             ledger: Ledger::default(),
             ruled: BTreeSet::new(),
-            jobs: Jobs::default(),
-            room: Room::default(),
+            jobs: Queue::default(),
+            room: Quota::default(),
             held: Holdings::new(),
             closing: BTreeMap::new(),
-            leftovers: Leftovers::default(),
+            leftovers: StaleRules::default(),
             strays: BTreeSet::new(),
             has_forgotten: false,
             removed: BTreeMap::new(),
@@ -148,7 +148,7 @@ impl State {
     }
 
     /// Takes a grant. If it is `fresh`, somebody waits to hear that it is true.
-    fn note_grant(&mut self, admission: Admission, standing: Standing, fresh: bool) {
+    fn note_grant(&mut self, admission: GrantKey, standing: Standing, fresh: bool) {
         let now = self.clock.now();
         if self.is_let_in(&admission, standing.link) {
             self.closing.remove(&admission);
@@ -176,10 +176,10 @@ impl State {
 
     /// Whether one more grant may have a rule; if not, says so now and then.
     fn has_room(&mut self, with_key: bool, now: Moment) -> bool {
-        if !Room::is_there(self.ruled.len(), with_key) {
+        if !Quota::is_there(self.ruled.len(), with_key) {
             self.prune(now);
         }
-        let is_there = Room::is_there(self.ruled.len(), with_key);
+        let is_there = Quota::is_there(self.ruled.len(), with_key);
         if !is_there && let Some(refused) = self.room.refuse(now) {
             self.tell(News::Warning(refused.to_string()));
         }
@@ -205,7 +205,7 @@ impl State {
     }
 
     /// Work was broken off, and nobody knows how far it came.
-    pub(super) fn broken_off(&mut self, admission: Admission, waiting: Waiting) {
+    pub(super) fn broken_off(&mut self, admission: GrantKey, waiting: Waiting) {
         match waiting.fresh {
             true => self.jobs.add_fresh(admission, waiting.known),
             false => self.jobs.add_again(admission),
@@ -213,7 +213,7 @@ impl State {
     }
 
     /// The next grant to make true or false, and what to do for it; `None` also if the zones are not known.
-    pub(super) fn next_task(&mut self) -> Option<(Admission, Waiting, Task)> {
+    pub(super) fn next_task(&mut self) -> Option<(GrantKey, Waiting, Task)> {
         self.zones()?;
         let now = self.clock.now();
         loop {
@@ -231,7 +231,7 @@ impl State {
     }
 
     /// A grant is as it must be.
-    fn has_been_done(&mut self, admission: Admission, waiting: Waiting, now: Moment) {
+    fn has_been_done(&mut self, admission: GrantKey, waiting: Waiting, now: Moment) {
         let standing = self.ledger.get(&admission, now).is_some();
         if let Some(restoring) = self.restoring.as_mut().filter(|_| standing) {
             restoring.is_back(&admission);
@@ -246,7 +246,7 @@ impl State {
         self.jobs.next_retry()
     }
 
-    fn restore(&mut self, why: Option<&str>, missing: BTreeSet<Admission>) {
+    fn restore(&mut self, why: Option<&str>, missing: BTreeSet<GrantKey>) {
         let now = self.clock.now();
         match &mut self.restoring {
             Some(restoring) => restoring.again(why, missing),
@@ -255,7 +255,7 @@ impl State {
     }
 
     /// Makes every running grant true anew that needs a rule. Says which there are.
-    pub(super) fn add_all_again(&mut self) -> BTreeSet<Admission> {
+    pub(super) fn add_all_again(&mut self) -> BTreeSet<GrantKey> {
         let now = self.clock.now();
         self.prune(now);
         let running = self.ruled.clone();
@@ -273,7 +273,7 @@ impl State {
     }
 
     /// The rules of a grant.
-    fn rules(&self, admission: &Admission) -> Vec<Rule> {
+    fn rules(&self, admission: &GrantKey) -> Vec<Rule> {
         let ports = self.plan.door(&admission.door).map_or(&[][..], |door| &door.ports);
         ports.iter().map(|ports| Rule { source: admission.source, ports: *ports }).collect()
     }
@@ -307,7 +307,7 @@ impl State {
     }
 
     /// The task that makes the grant as it must be at this moment.
-    fn task(&mut self, admission: &Admission) -> Task {
+    fn task(&mut self, admission: &GrantKey) -> Task {
         let now = self.clock.now();
         let wanted = self.wanted(now);
         let standing = self.ledger.get(admission, now);
@@ -338,12 +338,13 @@ impl State {
     }
 
     /// Takes what came of a task.
-    pub(super) fn done(&mut self, admission: Admission, waiting: Waiting, outcome: Outcome) {
+    pub(super) fn done(&mut self, admission: GrantKey, waiting: Waiting, outcome: Outcome) {
         let now = self.clock.now();
         let Outcome { held, failure, closing } = outcome;
         let wanted = self.wanted(now);
         let is_there = held.values().any(|held| !held.is_nothing());
-        let outlives = |(rule, held): (&Rule, &Held)| held.outlives(wanted.get(rule).copied().unwrap_or(now));
+        let outlives =
+            |(rule, held): (&Rule, &Installed)| held.outlives(wanted.get(rule).copied().unwrap_or(now));
         let too_long = held.iter().any(outlives);
         for (rule, held) in held {
             match held.is_nothing() {
@@ -356,7 +357,7 @@ impl State {
             None if closing => {
                 self.closing.remove(&admission);
                 // Beside the gate it was closed before.
-                if self.role == Role::Alone {
+                if self.role == Role::InstanceLock {
                     self.tell(News::Report(Report::Closed { admission }));
                 }
             }

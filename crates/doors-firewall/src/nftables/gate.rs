@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{door::Admission, spa::client::Who, time::Moment};
+use doors_core::{door::GrantKey, spa::client::ClientLabel, time::Moment};
 use doors_os::{
     clock::Clock,
-    instance_lock::{Alone, NotAlone},
+    instance_lock::{InstanceLock, InstanceLockError},
     netlink::socket::{Family, NetlinkError, Socket},
 };
 use doors_text::error_chain::in_one_line;
@@ -59,7 +59,7 @@ pub enum GateError {
     WouldComeBack,
     /// Nobody can say whether a daemon runs.
     #[error(transparent)]
-    NotAlone(NotAlone),
+    InstanceLockError(InstanceLockError),
 }
 
 /// The gate, and the connection to the kernel that holds it.
@@ -86,7 +86,7 @@ struct Untold {
     /// What was missing or changed, and how long the repair took.
     repaired: Option<(String, Duration)>,
     /// Grants for one connection that were found used up.
-    used: Vec<(Admission, Moment)>,
+    used: Vec<(GrantKey, Moment)>,
 }
 
 /// What a look at the kernel's table brought.
@@ -95,11 +95,11 @@ pub(super) struct Findings {
     /// What was found missing or changed, and how long its repair took.
     pub repaired: Option<(String, Duration)>,
     /// Grants that we did not know of.
-    pub found: Vec<(Admission, Standing)>,
+    pub found: Vec<(GrantKey, Standing)>,
     /// Grants for one connection that are used up, and until when they would have lasted.
-    pub used: Vec<(Admission, Moment)>,
+    pub used: Vec<(GrantKey, Moment)>,
     /// Grants that somebody has taken out by hand, and until when they would have lasted.
-    pub withdrawn: Vec<(Admission, Moment)>,
+    pub withdrawn: Vec<(GrantKey, Moment)>,
 }
 
 impl Gate {
@@ -123,9 +123,9 @@ impl Gate {
 
     /// Takes the table away, when no daemon runs. Says whether there was one.
     pub fn remove_by_hand() -> Result<bool, GateError> {
-        let _alone = Alone::claim().map_err(|error| match error {
-            NotAlone::AlreadyRuns => GateError::WouldComeBack,
-            other @ NotAlone::Socket(_) => GateError::NotAlone(other),
+        let _alone = InstanceLock::claim().map_err(|error| match error {
+            InstanceLockError::AlreadyRuns => GateError::WouldComeBack,
+            other @ InstanceLockError::Socket(_) => GateError::InstanceLockError(other),
         })?;
         let mut socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         match socket.request(&ruleset::remove()) {
@@ -139,8 +139,8 @@ impl Gate {
     /// first packet is traced.
     pub fn open(
         &mut self,
-        grants: Vec<(Admission, Standing)>,
-        owed: &[(Admission, Duration)],
+        grants: Vec<(GrantKey, Standing)>,
+        owed: &[(GrantKey, Duration)],
     ) -> Result<(), NetlinkError> {
         let now = self.clock.now();
         for (admission, standing) in &grants {
@@ -149,23 +149,23 @@ impl Gate {
         let running =
             grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
         let batch = ruleset::change(&self.plan, running.filter(|(_, _, left)| !left.is_zero()), [], owed);
-        let fresh: BTreeSet<Admission> = grants.iter().map(|(admission, _)| admission.clone()).collect();
+        let fresh: BTreeSet<GrantKey> = grants.iter().map(|(admission, _)| admission.clone()).collect();
         self.write(&batch, &fresh)
     }
 
     /// Has the next packet through some grants traced.
-    pub fn trace(&mut self, owed: &[(Admission, Duration)]) -> Result<(), NetlinkError> {
+    pub fn trace(&mut self, owed: &[(GrantKey, Duration)]) -> Result<(), NetlinkError> {
         self.socket.request(&ruleset::change(&self.plan, [], [], owed))
     }
 
     /// The grants that run, and until when.
-    pub fn running(&self) -> Vec<(Admission, Moment)> {
+    pub fn running(&self) -> Vec<(GrantKey, Moment)> {
         let running = self.ledger.running(self.clock.now());
         running.map(|(admission, standing, _)| (admission.clone(), standing.until)).collect()
     }
 
     /// Makes a grant false. A door that is gone from the plan has lost its set already.
-    pub fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
+    pub fn close(&mut self, admission: &GrantKey) -> Result<(), NetlinkError> {
         self.ledger.strike(admission);
         match self.plan.door(&admission.door) {
             Some(_) => self.write(&ruleset::change(&self.plan, [], [admission], &[]), &BTreeSet::new()),
@@ -189,7 +189,7 @@ impl Gate {
     /// deleted was taken out by hand, and stays out.
     pub(super) fn check(
         &mut self,
-        refused: &BTreeSet<Admission>,
+        refused: &BTreeSet<GrantKey>,
         monitor: &mut Monitor,
     ) -> Result<Findings, NetlinkError> {
         let began = self.clock.now();
@@ -204,7 +204,7 @@ impl Gate {
         let used = self.forget_used(&held, refused);
         self.untold.used.extend(used);
         let damage = self.damage(&table);
-        let mut withdrawn: Vec<(Admission, Moment)> = Vec::new();
+        let mut withdrawn: Vec<(GrantKey, Moment)> = Vec::new();
         let repaired = match (&self.intact, &damage) {
             (None, _) => {
                 self.make_anew(monitor, refused)?;
@@ -245,12 +245,12 @@ impl Gate {
     }
 
     /// A grant that runs.
-    pub fn standing(&self, admission: &Admission) -> Option<Standing> {
+    pub fn standing(&self, admission: &GrantKey) -> Option<Standing> {
         self.ledger.get(admission, self.clock.now())
     }
 
     /// False for a grant that is about to expire: its absence would prove nothing.
-    pub fn is_missed(&self, admission: &Admission) -> bool {
+    pub fn is_missed(&self, admission: &GrantKey) -> bool {
         let now = self.clock.now();
         self.ledger.get(admission, now).is_some_and(|standing| standing.until.remaining(now) > NOT_MISSED)
     }
@@ -268,7 +268,7 @@ impl Gate {
 
     /// Sends a change, which makes some grants anew. If the table is not there any more, it is put back
     /// with the change in it.
-    fn write(&mut self, batch: &[u8], fresh: &BTreeSet<Admission>) -> Result<(), NetlinkError> {
+    fn write(&mut self, batch: &[u8], fresh: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
         match self.socket.request(batch) {
             Err(error) if error.number() == Some(libc::ENOENT) => {
                 let began = self.clock.now();
@@ -304,10 +304,10 @@ impl Gate {
     /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made
     /// just now. A packet has used them up; or somebody has taken them away, and nobody can tell the
     /// difference: then it is better to knock once more than to let in a second connection.
-    fn forget_used(&mut self, held: &Held, fresh: &BTreeSet<Admission>) -> Vec<(Admission, Moment)> {
-        let once = |admission: &Admission| self.plan.door(&admission.door).is_some_and(|door| door.once);
-        let gone = |admission: &Admission| !held.contains_key(admission) && !fresh.contains(admission);
-        let used: Vec<(Admission, Moment)> = self
+    fn forget_used(&mut self, held: &Held, fresh: &BTreeSet<GrantKey>) -> Vec<(GrantKey, Moment)> {
+        let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
+        let gone = |admission: &GrantKey| !held.contains_key(admission) && !fresh.contains(admission);
+        let used: Vec<(GrantKey, Moment)> = self
             .ledger
             .running(self.clock.now())
             .filter(|(admission, _, left)| *left > NOT_MISSED && once(admission) && gone(admission))
@@ -324,11 +324,7 @@ impl Gate {
     /// What is read back is ours only if nobody has changed our table between the making and the reading, and
     /// the kernel tells of every change. Without that, whatever somebody had done in between would pass for
     /// what has to be. What others do with tables of their own does not matter.
-    fn make_anew(
-        &mut self,
-        monitor: &mut Monitor,
-        refused: &BTreeSet<Admission>,
-    ) -> Result<(), NetlinkError> {
+    fn make_anew(&mut self, monitor: &mut Monitor, refused: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
         // Before the gate comes, or the next packet of a session would look like the first of another.
         self.make_sessions_known();
         for number in 0..TRIES {
@@ -413,7 +409,7 @@ impl Gate {
     fn fill(&mut self) -> Result<(), NetlinkError> {
         self.forget_what_cannot_be();
         let now = self.clock.now();
-        let grants: Vec<(&Admission, &Standing, Duration)> = self.ledger.running(now).collect();
+        let grants: Vec<(&GrantKey, &Standing, Duration)> = self.ledger.running(now).collect();
         for part in grants.chunks(GRANTS_AT_ONCE) {
             self.socket.request(&ruleset::fill(&self.plan, part.iter().copied()))?;
         }
@@ -436,7 +432,7 @@ impl Gate {
         let mut held = self.list()?;
         for _ in 1..LISTS {
             let now = self.clock.now();
-            let is_missing = |(admission, _, left): (&Admission, &Standing, Duration)| {
+            let is_missing = |(admission, _, left): (&GrantKey, &Standing, Duration)| {
                 left > NOT_MISSED && !held.contains_key(admission)
             };
             if !self.ledger.running(now).any(is_missing) {
@@ -452,7 +448,7 @@ impl Gate {
         for door in &self.plan.doors {
             for set in ruleset::sets(&door.name) {
                 for Entry { source, left, by } in snapshot::grants(&mut self.socket, &set)? {
-                    held.insert(Admission { door: door.name.clone(), source }, (left, by));
+                    held.insert(GrantKey { door: door.name.clone(), source }, (left, by));
                 }
             }
         }
@@ -461,11 +457,7 @@ impl Gate {
 
     /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
     /// ever is given the time of its door: no door stays open. Times count from `now`, when the kernel was asked.
-    fn adopt_unknown(
-        &mut self,
-        held: &Held,
-        now: Moment,
-    ) -> Result<Vec<(Admission, Standing)>, NetlinkError> {
+    fn adopt_unknown(&mut self, held: &Held, now: Moment) -> Result<Vec<(GrantKey, Standing)>, NetlinkError> {
         let mut adopted = Vec::new();
         let mut for_ever = Vec::new();
         for (admission, (left, by)) in held {
@@ -494,7 +486,7 @@ impl Gate {
     }
 
     /// The grants that the kernel does not hold and should, until when, and how much longer.
-    fn missing<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = (&'a Admission, Moment, Duration)> {
+    fn missing<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = (&'a GrantKey, Moment, Duration)> {
         self.ledger
             .running(self.clock.now())
             .filter(|(admission, _, left)| *left > NOT_MISSED && !held.contains_key(admission))
@@ -504,7 +496,7 @@ impl Gate {
     /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
     fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
         let now = self.clock.now();
-        let grants: Vec<(Admission, Standing, Duration)> = self
+        let grants: Vec<(GrantKey, Standing, Duration)> = self
             .missing(held)
             .filter_map(|(admission, _, left)| {
                 Some((admission.clone(), self.ledger.get(admission, now)?, left))
@@ -524,4 +516,4 @@ impl Gate {
 }
 
 /// Grants in the kernel, how much longer each lasts (`None` for ever), and whose key it was, if it says so.
-type Held = BTreeMap<Admission, (Option<Duration>, Option<Who>)>;
+type Held = BTreeMap<GrantKey, (Option<Duration>, Option<ClientLabel>)>;

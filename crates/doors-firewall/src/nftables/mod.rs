@@ -17,7 +17,7 @@ mod trace;
 use std::{collections::BTreeSet, io, time::Duration};
 
 use doors_core::{
-    door::Admission,
+    door::GrantKey,
     engine::{Change, Report},
     time::Moment,
 };
@@ -68,11 +68,11 @@ pub(super) struct Worker {
     /// decides that.
     beside: Option<mpsc::Sender<Order>>,
     /// Grants that the kernel refused so far. The gate's ledger has them, so every check tries again.
-    refused: BTreeSet<Admission>,
+    refused: BTreeSet<GrantKey>,
     /// Grants that the kernel refused to take out so far.
-    unclosed: BTreeSet<Admission>,
+    unclosed: BTreeSet<GrantKey>,
     /// Grants for one connection behind which others wait.
-    watched: BTreeSet<Admission>,
+    watched: BTreeSet<GrantKey>,
     /// Checks that have failed, one after the other.
     failures: u32,
 }
@@ -237,7 +237,7 @@ impl Worker {
         ended
     }
 
-    fn open(&mut self, grants: Vec<(Admission, Standing)>) {
+    fn open(&mut self, grants: Vec<(GrantKey, Standing)>) {
         if grants.is_empty() {
             return;
         }
@@ -245,16 +245,16 @@ impl Worker {
         for (admission, _) in &grants {
             self.unclosed.remove(admission);
         }
-        let is_new = |(admission, standing): &(Admission, Standing)| {
+        let is_new = |(admission, standing): &(GrantKey, Standing)| {
             self.gate.standing(admission).is_none().then(|| (admission.clone(), standing.until))
         };
-        let new: Vec<(Admission, Moment)> = grants.iter().filter_map(is_new).collect();
+        let new: Vec<(GrantKey, Moment)> = grants.iter().filter_map(is_new).collect();
         let owed = self.traces.owe(self.gate.plan(), new.into_iter(), self.clock.now());
         match self.gate.open(grants.clone(), &owed) {
             Ok(()) => grants.into_iter().for_each(|(admission, standing)| self.opened(admission, standing)),
             Err(error) => {
                 let what = match &grants[..] {
-                    [(Admission { door, source }, _)] => format!("open the door {door} for {source}"),
+                    [(GrantKey { door, source }, _)] => format!("open the door {door} for {source}"),
                     several => format!("open {} doors", several.len()),
                 };
                 self.failed(format!("{what} yet"), &error);
@@ -264,7 +264,7 @@ impl Worker {
     }
 
     /// What cannot be closed is tried again at every check.
-    fn close(&mut self, admission: &Admission) -> Result<(), NetlinkError> {
+    fn close(&mut self, admission: &GrantKey) -> Result<(), NetlinkError> {
         let closed = self.gate.close(admission);
         match closed {
             Ok(()) => self.tell(News::Report(Report::Closed { admission: admission.clone() })),
@@ -274,7 +274,7 @@ impl Worker {
     }
 
     /// The gate lets a client in.
-    fn opened(&self, admission: Admission, Standing { until, link, by }: Standing) {
+    fn opened(&self, admission: GrantKey, Standing { until, link, by }: Standing) {
         match &self.beside {
             Some(_) => self.hand_on(Order::Change(Change::Open { admission, link, until, by })),
             None => self.tell(News::Report(Report::Done { admission })),

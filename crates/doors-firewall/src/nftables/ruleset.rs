@@ -109,8 +109,8 @@ mod guarded;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use doors_core::{
-    door::{Admission, DoorName},
-    spa::client::Who,
+    door::{DoorName, GrantKey},
+    spa::client::ClientLabel,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -156,7 +156,7 @@ const LOOPBACK: u32 = 1;
 /// The transaction that makes the table anew, whether or not there is one, with these grants in it.
 pub(super) fn replace<'a>(
     plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
 ) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
     // Deleting what is not there fails; adding it first makes it certain.
@@ -208,7 +208,7 @@ pub(super) fn replace<'a>(
 /// The transaction that puts grants into a table that has none of them.
 pub(super) fn fill<'a>(
     plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
 ) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
     add_grants(&mut batch, plan, grants);
@@ -218,7 +218,7 @@ pub(super) fn fill<'a>(
 fn add_grants<'a>(
     batch: &mut Batch,
     plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
+    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
 ) {
     let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
     for (admission, standing, left) in grants {
@@ -240,9 +240,9 @@ pub(super) fn remove() -> Vec<u8> {
 /// in `owed` the next packet is traced, within that time.
 pub(super) fn change<'a>(
     plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a Admission, &'a Standing, Duration)>,
-    closed: impl IntoIterator<Item = &'a Admission>,
-    owed: &[(Admission, Duration)],
+    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
+    closed: impl IntoIterator<Item = &'a GrantKey>,
+    owed: &[(GrantKey, Duration)],
 ) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
     for (admission, left) in owed {
@@ -267,16 +267,16 @@ pub(super) fn change<'a>(
 }
 
 /// The element of a grant. Whose key it was stands beside it, for `nft list set` and for our own next run.
-fn grant(plan: &Plan, admission: &Admission, standing: &Standing, left: Duration) -> Element {
+fn grant(plan: &Plan, admission: &GrantKey, standing: &Standing, left: Duration) -> Element {
     let each = plan.door(&admission.door).map_or(Use::Stays, used_by);
-    Element::Grant(octets(admission.source), left, each, standing.by.as_ref().map(Who::remark))
+    Element::Grant(octets(admission.source), left, each, standing.by.as_ref().map(ClientLabel::remark))
 }
 
 /// What is added so that deleting cannot fail.
 ///
 /// A processor that has begun to look by the table of before finds it for some nanoseconds all the same,
 /// while the transaction becomes true. So in a door for one connection it is none that lets in another.
-fn stand_in(plan: &Plan, admission: &Admission) -> Element {
+fn stand_in(plan: &Plan, admission: &GrantKey) -> Element {
     let each = match plan.door(&admission.door) {
         Some(door) if door.once => Use::Never,
         _ => Use::Stays,
@@ -305,7 +305,7 @@ pub(super) fn holds_grants(set: &str) -> bool {
 }
 
 /// The set that holds a grant.
-pub(super) fn set_of(admission: &Admission) -> String {
+pub(super) fn set_of(admission: &GrantKey) -> String {
     let [set4, set6] = sets(&admission.door);
     match admission.source {
         IpAddr::V4(_) => set4,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use doors_core::spa::client::Who;
+use doors_core::spa::client::ClientLabel;
 use doors_os::netlink::{
     message::{Attributes, DUMP, Message, Writer},
     socket::{NetlinkError, Socket},
@@ -117,7 +117,7 @@ pub(crate) struct Entry {
     /// For how much longer; `None` if it stays for ever.
     pub(crate) left: Option<Duration>,
     /// Whose key it was, if it says so.
-    pub(crate) by: Option<Who>,
+    pub(crate) by: Option<ClientLabel>,
 }
 
 /// The grants in a set; none if there is no such set.
@@ -136,11 +136,11 @@ fn entry(attributes: Attributes<'_>) -> Option<Entry> {
 }
 
 /// Reads our own remark; `None` if it is another's.
-fn remark(user_data: &[u8]) -> Option<Who> {
+fn remark(user_data: &[u8]) -> Option<ClientLabel> {
     let (kind, rest) = user_data.split_first()?;
     let (length, text) = rest.split_first()?;
     let text = text.get(..usize::from(*length).checked_sub(1)?)?;
-    Who::from_remark(std::str::from_utf8(text).ok().filter(|_| *kind == 0)?)
+    ClientLabel::from_remark(std::str::from_utf8(text).ok().filter(|_| *kind == 0)?)
 }
 
 /// A request for everything of a kind.

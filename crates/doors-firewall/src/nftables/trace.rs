@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{door::Admission, time::Moment};
+use doors_core::{door::GrantKey, time::Moment};
 use doors_os::{
     async_fd::watch,
     netlink::{
@@ -117,9 +117,9 @@ impl Traces {
     pub(super) fn owe(
         &mut self,
         plan: &Plan,
-        grants: impl Iterator<Item = (Admission, Moment)>,
+        grants: impl Iterator<Item = (GrantKey, Moment)>,
         now: Moment,
-    ) -> Vec<(Admission, Duration)> {
+    ) -> Vec<(GrantKey, Duration)> {
         self.story.tidy(now);
         let owed = self.story.owe(plan, grants, now);
         if !owed.is_empty() && self.socket.is_none() {
@@ -207,7 +207,7 @@ fn listen() -> Result<AsyncFd<Socket>, NetlinkError> {
 #[derive(Debug, Default)]
 struct Story {
     /// Grants of which the next packet is traced, until when, and the ports that it may go to.
-    owed: BTreeMap<Admission, (Moment, Vec<Ports>)>,
+    owed: BTreeMap<GrantKey, (Moment, Vec<Ports>)>,
     ways: BTreeMap<u32, Way>,
     told: BTreeSet<Place>,
 }
@@ -216,9 +216,9 @@ impl Story {
     fn owe(
         &mut self,
         plan: &Plan,
-        grants: impl Iterator<Item = (Admission, Moment)>,
+        grants: impl Iterator<Item = (GrantKey, Moment)>,
         now: Moment,
-    ) -> Vec<(Admission, Duration)> {
+    ) -> Vec<(GrantKey, Duration)> {
         let mut chosen = Vec::new();
         for (admission, until) in grants {
             let Some(door) = plan.door(&admission.door) else { continue };

@@ -11,7 +11,7 @@ use crate::{
     control::running,
     observe::log::{knocks, seconds},
     spa::gateway_key,
-    spa::replay_log::{Journal, State},
+    spa::replay_log::{ReplayLog, State},
 };
 
 /// The longest line, less what continues a sentence is indented by.
@@ -143,7 +143,7 @@ async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> V
 fn key_access(text: &mut String, config: &Config) -> bool {
     let Some(access) = &config.key_access else { return true };
     paragraph(text, &format!("clients with a key are heard on UDP port {}", access.port));
-    let (key, state) = (gateway_key::load(&access.gateway_key), Journal::look(&access.state_dir));
+    let (key, state) = (gateway_key::load(&access.gateway_key), ReplayLog::look(&access.state_dir));
     if (key.is_err() || state.is_err()) && !rustix::process::geteuid().is_root() {
         paragraph(text, "not looked at: the gateway's key, and the state; root can see that");
         return true;

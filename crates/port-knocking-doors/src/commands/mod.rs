@@ -25,7 +25,7 @@ use crate::{
     commands::admin::AdminError,
     commands::check::Verdict,
     config::last_good::{self, Keeper, NoConfig, Store},
-    config::{self, Config, ConfigError, Surroundings, keys},
+    config::{self, Config, ConfigError, Inputs, keys},
     daemon,
     observe::subscriber,
 };
@@ -200,8 +200,8 @@ impl Settings {
         Self { conf: conf.after.or(self.conf), ..self }
     }
 
-    fn surroundings(&self) -> Surroundings {
-        Surroundings {
+    fn surroundings(&self) -> Inputs {
+        Inputs {
             conf: self.conf.clone(),
             magic_seq: self.magic_seq.clone(),
             ports: self.ports.clone(),
@@ -243,19 +243,19 @@ fn run_daemon(settings: &Settings) -> ExitCode {
     };
     // A dump of this process would hold the gateway's key.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let keeper = match settings.last_good {
+    let engine = match settings.last_good {
         true => Keeper::start(Store::of_environment()),
         false => Ok(Keeper::idle()),
     };
-    let keeper = match keeper {
-        Ok(keeper) => keeper,
+    let engine = match engine {
+        Ok(engine) => engine,
         Err(error) => return fail(FAILED, &daemon::RunError::Start(error)),
     };
     let settings = settings.clone();
     let load = move || settings.reload();
-    let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &keeper));
+    let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &engine));
     let ended = runtime().and_then(run);
-    keeper.end(PATIENCE);
+    engine.end(PATIENCE);
     finish(ended)
 }
 

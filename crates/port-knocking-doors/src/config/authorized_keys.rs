@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::{
     dates,
     file::FileClient,
-    origin::{ConfigError, Given, Origin, Position},
+    origin::{ConfigError, Origin, Position, Sourced},
     values::is_client_name,
     warnings::Warning,
 };
@@ -50,10 +50,10 @@ const OURS: &str = "name, doors, max_open_for, from, expiry-time";
 pub(super) fn parse(
     path: &Path,
     text: &str,
-    doors: &[Given<DoorName>],
+    doors: &[Sourced<DoorName>],
 ) -> Result<(Vec<FileClient>, Vec<Warning>), ConfigError> {
     let path: Arc<Path> = Arc::from(path);
-    let doors: Arc<[Given<DoorName>]> = Arc::from(doors);
+    let doors: Arc<[Sourced<DoorName>]> = Arc::from(doors);
     let lines: Vec<Line<'_>> = (1..)
         .zip(text.lines().map(str::trim))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -117,7 +117,7 @@ impl<'a> Line<'a> {
     }
 
     /// The client of this line; `None` if its key is of a type that cannot be used.
-    fn client(&self, doors: &Arc<[Given<DoorName>]>) -> Result<Option<FileClient>, ConfigError> {
+    fn client(&self, doors: &Arc<[Sourced<DoorName>]>) -> Result<Option<FileClient>, ConfigError> {
         // Once for each line: nothing in here costs as much as a key.
         let (options, read) = match ClientKey::from_openssh(self.text) {
             Err(BadKey::Type) if !is_key_type(self.text) => {
@@ -132,8 +132,8 @@ impl<'a> Line<'a> {
             Err(_) => return Ok(None),
         };
         let mut client = FileClient {
-            name: Given::new(name_from(comment, &key), self.origin()),
-            key: Given::new(key, self.origin()),
+            name: Sourced::new(name_from(comment, &key), self.origin()),
+            key: Sourced::new(key, self.origin()),
             doors: Arc::clone(doors),
             max_open_for: None,
             from: None,
@@ -163,7 +163,7 @@ impl<'a> Line<'a> {
                 let door = |name: &str| {
                     let name = name.trim();
                     let door = DoorName::new(name);
-                    door.map(|door| Given::new(door, self.origin()))
+                    door.map(|door| Sourced::new(door, self.origin()))
                         .map_err(|bad| self.wrong(format!("doors: \"{}\" {bad}", name.escape_debug())))
                 };
                 client.doors = value.split(',').map(door).collect::<Result<_, _>>()?;
@@ -210,8 +210,8 @@ impl<'a> Line<'a> {
         self.text.split_at_checked(end).ok_or_else(|| self.wrong(BadKey::Shape.to_string()))
     }
 
-    fn given<T>(&self, value: T) -> Given<T> {
-        Given::new(value, self.origin())
+    fn given<T>(&self, value: T) -> Sourced<T> {
+        Sourced::new(value, self.origin())
     }
 
     fn not_this(&self, name: &str, value: &str) -> ConfigError {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     fn parsed(text: &str) -> Result<(Vec<FileClient>, Vec<Warning>), String> {
-        let doors = [Given::default(DoorName::new("ssh").unwrap())];
+        let doors = [Sourced::default(DoorName::new("ssh").unwrap())];
         parse(Path::new("keys"), text, &doors).map_err(|error| error.to_string())
     }
 

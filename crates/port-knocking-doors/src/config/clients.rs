@@ -45,13 +45,13 @@ pub struct KeyAccess {
 }
 
 /// What the file says.
-pub(super) struct Given {
-    pub(super) port: Option<origin::Given<u16>>,
-    pub(super) window: Option<origin::Given<Duration>>,
-    pub(super) gateway_key: Option<origin::Given<PathBuf>>,
-    pub(super) state_dir: Option<origin::Given<PathBuf>>,
-    pub(super) authorized_keys: Option<origin::Given<PathBuf>>,
-    pub(super) authorized_keys_doors: Vec<origin::Given<DoorName>>,
+pub(super) struct Sourced {
+    pub(super) port: Option<origin::Sourced<u16>>,
+    pub(super) window: Option<origin::Sourced<Duration>>,
+    pub(super) gateway_key: Option<origin::Sourced<PathBuf>>,
+    pub(super) state_dir: Option<origin::Sourced<PathBuf>>,
+    pub(super) authorized_keys: Option<origin::Sourced<PathBuf>>,
+    pub(super) authorized_keys_doors: Vec<origin::Sourced<DoorName>>,
 }
 
 /// The path of a file of public keys, and its text.
@@ -101,29 +101,29 @@ fn why_not(path: &Path, untrusted: Untrusted) -> String {
 }
 
 /// Where the gateway's key is, or will be.
-pub(super) fn gateway_key(given: Option<&origin::Given<PathBuf>>) -> PathBuf {
+pub(super) fn gateway_key(given: Option<&origin::Sourced<PathBuf>>) -> PathBuf {
     given.map_or_else(|| PathBuf::from(GATEWAY_KEY), |given| given.value.clone())
 }
 
 /// Where it is kept which knocks were seen.
-pub(super) fn state_dir(given: Option<&origin::Given<PathBuf>>) -> PathBuf {
+pub(super) fn state_dir(given: Option<&origin::Sourced<PathBuf>>) -> PathBuf {
     given.map_or_else(|| PathBuf::from(STATE_DIR), |given| given.value.clone())
 }
 
 /// The doors of a client, as they were written.
-type GivenDoors = Arc<[origin::Given<DoorName>]>;
+type GivenDoors = Arc<[origin::Sourced<DoorName>]>;
 
 /// Puts everything together; `None` if nobody has a key.
 pub(super) fn resolve(
     clients: Vec<FileClient>,
-    given: Given,
+    given: Sourced,
     rules: &Rules,
     mut note: impl FnMut(&str, String, Origin),
 ) -> Result<Option<KeyAccess>, ConfigError> {
-    let port = given.port.unwrap_or(origin::Given::default(doors_spa::PORT));
-    let window = given.window.unwrap_or(origin::Given::default(WINDOW));
-    let gateway_key = given.gateway_key.unwrap_or(origin::Given::default(PathBuf::from(GATEWAY_KEY)));
-    let state_dir = given.state_dir.unwrap_or(origin::Given::default(PathBuf::from(STATE_DIR)));
+    let port = given.port.unwrap_or(origin::Sourced::default(doors_spa::PORT));
+    let window = given.window.unwrap_or(origin::Sourced::default(WINDOW));
+    let gateway_key = given.gateway_key.unwrap_or(origin::Sourced::default(PathBuf::from(GATEWAY_KEY)));
+    let state_dir = given.state_dir.unwrap_or(origin::Sourced::default(PathBuf::from(STATE_DIR)));
     let nobody = clients.is_empty() && given.authorized_keys.is_none();
     // Without clients these matter to nobody but to whoever has written them.
     let mut note_used = |key: &str, value: String, origin: Origin| {
@@ -213,14 +213,14 @@ fn note_client(client: &FileClient, for_all: Option<&Origin>, note: &mut impl Fn
     }
 }
 
-fn names(doors: &[origin::Given<DoorName>]) -> String {
+fn names(doors: &[origin::Sourced<DoorName>]) -> String {
     let names: Vec<&str> = doors.iter().map(|door| door.value.as_str()).collect();
     format!("{names:?}")
 }
 
 /// The names of doors that are there, each once.
 fn resolve_doors(
-    given: &[origin::Given<DoorName>],
+    given: &[origin::Sourced<DoorName>],
     known: &HashSet<&DoorName>,
     rules: &Rules,
 ) -> Result<Arc<[DoorName]>, ConfigError> {

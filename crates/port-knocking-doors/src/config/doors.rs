@@ -10,7 +10,7 @@ use doors_core::{
     access::Rules,
     door::{Door, DoorName, Sequence},
     limits,
-    sequence::trie::Sequences,
+    sequence::trie::SequenceTrie,
     spa::client::Clients,
 };
 use doors_firewall::FirewallChoice;
@@ -19,7 +19,7 @@ use doors_firewall::plan::{Mark, PlannedDoor, Ports, Protocol};
 use super::{
     Hearing,
     file::FileDoor,
-    origin::{ConfigError, Given, Origin},
+    origin::{ConfigError, Origin, Sourced},
 };
 
 /// The door that the two old keys make.
@@ -30,19 +30,19 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// What is said about the door `default`.
 pub(super) struct DefaultDoor {
-    pub(super) ports: Option<Given<Vec<Ports>>>,
-    pub(super) sequence: Option<Given<Sequence>>,
+    pub(super) ports: Option<Sourced<Vec<Ports>>>,
+    pub(super) sequence: Option<Sourced<Sequence>>,
 }
 
 /// A door with all its values.
 pub(super) struct Resolved {
-    pub(super) name: Given<DoorName>,
-    pub(super) ports: Given<Vec<Ports>>,
-    pub(super) sequence: Option<Given<Sequence>>,
-    pub(super) open_for: Given<Duration>,
-    pub(super) max_open_for: Given<Duration>,
-    pub(super) once: Given<bool>,
-    pub(super) require_address: Given<bool>,
+    pub(super) name: Sourced<DoorName>,
+    pub(super) ports: Sourced<Vec<Ports>>,
+    pub(super) sequence: Option<Sourced<Sequence>>,
+    pub(super) open_for: Sourced<Duration>,
+    pub(super) max_open_for: Sourced<Duration>,
+    pub(super) once: Sourced<bool>,
+    pub(super) require_address: Sourced<bool>,
 }
 
 impl Resolved {
@@ -80,7 +80,7 @@ impl Resolved {
 pub(super) fn resolve(
     default: DefaultDoor,
     others: Vec<FileDoor>,
-    open_for: &Given<Duration>,
+    open_for: &Sourced<Duration>,
     is_file: bool,
 ) -> Result<Vec<Resolved>, ConfigError> {
     let mut doors: Vec<Resolved> = Vec::new();
@@ -89,13 +89,13 @@ pub(super) fn resolve(
         && let (Ok(name), Ok(published)) = (DoorName::new(DEFAULT_DOOR), Sequence::new(&Sequence::PUBLISHED))
     {
         doors.push(Resolved {
-            name: Given::default(name),
-            ports: default.ports.unwrap_or(Given::default(vec![Ports::tcp(22)])),
-            sequence: Some(default.sequence.unwrap_or(Given::default(published))),
+            name: Sourced::default(name),
+            ports: default.ports.unwrap_or(Sourced::default(vec![Ports::tcp(22)])),
+            sequence: Some(default.sequence.unwrap_or(Sourced::default(published))),
             open_for: open_for.clone(),
-            max_open_for: Given::default(longest(open_for.value)),
-            once: Given::default(false),
-            require_address: Given::default(false),
+            max_open_for: Sourced::default(longest(open_for.value)),
+            once: Sourced::default(false),
+            require_address: Sourced::default(false),
         });
     }
     let mut names: HashSet<DoorName> = doors.iter().map(|door| door.name.value.clone()).collect();
@@ -114,7 +114,7 @@ pub(super) fn resolve(
             return Err(ConfigError::at(&door.name.origin, what));
         }
         let open_for = door.open_for.unwrap_or(open_for.clone());
-        let max_open_for = door.max_open_for.unwrap_or(Given::default(longest(open_for.value)));
+        let max_open_for = door.max_open_for.unwrap_or(Sourced::default(longest(open_for.value)));
         if max_open_for.value < open_for.value {
             let what = format!(
                 "`max_open_for` is {} and `open_for` is {}; make it at least as long",
@@ -129,8 +129,8 @@ pub(super) fn resolve(
             sequence: door.sequence,
             open_for,
             max_open_for,
-            once: door.once.unwrap_or(Given::default(false)),
-            require_address: door.require_address.unwrap_or(Given::default(false)),
+            once: door.once.unwrap_or(Sourced::default(false)),
+            require_address: door.require_address.unwrap_or(Sourced::default(false)),
         });
     }
     Ok(doors)
@@ -158,7 +158,7 @@ pub(super) fn fit_together(
     firewall: FirewallChoice,
     spa_port: Option<u16>,
 ) -> Result<(), ConfigError> {
-    if let Err(conflict) = Sequences::new(&rules.doors) {
+    if let Err(conflict) = SequenceTrie::new(&rules.doors) {
         let of = |name: &DoorName| doors.iter().find(|door| door.name.value == *name);
         let origin = of(&conflict.second).and_then(|door| door.sequence.as_ref());
         let origin = origin.map_or(Origin::Default, |sequence| sequence.origin.clone());
@@ -205,7 +205,7 @@ pub(super) fn fit_together(
 }
 
 /// Only a gate can mark what it lets in.
-pub(super) fn can_mark(mark: Option<&Given<Mark>>, firewall: FirewallChoice) -> Result<(), ConfigError> {
+pub(super) fn can_mark(mark: Option<&Sourced<Mark>>, firewall: FirewallChoice) -> Result<(), ConfigError> {
     match mark {
         Some(mark) if firewall == FirewallChoice::RichRules => {
             let what = "`mark` needs the gate, which marks what it lets in, and with firewall = \"rich-rules\" there is \

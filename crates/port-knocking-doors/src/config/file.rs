@@ -25,59 +25,59 @@ use toml::{
 use super::{
     Hearing,
     keys::{self, Key},
-    origin::{ConfigError, Given, Origin},
+    origin::{ConfigError, Origin, Sourced},
     values::{Text, Value},
 };
 
 /// What a file says. What it leaves out is `None`.
 #[derive(Debug, Default)]
 pub(super) struct File {
-    pub(super) ports_to_controls: Option<Given<Vec<Ports>>>,
-    pub(super) opening_sequence: Option<Given<Sequence>>,
-    pub(super) check_period: Option<Given<Duration>>,
-    pub(super) quiet_after_wrong: Option<Given<Duration>>,
-    pub(super) forget_after: Option<Given<Duration>>,
-    pub(super) open_for: Option<Given<Duration>>,
-    pub(super) clean_period: Option<Given<Duration>>,
-    pub(super) firewall: Option<Given<FirewallChoice>>,
-    pub(super) listen: Option<Given<Hearing>>,
-    pub(super) zone: Option<Given<Option<String>>>,
-    pub(super) refuse: Option<Given<Refuse>>,
-    pub(super) trusted: Option<Given<Vec<IpNet>>>,
-    pub(super) mark: Option<Given<Mark>>,
-    pub(super) remove_on_exit: Option<Given<bool>>,
+    pub(super) ports_to_controls: Option<Sourced<Vec<Ports>>>,
+    pub(super) opening_sequence: Option<Sourced<Sequence>>,
+    pub(super) check_period: Option<Sourced<Duration>>,
+    pub(super) quiet_after_wrong: Option<Sourced<Duration>>,
+    pub(super) forget_after: Option<Sourced<Duration>>,
+    pub(super) open_for: Option<Sourced<Duration>>,
+    pub(super) clean_period: Option<Sourced<Duration>>,
+    pub(super) firewall: Option<Sourced<FirewallChoice>>,
+    pub(super) listen: Option<Sourced<Hearing>>,
+    pub(super) zone: Option<Sourced<Option<String>>>,
+    pub(super) refuse: Option<Sourced<Refuse>>,
+    pub(super) trusted: Option<Sourced<Vec<IpNet>>>,
+    pub(super) mark: Option<Sourced<Mark>>,
+    pub(super) remove_on_exit: Option<Sourced<bool>>,
     pub(super) doors: Vec<FileDoor>,
-    pub(super) spa_port: Option<Given<u16>>,
-    pub(super) spa_window: Option<Given<Duration>>,
-    pub(super) gateway_key: Option<Given<PathBuf>>,
-    pub(super) state_dir: Option<Given<PathBuf>>,
-    pub(super) authorized_keys: Option<Given<PathBuf>>,
-    pub(super) authorized_keys_doors: Vec<Given<DoorName>>,
+    pub(super) spa_port: Option<Sourced<u16>>,
+    pub(super) spa_window: Option<Sourced<Duration>>,
+    pub(super) gateway_key: Option<Sourced<PathBuf>>,
+    pub(super) state_dir: Option<Sourced<PathBuf>>,
+    pub(super) authorized_keys: Option<Sourced<PathBuf>>,
+    pub(super) authorized_keys_doors: Vec<Sourced<DoorName>>,
     pub(super) clients: Vec<FileClient>,
 }
 
 /// One `[[doors]]`.
 #[derive(Debug)]
 pub(super) struct FileDoor {
-    pub(super) name: Given<DoorName>,
-    pub(super) ports: Given<Vec<Ports>>,
-    pub(super) sequence: Option<Given<Sequence>>,
-    pub(super) open_for: Option<Given<Duration>>,
-    pub(super) max_open_for: Option<Given<Duration>>,
-    pub(super) once: Option<Given<bool>>,
-    pub(super) require_address: Option<Given<bool>>,
+    pub(super) name: Sourced<DoorName>,
+    pub(super) ports: Sourced<Vec<Ports>>,
+    pub(super) sequence: Option<Sourced<Sequence>>,
+    pub(super) open_for: Option<Sourced<Duration>>,
+    pub(super) max_open_for: Option<Sourced<Duration>>,
+    pub(super) once: Option<Sourced<bool>>,
+    pub(super) require_address: Option<Sourced<bool>>,
 }
 
 /// One `[[clients]]`, or a line of `authorized_keys`.
 #[derive(Debug)]
 pub(super) struct FileClient {
-    pub(super) name: Given<Arc<str>>,
-    pub(super) key: Given<ClientKey>,
+    pub(super) name: Sourced<Arc<str>>,
+    pub(super) key: Sourced<ClientKey>,
     /// Clients that may open the same share the list.
-    pub(super) doors: Arc<[Given<DoorName>]>,
-    pub(super) max_open_for: Option<Given<Duration>>,
-    pub(super) from: Option<Given<Vec<IpNet>>>,
-    pub(super) until: Option<Given<Wall>>,
+    pub(super) doors: Arc<[Sourced<DoorName>]>,
+    pub(super) max_open_for: Option<Sourced<Duration>>,
+    pub(super) from: Option<Sourced<Vec<IpNet>>>,
+    pub(super) until: Option<Sourced<Wall>>,
 }
 
 /// What stands in a file, and who can read it.
@@ -193,7 +193,7 @@ impl File {
     }
 }
 
-fn zone(value: &Value<'_>) -> Result<Given<Option<String>>, ConfigError> {
+fn zone(value: &Value<'_>) -> Result<Sourced<Option<String>>, ConfigError> {
     let right = "\"auto\" or the name of a firewalld zone";
     let text = value.text(right)?;
     if text.is_empty() {
@@ -202,7 +202,7 @@ fn zone(value: &Value<'_>) -> Result<Given<Option<String>>, ConfigError> {
     if text.contains(char::is_control) {
         return Err(ConfigError::at(&value.origin, format!("`zone` is \"{text}\"; write {right}")));
     }
-    Ok(Given::new((text != "auto").then(|| text.to_owned()), value.origin.clone()))
+    Ok(Sourced::new((text != "auto").then(|| text.to_owned()), value.origin.clone()))
 }
 
 /// Reads each table of a list of tables.

@@ -30,7 +30,7 @@ use std::{
 };
 
 use doors_os::{
-    atomic_file::{Draft, NoDraft, Rights},
+    atomic_file::{AtomicFile, AtomicFileError, Rights},
     trusted_file::{self, Demands, Untrusted},
 };
 use rustix::fs::{Mode, OFlags};
@@ -153,9 +153,9 @@ impl Store {
         }
         let directory = open(&self.directory, OFlags::DIRECTORY).map_err(unwritten)?;
         trusted_file::judge_directory(&directory).map_err(|untrusted| refused(&self.directory, untrusted))?;
-        let draft = Draft::of(&path).map_err(|error| match error {
-            NoDraft::Taken => unwritten(io::ErrorKind::ResourceBusy.into()),
-            NoDraft::Io(error) => unwritten(error),
+        let draft = AtomicFile::of(&path).map_err(|error| match error {
+            AtomicFileError::Taken => unwritten(io::ErrorKind::ResourceBusy.into()),
+            AtomicFileError::Io(error) => unwritten(error),
         })?;
         let bytes = contents::encode(&Texts { path: absolute(&texts.path), ..texts.clone() });
         draft.replace(&bytes, Rights::private()).map_err(unwritten)

@@ -37,7 +37,7 @@ pub(crate) use self::{clients::STATE_DIR, warnings::without_effect};
 use self::{
     doors::DefaultDoor,
     file::{File, Written},
-    origin::{Given, Origin},
+    origin::{Origin, Sourced},
     resolve::Resolver,
 };
 
@@ -61,7 +61,7 @@ impl Hearing {
 
 /// Everything outside the file that the configuration depends on.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct Inputs {
     /// `--conf`.
     pub conf: Option<PathBuf>,
     /// `--magic-seq`.
@@ -143,12 +143,12 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] names the source that cannot be used, and the way out.
-    pub fn load(surroundings: &Surroundings) -> Result<Self, ConfigError> {
+    pub fn load(surroundings: &Inputs) -> Result<Self, ConfigError> {
         Self::load_or_blame(surroundings).map_err(|unusable| unusable.error)
     }
 
     /// Reads and resolves everything, and says which file is to blame if it cannot be used.
-    pub(crate) fn load_or_blame(surroundings: &Surroundings) -> Result<Self, Unusable> {
+    pub(crate) fn load_or_blame(surroundings: &Inputs) -> Result<Self, Unusable> {
         let Some((path, written)) = find_file(surroundings)? else {
             let config = Self::resolve(surroundings, File::default(), None);
             return config.map_err(|error| Unusable { error, file: None });
@@ -165,7 +165,7 @@ impl Config {
         Ok(config)
     }
 
-    fn read(surroundings: &Surroundings, path: &Path, written: Written) -> Result<Self, ConfigError> {
+    fn read(surroundings: &Inputs, path: &Path, written: Written) -> Result<Self, ConfigError> {
         let Written { text, readable, file: opened } = written;
         let mut file = file::parse(path, &text)?;
         let keys = clients::read_authorized_keys(&file)?;
@@ -183,7 +183,7 @@ impl Config {
 
     /// Resolves what was in force once, because of `instead_of` what stands in its file.
     pub(crate) fn again(
-        surroundings: &Surroundings,
+        surroundings: &Inputs,
         texts: &Texts,
         instead_of: &ConfigError,
     ) -> Result<Self, ConfigError> {
@@ -199,7 +199,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] names the source that cannot be used, and the way out.
-    pub fn with_text(surroundings: &Surroundings, path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub fn with_text(surroundings: &Inputs, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut file = file::parse(path, text)?;
         let keys = clients::read_authorized_keys(&file)?;
         clients::add(&mut file, &keys)?;
@@ -211,7 +211,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the place in the text.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::resolve(&Surroundings::default(), file::parse(path, text)?, Some(path.to_owned()))
+        Self::resolve(&Inputs::default(), file::parse(path, text)?, Some(path.to_owned()))
     }
 
     /// The ports that are knocked on, each once.
@@ -294,18 +294,18 @@ impl Config {
         self.settings.iter().any(in_file).then(|| Warning::Exposed { path: path.to_owned(), mode })
     }
 
-    fn resolve(surroundings: &Surroundings, file: File, path: Option<PathBuf>) -> Result<Self, ConfigError> {
+    fn resolve(surroundings: &Inputs, file: File, path: Option<PathBuf>) -> Result<Self, ConfigError> {
         let sequence =
             outside("--magic-seq", &surroundings.magic_seq, "KNOCKER_SEQ", &surroundings.knocker_seq)?;
-        let sequence = sequence.map(|Given { value, origin }| {
+        let sequence = sequence.map(|Sourced { value, origin }| {
             let right = "5 to 20 ports of your own, with commas between";
             let ports = values::port_texts(&value, &origin, right)?;
-            values::sequence(&ports, &origin, "").map(|value| Given::new(value, origin))
+            values::sequence(&ports, &origin, "").map(|value| Sourced::new(value, origin))
         });
         let ports = outside("--ports", &surroundings.ports, "KNOCKER_PORTS", &surroundings.knocker_ports)?;
-        let ports = ports.map(|Given { value, origin }| {
+        let ports = ports.map(|Sourced { value, origin }| {
             let ports = values::port_texts(&value, &origin, "ports with commas between, like 22,8080")?;
-            values::tcp_ports(&ports, &origin, "").map(|value| Given::new(value, origin))
+            values::tcp_ports(&ports, &origin, "").map(|value| Sourced::new(value, origin))
         });
         complete(&file, path.as_deref())?;
         let default_door = DefaultDoor {
@@ -361,14 +361,14 @@ fn outside(
     given: &Option<String>,
     variable: &'static str,
     set: &Option<OsString>,
-) -> Result<Option<Given<String>>, ConfigError> {
+) -> Result<Option<Sourced<String>>, ConfigError> {
     if let Some(given) = given {
-        return Ok(Some(Given::new(given.clone(), Origin::Option(option))));
+        return Ok(Some(Sourced::new(given.clone(), Origin::Option(option))));
     }
     let Some(set) = set else { return Ok(None) };
     let origin = Origin::Variable(variable);
     match set.to_str() {
-        Some(text) => Ok(Some(Given::new(text.to_owned(), origin))),
+        Some(text) => Ok(Some(Sourced::new(text.to_owned(), origin))),
         None => {
             Err(ConfigError::at(&origin, "is not UTF-8 text; write ports with commas between".to_owned()))
         }
@@ -382,11 +382,11 @@ pub fn path_in_home(home: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// Where the file is looked for, if no option names one.
-pub(crate) fn looked_for(surroundings: &Surroundings) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn looked_for(surroundings: &Inputs) -> impl Iterator<Item = PathBuf> {
     path_in_home(surroundings.home.as_deref()).into_iter().chain([PathBuf::from(IN_ETC)])
 }
 
-fn find_file(surroundings: &Surroundings) -> Result<Option<(PathBuf, Written)>, Unusable> {
+fn find_file(surroundings: &Inputs) -> Result<Option<(PathBuf, Written)>, Unusable> {
     let read =
         |path: &Path| file::read(path).map_err(|error| Unusable { error, file: Some(path.to_owned()) });
     if let Some(path) = &surroundings.conf {

@@ -51,14 +51,14 @@ impl Position {
 
 /// A value, and where it comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Given<T> {
+pub struct Sourced<T> {
     /// The value.
     pub value: T,
     /// Where it comes from.
     pub origin: Origin,
 }
 
-impl<T> Given<T> {
+impl<T> Sourced<T> {
     /// A value from somewhere.
     pub(crate) fn new(value: T, origin: Origin) -> Self {
         Self { value, origin }

@@ -11,7 +11,7 @@ use super::{
     Config, ConfigError, Hearing, Setting, clients,
     doors::{self, DefaultDoor, Resolved},
     file::{self, File},
-    origin::Given,
+    origin::Sourced,
     warnings,
 };
 
@@ -27,7 +27,7 @@ impl Resolver {
         file: File,
         path: Option<PathBuf>,
     ) -> Result<Config, ConfigError> {
-        let seconds = |number| Given::default(Duration::from_secs(number));
+        let seconds = |number| Sourced::default(Duration::from_secs(number));
         let open_for = file.open_for.unwrap_or(seconds(10));
         let doors = doors::resolve(default_door, file.doors, &open_for, path.is_some())?;
         for door in doors.iter().filter(|door| door.is_default()) {
@@ -46,22 +46,22 @@ impl Resolver {
         self.note("max_opened_door_duration", &open_for, in_seconds);
         let clean = file.clean_period.unwrap_or(seconds(10));
         self.note("doors_cleanup_periode", &clean, in_seconds);
-        let firewall = file.firewall.unwrap_or(Given::default(FirewallChoice::Auto));
+        let firewall = file.firewall.unwrap_or(Sourced::default(FirewallChoice::Auto));
         self.note("firewall", &firewall, |choice| word(&FirewallChoice::WORDS, choice));
-        let listen = file.listen.unwrap_or(Given::default(Hearing::Capture));
+        let listen = file.listen.unwrap_or(Sourced::default(Hearing::Capture));
         self.note("listen", &listen, |hearing| word(&Hearing::WORDS, hearing));
-        let zone = file.zone.unwrap_or(Given::default(None));
+        let zone = file.zone.unwrap_or(Sourced::default(None));
         self.note("zone", &zone, |zone| format!("{:?}", zone.as_deref().unwrap_or("auto")));
-        let refuse = file.refuse.unwrap_or(Given::default(Refuse::Drop));
+        let refuse = file.refuse.unwrap_or(Sourced::default(Refuse::Drop));
         self.note("refuse", &refuse, |refuse| {
             word(&[("drop", Refuse::Drop), ("reject", Refuse::Reject)], refuse)
         });
-        let trusted: Given<Vec<IpNet>> = file.trusted.unwrap_or(Given::default(Vec::new()));
+        let trusted: Sourced<Vec<IpNet>> = file.trusted.unwrap_or(Sourced::default(Vec::new()));
         self.note("trusted", &trusted, |networks| quoted(networks));
         if let Some(mark) = &file.mark {
             self.note("mark", mark, ToString::to_string);
         }
-        let on_exit = file.remove_on_exit.unwrap_or(Given::default(false));
+        let on_exit = file.remove_on_exit.unwrap_or(Sourced::default(false));
         self.note("on_exit", &on_exit, |remove| word(&[("keep", false), ("remove", true)], remove));
         for door in doors.iter().filter(|door| !door.is_default()) {
             let key = |key: &str| format!("doors.{}.{key}", door.name.value);
@@ -84,7 +84,7 @@ impl Resolver {
         let state_dir = clients::state_dir(file.state_dir.as_ref());
         let key_access = clients::resolve(
             file.clients,
-            clients::Given {
+            clients::Sourced {
                 port: file.spa_port,
                 window: file.spa_window,
                 gateway_key: file.gateway_key,
@@ -130,7 +130,7 @@ impl Resolver {
         })
     }
 
-    fn note<T>(&mut self, key: &str, from: &Given<T>, text: impl FnOnce(&T) -> String) {
+    fn note<T>(&mut self, key: &str, from: &Sourced<T>, text: impl FnOnce(&T) -> String) {
         let (value, origin) = (text(&from.value), from.origin.clone());
         self.settings.push(Setting { key: key.to_owned(), value, origin });
     }

@@ -20,7 +20,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     dates,
-    origin::{ConfigError, Given, Origin, Position},
+    origin::{ConfigError, Origin, Position, Sourced},
 };
 
 /// The longest time in seconds.
@@ -95,8 +95,8 @@ impl<'a> Value<'a> {
         ConfigError::at(&self.origin, format!("`{}` {what}; write {right}", self.name))
     }
 
-    fn given<T>(&self, value: T) -> Given<T> {
-        Given::new(value, self.origin.clone())
+    fn given<T>(&self, value: T) -> Sourced<T> {
+        Sourced::new(value, self.origin.clone())
     }
 
     /// A number in a range.
@@ -116,25 +116,29 @@ impl<'a> Value<'a> {
     }
 
     /// A time in seconds.
-    pub(super) fn seconds(&self, at_least: u64) -> Result<Given<Duration>, ConfigError> {
+    pub(super) fn seconds(&self, at_least: u64) -> Result<Sourced<Duration>, ConfigError> {
         let seconds = self.number(at_least..=MAX_SECONDS, "a number of seconds")?;
         Ok(self.given(Duration::from_secs(seconds)))
     }
 
     /// A time in seconds that may be no longer than so many.
-    pub(super) fn seconds_up_to(&self, at_least: u64, at_most: u64) -> Result<Given<Duration>, ConfigError> {
+    pub(super) fn seconds_up_to(
+        &self,
+        at_least: u64,
+        at_most: u64,
+    ) -> Result<Sourced<Duration>, ConfigError> {
         let seconds = self.number(at_least..=at_most, "a number of seconds")?;
         Ok(self.given(Duration::from_secs(seconds)))
     }
 
     /// One port.
-    pub(super) fn port(&self) -> Result<Given<u16>, ConfigError> {
+    pub(super) fn port(&self) -> Result<Sourced<u16>, ConfigError> {
         let number = self.number(1..=65535, "a port")?;
         Ok(self.given(u16::try_from(number).unwrap_or(0)))
     }
 
     /// Bits of a packet mark. Marks are written in hexadecimal everywhere, so another number is a mistake.
-    pub(super) fn mark(&self) -> Result<Given<Mark>, ConfigError> {
+    pub(super) fn mark(&self) -> Result<Sourced<Mark>, ConfigError> {
         let right = "a number like 0x20000000, from 0x1 to 0xffffffff";
         let DeValue::Integer(integer) = self.value else {
             return Err(self.wrong(&format!("is {}", kind(self.value)), right));
@@ -149,7 +153,7 @@ impl<'a> Value<'a> {
     }
 
     /// Yes or no.
-    pub(super) fn yes_or_no(&self) -> Result<Given<bool>, ConfigError> {
+    pub(super) fn yes_or_no(&self) -> Result<Sourced<bool>, ConfigError> {
         match self.value {
             DeValue::Boolean(answer) => Ok(self.given(*answer)),
             other => Err(self.wrong(&format!("is {}", kind(other)), "true or false")),
@@ -157,7 +161,7 @@ impl<'a> Value<'a> {
     }
 
     /// The path of a file or directory. It means the same wherever the daemon was started.
-    pub(super) fn path(&self) -> Result<Given<PathBuf>, ConfigError> {
+    pub(super) fn path(&self) -> Result<Sourced<PathBuf>, ConfigError> {
         let right = "a path that begins with /";
         let path = PathBuf::from(self.text(right)?);
         match path.is_absolute() {
@@ -167,7 +171,7 @@ impl<'a> Value<'a> {
     }
 
     /// The name of a client.
-    pub(super) fn client_name(&self) -> Result<Given<Arc<str>>, ConfigError> {
+    pub(super) fn client_name(&self) -> Result<Sourced<Arc<str>>, ConfigError> {
         let right = "a name of 1 to 64 letters and digits, with . _ - @ between, like \"laptop\"";
         let text = self.text(right)?;
         match is_client_name(text) {
@@ -177,7 +181,7 @@ impl<'a> Value<'a> {
     }
 
     /// A client's public key.
-    pub(super) fn client_key(&self) -> Result<Given<ClientKey>, ConfigError> {
+    pub(super) fn client_key(&self) -> Result<Sourced<ClientKey>, ConfigError> {
         let text = self.text("a public key like \"ssh-ed25519 AAAA… comment\"")?;
         let read = ClientKey::from_openssh(text);
         let (key, _) =
@@ -186,12 +190,12 @@ impl<'a> Value<'a> {
     }
 
     /// The names of doors.
-    pub(super) fn door_names(&self, text: &Text<'a>) -> Result<Vec<Given<DoorName>>, ConfigError> {
+    pub(super) fn door_names(&self, text: &Text<'a>) -> Result<Vec<Sourced<DoorName>>, ConfigError> {
         self.list(text, A_LIST_OF_DOORS)?.iter().map(Value::door_name).collect()
     }
 
     /// The names of doors, at least one.
-    pub(super) fn some_door_names(&self, text: &Text<'a>) -> Result<Vec<Given<DoorName>>, ConfigError> {
+    pub(super) fn some_door_names(&self, text: &Text<'a>) -> Result<Vec<Sourced<DoorName>>, ConfigError> {
         match self.door_names(text) {
             Ok(names) if names.is_empty() => Err(self.wrong("is empty", A_LIST_OF_DOORS)),
             names => names,
@@ -199,7 +203,7 @@ impl<'a> Value<'a> {
     }
 
     /// A date, to its end in UTC, or a date and time with its offset.
-    pub(super) fn date(&self) -> Result<Given<Wall>, ConfigError> {
+    pub(super) fn date(&self) -> Result<Sourced<Wall>, ConfigError> {
         let right = "a date like 2026-12-31, or a date and time like 2026-12-31T18:00:00Z";
         let date = match self.value {
             DeValue::Datetime(date) => Some(*date),
@@ -220,7 +224,7 @@ impl<'a> Value<'a> {
     }
 
     /// One of some words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<Given<T>, ConfigError> {
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<Sourced<T>, ConfigError> {
         let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         let right = quoted.join(" or ");
         let text = self.text(&right)?;
@@ -248,19 +252,19 @@ impl<'a> Value<'a> {
     }
 
     /// The ports of a sequence.
-    pub(super) fn sequence(&self, text: &Text<'a>) -> Result<Given<Sequence>, ConfigError> {
+    pub(super) fn sequence(&self, text: &Text<'a>) -> Result<Sourced<Sequence>, ConfigError> {
         let ports = self.port_list(text)?;
         Ok(self.given(sequence(&ports, &self.origin, &format!("`{}`: ", self.name))?))
     }
 
     /// TCP ports to control.
-    pub(super) fn tcp_ports(&self, text: &Text<'a>) -> Result<Given<Vec<Ports>>, ConfigError> {
+    pub(super) fn tcp_ports(&self, text: &Text<'a>) -> Result<Sourced<Vec<Ports>>, ConfigError> {
         let ports = self.port_list(text)?;
         Ok(self.given(tcp_ports(&ports, &self.origin, &format!("`{}`: ", self.name))?))
     }
 
     /// Ports with their protocols.
-    pub(super) fn ports(&self, text: &Text<'a>) -> Result<Given<Vec<Ports>>, ConfigError> {
+    pub(super) fn ports(&self, text: &Text<'a>) -> Result<Sourced<Vec<Ports>>, ConfigError> {
         let right = "a list like [\"22/tcp\", \"60000-60010/udp\"]";
         let mut all: Vec<Ports> = Vec::new();
         // By protocol and first port. None of them overlap, so only the last that begins before can.
@@ -290,7 +294,7 @@ impl<'a> Value<'a> {
     }
 
     /// Networks.
-    pub(super) fn networks(&self, text: &Text<'a>) -> Result<Given<Vec<IpNet>>, ConfigError> {
+    pub(super) fn networks(&self, text: &Text<'a>) -> Result<Sourced<Vec<IpNet>>, ConfigError> {
         let mut all = Vec::new();
         for item in self.list(text, "a list of networks like [\"192.168.1.0/24\"]")? {
             let right = "a network like \"192.168.1.0/24\" or \"2001:db8::/32\"";
@@ -313,7 +317,7 @@ impl<'a> Value<'a> {
     }
 
     /// The name of a door.
-    pub(super) fn door_name(&self) -> Result<Given<DoorName>, ConfigError> {
+    pub(super) fn door_name(&self) -> Result<Sourced<DoorName>, ConfigError> {
         let text = self.text("a name like \"ssh\"")?;
         let name = DoorName::new(text)
             .map_err(|bad| format!("`{}`: \"{}\" {bad}", self.name, text.escape_debug()))

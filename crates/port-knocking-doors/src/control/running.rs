@@ -35,7 +35,7 @@ pub(crate) struct Mark {
 
 /// Bytes that are locked; the file need not be so long.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum LockByte {
     /// A daemon reads this file.
     Reads = 0,
     /// And what stands in it is in force.
@@ -45,9 +45,9 @@ enum Place {
 impl Mark {
     /// Marks a file. To be done anew whenever one was closed that the same name had.
     pub(crate) fn set(file: Arc<File>, in_force: bool) -> io::Result<Self> {
-        ask(&file, libc::F_SETLK, libc::F_RDLCK, Place::Reads)?;
+        ask(&file, libc::F_SETLK, libc::F_RDLCK, LockByte::Reads)?;
         if in_force {
-            ask(&file, libc::F_SETLK, libc::F_RDLCK, Place::InForce)?;
+            ask(&file, libc::F_SETLK, libc::F_RDLCK, LockByte::InForce)?;
         }
         Ok(Self { _file: file })
     }
@@ -57,7 +57,7 @@ impl Mark {
 pub(crate) fn daemon_of(path: &Path) -> io::Result<Option<Pid>> {
     // While a daemon reads a file that it cannot use, the mark is away for a moment.
     for _ in 0..LOOKS {
-        let found = holder_of(&open(path)?, Place::Reads)?.or_else(|| of_replaced(path));
+        let found = holder_of(&open(path)?, LockByte::Reads)?.or_else(|| of_replaced(path));
         if found.is_some() {
             return Ok(found);
         }
@@ -73,7 +73,8 @@ fn of_replaced(path: &Path) -> Option<Pid> {
     gone.push(" (deleted)");
     let marks = |pid: Pid, fd: &Path| {
         fs::read_link(fd).is_ok_and(|link| link.as_os_str() == gone)
-            && open(fd).is_ok_and(|file| holder_of(&file, Place::Reads).is_ok_and(|held| held == Some(pid)))
+            && open(fd)
+                .is_ok_and(|file| holder_of(&file, LockByte::Reads).is_ok_and(|held| held == Some(pid)))
     };
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let pid = Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?;
@@ -90,14 +91,14 @@ fn open(path: &Path) -> io::Result<File> {
 /// The daemon that reads a file, and runs with something else than what stands there: it was wrong when it was read.
 pub(crate) fn with_other_contents(path: &Path) -> Option<Pid> {
     let daemon = daemon_of(path).ok()??;
-    (holder(path, Place::InForce).ok()? != Some(daemon)).then_some(daemon)
+    (holder(path, LockByte::InForce).ok()? != Some(daemon)).then_some(daemon)
 }
 
-fn holder(path: &Path, place: Place) -> io::Result<Option<Pid>> {
+fn holder(path: &Path, place: LockByte) -> io::Result<Option<Pid>> {
     holder_of(&open(path)?, place)
 }
 
-fn holder_of(file: &File, place: Place) -> io::Result<Option<Pid>> {
+fn holder_of(file: &File, place: LockByte) -> io::Result<Option<Pid>> {
     // Whether somebody would be in the way of a lock for writing; nothing is locked.
     let lock = ask(file, libc::F_GETLK, libc::F_WRLCK, place)?;
     let held = i32::from(lock.l_type) != libc::F_UNLCK;
@@ -118,7 +119,7 @@ fn is_trusted(pid: Pid) -> bool {
 }
 
 /// One question or order about a lock on one byte.
-fn ask(file: &File, command: libc::c_int, kind: libc::c_int, place: Place) -> io::Result<libc::flock> {
+fn ask(file: &File, command: libc::c_int, kind: libc::c_int, place: LockByte) -> io::Result<libc::flock> {
     // SAFETY: all zeroes are a valid `flock`.
     let mut lock: libc::flock = unsafe { zeroed() };
     lock.l_type = kind.try_into().map_err(io::Error::other)?;
@@ -151,11 +152,11 @@ pub(crate) fn take_over(path: &Path, daemon: Option<Pid>) -> io::Result<Takeover
     let begun = Instant::now();
     let mut read = 0_u32;
     while begun.elapsed() < PATIENCE {
-        if holder(path, Place::InForce)? == Some(daemon) {
+        if holder(path, LockByte::InForce)? == Some(daemon) {
             return Ok(Takeover::Done);
         }
         // Both marks of a file that is in force are set at nearly the same time.
-        read = if holder(path, Place::Reads)? == Some(daemon) { read.saturating_add(1) } else { 0 };
+        read = if holder(path, LockByte::Reads)? == Some(daemon) { read.saturating_add(1) } else { 0 };
         if read > 3 {
             return Ok(Takeover::Refused);
         }

@@ -19,7 +19,7 @@ use std::{
 
 use doors_core::{
     eligible::Own,
-    packet::{Accepted, Link, Packet, Routes, WayBack},
+    packet::{AllRoutes, Link, Packet, Routes, WayBack},
 };
 use doors_os::async_fd::watch;
 use socket2::{Domain, SockFilter, Socket, Type};
@@ -146,7 +146,7 @@ impl Sockets {
                 link: Link(received.link),
                 payload: received.payload(),
             };
-            each(&packet, &mut Accepted);
+            each(&packet, &mut AllRoutes);
         }
         Ok(())
     }

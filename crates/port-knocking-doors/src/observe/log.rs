@@ -6,11 +6,11 @@
 use std::{error::Error, fmt, path::Path, time::Duration};
 
 use doors_core::{
-    door::{Admission, Sequence},
+    door::{GrantKey, Sequence},
     engine::Event,
     packet::WayBack,
-    spa::client::Who,
-    spa::server::Stranger,
+    spa::client::ClientLabel,
+    spa::server::DropReason,
     time::Moment,
 };
 use doors_firewall::{Choice, Kind, News, plan::Plan};
@@ -89,61 +89,61 @@ pub(crate) fn ready(is_door: bool) {
 /// One event of the core.
 pub(crate) fn event(event: &Event, now: Moment) {
     match event {
-        Event::Granted(Admission { door, source }) => {
+        Event::Granted(GrantKey { door, source }) => {
             debug!(%door, %source, "{source} may use the door {door}, and the firewall is asked");
         }
-        Event::Opened { admission: Admission { door, source }, until, by } => {
+        Event::Opened { admission: GrantKey { door, source }, until, by } => {
             let (left, by) = (seconds(until.remaining(now)), By(by));
             info!(%door, %source, client = by.name(), "opened: door {door} for {source}, for {left}{by}");
         }
-        Event::Extended { admission: Admission { door, source }, until, by } => {
+        Event::Extended { admission: GrantKey { door, source }, until, by } => {
             let (left, by) = (seconds(until.remaining(now)), By(by));
             info!(
                 %door, %source, client = by.name(),
                 "extended: door {door} for {source}, for {left} from now{by}"
             );
         }
-        Event::AlsoOpen { admission: Admission { door, source }, until, by } => {
+        Event::AlsoOpen { admission: GrantKey { door, source }, until, by } => {
             let left = seconds(until.remaining(now));
             info!(
                 %door, %source, client = &*by.name,
                 "also open: door {door} for {source}, for {left}, by {by}; another client has it open behind the same address"
             );
         }
-        Event::NotWaiting { admission: Admission { door, source }, by } => info!(
+        Event::NotWaiting { admission: GrantKey { door, source }, by } => info!(
             %door, %source, client = &*by.name,
             "given up: door {door} for {source}, by {by}; another client still has it open behind the same address"
         ),
-        Event::Adopted { admission: Admission { door, source }, until, by } => {
+        Event::Adopted { admission: GrantKey { door, source }, until, by } => {
             let (left, by) = (seconds(until.remaining(now)), By(by));
             info!(
                 %door, %source, client = by.name(),
                 "found open: door {door} for {source}, for {left} more{by}"
             );
         }
-        Event::Closed { admission: Admission { door, source }, by } => {
+        Event::Closed { admission: GrantKey { door, source }, by } => {
             let by = By(by);
             info!(%door, %source, client = by.name(), "closed: door {door} for {source}{by}");
         }
-        Event::Used { admission: Admission { door, source }, by } => {
+        Event::Used { admission: GrantKey { door, source }, by } => {
             let by = By(by);
             info!(%door, %source, client = by.name(), "used: door {door} for {source}{by}; it let in one connection");
         }
-        Event::Withdrawn { admission: Admission { door, source }, by } => {
+        Event::Withdrawn { admission: GrantKey { door, source }, by } => {
             let by = By(by);
             warn!(
                 %door, %source, client = by.name(),
                 "closed by hand: door {door} for {source}{by}; an administrator or another program has taken it out of the firewall"
             );
         }
-        Event::Revoked { admission: Admission { door, source }, by } => {
+        Event::Revoked { admission: GrantKey { door, source }, by } => {
             let by = By(by);
             info!(
                 %door, %source, client = by.name(),
                 "closed: door {door} for {source}{by}; that is no client any more"
             );
         }
-        Event::NeverOpened(Admission { door, source }) => error!(
+        Event::NeverOpened(GrantKey { door, source }) => error!(
             %door, %source,
             "never opened: door {door} for {source}; the firewall did not do it in time"
         ),
@@ -171,7 +171,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
             "{count} more doors were opened, extended, closed or found open in the last minute: more than is told one \
              by one; somebody may have overheard a sequence and be replaying it"
         ),
-        Event::NoRoom(Admission { door, source }) => error!(
+        Event::NoRoom(GrantKey { door, source }) => error!(
             %door, %source,
             "not opened: door {door} for {source}; too many doors are open at once"
         ),
@@ -191,18 +191,18 @@ pub(crate) fn event(event: &Event, now: Moment) {
         Event::Ineligible { source, why } => {
             warn!(%source, "not opened: the sequence of {source} is right, and {why}");
         }
-        Event::Stranger { source, why: why @ (Stranger::Unknown | Stranger::Copied), .. } => {
-            debug!(%source, "not answered: {source}: {}", stranger(*why));
+        Event::Dropped { source, why: why @ (DropReason::Unknown | DropReason::Copied), .. } => {
+            debug!(%source, "not answered: {source}: {}", drop_reason(*why));
         }
-        Event::Stranger { source, why, who } => {
+        Event::Dropped { source, why, who } => {
             let by = By(who);
-            warn!(%source, client = by.name(), "not answered: {source}: {}{by}", stranger(*why));
+            warn!(%source, client = by.name(), "not answered: {source}: {}{by}", drop_reason(*why));
         }
     }
 }
 
 /// Whose key something was, behind a sentence.
-struct By<'a>(&'a Option<Who>);
+struct By<'a>(&'a Option<ClientLabel>);
 
 impl<'a> By<'a> {
     fn name(&self) -> Option<&'a str> {
@@ -230,16 +230,18 @@ fn refusal(why: Answer) -> &'static str {
     }
 }
 
-fn stranger(why: Stranger) -> &'static str {
+fn drop_reason(why: DropReason) -> &'static str {
     match why {
-        Stranger::Unknown => {
+        DropReason::Unknown => {
             "a datagram of the right length, with another card or in the name of no client here"
         }
-        Stranger::Forged => "a knock in the name of a client that has not signed it",
-        Stranger::Flood => "more knocks in the name of a client than it can send; the rest are not looked at",
-        Stranger::Copied | Stranger::Replayed => "a knock that was seen before",
-        Stranger::Expired => "the client's time is over",
-        Stranger::Network => "the client may not come from there",
+        DropReason::Forged => "a knock in the name of a client that has not signed it",
+        DropReason::Flood => {
+            "more knocks in the name of a client than it can send; the rest are not looked at"
+        }
+        DropReason::Copied | DropReason::Replayed => "a knock that was seen before",
+        DropReason::Expired => "the client's time is over",
+        DropReason::Network => "the client may not come from there",
     }
 }
 

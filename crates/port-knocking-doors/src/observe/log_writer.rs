@@ -2,7 +2,7 @@
 //! for a while holds up no knock.
 //!
 //! ```text
-//!   daemon ──► lines, so many and no more ──► teller ──► journal, or standard error
+//!   daemon ──► lines, so many and no more ──► log writer ──► journal, or standard error
 //! ```
 
 use std::{io, sync::mpsc, thread, time::Duration};
@@ -17,13 +17,13 @@ type Line = Box<dyn FnOnce() + Send>;
 
 /// The daemon's side of the queue.
 #[derive(Debug)]
-pub(crate) struct Teller {
+pub(crate) struct LogWriter {
     lines: mpsc::SyncSender<Line>,
     ended: mpsc::Receiver<()>,
     lost: u64,
 }
 
-impl Teller {
+impl LogWriter {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
         let (lines, waiting) = mpsc::sync_channel::<Line>(WAITING);

@@ -44,20 +44,20 @@ pub(crate) fn start(wanted: Targets) {
         "message" => write!(writer, "{value:?}"),
         _ => Ok(()),
     });
-    let journal = match stderr_is_the_journal() {
+    let replay_log = match stderr_is_the_journal() {
         true => tracing_journald::layer()
             .ok()
             .map(|layer| layer.with_field_prefix(None).with_priority_mappings(priorities())),
         false => None,
     };
-    let text = journal.is_none().then(|| {
+    let text = replay_log.is_none().then(|| {
         fmt::layer()
             .with_writer(io::stderr)
             .with_target(false)
             .with_ansi(in_colours(io::stderr().is_terminal(), env::var_os("NO_COLOR").as_deref()))
             .fmt_fields(message_only)
     });
-    registry().with(journal.with_filter(wanted.clone())).with(text.with_filter(wanted)).init();
+    registry().with(replay_log.with_filter(wanted.clone())).with(text.with_filter(wanted)).init();
 }
 
 fn filter(verbose: u8, variable: Option<OsString>) -> Result<Targets, LogError> {

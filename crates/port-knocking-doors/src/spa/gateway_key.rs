@@ -21,7 +21,7 @@ use std::{
 };
 
 use doors_os::{
-    atomic_file::{Draft, NoDraft, Rights},
+    atomic_file::{AtomicFile, AtomicFileError, Rights},
     trusted_file::{self, Demands, Untrusted},
 };
 use doors_spa::gateway::GatewayKey;
@@ -116,10 +116,10 @@ pub fn qr(text: &str) -> Option<String> {
     Some(picture.lines().map(|line| format!("\u{1b}[38;5;231;48;5;16m{line}\u{1b}[0m\n")).collect())
 }
 
-fn draft(path: &Path) -> Result<Draft, KeyError> {
-    Draft::of(path).map_err(|error| match error {
-        NoDraft::Taken => KeyError::InUse { path: path.to_owned() },
-        NoDraft::Io(source) => KeyError::Write { path: path.to_owned(), source },
+fn draft(path: &Path) -> Result<AtomicFile, KeyError> {
+    AtomicFile::of(path).map_err(|error| match error {
+        AtomicFileError::Taken => KeyError::InUse { path: path.to_owned() },
+        AtomicFileError::Io(source) => KeyError::Write { path: path.to_owned(), source },
     })
 }
 

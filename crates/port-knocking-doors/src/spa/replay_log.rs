@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   <state_dir>/lock             held by the one process that writes
-//!   <state_dir>/knocks           the journal
+//!   <state_dir>/knocks           the replay log
 //!   <state_dir>/knocks.new       the next one, while it is made
 //!   <state_dir>/knocks.damaged   the latest one of which nothing could be believed
 //!
@@ -16,9 +16,9 @@
 //! Numbers are big-endian; a check is the first bytes of a SHA-256. It finds what a crash has torn or a disk has
 //! damaged, and is no defence: only root can write here.
 //!
-//! An acknowledged knock is on the disk: [`Journal::append`] returns when it is. What is not whole at the next
+//! An acknowledged knock is on the disk: [`ReplayLog::append`] returns when it is. What is not whole at the next
 //! start is as if lost: it is counted, left out, and its place is taken by what the core says of a loss. What is no
-//! journal at all was one, for all that is known, and is put aside. So no bytes keep a client out or let a copy in,
+//! log at all was one, for all that is known, and is put aside. So no bytes keep a client out or let a copy in,
 //! but a whole header of another version, whose records are for another program to keep.
 
 mod log;
@@ -46,9 +46,9 @@ use self::{
 /// still count: so each record is written twice on average, however many clients there are.
 const MANY: usize = 4096;
 
-/// The journal, open for writing. Nobody else can open it meanwhile.
+/// The replay log, open for writing. Nobody else can open it meanwhile.
 #[derive(Debug)]
-pub struct Journal {
+pub struct ReplayLog {
     place: Place,
     log: Log<File>,
     /// How many records were added since the file was made.
@@ -64,7 +64,7 @@ pub struct Journal {
 pub struct Loaded {
     /// The knocks, in the order in which they were written, and after a loss what the core says of it.
     pub records: Vec<Record>,
-    /// There was a journal.
+    /// There was a replay log.
     pub found: bool,
     /// Not all of it was whole.
     pub loss: Option<Loss>,
@@ -75,26 +75,26 @@ pub struct Loaded {
 pub(crate) enum State {
     /// It is there.
     There,
-    /// It is there, and nothing in its journal can be believed.
+    /// It is there, and nothing in its replay log can be believed.
     Damaged,
     /// It will be made.
     ToBeMade,
 }
 
-impl Journal {
-    /// Opens the journal in this directory, and makes both if they are missing. If it is missing, or not all of
-    /// it is whole, what it holds from here on is what is whole, and `if_lost`: at no instant is there a journal
+impl ReplayLog {
+    /// Opens the replay log in this directory, and makes both if they are missing. If it is missing, or not all of
+    /// it is whole, what it holds from here on is what is whole, and `if_lost`: at no instant is there a replay log
     /// that says less.
     ///
     /// # Errors
-    /// [`JournalError`] if there is no journal to go on with. Nothing was changed then.
-    pub fn open(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), JournalError> {
+    /// [`ReplayLogError`] if there is no replay log to go on with. Nothing was changed then.
+    pub fn open(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), ReplayLogError> {
         let place = Place::open(directory)?;
         let Some((file, bytes, length)) = place.read()? else {
             return Self::make(place, 1, Loaded { records: if_lost.to_vec(), ..Loaded::default() });
         };
         let path = || place.path(KNOCKS);
-        let write = |source| JournalError::Write { path: path(), source };
+        let write = |source| ReplayLogError::Write { path: path(), source };
         let Contents { generation, mut records, loss } = match understand(&bytes, length) {
             Ok(contents) => contents,
             Err(Unreadable::Damaged(loss)) => {
@@ -103,7 +103,7 @@ impl Journal {
                 return Self::make(place, 1, Loaded { records, found: true, loss: Some(loss) });
             }
             Err(Unreadable::Version(version)) => {
-                return Err(JournalError::Version { path: path(), version });
+                return Err(ReplayLogError::Version { path: path(), version });
             }
         };
         if loss.is_some() {
@@ -113,25 +113,25 @@ impl Journal {
         let mut log = Log::new(file, generation, records.len(), bytes.len());
         log.sync().map_err(write)?;
         // The last one to write may have ended between the name and its way to the disk.
-        let journal = Self { place, log, added: records.len(), kept: 0, renamed: true };
-        Ok((journal, Loaded { records, found: true, loss: None }))
+        let replay_log = Self { place, log, added: records.len(), kept: 0, renamed: true };
+        Ok((replay_log, Loaded { records, found: true, loss: None }))
     }
 
-    /// Whether a journal could be opened in this directory, as far as can be seen without touching anything.
+    /// Whether a replay log could be opened in this directory, as far as can be seen without touching anything.
     ///
     /// # Errors
-    /// What [`Journal::open`] would say, but that another process uses it.
-    pub(crate) fn look(directory: &Path) -> Result<State, JournalError> {
+    /// What [`ReplayLog::open`] would say, but that another process uses it.
+    pub(crate) fn look(directory: &Path) -> Result<State, ReplayLogError> {
         let (beginning, length) = match place::look(directory)? {
             Seen::NoDirectory => return Ok(State::ToBeMade),
             Seen::NoJournal => return Ok(State::There),
-            Seen::Journal(beginning, length) => (beginning, length),
+            Seen::ReplayLog(beginning, length) => (beginning, length),
         };
         match understand(&beginning, length) {
             Ok(_) => Ok(State::There),
             Err(Unreadable::Damaged(_)) => Ok(State::Damaged),
             Err(Unreadable::Version(version)) => {
-                Err(JournalError::Version { path: directory.join(KNOCKS), version })
+                Err(ReplayLogError::Version { path: directory.join(KNOCKS), version })
             }
         }
     }
@@ -139,11 +139,11 @@ impl Journal {
     /// Writes knocks, and returns when they are on the disk.
     ///
     /// # Errors
-    /// [`JournalError::Write`] if they are not; then no door may open for them. The journal stays good, and
+    /// [`ReplayLogError::Write`] if they are not; then no door may open for them. The replay log stays good, and
     /// a later attempt may succeed.
-    pub fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+    pub fn append(&mut self, records: &[Record]) -> Result<(), ReplayLogError> {
         let written = self.sync_name().and_then(|()| self.log.append(records));
-        written.map_err(|source| JournalError::Write { path: self.place.path(KNOCKS), source })?;
+        written.map_err(|source| ReplayLogError::Write { path: self.place.path(KNOCKS), source })?;
         self.added = self.added.saturating_add(records.len());
         Ok(())
     }
@@ -151,28 +151,28 @@ impl Journal {
     /// Puts a new file in the place of the old one, with only the knocks that still count.
     ///
     /// # Errors
-    /// [`JournalError::Write`]. The journal stays good, and holds all that it has held.
-    pub fn compact(&mut self, keep: &[Record]) -> Result<(), JournalError> {
+    /// [`ReplayLogError::Write`]. The replay log stays good, and holds all that it has held.
+    pub fn compact(&mut self, keep: &[Record]) -> Result<(), ReplayLogError> {
         self.log = write(&self.place, self.log.generation().wrapping_add(1), keep)?;
         (self.added, self.kept) = (0, keep.len());
         self.renamed = true;
-        self.sync_name().map_err(|source| JournalError::Write { path: self.place.path(KNOCKS), source })
+        self.sync_name().map_err(|source| ReplayLogError::Write { path: self.place.path(KNOCKS), source })
     }
 
-    /// Whether enough knocks were added for [`Journal::compact`] to be worth its while.
+    /// Whether enough knocks were added for [`ReplayLog::compact`] to be worth its while.
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
         self.added > self.kept.max(MANY)
     }
 
     /// Makes the file anew, with these records.
-    fn make(place: Place, generation: u32, loaded: Loaded) -> Result<(Self, Loaded), JournalError> {
+    fn make(place: Place, generation: u32, loaded: Loaded) -> Result<(Self, Loaded), ReplayLogError> {
         let log = write(&place, generation, &loaded.records)?;
         let kept = loaded.records.len();
-        let mut journal = Self { place, log, added: 0, kept, renamed: true };
-        let named = journal.sync_name();
-        named.map_err(|source| JournalError::Write { path: journal.place.path(KNOCKS), source })?;
-        Ok((journal, loaded))
+        let mut replay_log = Self { place, log, added: 0, kept, renamed: true };
+        let named = replay_log.sync_name();
+        named.map_err(|source| ReplayLogError::Write { path: replay_log.place.path(KNOCKS), source })?;
+        Ok((replay_log, loaded))
     }
 
     /// Brings the name of the file to the disk. Until then a crash may bring back the file before it, so
@@ -195,19 +195,19 @@ fn understand(bytes: &[u8], length: u64) -> Result<Contents, Unreadable> {
 }
 
 /// Makes a new file and gives it the name of the old one.
-fn write(place: &Place, generation: u32, records: &[Record]) -> Result<Log<File>, JournalError> {
+fn write(place: &Place, generation: u32, records: &[Record]) -> Result<Log<File>, ReplayLogError> {
     let bytes = Log::<File>::whole(generation, records);
     let written = match bytes.len() <= LONGEST {
         true => place.replace(&bytes),
         false => Err(io::ErrorKind::FileTooLarge.into()),
     };
-    let file = written.map_err(|source| JournalError::Write { path: place.path(NEXT), source })?;
+    let file = written.map_err(|source| ReplayLogError::Write { path: place.path(NEXT), source })?;
     Ok(Log::new(file, generation, records.len(), bytes.len()))
 }
 
-/// Why there is no journal, or why nothing was written to it.
+/// Why there is no replay log, or why nothing was written to it.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalError {
+pub enum ReplayLogError {
     /// The directory cannot be made or opened.
     #[error("cannot use the directory {} for the state", path.display())]
     Directory {
@@ -256,13 +256,13 @@ pub enum JournalError {
         /// The directory.
         path: PathBuf,
     },
-    /// Something that is no file has the name of the journal.
+    /// Something that is no file has the name of the replay log.
     #[error("{} is no regular file, so no journal of knocks; move it away", path.display())]
     NotOurs {
         /// The file.
         path: PathBuf,
     },
-    /// The journal is of another version.
+    /// The replay log is of another version.
     #[error(
         "{} has version {version}, and this program knows 1; move it away, and start again: the first hour costs \
          each knock a challenge",

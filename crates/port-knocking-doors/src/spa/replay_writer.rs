@@ -1,11 +1,11 @@
 //! Writes down which requests were accepted, in a thread of its own: a disk may take its time, and knocks
 //! are heard meanwhile. Whatever waits is written, and synced, in one go.
 //!
-//! After a failure the disk knows less than the core. Then only a whole new journal is written, with all that
+//! After a failure the disk knows less than the core. Then only a whole new replay log is written, with all that
 //! the core remembers, before anything more is said to be held.
 //!
 //! ```text
-//!   daemon ──► Order ──► recorder ──► journal ──► disk
+//!   daemon ──► Order ──► replay writer ──► replay log ──► disk
 //!      ▲                    │
 //!      └──── Recorded ◄─────┘   in the order in which it was asked for
 //! ```
@@ -18,13 +18,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     observe::log,
-    spa::replay_log::{Journal, JournalError, Loaded},
+    spa::replay_log::{Loaded, ReplayLog, ReplayLogError},
 };
 
 /// Records that are written in one go.
 const AT_ONCE: usize = 256;
 
-/// What the recorder is asked to do.
+/// What the replay writer is asked to do.
 #[derive(Debug)]
 enum Order {
     /// Write this behind the others.
@@ -38,11 +38,11 @@ enum Order {
 pub(crate) enum Recorded {
     /// So many more records are on the disk.
     Held(usize),
-    /// So many are not, and why. From here on only [`Recorder::keep`] is done.
+    /// So many are not, and why. From here on only [`ReplayWriter::keep`] is done.
     Failed(usize, String),
-    /// After a failure: all that was given to [`Recorder::keep`] is on the disk.
+    /// After a failure: all that was given to [`ReplayWriter::keep`] is on the disk.
     CaughtUp,
-    /// The latest [`Recorder::keep`] is done, or has failed.
+    /// The latest [`ReplayWriter::keep`] is done, or has failed.
     Kept,
     /// Many records are not needed any more: it is time to say which are.
     Long,
@@ -50,34 +50,34 @@ pub(crate) enum Recorded {
 
 /// The daemon's side of the queue.
 #[derive(Debug)]
-pub(crate) struct Recorder {
+pub(crate) struct ReplayWriter {
     orders: blocking::Sender<Order>,
     recorded: mpsc::UnboundedReceiver<Recorded>,
 }
 
 /// Why nothing can be written down.
 #[derive(Debug, thiserror::Error)]
-pub enum RecorderError {
+pub enum ReplayWriterError {
     /// The file.
     #[error("cannot remember which knocks were seen, so no client with a key can be let in")]
-    Journal(#[from] JournalError),
+    ReplayLog(#[from] ReplayLogError),
     /// The thread.
     #[error("cannot start the thread that writes down which knocks were seen")]
     Thread(#[source] io::Error),
 }
 
-impl Recorder {
-    /// Opens the journal in this directory, and gives what it holds. If it was not there, or not all of it was
+impl ReplayWriter {
+    /// Opens the replay log in this directory, and gives what it holds. If it was not there, or not all of it was
     /// whole, then it holds `if_lost`, too, from here on.
-    pub(crate) fn start(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), RecorderError> {
-        let (journal, loaded) = Journal::open(directory, if_lost)?;
+    pub(crate) fn start(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), ReplayWriterError> {
+        let (replay_log, loaded) = ReplayLog::open(directory, if_lost)?;
         if let Some(loss) = &loaded.loss {
             log::journal_damaged(directory, loss);
         }
         let (orders, queue) = blocking::channel();
-        let (teller, recorded) = mpsc::unbounded_channel();
-        let run = move || work(journal, &queue, &teller);
-        thread::Builder::new().name("recorder".to_owned()).spawn(run).map_err(RecorderError::Thread)?;
+        let (log_writer, recorded) = mpsc::unbounded_channel();
+        let run = move || work(replay_log, &queue, &log_writer);
+        thread::Builder::new().name("recorder".to_owned()).spawn(run).map_err(ReplayWriterError::Thread)?;
         Ok((Self { orders, recorded }, loaded))
     }
 
@@ -104,8 +104,12 @@ impl Recorder {
     }
 }
 
-fn work(journal: Journal, orders: &blocking::Receiver<Order>, teller: &mpsc::UnboundedSender<Recorded>) {
-    let mut desk = Desk { journal, failed: None, teller };
+fn work(
+    replay_log: ReplayLog,
+    orders: &blocking::Receiver<Order>,
+    log_writer: &mpsc::UnboundedSender<Recorded>,
+) {
+    let mut desk = Desk { replay_log, failed: None, log_writer };
     while let Ok(first) = orders.recv() {
         let mut waiting = vec![first];
         waiting.extend(orders.try_iter().take(AT_ONCE));
@@ -120,18 +124,18 @@ fn work(journal: Journal, orders: &blocking::Receiver<Order>, teller: &mpsc::Unb
             }
         }
         desk.append(&records);
-        if desk.journal.wants_compaction() {
-            let _ = teller.send(Recorded::Long);
+        if desk.replay_log.wants_compaction() {
+            let _ = log_writer.send(Recorded::Long);
         }
     }
 }
 
 /// Where the thread writes.
 struct Desk<'a> {
-    journal: Journal,
+    replay_log: ReplayLog,
     /// Why the disk knows less than the core.
     failed: Option<String>,
-    teller: &'a mpsc::UnboundedSender<Recorded>,
+    log_writer: &'a mpsc::UnboundedSender<Recorded>,
 }
 
 impl Desk<'_> {
@@ -140,20 +144,20 @@ impl Desk<'_> {
             return;
         }
         if self.failed.is_none() {
-            self.failed = self.journal.append(records).err().map(|error| in_one_line(&error));
+            self.failed = self.replay_log.append(records).err().map(|error| in_one_line(&error));
         }
         self.tell(records.len());
     }
 
     fn keep(&mut self, records: &[Record], new: usize) {
-        match self.journal.compact(records) {
+        match self.replay_log.compact(records) {
             Ok(()) => {
                 if self.failed.take().is_some() {
-                    let _ = self.teller.send(Recorded::CaughtUp);
+                    let _ = self.log_writer.send(Recorded::CaughtUp);
                 }
             }
             Err(error) if new == 0 && self.failed.is_none() => {
-                // The old journal is whole, and goes on.
+                // The old replay log is whole, and goes on.
                 tracing::error!("cannot shorten the journal: {}", in_one_line(&error));
             }
             Err(error) => self.failed = Some(in_one_line(&error)),
@@ -161,7 +165,7 @@ impl Desk<'_> {
         if new > 0 {
             self.tell(new);
         }
-        let _ = self.teller.send(Recorded::Kept);
+        let _ = self.log_writer.send(Recorded::Kept);
     }
 
     fn tell(&self, count: usize) {
@@ -169,7 +173,7 @@ impl Desk<'_> {
             None => Recorded::Held(count),
             Some(why) => Recorded::Failed(count, why.clone()),
         };
-        let _ = self.teller.send(told);
+        let _ = self.log_writer.send(told);
     }
 }
 

@@ -1,14 +1,14 @@
-//! The entrance for clients with keys: the gateway's key, the memory of what was accepted, and the core's
-//! reception, put together from the configuration.
+//! The service for clients with keys: the gateway's key, the memory of what was accepted, and the core's
+//! server, put together from the configuration.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use doors_core::{
-    engine::Doorkeeper,
+    engine::Engine,
     spa::challenge::RunKey,
     spa::prefilter::{Lasting, Recognition},
-    spa::replay::{Freshness, Record},
-    spa::server::{Audience, Reception},
+    spa::replay::{Record, ReplayGuard},
+    spa::server::{ServerConfig, SpaServer},
     time::{Moment, Wall},
 };
 use doors_os::clock::Clock;
@@ -21,12 +21,12 @@ use crate::{
     config::KeyAccess,
     observe::log,
     spa::gateway_key::{self, KeyError},
-    spa::replay_writer::{Recorded, Recorder, RecorderError},
+    spa::replay_writer::{Recorded, ReplayWriter, ReplayWriterError},
 };
 
 /// Why clients with keys cannot be heard.
 #[derive(Debug, thiserror::Error)]
-pub enum EntranceError {
+pub enum SpaServiceError {
     /// The gateway's key.
     #[error("there are clients with keys, and the gateway's own key cannot be used")]
     Key(#[from] KeyError),
@@ -35,7 +35,7 @@ pub enum EntranceError {
     NoKey(PathBuf),
     /// The state.
     #[error(transparent)]
-    Recorder(#[from] RecorderError),
+    ReplayWriter(#[from] ReplayWriterError),
     /// The kernel gives no random bytes.
     #[error("the kernel gives no random bytes")]
     Random(#[source] getrandom::Error),
@@ -46,12 +46,12 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// What runs for clients with keys.
 #[derive(Debug, Default)]
-pub(crate) struct Entrance {
+pub(crate) struct SpaService {
     /// Runs from the first client on, until the end.
-    recorder: Option<Recorder>,
+    replay_writer: Option<ReplayWriter>,
     /// The disk knows less than the core. When it is tried again, if no client comes before.
     behind: Option<Moment>,
-    /// The recorder has been given all that is remembered, and has not said what became of it.
+    /// The replay writer has been given all that is remembered, and has not said what became of it.
     is_keeping: bool,
     /// What could not be had so far.
     missing: Option<Missing>,
@@ -70,8 +70,8 @@ struct Missing {
 /// All that can fail has not.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    audience: Audience,
-    first: Option<(Recorder, Reception)>,
+    config: ServerConfig,
+    first: Option<(ReplayWriter, SpaServer)>,
 }
 
 /// Gets everything ready that the clients of a configuration need. Nothing changes yet. What is remembered of
@@ -80,11 +80,11 @@ pub(crate) fn prepare(
     access: Option<&KeyAccess>,
     recording: bool,
     clock: Clock,
-) -> Result<Prepared, EntranceError> {
+) -> Result<Prepared, SpaServiceError> {
     let Some(access) = access else {
-        return Ok(Prepared { audience: Audience::default(), first: None });
+        return Ok(Prepared { config: ServerConfig::default(), first: None });
     };
-    let audience = Audience {
+    let config = ServerConfig {
         port: access.port,
         clients: Arc::clone(&access.clients),
         recognition: Recognition::new(&gateways(access)?, &access.clients),
@@ -94,28 +94,28 @@ pub(crate) fn prepare(
         true => None,
         false => Some(begin(access, clock)?),
     };
-    Ok(Prepared { audience, first })
+    Ok(Prepared { config, first })
 }
 
-impl Entrance {
+impl SpaService {
     /// Whether what is accepted is written down. From then on it is until the end.
     pub(crate) fn is_recording(&self) -> bool {
-        self.recorder.is_some()
+        self.replay_writer.is_some()
     }
 
     /// Listens to these clients from here on. Gives those before: to let go of many takes time.
     pub(crate) fn apply(
         &mut self,
-        keeper: &mut Doorkeeper,
+        engine: &mut Engine,
         prepared: Prepared,
         now: Moment,
-    ) -> Option<Audience> {
-        if let Some((recorder, reception)) = prepared.first {
-            keeper.receive_clients(reception);
-            self.recorder = Some(recorder);
+    ) -> Option<ServerConfig> {
+        if let Some((replay_writer, server)) = prepared.first {
+            engine.receive_clients(server);
+            self.replay_writer = Some(replay_writer);
         }
-        let some = !prepared.audience.clients.is_empty();
-        let before = keeper.change_audience(prepared.audience, now);
+        let some = !prepared.config.clients.is_empty();
+        let before = engine.change_audience(prepared.config, now);
         if self.missing.take().is_some() && some {
             log::clients_heard();
         }
@@ -126,14 +126,14 @@ impl Entrance {
     /// of a sequence are heard in any case, and the doors are guarded.
     pub(crate) fn listen(
         &mut self,
-        keeper: &mut Doorkeeper,
+        engine: &mut Engine,
         access: Option<&Arc<KeyAccess>>,
-        prepared: Result<Prepared, EntranceError>,
+        prepared: Result<Prepared, SpaServiceError>,
         now: Moment,
     ) {
         match prepared {
             Ok(prepared) => {
-                self.apply(keeper, prepared, now);
+                self.apply(engine, prepared, now);
             }
             Err(error) => {
                 let why = in_one_line(&error);
@@ -164,96 +164,96 @@ impl Entrance {
 
     /// Gives the disk once more what it could not take: a knock of which nothing is there could be let in again
     /// after a restart.
-    pub(crate) fn catch_up(&mut self, keeper: &Doorkeeper, now: Moment) {
-        self.keep(keeper);
+    pub(crate) fn catch_up(&mut self, engine: &Engine, now: Moment) {
+        self.keep(engine);
         self.behind = Some(now.after(AGAIN));
     }
 
     /// Has the disk hold all that is remembered, if it is not at that already: of a disk that hangs, copies of all must
     /// not pile up.
-    fn keep(&mut self, keeper: &Doorkeeper) {
-        if let (Some(recorder), false) = (&self.recorder, self.is_keeping) {
-            recorder.keep(remembered(keeper), 0);
+    fn keep(&mut self, engine: &Engine) {
+        if let (Some(replay_writer), false) = (&self.replay_writer, self.is_keeping) {
+            replay_writer.keep(remembered(engine), 0);
             self.is_keeping = true;
         }
     }
 
     /// Ends in order: what the disk could not take so far is given to it once more.
-    pub(crate) async fn end(self, keeper: &Doorkeeper, patience: Duration) {
-        let (Some(recorder), Some(_)) = (self.recorder, self.behind) else { return };
-        recorder.keep(remembered(keeper), 0);
+    pub(crate) async fn end(self, engine: &Engine, patience: Duration) {
+        let (Some(replay_writer), Some(_)) = (self.replay_writer, self.behind) else { return };
+        replay_writer.keep(remembered(engine), 0);
         // A disk that hangs must not keep the daemon from stopping.
-        let _ = tokio::time::timeout(patience, recorder.end()).await;
+        let _ = tokio::time::timeout(patience, replay_writer.end()).await;
     }
 
     /// Hands over what has to be on disk.
-    pub(crate) fn forward(&mut self, keeper: &mut Doorkeeper) {
-        let Some(recorder) = &self.recorder else { return };
-        let new: Vec<Record> = std::iter::from_fn(|| keeper.poll_record()).collect();
+    pub(crate) fn forward(&mut self, engine: &mut Engine) {
+        let Some(replay_writer) = &self.replay_writer else { return };
+        let new: Vec<Record> = std::iter::from_fn(|| engine.poll_record()).collect();
         if new.is_empty() {
             return;
         }
         match self.behind.is_some() && !self.is_keeping {
             // With these comes all that the disk has not taken before.
             true => {
-                recorder.keep(remembered(keeper), new.len());
+                replay_writer.keep(remembered(engine), new.len());
                 self.is_keeping = true;
             }
             // They come after what the disk is given already.
-            false => new.into_iter().for_each(|record| recorder.append(record)),
+            false => new.into_iter().for_each(|record| replay_writer.append(record)),
         }
     }
 
-    /// The next that the recorder has to say; never if there is none.
+    /// The next that the replay writer has to say; never if there is none.
     pub(crate) async fn next(&mut self) -> Option<Recorded> {
-        match &mut self.recorder {
-            Some(recorder) => recorder.next().await,
+        match &mut self.replay_writer {
+            Some(replay_writer) => replay_writer.next().await,
             None => std::future::pending().await,
         }
     }
 
-    /// Takes what the recorder says.
-    pub(crate) fn hear(&mut self, keeper: &mut Doorkeeper, recorded: Recorded, clock: Clock) {
+    /// Takes what the replay writer says.
+    pub(crate) fn hear(&mut self, engine: &mut Engine, recorded: Recorded, clock: Clock) {
         match recorded {
             Recorded::Held(count) => {
-                (0..count).for_each(|_| keeper.handle_recorded(true, clock.now(), clock.wall()))
+                (0..count).for_each(|_| engine.handle_recorded(true, clock.now(), clock.wall()))
             }
             Recorded::Failed(count, why) => {
                 log::not_recorded(&why);
                 self.behind = self.behind.or_else(|| Some(clock.now().after(AGAIN)));
-                (0..count).for_each(|_| keeper.handle_recorded(false, clock.now(), clock.wall()));
+                (0..count).for_each(|_| engine.handle_recorded(false, clock.now(), clock.wall()));
             }
             Recorded::CaughtUp => self.behind = None,
             Recorded::Kept => self.is_keeping = false,
-            Recorded::Long => self.keep(keeper),
+            Recorded::Long => self.keep(engine),
         }
     }
 }
 
 /// All that has to be on the disk.
-fn remembered(keeper: &Doorkeeper) -> Vec<Record> {
-    keeper.reception().map(|reception| reception.freshness().records().collect()).unwrap_or_default()
+fn remembered(engine: &Engine) -> Vec<Record> {
+    engine.server().map(|server| server.replay().records().collect()).unwrap_or_default()
 }
 
 /// Begins to remember.
-fn begin(access: &KeyAccess, clock: Clock) -> Result<(Recorder, Reception), EntranceError> {
+fn begin(access: &KeyAccess, clock: Clock) -> Result<(ReplayWriter, SpaServer), SpaServiceError> {
     let key = run_key()?;
     let (now, wall) = (clock.now(), clock.wall());
-    let lost = Freshness::lost(wall);
-    let (recorder, loaded) = Recorder::start(&access.state_dir, &[lost])?;
+    let lost = ReplayGuard::lost(wall);
+    let (replay_writer, loaded) = ReplayWriter::start(&access.state_dir, &[lost])?;
     if !loaded.found {
         log::memory_lost(&access.state_dir);
     }
-    let freshness = Freshness::new(access.window, &loaded.records, now, wall);
-    Ok((recorder, Reception::new(key, freshness)))
+    let replay = ReplayGuard::new(access.window, &loaded.records, now, wall);
+    Ok((replay_writer, SpaServer::new(key, replay)))
 }
 
 /// The gateway's keys, ready to open knocks.
-fn gateways(access: &KeyAccess) -> Result<Vec<Lasting>, EntranceError> {
+fn gateways(access: &KeyAccess) -> Result<Vec<Lasting>, SpaServiceError> {
     let keys = gateway_key::load(&access.gateway_key)?;
     let ready = |key: &GatewayKey| {
         let gateway = Gateway::new(key).map(Arc::new);
-        gateway.ok_or_else(|| EntranceError::NoKey(access.gateway_key.clone()))
+        gateway.ok_or_else(|| SpaServiceError::NoKey(access.gateway_key.clone()))
     };
     let mut gateways: Vec<Lasting> = vec![(ready(&keys.current)?, None)];
     if let Some((previous, until)) = &keys.previous {
@@ -262,9 +262,9 @@ fn gateways(access: &KeyAccess) -> Result<Vec<Lasting>, EntranceError> {
     Ok(gateways)
 }
 
-fn run_key() -> Result<RunKey, EntranceError> {
+fn run_key() -> Result<RunKey, SpaServiceError> {
     let mut key = RunKey([0; 32]);
-    getrandom::SysRng.try_fill_bytes(&mut key.0).map_err(EntranceError::Random)?;
+    getrandom::SysRng.try_fill_bytes(&mut key.0).map_err(SpaServiceError::Random)?;
     Ok(key)
 }
 

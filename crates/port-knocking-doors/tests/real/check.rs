@@ -11,34 +11,34 @@ use doors_lab::Process;
 
 use crate::{
     raw_client::{Device, client},
-    testbed::{House, PATIENCE},
+    testbed::{PATIENCE, Testbed},
 };
 
 const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
 
-/// A house with a gateway key, and a configuration with a client whose state is in this directory.
+/// A testbed with a gateway key, and a configuration with a client whose state is in this directory.
 struct Scene {
-    house: House,
+    testbed: Testbed,
     clients: String,
 }
 
 impl Scene {
     fn new() -> Self {
-        let house = House::new();
-        let device = Device::new(1, &house.card());
-        Self { clients: client("laptop", &device, &["ssh"], ""), house }
+        let testbed = Testbed::new();
+        let device = Device::new(1, &testbed.card());
+        Self { clients: client("laptop", &device, &["ssh"], ""), testbed }
     }
 
     fn write(&self, state: &Path) -> PathBuf {
-        let key = self.house.place_for("gateway.key");
+        let key = self.testbed.place_for("gateway.key");
         let top = format!("firewall = \"nftables\"\ngateway_key = {key:?}\nstate_dir = {state:?}\n");
-        self.house.write(&format!("{top}{DOOR}{}", self.clients))
+        self.testbed.write(&format!("{top}{DOOR}{}", self.clients))
     }
 
     /// The exit code of `check`, and what it says in one line.
     fn check(&self, state: &Path) -> (Option<i32>, String) {
         let path = self.write(state);
-        let (status, said) = self.house.run(&["check", "--conf", path.to_str().unwrap()]);
+        let (status, said) = self.testbed.run(&["check", "--conf", path.to_str().unwrap()]);
         (status.code(), words(&said))
     }
 }
@@ -50,7 +50,7 @@ fn words(text: &str) -> String {
 #[test]
 fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
     let scene = Scene::new();
-    let state = scene.house.place_for("state");
+    let state = scene.testbed.place_for("state");
     fs::create_dir(&state).unwrap();
     for (mode, told) in [
         (0o700, None),
@@ -63,7 +63,7 @@ fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
         assert!(told.is_none_or(|told| said.contains(&told)), "{said}");
     }
     fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
-    // What is no journal is a damaged one, and no error; what is no file is one.
+    // What is no replay log is a damaged one, and no error; what is no file is one.
     fs::write(state.join("knocks"), "something else of mine").unwrap();
     let (code, said) = scene.check(&state);
     assert_eq!(code, Some(0), "{said}");
@@ -79,7 +79,7 @@ fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
 #[test]
 fn check_fails_where_the_state_is_missing_and_the_daemon_could_not_make_it() {
     let scene = Scene::new();
-    let missing = scene.house.place_for("missing");
+    let missing = scene.testbed.place_for("missing");
     let (code, said) = scene.check(&missing);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("{} for the state will be made", missing.display())), "{said}");
@@ -92,7 +92,7 @@ fn check_fails_where_the_state_is_missing_and_the_daemon_could_not_make_it() {
 #[test]
 fn check_fails_where_the_state_is_on_a_file_system_that_takes_nothing() {
     let scene = Scene::new();
-    let place = scene.house.place_for("disk");
+    let place = scene.testbed.place_for("disk");
     fs::create_dir_all(&place).unwrap();
     for (state, made) in [(place.join("state"), true), (place.join("state"), false)] {
         let path = scene.write(&state);
@@ -102,7 +102,7 @@ fn check_fails_where_the_state_is_on_a_file_system_that_takes_nothing() {
         command.args(["--mount", "sh", "-c", script, "sh"]).arg(&place);
         command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg(path);
         command.arg(if made { "yes" } else { "no" });
-        let mut process = Process::start(&scene.house.server, command).unwrap();
+        let mut process = Process::start(&scene.testbed.server, command).unwrap();
         let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
         assert_eq!(status.code(), Some(1), "{said}");
         let said = words(&said);

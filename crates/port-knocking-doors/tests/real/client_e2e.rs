@@ -12,11 +12,11 @@ use std::{
 
 use doors_lab::Process;
 
-use crate::testbed::{CLIENT, House, PATIENCE, PORT, SERVER, STRANGER};
+use crate::testbed::{CLIENT, PATIENCE, PORT, SERVER, STRANGER, Testbed};
 
 /// A user with a key in an agent, at the client's machine.
 pub(crate) struct User {
-    pub(crate) house: House,
+    pub(crate) testbed: Testbed,
     pub(crate) home: PathBuf,
     _agent: Process,
 }
@@ -34,27 +34,27 @@ impl User {
     }
 
     pub(crate) fn with(doors: &str) -> Self {
-        let house = House::new();
-        let home = house.directory.path().join("home");
+        let testbed = Testbed::new();
+        let home = testbed.directory.path().join("home");
         fs::create_dir_all(home.join(".ssh")).unwrap();
         let key = home.join(".ssh/some_key");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
         let socket = home.join("agent");
         let mut command = Command::new("ssh-agent");
         command.arg("-D").arg("-a").arg(&socket);
-        let mut agent = Process::start(&house.client, command).unwrap();
+        let mut agent = Process::start(&testbed.client, command).unwrap();
         agent.wait_for("SSH_AUTH_SOCK", PATIENCE).expect("the agent starts");
-        house.until("the agent listens", |_| socket.exists());
+        testbed.until("the agent listens", |_| socket.exists());
         run(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket));
         // From here on only the agent has the key.
         fs::remove_file(&key).unwrap();
 
-        let mut user = Self { house, home, _agent: agent };
-        let text = user.house.gateway(doors);
-        let conf = user.house.write(&text).to_str().unwrap().to_owned();
+        let mut user = Self { testbed, home, _agent: agent };
+        let text = user.testbed.gateway(doors);
+        let conf = user.testbed.write(&text).to_str().unwrap().to_owned();
         let line = user.home.join(".ssh/some_key.pub");
         let server = |user: &Self, arguments: &[&str]| {
-            let (status, said) = user.house.run(&[arguments, &["--conf", &conf]].concat());
+            let (status, said) = user.testbed.run(&[arguments, &["--conf", &conf]].concat());
             assert!(status.success(), "{arguments:?}: {said}");
             said
         };
@@ -62,7 +62,7 @@ impl User {
         server(&user, &["client", "add", "laptop", "--key-file", line.to_str().unwrap(), "--door", "ssh"]);
         let card = server(&user, &["gateway", "card"]);
         let text = fs::read_to_string(&conf).unwrap();
-        user.house.start(&text);
+        user.testbed.start(&text);
         for (name, host) in [("home4", SERVER[0]), ("home6", SERVER[1])] {
             let (code, said) = user.doorknock(&["add", name, host, card.trim()]);
             assert_eq!(code, Some(0), "{said}");
@@ -71,7 +71,7 @@ impl User {
     }
 
     fn conf(&self) -> PathBuf {
-        self.house.directory.path().join("doors.toml")
+        self.testbed.directory.path().join("doors.toml")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -83,7 +83,7 @@ impl User {
 
     /// Stores the server whose name is `both`.
     fn add_both(&self) {
-        let card = self.house.run(&["gateway", "card", "--conf", self.conf().to_str().unwrap()]).1;
+        let card = self.testbed.run(&["gateway", "card", "--conf", self.conf().to_str().unwrap()]).1;
         let (code, said) = self.doorknock(&["add", "both", "both.example", card.trim()]);
         assert_eq!(code, Some(0), "{said}");
     }
@@ -103,14 +103,14 @@ impl User {
 
     fn doorknock_at_both(&self, addresses: [&str; 2], arguments: &[&str]) -> (Option<i32>, String) {
         let command = self.command_at_both(addresses, arguments);
-        let mut process = Process::start(&self.house.client, command).unwrap();
+        let mut process = Process::start(&self.testbed.client, command).unwrap();
         let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
         (status.code(), without_waits(&said))
     }
 
     /// Runs the client until it ends.
     pub(crate) fn doorknock(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let mut process = Process::start(&self.house.client, self.command(arguments)).unwrap();
+        let mut process = Process::start(&self.testbed.client, self.command(arguments)).unwrap();
         let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
         (status.code(), without_waits(&said))
     }
@@ -135,13 +135,13 @@ fn a_key_in_an_agent_opens_a_door_and_the_user_is_told_the_truth() {
         assert_eq!(code, Some(0), "{said}");
         assert!(said.starts_with(&format!("ssh open for {source} until ")), "{said}");
         assert!(said.ends_with("(30 s)"), "{said}");
-        assert!(user.house.is_open(source));
-        assert!(user.house.hear("opened: door ssh").contains("by laptop (SHA256:"));
+        assert!(user.testbed.is_open(source));
+        assert!(user.testbed.hear("opened: door ssh").contains("by laptop (SHA256:"));
         let (code, said) = user.doorknock(&["open", server, "ssh", "--for", "10m"]);
         assert!(code == Some(0) && said.ends_with("(10 min)"), "{said}");
         let (code, said) = user.doorknock(&["close", server, "ssh"]);
         assert_eq!((code, said), (Some(0), format!("ssh closed for {source}")));
-        assert!(!user.house.is_open(source), "the receipt comes after the door has closed");
+        assert!(!user.testbed.is_open(source), "the receipt comes after the door has closed");
     }
     let (code, said) = user.doorknock(&["ask", "home4"]);
     assert_eq!((code, said.as_str()), (Some(0), "ssh  at most 1 h"));
@@ -153,14 +153,14 @@ fn whoever_may_not_or_is_not_heard_is_told_so_with_an_exit_code() {
     let (code, said) = user.doorknock(&["open", "home4", "admin"]);
     assert_eq!((code, said.as_str()), (Some(4), "doorknock: not allowed to open: admin"));
     // The card of another gateway.
-    let other = House::new();
+    let other = Testbed::new();
     let card = other.card().to_text();
     let (code, said) = user.doorknock(&["add", "other", SERVER[0], &card]);
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = user.doorknock(&["open", "other", "ssh", "-4"]);
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("no answer: the daemon does not run there, wrong card, key or port, or the datagrams do not arrive"), "{said}");
-    assert!(user.house.grants("ssh").is_empty());
+    assert!(user.testbed.grants("ssh").is_empty());
 }
 
 #[test]
@@ -168,8 +168,8 @@ fn a_named_address_is_let_in_instead_of_the_sender() {
     let user = User::new();
     let (code, said) = user.doorknock(&["open", "home4", "ssh", "--address", STRANGER[0]]);
     assert!(code == Some(0) && said.starts_with(&format!("ssh open for {} ", STRANGER[0])), "{said}");
-    assert!(user.house.is_open(STRANGER[0]));
-    assert!(!user.house.is_open(CLIENT[0]));
+    assert!(user.testbed.is_open(STRANGER[0]));
+    assert!(!user.testbed.is_open(CLIENT[0]));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_name_with_two_families_opens_for_both_and_says_for_which() {
     assert_eq!(code, Some(0), "{said}");
     for source in CLIENT {
         assert!(said.contains(&format!("ssh open for {source} until ")), "{said}");
-        assert!(user.house.is_open(source));
+        assert!(user.testbed.is_open(source));
     }
 }
 
@@ -214,7 +214,7 @@ fn as_a_proxy_command_it_opens_and_joins() {
     let input = user.home.join("input");
     fs::write(&input, "through the door").unwrap();
     command.stdin(fs::File::open(input).unwrap());
-    let mut process = Process::start(&user.house.client, command).unwrap();
+    let mut process = Process::start(&user.testbed.client, command).unwrap();
     let (status, said) = process.finish(PATIENCE).unwrap().expect("it ends with its input");
     assert_eq!((status.code(), said.trim_end()), (Some(0), "through the door"));
     let (code, said) = user.doorknock(&["ssh-config", "home4", "ssh"]);
@@ -226,17 +226,17 @@ fn as_a_proxy_command_it_opens_and_joins() {
 fn a_lost_receipt_keeps_no_proxy_from_a_door_for_one_connection() {
     let user = User::with("[[doors]]\nname = \"ssh\"\nports = [\"2222/tcp\"]\ngrant = \"once\"\n");
     let address = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
-    let listener = user.house.server.enter(|| TcpListener::bind(address)).unwrap();
+    let listener = user.testbed.server.enter(|| TcpListener::bind(address)).unwrap();
     // The first is the challenge that follows a start, of 220 bytes with its headers; the receipts are lost.
     let lost = "table inet lost { chain lost { type filter hook input priority 0; \
                 udp sport 62201 quota over 220 bytes counter drop; }; }";
-    user.house.in_client("nft", &[lost]);
+    user.testbed.in_client("nft", &[lost]);
     let begun = Instant::now();
     let command = user.command(&["proxy", SERVER[0], "2222", "--server", "home4", "--door", "ssh"]);
-    let mut process = Process::start(&user.house.client, command).unwrap();
+    let mut process = Process::start(&user.testbed.client, command).unwrap();
     listener.set_nonblocking(true).unwrap();
     let mut accepted = None;
-    user.house.until("the proxy connects", |_| {
+    user.testbed.until("the proxy connects", |_| {
         accepted = listener.accept().ok();
         accepted.is_some()
     });
@@ -246,7 +246,7 @@ fn a_lost_receipt_keeps_no_proxy_from_a_door_for_one_connection() {
     thread::sleep(Duration::from_millis(500));
     let another = listener.accept().map_err(|error| error.kind());
     assert!(matches!(another, Err(io::ErrorKind::WouldBlock)), "{another:?}");
-    let rules = user.house.in_client("nft", &["list table inet lost"]);
+    let rules = user.testbed.in_client("nft", &["list table inet lost"]);
     assert!(!rules.contains("packets 0 "), "no receipt was lost: {rules}");
     peer.write_all(b"welcome").unwrap();
     drop(peer);
@@ -262,7 +262,7 @@ fn translate(user: &User) {
          ip daddr {} snat ip to {to4}; ip6 daddr {} snat ip6 to {to6}; }}; }}",
         SERVER[0], SERVER[1]
     );
-    user.house.in_client("nft", &[&rules]);
+    user.testbed.in_client("nft", &[&rules]);
 }
 
 #[test]
@@ -278,10 +278,10 @@ fn a_door_opens_for_the_address_that_is_seen_where_a_global_one_is_translated() 
             "this machine sends from {sends}, for which the door is open, too; but the server sees it at {seen}, "
         );
         assert!(said.contains(&note), "{said}");
-        assert!(user.house.grants("ssh").contains_key(seen));
+        assert!(user.testbed.grants("ssh").contains_key(seen));
         let (code, said) = user.doorknock(&["close", server, "ssh"]);
         assert!(code == Some(0) && said.contains(&format!("ssh closed for {seen}")), "{said}");
-        assert!(user.house.grants("ssh").is_empty(), "both are closed");
+        assert!(user.testbed.grants("ssh").is_empty(), "both are closed");
     }
 }
 
@@ -289,14 +289,14 @@ fn a_door_opens_for_the_address_that_is_seen_where_a_global_one_is_translated() 
 fn address_seen_names_none_from_the_start_and_for_each_server_for_good() {
     let user = User::new();
     translate(&user);
-    let card = user.house.run(&["gateway", "card", "--conf", user.conf().to_str().unwrap()]).1;
+    let card = user.testbed.run(&["gateway", "card", "--conf", user.conf().to_str().unwrap()]).1;
     let (code, said) = user.doorknock(&["add", "seen", SERVER[0], card.trim(), "--address", "seen"]);
     assert_eq!(code, Some(0), "{said}");
     for arguments in [&["open", "home4", "ssh", "--address", "seen"][..], &["open", "seen", "ssh"]] {
         let (code, said) = user.doorknock(arguments);
         let open = format!("ssh open for {} until ", STRANGER[0]);
         assert!(code == Some(0) && said.starts_with(&open) && said.lines().count() == 1, "{said}");
-        assert_eq!(user.house.grants("ssh").into_keys().collect::<Vec<_>>(), [STRANGER[0]]);
+        assert_eq!(user.testbed.grants("ssh").into_keys().collect::<Vec<_>>(), [STRANGER[0]]);
     }
     // What is said with a knock goes before what is stored.
     let (_, said) = user.doorknock(&["open", "seen", "ssh", "--address", CLIENT[0]]);
@@ -310,8 +310,8 @@ fn where_a_door_requires_an_address_the_one_that_is_seen_is_never_named_unasked(
     let (code, said) = user.doorknock(&["open", "home4", "ssh"]);
     let way_out = format!("if {0} is yours: --address {0}", STRANGER[0]);
     assert!(code == Some(5) && said.contains(&way_out), "{said}");
-    assert!(!user.house.grants("ssh").contains_key(STRANGER[0]));
+    assert!(!user.testbed.grants("ssh").contains_key(STRANGER[0]));
     let (code, said) = user.doorknock(&["open", "home4", "ssh", "--address", STRANGER[0]]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(user.house.grants("ssh").contains_key(STRANGER[0]));
+    assert!(user.testbed.grants("ssh").contains_key(STRANGER[0]));
 }

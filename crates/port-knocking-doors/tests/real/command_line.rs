@@ -17,7 +17,7 @@ use doors_lab::Namespace;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use crate::testbed::{House, PATIENCE, gate};
+use crate::testbed::{PATIENCE, Testbed, gate};
 
 const GOOD: &str = "ports_to_controls = [2222]\nopening_sequence = [40871, 12903, 55012, 7741, 31337]\n";
 
@@ -129,13 +129,16 @@ fn a_sequence_on_the_command_line_is_warned_of_and_one_from_elsewhere_is_not() {
     let text = words(&check(program(home.path()).env("KNOCKER_SEQ", sequence)));
     assert!(!text.contains("list of processes"), "{text}");
 
-    let mut house = House::new();
-    let mut command = house.program();
-    command.args(["-m", sequence]).arg("--conf").arg(house.write(&gate("")));
-    house.start_command(command);
-    let line = house.hear("list of processes");
+    let mut testbed = Testbed::new();
+    let mut command = testbed.program();
+    command.args(["-m", sequence]).arg("--conf").arg(testbed.write(&gate("")));
+    testbed.start_command(command);
+    let line = testbed.hear("list of processes");
     assert!(line.contains(told) && line.contains("WARN"), "{line}");
-    assert!(!house.daemon().lines().iter().any(|line| line.contains("list of processes")), "it is said once");
+    assert!(
+        !testbed.daemon().lines().iter().any(|line| line.contains("list of processes")),
+        "it is said once"
+    );
 }
 
 #[test]
@@ -500,14 +503,14 @@ fn a_pipe_in_the_place_of_the_file_keeps_nobody_waiting() {
 
 #[test]
 fn a_public_key_is_read_from_a_regular_file_and_nothing_is_waited_for() {
-    let house = House::new();
-    let fifo = house.directory.path().join("key.pub");
+    let testbed = Testbed::new();
+    let fifo = testbed.directory.path().join("key.pub");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let conf = house.write("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n");
+    let conf = testbed.write("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n");
     for file in [fifo.to_str().unwrap(), "/dev/zero"] {
         let conf = conf.to_str().unwrap();
         let arguments = ["client", "add", "x", "--conf", conf, "--key-file", file, "--door", "ssh"];
-        let (status, said) = house.run(&arguments);
+        let (status, said) = testbed.run(&arguments);
         assert_eq!(status.code(), Some(1), "{said}");
         assert!(said.contains(file) && said.contains("it is no regular file"), "{said}");
     }

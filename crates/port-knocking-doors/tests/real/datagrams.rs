@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use rustix::process::Signal;
 
-use crate::testbed::{CLIENT, House, PATIENCE, SERVER, SILENCE, STRANGER, gate, server_for};
+use crate::testbed::{CLIENT, PATIENCE, SERVER, SILENCE, STRANGER, Testbed, gate, server_for};
 
 /// The guarded port.
 const VOICE: u16 = 6000;
@@ -19,15 +19,15 @@ fn voice() -> String {
 }
 
 /// The service.
-fn service(house: &House, address: &str) -> UdpSocket {
-    let socket = house.server.enter(|| UdpSocket::bind((address, VOICE))).unwrap();
+fn service(testbed: &Testbed, address: &str) -> UdpSocket {
+    let socket = testbed.server.enter(|| UdpSocket::bind((address, VOICE))).unwrap();
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     socket
 }
 
 /// A peer of the service.
-fn peer(house: &House, source: &str) -> UdpSocket {
-    let socket = house.client.enter(|| UdpSocket::bind((source, 0))).unwrap();
+fn peer(testbed: &Testbed, source: &str) -> UdpSocket {
+    let socket = testbed.client.enter(|| UdpSocket::bind((source, 0))).unwrap();
     socket.connect((server_for(source), VOICE)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
@@ -44,8 +44,8 @@ fn talk(peer: &UdpSocket, service: &UdpSocket) -> bool {
 }
 
 /// Turns connection tracking on, as any firewall with a state does.
-fn turn_tracking_on(house: &House) {
-    house.on_server(
+fn turn_tracking_on(testbed: &Testbed) {
+    testbed.on_server(
         "nft",
         &["add table inet track; add chain inet track in { type filter hook prerouting priority 0; }; \
          add rule inet track in ct state established accept"],
@@ -53,17 +53,17 @@ fn turn_tracking_on(house: &House) {
 }
 
 /// What `check` says, on one line.
-fn check(house: &House) -> String {
-    let path = house.write(&voice());
-    let (_, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+fn check(testbed: &Testbed) -> String {
+    let path = testbed.write(&voice());
+    let (_, said) = testbed.run(&["check", "--conf", path.to_str().unwrap()]);
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn a_connected_udp_socket_from_before_the_gate_goes_on_as_long_as_it_lives() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     // Connection tracking forgets at once.
-    house.server.enter(|| {
+    testbed.server.enter(|| {
         for name in ["udp_timeout", "udp_timeout_stream"] {
             std::fs::write(format!("/proc/sys/net/netfilter/nf_conntrack_{name}"), "1").unwrap();
         }
@@ -72,38 +72,38 @@ fn a_connected_udp_socket_from_before_the_gate_goes_on_as_long_as_it_lives() {
         .iter()
         .zip(SERVER)
         .map(|(client, server)| {
-            let (peer, service) = (peer(&house, client), service(&house, server));
+            let (peer, service) = (peer(&testbed, client), service(&testbed, server));
             service.connect(peer.local_addr().unwrap()).unwrap();
             (peer, service)
         })
         .collect();
-    house.start(&format!("firewall_rules_check_periode_seconds = 1\n{}", voice()));
-    house.hear("connections that were there before go on: 0 in TCP, 2 in UDP");
+    testbed.start(&format!("firewall_rules_check_periode_seconds = 1\n{}", voice()));
+    testbed.hear("connections that were there before go on: 0 in TCP, 2 in UDP");
     for (peer, service) in pairs {
         let port = peer.local_addr().unwrap().port();
         let hears = || {
             peer.send(b"hello").unwrap();
             service.recv(&mut [0; 8]).is_ok()
         };
-        assert!(hears(), "{:#?}", house.daemon().lines());
+        assert!(hears(), "{:#?}", testbed.daemon().lines());
         // A packet leaves it a second, what the daemon makes known has two minutes.
-        house.until("a packet has left it little time", |house| {
-            hears() && seconds_left(house, port) <= Some(1)
+        testbed.until("a packet has left it little time", |testbed| {
+            hears() && seconds_left(testbed, port) <= Some(1)
         });
-        house.until("it is made known again", |house| seconds_left(house, port) > Some(1));
-        assert!(hears(), "{:#?}", house.daemon().lines());
+        testbed.until("it is made known again", |testbed| seconds_left(testbed, port) > Some(1));
+        assert!(hears(), "{:#?}", testbed.daemon().lines());
         // Another port of the same peer is nobody that the service knows.
         drop(service);
         let [here, there] = [peer.local_addr(), peer.peer_addr()].map(|end| end.unwrap().ip().to_string());
-        let (other, service) = (self::peer(&house, &here), self::service(&house, &there));
+        let (other, service) = (self::peer(&testbed, &here), self::service(&testbed, &there));
         assert!(!talk(&other, &service));
     }
 }
 
 /// For how long connection tracking will still know a flow from this port.
-fn seconds_left(house: &House, port: u16) -> Option<u64> {
+fn seconds_left(testbed: &Testbed, port: u16) -> Option<u64> {
     let file = "/proc/thread-self/net/nf_conntrack";
-    let entries = house.server.enter(|| std::fs::read_to_string(file).unwrap());
+    let entries = testbed.server.enter(|| std::fs::read_to_string(file).unwrap());
     // ipv4     2 udp      17 119 src=192.0.2.7 dst=192.0.2.1 sport=40000 dport=6000 …
     let entry = entries.lines().find(|line| line.contains(&format!("sport={port} dport={VOICE}")))?;
     Some(entry.split_whitespace().nth(4)?.parse().unwrap())
@@ -111,82 +111,82 @@ fn seconds_left(house: &House, port: u16) -> Option<u64> {
 
 #[test]
 fn check_and_start_say_which_udp_the_gate_cuts_before_it_does() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     for (client, server) in CLIENT.iter().zip(SERVER) {
-        let (peer, service) = (peer(&house, client), service(&house, server));
+        let (peer, service) = (peer(&testbed, client), service(&testbed, server));
         assert!(talk(&peer, &service));
-        assert!(check(&house).contains(&format!("warning: {SAID} none of")), "{}", check(&house));
-        house.start(&voice());
-        let lines = house.daemon().lines().to_vec();
+        assert!(check(&testbed).contains(&format!("warning: {SAID} none of")), "{}", check(&testbed));
+        testbed.start(&voice());
+        let lines = testbed.daemon().lines().to_vec();
         let is_said = |text: &str| lines.iter().any(|line| line.contains(text));
         assert!(is_said(&format!("WARN {SAID} none of")), "{lines:#?}");
         assert!(!is_said("go on"), "{lines:#?}");
         assert!(!talk(&peer, &service), "cut, as was said");
         // Where the gate stands, it cuts nothing more.
-        assert!(!check(&house).contains(SAID), "{}", check(&house));
-        house.end(Signal::TERM);
-        house.on_server("nft", &["flush", "ruleset"]);
+        assert!(!check(&testbed).contains(SAID), "{}", check(&testbed));
+        testbed.end(Signal::TERM);
+        testbed.on_server("nft", &["flush", "ruleset"]);
     }
 }
 
 #[test]
 fn what_the_service_sends_lets_its_peer_go_on_and_no_stranger() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     for ((client, stranger), server) in CLIENT.iter().zip(STRANGER).zip(SERVER) {
-        let (peer, stranger) = (peer(&house, client), self::peer(&house, stranger));
-        let service = service(&house, server);
+        let (peer, stranger) = (peer(&testbed, client), self::peer(&testbed, stranger));
+        let service = service(&testbed, server);
         assert!(talk(&peer, &service) && talk(&stranger, &service));
-        house.start(&voice());
+        testbed.start(&voice());
         assert!(!talk(&peer, &service));
         service.send_to(b"there?", peer.local_addr().unwrap()).unwrap();
         peer.recv(&mut [0; 8]).unwrap();
         assert!(talk(&peer, &service));
         assert!(!talk(&stranger, &service));
-        house.end(Signal::TERM);
-        house.on_server("nft", &["flush", "ruleset"]);
+        testbed.end(Signal::TERM);
+        testbed.on_server("nft", &["flush", "ruleset"]);
     }
 }
 
 #[test]
 fn udp_that_connection_tracking_knows_goes_on_when_the_gate_comes() {
-    let mut house = House::new();
-    turn_tracking_on(&house);
+    let mut testbed = Testbed::new();
+    turn_tracking_on(&testbed);
     let pairs: Vec<(UdpSocket, UdpSocket)> = CLIENT
         .iter()
         .zip(SERVER)
-        .map(|(client, server)| (peer(&house, client), service(&house, server)))
+        .map(|(client, server)| (peer(&testbed, client), service(&testbed, server)))
         .collect();
-    let silent = peer(&house, STRANGER[0]);
+    let silent = peer(&testbed, STRANGER[0]);
     // Of a peer that nobody has answered, nothing shows that it is no stranger.
     silent.send(b"hello").unwrap();
     pairs[0].1.recv(&mut [0; 8]).unwrap();
     assert!(pairs.iter().all(|(peer, service)| talk(peer, service)));
-    assert!(check(&house).contains(&format!("{SAID} 2 of")), "{}", check(&house));
-    house.start(&voice());
-    house.hear(&format!("INFO {SAID} 2 of"));
-    assert!(pairs.iter().all(|(peer, service)| talk(peer, service)), "{:#?}", house.daemon().lines());
+    assert!(check(&testbed).contains(&format!("{SAID} 2 of")), "{}", check(&testbed));
+    testbed.start(&voice());
+    testbed.hear(&format!("INFO {SAID} 2 of"));
+    assert!(pairs.iter().all(|(peer, service)| talk(peer, service)), "{:#?}", testbed.daemon().lines());
     assert!(!talk(&silent, &pairs[0].1));
     // The table that turned it on is not needed any more.
-    house.on_server("nft", &["delete", "table", "inet", "track"]);
+    testbed.on_server("nft", &["delete", "table", "inet", "track"]);
     assert!(pairs.iter().all(|(peer, service)| talk(peer, service)));
 }
 
 #[test]
 fn a_restart_with_the_gate_in_place_cuts_no_udp_and_says_nothing_of_it() {
-    let mut house = House::new();
-    let service = service(&house, SERVER[0]);
-    house.start(&voice());
-    let known = peer(&house, CLIENT[0]);
-    house.knock(CLIENT[0], &[1001, 1002, 1003, 1004, 1006]);
-    house.hear("opened: door voice");
+    let mut testbed = Testbed::new();
+    let service = service(&testbed, SERVER[0]);
+    testbed.start(&voice());
+    let known = peer(&testbed, CLIENT[0]);
+    testbed.knock(CLIENT[0], &[1001, 1002, 1003, 1004, 1006]);
+    testbed.hear("opened: door voice");
     assert!(talk(&known, &service));
     for signal in [Signal::TERM, Signal::KILL] {
-        house.end(signal);
-        house.on_server("nft", &["flush", "set", "inet", "port_knocking_doors", "voice4"]);
-        house.start(&voice());
-        assert!(talk(&known, &service), "{:#?}", house.daemon().lines());
-        assert!(!talk(&peer(&house, STRANGER[0]), &service));
-        let lines = house.daemon().lines();
+        testbed.end(signal);
+        testbed.on_server("nft", &["flush", "set", "inet", "port_knocking_doors", "voice4"]);
+        testbed.start(&voice());
+        assert!(talk(&known, &service), "{:#?}", testbed.daemon().lines());
+        assert!(!talk(&peer(&testbed, STRANGER[0]), &service));
+        let lines = testbed.daemon().lines();
         assert!(!lines.iter().any(|line| line.contains(SAID) || line.contains("go on: ")), "{lines:#?}");
     }
 }

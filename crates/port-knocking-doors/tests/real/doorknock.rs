@@ -15,39 +15,39 @@ use doorknock::connect::wait_for_port;
 use doors_lab::Process;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::testbed::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, gate};
+use crate::testbed::{CLIENT, PATIENCE, SEQUENCE, SERVER, Testbed, gate};
 
 /// The file with the sequence, that only its owner can read.
-fn sequence_file(house: &House) -> PathBuf {
-    let path = house.directory.path().join("sequence");
+fn sequence_file(testbed: &Testbed) -> PathBuf {
+    let path = testbed.directory.path().join("sequence");
     std::fs::write(&path, SEQUENCE.map(|port| port.to_string()).join(",")).unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     path
 }
 
 /// What the client finds when it is told to read the sequence from its input.
-fn sequence(house: &House) -> Stdio {
-    File::open(sequence_file(house)).unwrap().into()
+fn sequence(testbed: &Testbed) -> Stdio {
+    File::open(sequence_file(testbed)).unwrap().into()
 }
 
 /// Runs the client until it ends: the same code as the program `doorknock`.
-pub(crate) fn doorknock(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn doorknock(testbed: &Testbed, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
-    command.arg("demo-client").args(arguments).stdin(sequence(house));
-    let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+    command.arg("demo-client").args(arguments).stdin(sequence(testbed));
+    let (status, said) = Process::start(&testbed.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
     (status.code(), said)
 }
 
 /// Runs the client where the name `both` has the server's address of each family.
-fn doorknock_by_name(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
-    let hosts = house.directory.path().join("hosts");
+fn doorknock_by_name(testbed: &Testbed, arguments: &[&str]) -> (Option<i32>, String) {
+    let hosts = testbed.directory.path().join("hosts");
     std::fs::write(&hosts, SERVER.map(|server| format!("{server} both\n")).concat()).unwrap();
     // The mount is seen by this process alone.
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
     command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("demo-client").args(arguments);
-    command.stdin(sequence(house));
-    let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+    command.stdin(sequence(testbed));
+    let (status, said) = Process::start(&testbed.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
     (status.code(), said)
 }
 
@@ -55,9 +55,9 @@ fn doorknock_by_name(house: &House, arguments: &[&str]) -> (Option<i32>, String)
 struct Ears([Socket; 2]);
 
 impl Ears {
-    fn at_server(house: &House) -> Self {
+    fn at_server(testbed: &Testbed) -> Self {
         Self([Domain::IPV4, Domain::IPV6].map(|family| {
-            let ear = house.server.enter(|| Socket::new(family, Type::RAW, Some(Protocol::UDP))).unwrap();
+            let ear = testbed.server.enter(|| Socket::new(family, Type::RAW, Some(Protocol::UDP))).unwrap();
             ear.set_nonblocking(true).unwrap();
             ear
         }))
@@ -93,26 +93,26 @@ impl Ears {
 
 #[test]
 fn the_knocks_arrive_in_order_over_the_families_that_are_wanted() {
-    let house = House::new();
-    let mut ears = Ears::at_server(&house);
+    let testbed = Testbed::new();
+    let mut ears = Ears::at_server(&testbed);
     let (all, none) = (SEQUENCE.to_vec(), Vec::new());
     for (families, expected) in [
         (&[][..], [all.clone(), all.clone()]),
         (&["-4"], [all.clone(), none.clone()]),
         (&["-6"], [none, all]),
     ] {
-        let (code, said) = doorknock_by_name(&house, &[&["sequence", "both", "-"], families].concat());
+        let (code, said) = doorknock_by_name(&testbed, &[&["sequence", "both", "-"], families].concat());
         assert_eq!((code, ears.heard_of(expected.concat().len())), (Some(0), expected), "{said}");
     }
 }
 
 #[test]
 fn the_delay_lies_between_two_knocks_and_the_pause_between_two_times() {
-    let house = House::new();
-    let mut ears = Ears::at_server(&house);
+    let testbed = Testbed::new();
+    let mut ears = Ears::at_server(&testbed);
     let start = Instant::now();
     let more = ["--delay", "50", "--repeat", "3", "--pause", "1"];
-    let (code, said) = doorknock(&house, &[&["sequence", SERVER[0], "-"], &more[..]].concat());
+    let (code, said) = doorknock(&testbed, &[&["sequence", SERVER[0], "-"], &more[..]].concat());
     assert_eq!((code, said.as_str()), (Some(0), "sent 15 knocks to 192.0.2.1"));
     assert!(start.elapsed() >= Duration::from_millis(3 * 4 * 50 + 2 * 1000));
     assert_eq!(ears.heard_of(15), [SEQUENCE.repeat(3), Vec::new()]);
@@ -120,29 +120,29 @@ fn the_delay_lies_between_two_knocks_and_the_pause_between_two_times() {
 
 #[test]
 fn it_knocks_and_waits_until_the_door_is_open() {
-    let mut house = House::new();
-    house.start(&gate(""));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate(""));
     for (server, client) in SERVER.iter().zip(CLIENT) {
-        let (code, said) = doorknock(&house, &["sequence", server, "-", "--wait", "22"]);
+        let (code, said) = doorknock(&testbed, &["sequence", server, "-", "--wait", "22"]);
         assert_eq!(code, Some(0), "{said}");
         assert!(said.starts_with(&format!("{server} port 22 accepts connections, ")), "{said}");
-        house.hear(&format!("opened: door default for {client}"));
+        testbed.hear(&format!("opened: door default for {client}"));
     }
 }
 
 #[test]
 fn without_wait_it_only_knocks() {
-    let mut house = House::new();
-    house.start(&gate(""));
-    let (code, said) = doorknock(&house, &["sequence", SERVER[0], "-", "--delay", "0"]);
+    let mut testbed = Testbed::new();
+    testbed.start(&gate(""));
+    let (code, said) = doorknock(&testbed, &["sequence", SERVER[0], "-", "--delay", "0"]);
     assert_eq!((code, said.as_str()), (Some(0), "sent 5 knocks to 192.0.2.1"));
-    house.hear("opened:");
-    let (code, said) = doorknock(&house, &["sequence", SERVER[0], "-", "--quiet"]);
+    testbed.hear("opened:");
+    let (code, said) = doorknock(&testbed, &["sequence", SERVER[0], "-", "--quiet"]);
     assert_eq!((code, said.as_str()), (Some(0), ""));
 }
 
 /// Lets the first answers of ports at the server to connections over IPv4 be lost.
-fn lose_answers(house: &House, number: usize) {
+fn lose_answers(testbed: &Testbed, number: usize) {
     // Each has 60 bytes. A quota lets pass what reaches it.
     let quota = number * 60 + 1;
     let lost = format!(
@@ -151,18 +151,18 @@ fn lose_answers(house: &House, number: usize) {
     );
     let mut nft = Command::new("nft");
     nft.arg(lost);
-    let (status, said) = Process::start(&house.client, nft).unwrap().finish(PATIENCE).unwrap().unwrap();
+    let (status, said) = Process::start(&testbed.client, nft).unwrap().finish(PATIENCE).unwrap().unwrap();
     assert!(status.success(), "{said}");
 }
 
 #[test]
 fn the_server_hears_of_one_connection_however_many_tries_it_took() {
-    let house = House::new();
+    let testbed = Testbed::new();
     let address: SocketAddr = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
-    let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
+    let listener = testbed.server.enter(|| TcpListener::bind(address)).unwrap();
     // The seventh try is accepted. The others have been answered, and are, a second later, once more.
-    lose_answers(&house, 6);
-    let arrival = house.client.enter(|| wait_for_port::wait(&[address], PATIENCE)).unwrap().unwrap();
+    lose_answers(&testbed, 6);
+    let arrival = testbed.client.enter(|| wait_for_port::wait(&[address], PATIENCE)).unwrap().unwrap();
     let (accepted, client) = listener.accept().unwrap();
     assert_eq!(client, arrival.stream.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
@@ -174,13 +174,13 @@ fn the_server_hears_of_one_connection_however_many_tries_it_took() {
 
 #[test]
 fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     let door = format!("name = \"ssh\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\ngrant = \"once\"");
-    house.start(&format!("firewall = \"nftables\"\n[[doors]]\n{door}\n"));
+    testbed.start(&format!("firewall = \"nftables\"\n[[doors]]\n{door}\n"));
     // The server's kernel repeats the answer after a second: longer than many tries take, and all but one of
     // them find the door closed.
-    lose_answers(&house, 1);
-    let (code, said) = doorknock(&house, &["sequence", SERVER[0], "-", "--wait", "22"]);
+    lose_answers(&testbed, 1);
+    let (code, said) = doorknock(&testbed, &["sequence", SERVER[0], "-", "--wait", "22"]);
     assert_eq!(code, Some(0), "{said}");
     let took = said.split("connections, ").nth(1).and_then(|rest| rest.split('.').next());
     assert!(took.unwrap().parse::<u32>().unwrap() >= 900, "no answer was lost: {said}");
@@ -188,40 +188,40 @@ fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
 
 #[test]
 fn what_could_not_be_sent_is_told_and_not_counted() {
-    let mut house = House::new();
-    house.start(&gate("ignoring_period_after_knock_error = 1"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("ignoring_period_after_knock_error = 1"));
     let knock = ["sequence", "both", "-", "--repeat", "2", "--pause", "1"];
     let sum = |server: usize| format!("10 knocks to {}", SERVER[server]);
-    let (code, said) = doorknock_by_name(&house, &knock);
+    let (code, said) = doorknock_by_name(&testbed, &knock);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&sum(0)) || said.contains(&sum(1)), "{said}");
     assert!(SERVER.iter().all(|server| said.contains(&format!("to {server}"))), "{said}");
 
     // Without IPv6 there is no way to the other address.
-    house.client.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
+    testbed.client.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
     let complaint = format!("doorknock: cannot send knocks to {} port {}: ", SERVER[1], SEQUENCE[0]);
-    let (code, said) = doorknock_by_name(&house, &knock);
+    let (code, said) = doorknock_by_name(&testbed, &knock);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("sent {}", sum(0))) && !said.contains(" and "), "{said}");
     assert_eq!(said.matches(&complaint).count(), 2, "{said}");
-    let (code, said) = doorknock_by_name(&house, &["sequence", "both", "-", "--quiet"]);
+    let (code, said) = doorknock_by_name(&testbed, &["sequence", "both", "-", "--quiet"]);
     assert_eq!((code, said.as_str()), (Some(0), ""));
     // One address is enough; the other is told only if that is not.
-    let (code, said) = doorknock_by_name(&house, &["sequence", "both", "-", "--wait", "22"]);
+    let (code, said) = doorknock_by_name(&testbed, &["sequence", "both", "-", "--wait", "22"]);
     assert_eq!((code, said.contains("cannot")), (Some(0), false), "{said}");
     let closed = ["sequence", "both", "-", "--wait", "23", "--timeout", "1"];
-    let (code, said) = doorknock_by_name(&house, &closed);
+    let (code, said) = doorknock_by_name(&testbed, &closed);
     assert_eq!((code, said.contains(&complaint)), (Some(1), true), "{said}");
-    let (code, said) = doorknock_by_name(&house, &["sequence", "both", "-", "-6"]);
+    let (code, said) = doorknock_by_name(&testbed, &["sequence", "both", "-", "-6"]);
     assert_eq!((code, said.starts_with(&complaint)), (Some(1), true), "{said}");
 }
 
 #[test]
 fn a_wrong_sequence_ends_with_one_and_a_way_out() {
-    let mut house = House::new();
-    house.start(&gate(""));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate(""));
     let (code, said) =
-        doorknock(&house, &["sequence", SERVER[0], "1,2,3,4,5", "--wait", "22", "--timeout", "1"]);
+        doorknock(&testbed, &["sequence", SERVER[0], "1,2,3,4,5", "--wait", "22", "--timeout", "1"]);
     assert_eq!(code, Some(1));
     assert!(
         said.contains("192.0.2.1 port 22 does not accept connections") && said.contains("--repeat"),
@@ -231,18 +231,18 @@ fn a_wrong_sequence_ends_with_one_and_a_way_out() {
 
 #[test]
 fn it_repeats_after_a_pause_that_the_server_forgives() {
-    let mut house = House::new();
-    house.start(&gate("ignoring_period_after_knock_error = 1"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("ignoring_period_after_knock_error = 1"));
     // Whatever was knocked before went wrong: the first time is ignored, the second is not.
-    house.knock(CLIENT[0], &[9]);
+    testbed.knock(CLIENT[0], &[9]);
     let (code, said) =
-        doorknock(&house, &["sequence", SERVER[0], "-", "--wait", "22", "--repeat", "3", "--pause", "2"]);
+        doorknock(&testbed, &["sequence", SERVER[0], "-", "--wait", "22", "--repeat", "3", "--pause", "2"]);
     assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]
 fn wrong_options_end_with_two() {
-    let house = House::new();
+    let testbed = Testbed::new();
     for (arguments, named) in [
         (&["sequence", "192.0.2.1", "1,x"][..], "\"x\" is no port"),
         (&["sequence", "192.0.2.1", "1,2,3,4"], "4 ports; a sequence has 5 to 20"),
@@ -253,23 +253,23 @@ fn wrong_options_end_with_two() {
         (&["proxy", "192.0.2.1", "22", "--sequence", "1,2"], "2 ports; a sequence has 5 to 20"),
         (&["proxy", "192.0.2.1", "22"], "--sequence"),
     ] {
-        let (code, said) = doorknock(&house, arguments);
+        let (code, said) = doorknock(&testbed, arguments);
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(named), "{said}");
     }
-    let (code, said) = doorknock(&house, &["sequence", "192.0.2.1", "-", "-6"]);
+    let (code, said) = doorknock(&testbed, &["sequence", "192.0.2.1", "-", "-6"]);
     assert_eq!((code, said.as_str()), (Some(1), "doorknock: 192.0.2.1 has no IPv6 address"));
 }
 
 #[test]
 fn proxy_joins_the_connection_with_its_input_and_output() {
-    let mut house = House::new();
-    house.start(&gate(""));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate(""));
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
-    command.args(["demo-client", "proxy", SERVER[0], "22", "--sequence-file"]).arg(sequence_file(&house));
-    let path = house.directory.path().join("input");
+    command.args(["demo-client", "proxy", SERVER[0], "22", "--sequence-file"]).arg(sequence_file(&testbed));
+    let path = testbed.directory.path().join("input");
     std::fs::write(&path, "what goes in comes out\n").unwrap();
     command.stdin(std::fs::File::open(path).unwrap());
-    let (status, said) = Process::start(&house.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
+    let (status, said) = Process::start(&testbed.client, command).unwrap().finish(PATIENCE).unwrap().unwrap();
     assert_eq!((status.code(), said.as_str()), (Some(0), "what goes in comes out"));
 }

@@ -10,7 +10,7 @@ use doors_lab::{Namespace, Process};
 use rustix::process::Signal;
 
 use crate::testbed::{
-    Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, config, crowd, echoes,
+    Answer, CLIENT, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, STRANGER, Testbed, config, crowd, echoes,
     with_every_firewalld,
 };
 
@@ -24,14 +24,14 @@ with_every_firewalld! {
     several_ports_and_both_families_open_together
 }
 
-pub(crate) fn rules(house: &House) -> Vec<String> {
-    house.firewall_cmd(&["--list-rich-rules"]).lines().map(str::to_owned).collect()
+pub(crate) fn rules(testbed: &Testbed) -> Vec<String> {
+    testbed.firewall_cmd(&["--list-rich-rules"]).lines().map(str::to_owned).collect()
 }
 
 /// How many rules of firewalld's for a client are in the kernel: quicker to ask than firewalld, which is asked about them by
 /// a program that takes seconds on a busy machine.
-pub(crate) fn in_kernel(house: &House, client: &str) -> usize {
-    let ruleset = house.on_server("nft", &["list", "ruleset"]);
+pub(crate) fn in_kernel(testbed: &Testbed, client: &str) -> usize {
+    let ruleset = testbed.on_server("nft", &["list", "ruleset"]);
     let firewalld =
         ruleset.split("\ntable ").find(|table| table.contains("inet firewalld {")).unwrap_or_default();
     firewalld.lines().filter(|line| line.split_whitespace().any(|word| word == client)).count()
@@ -39,9 +39,9 @@ pub(crate) fn in_kernel(house: &House, client: &str) -> usize {
 
 /// Tries again and again until so much time has passed. A try that ends later, because the machine is
 /// busy, says nothing about a door that may have closed by then.
-pub(crate) fn stays_open(house: &House, since: Instant, time: Duration) {
+pub(crate) fn stays_open(testbed: &Testbed, since: Instant, time: Duration) {
     loop {
-        let answer = house.ask(CLIENT[0], PORT);
+        let answer = testbed.ask(CLIENT[0], PORT);
         if since.elapsed() >= time {
             return;
         }
@@ -51,353 +51,353 @@ pub(crate) fn stays_open(house: &House, since: Instant, time: Duration) {
     }
 }
 
-fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it(mut house: House) {
-    house.start(&config("max_opened_door_duration = 8"));
-    house.hear("firewall: nftables and firewalld, because firewalld is on the system bus");
+fn a_door_opens_for_its_knocker_only_and_firewalld_closes_it(mut testbed: Testbed) {
+    testbed.start(&config("max_opened_door_duration = 8"));
+    testbed.hear("firewall: nftables and firewalld, because firewalld is on the system bus");
     for (client, stranger) in CLIENT.iter().zip(STRANGER) {
-        assert_ne!(house.ask(client, PORT), Answer::Accepted);
-        house.knock(client, &SEQUENCE);
-        house.hear(&format!("opened: door default for {client}"));
-        assert_eq!(house.ask(client, PORT), Answer::Accepted);
-        assert_ne!(house.ask(stranger, PORT), Answer::Accepted);
-        let mut session = house.connect(client, PORT).unwrap();
-        house.hear(&format!("closed: door default for {client}"));
-        house.until("firewalld closes the door", |house| !house.is_open(client));
+        assert_ne!(testbed.ask(client, PORT), Answer::Accepted);
+        testbed.knock(client, &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {client}"));
+        assert_eq!(testbed.ask(client, PORT), Answer::Accepted);
+        assert_ne!(testbed.ask(stranger, PORT), Answer::Accepted);
+        let mut session = testbed.connect(client, PORT).unwrap();
+        testbed.hear(&format!("closed: door default for {client}"));
+        testbed.until("firewalld closes the door", |testbed| !testbed.is_open(client));
         assert!(echoes(&mut session));
     }
-    house.until("there is no rule", |house| CLIENT.iter().all(|client| in_kernel(house, client) == 0));
+    testbed.until("there is no rule", |testbed| CLIENT.iter().all(|client| in_kernel(testbed, client) == 0));
 }
 
-fn a_second_sequence_extends_without_a_gap(mut house: House) {
-    house.start(&config("max_opened_door_duration = 10"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+fn a_second_sequence_extends_without_a_gap(mut testbed: Testbed) {
+    testbed.start(&config("max_opened_door_duration = 10"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
     let opened = Instant::now();
     for time in 1..=3 {
         // More than a second apart, or it is no extension.
-        stays_open(&house, opened, time * Duration::from_millis(2500));
-        house.knock(CLIENT[0], &SEQUENCE);
-        house.hear("extended:");
-        assert_eq!(in_kernel(&house, CLIENT[0]), 1);
+        stays_open(&testbed, opened, time * Duration::from_millis(2500));
+        testbed.knock(CLIENT[0], &SEQUENCE);
+        testbed.hear("extended:");
+        assert_eq!(in_kernel(&testbed, CLIENT[0]), 1);
     }
     // Longer than the first grant alone.
-    stays_open(&house, opened, Duration::from_secs(14));
-    house.hear("closed:");
-    house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
+    stays_open(&testbed, opened, Duration::from_secs(14));
+    testbed.hear("closed:");
+    testbed.until("firewalld closes the door", |testbed| !testbed.is_open(CLIENT[0]));
 }
 
-fn after_a_reload_open_doors_are_back_within_a_second_with_their_time(mut house: House) {
-    house.start(&config("max_opened_door_duration = 20"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+fn after_a_reload_open_doors_are_back_within_a_second_with_their_time(mut testbed: Testbed) {
+    testbed.start(&config("max_opened_door_duration = 20"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
     let opened = Instant::now();
     // Late enough that its whole time from the reload on would be seen.
-    stays_open(&house, opened, Duration::from_secs(5));
-    house.firewall_cmd(&["--reload"]);
-    house.hear("firewalld was reloaded, and an open door was missing; put back in");
-    assert!(house.is_open(CLIENT[0]));
-    house.hear("closed:");
-    house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
+    stays_open(&testbed, opened, Duration::from_secs(5));
+    testbed.firewall_cmd(&["--reload"]);
+    testbed.hear("firewalld was reloaded, and an open door was missing; put back in");
+    assert!(testbed.is_open(CLIENT[0]));
+    testbed.hear("closed:");
+    testbed.until("firewalld closes the door", |testbed| !testbed.is_open(CLIENT[0]));
     assert!(opened.elapsed() < Duration::from_secs(24), "{:?}", opened.elapsed());
 }
 
-fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock(mut house: House) {
-    house.start(&config("max_opened_door_duration = 30"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    house.firewalld.as_mut().unwrap().stop_daemon();
-    house.hear("firewalld has stopped");
-    house.knock(&crowd(9), &SEQUENCE);
+fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock(mut testbed: Testbed) {
+    testbed.start(&config("max_opened_door_duration = 30"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    testbed.firewalld.as_mut().unwrap().stop_daemon();
+    testbed.hear("firewalld has stopped");
+    testbed.knock(&crowd(9), &SEQUENCE);
     // What a stopped firewalld leaves in the kernel is its own affair; here it was killed.
-    let House { firewalld, server, .. } = &mut house;
+    let Testbed { firewalld, server, .. } = &mut testbed;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
-    house.hear("firewalld has started, and 2 open doors were missing; put back in");
-    house.hear(&format!("opened: door default for {}", crowd(9)));
-    assert!(house.is_open(CLIENT[0]));
-    assert!(house.is_open(&crowd(9)));
-    assert!(!house.is_open(&crowd(10)));
+    testbed.hear("firewalld has started, and 2 open doors were missing; put back in");
+    testbed.hear(&format!("opened: door default for {}", crowd(9)));
+    assert!(testbed.is_open(CLIENT[0]));
+    assert!(testbed.is_open(&crowd(9)));
+    assert!(!testbed.is_open(&crowd(10)));
 }
 
 #[test]
 fn firewalld_may_come_after_us() {
-    let mut house = House::with_firewalld();
-    house.firewalld.as_mut().unwrap().stop_daemon();
-    house.start(&config("firewall = \"firewalld\"\nmax_opened_door_duration = 60"));
-    house.hear("firewalld is not on the system bus, and what it had in the kernel is still there");
-    house.knock(CLIENT[0], &SEQUENCE);
-    let House { firewalld, server, .. } = &mut house;
+    let mut testbed = Testbed::with_firewalld();
+    testbed.firewalld.as_mut().unwrap().stop_daemon();
+    testbed.start(&config("firewall = \"firewalld\"\nmax_opened_door_duration = 60"));
+    testbed.hear("firewalld is not on the system bus, and what it had in the kernel is still there");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    let Testbed { firewalld, server, .. } = &mut testbed;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
-    house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
+    testbed.hear("opened:");
+    assert!(testbed.is_open(CLIENT[0]));
 }
 
 #[test]
 fn with_auto_a_firewalld_that_comes_late_opens_what_it_closes_and_the_gate_stays() {
-    let mut house = House::with_firewalld();
-    house.end_firewalld();
-    house.start(&config("max_opened_door_duration = 60\nrefuse = \"reject\""));
-    house.hear("firewall: nftables, because firewalld is not on the system bus");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
-    let House { firewalld, server, .. } = &mut house;
+    let mut testbed = Testbed::with_firewalld();
+    testbed.end_firewalld();
+    testbed.start(&config("max_opened_door_duration = 60\nrefuse = \"reject\""));
+    testbed.hear("firewall: nftables, because firewalld is not on the system bus");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert!(testbed.is_open(CLIENT[0]));
+    let Testbed { firewalld, server, .. } = &mut testbed;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
-    house.hear("firewalld has started");
-    house.until("the door is open in firewalld, too", |house| rules(house).len() == 1);
-    assert!(house.table().contains("vmap @guarded"), "the gate stays");
-    assert!(house.is_open(CLIENT[0]));
-    house.knock(&crowd(3), &SEQUENCE);
-    house.hear(&format!("opened: door default for {}", crowd(3)));
-    assert!(house.is_open(&crowd(3)));
-    assert!(!house.is_open(&crowd(4)));
+    testbed.hear("firewalld has started");
+    testbed.until("the door is open in firewalld, too", |testbed| rules(testbed).len() == 1);
+    assert!(testbed.table().contains("vmap @guarded"), "the gate stays");
+    assert!(testbed.is_open(CLIENT[0]));
+    testbed.knock(&crowd(3), &SEQUENCE);
+    testbed.hear(&format!("opened: door default for {}", crowd(3)));
+    assert!(testbed.is_open(&crowd(3)));
+    assert!(!testbed.is_open(&crowd(4)));
 }
 
 #[test]
 fn what_only_the_gate_knows_is_named_with_rich_rules_alone() {
-    let mut house = House::with_firewalld();
+    let mut testbed = Testbed::with_firewalld();
     let text = config(
         "firewall = \"rich-rules\"\ntrusted = [\"192.0.2.0/24\"]\nrefuse = \"reject\"\non_exit = \"remove\"\n\
          zone = \"public\"",
     );
-    house.start(&text);
-    house.hear("no gate guards the doors: strangers get in without a knock where");
-    let path = house.write(&text);
-    let (_, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+    testbed.start(&text);
+    testbed.hear("no gate guards the doors: strangers get in without a knock where");
+    let path = testbed.write(&text);
+    let (_, said) = testbed.run(&["check", "--conf", path.to_str().unwrap()]);
     for key in ["trusted", "refuse", "on_exit"] {
         let told =
             format!("`{key}` has no effect, because doors are opened by firewalld's rich rules alone here");
-        house.hear(&told);
+        testbed.hear(&told);
         assert!(said.replace("\n    ", " ").contains(&told), "{said}");
     }
     assert!(!said.contains("`zone` has no effect"), "{said}");
-    assert!(house.table().contains("No such file"), "there is no gate");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert_eq!(rules(&house).len(), 1);
-    assert!(house.is_open(CLIENT[0]));
+    assert!(testbed.table().contains("No such file"), "there is no gate");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert_eq!(rules(&testbed).len(), 1);
+    assert!(testbed.is_open(CLIENT[0]));
 }
 
 #[test]
 fn with_auto_a_bus_that_hangs_at_our_start_is_asked_again_until_it_answers() {
-    let mut house = House::with_firewalld();
-    let bus = |house: &House, signal| house.firewalld.as_ref().unwrap().bus().signal(signal).unwrap();
-    bus(&house, Signal::STOP);
-    house.start(&config("max_opened_door_duration = 60"));
-    house.hear("firewall: nftables, because the system bus does not answer");
-    house.knock(CLIENT[0], &SEQUENCE);
-    let path = house.write(&config("firewall = \"firewalld\""));
-    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap()]);
+    let mut testbed = Testbed::with_firewalld();
+    let bus = |testbed: &Testbed, signal| testbed.firewalld.as_ref().unwrap().bus().signal(signal).unwrap();
+    bus(&testbed, Signal::STOP);
+    testbed.start(&config("max_opened_door_duration = 60"));
+    testbed.hear("firewall: nftables, because the system bus does not answer");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    let path = testbed.write(&config("firewall = \"firewalld\""));
+    let (status, said) = testbed.run(&["check", "--conf", path.to_str().unwrap()]);
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.replace("\n    ", " ").contains("and the system bus does not answer"), "{said}");
 
-    bus(&house, Signal::CONT);
-    house.hear("opened:");
-    assert_eq!(rules(&house).len(), 1);
-    assert!(house.is_open(CLIENT[0]));
+    bus(&testbed, Signal::CONT);
+    testbed.hear("opened:");
+    assert_eq!(rules(&testbed).len(), 1);
+    assert!(testbed.is_open(CLIENT[0]));
 }
 
 #[test]
 fn a_firewalld_that_hangs_at_our_start_stalls_no_hearing() {
     for zone in ["auto", "public"] {
-        let mut house = House::with_firewalld();
-        house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
+        let mut testbed = Testbed::with_firewalld();
+        testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
         let begun = Instant::now();
-        house.start(&config(&format!("zone = \"{zone}\"\nmax_opened_door_duration = 60")));
+        testbed.start(&config(&format!("zone = \"{zone}\"\nmax_opened_door_duration = 60")));
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-        house.knock(CLIENT[0], &[1]);
-        house.hear("wrong knock:");
-        house.knock(&crowd(5), &SEQUENCE);
-        house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
-        house.hear("opened:");
-        assert!(house.is_open(&crowd(5)));
+        testbed.knock(CLIENT[0], &[1]);
+        testbed.hear("wrong knock:");
+        testbed.knock(&crowd(5), &SEQUENCE);
+        testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
+        testbed.hear("opened:");
+        assert!(testbed.is_open(&crowd(5)));
     }
 }
 
 #[test]
 fn a_grant_whose_time_is_over_before_firewalld_answers_opens_nothing_for_long() {
-    let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 12"));
-    house.knock(&crowd(4), &SEQUENCE);
-    house.hear("opened:");
+    let mut testbed = Testbed::with_firewalld();
+    testbed.start(&config("max_opened_door_duration = 12"));
+    testbed.knock(&crowd(4), &SEQUENCE);
+    testbed.hear("opened:");
     // firewalld answers one after the other: what the start has to ask is asked, and the next knock's own
     // call is under way when it hangs.
-    house.firewall_cmd(&["--state"]);
-    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear(&format!("never opened: door default for {}", CLIENT[0]));
+    testbed.firewall_cmd(&["--state"]);
+    testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear(&format!("never opened: door default for {}", CLIENT[0]));
     let begun = Instant::now();
-    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
+    testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
     // By its answer it has done the call. The rule would live for twelve more seconds; it is taken out at once.
-    house.firewall_cmd(&["--state"]);
-    house.until("there is no rule", |house| in_kernel(house, CLIENT[0]) == 0);
+    testbed.firewall_cmd(&["--state"]);
+    testbed.until("there is no rule", |testbed| in_kernel(testbed, CLIENT[0]) == 0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn a_forged_announcement_is_not_believed() {
-    let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 60"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    let address = house.firewalld.as_ref().unwrap().address();
+    let mut testbed = Testbed::with_firewalld();
+    testbed.start(&config("max_opened_door_duration = 60"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    let address = testbed.firewalld.as_ref().unwrap().address();
     // To everybody who is on the bus: a signal with an addressee passes by the bus's own filter.
     for number in 0..40 {
         let (bus, everybody) = (format!("--bus={address}"), format!("--dest=:1.{number}"));
         let signal = ["/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.Reloaded"];
-        house.on_server("dbus-send", &[&bus, &everybody, "--type=signal", signal[0], signal[1]]);
+        testbed.on_server("dbus-send", &[&bus, &everybody, "--type=signal", signal[0], signal[1]]);
     }
-    house.knock(&crowd(2), &SEQUENCE);
-    house.hear(&format!("opened: door default for {}", crowd(2)));
-    assert!(!house.daemon().lines().iter().any(|line| line.contains("reloaded")));
+    testbed.knock(&crowd(2), &SEQUENCE);
+    testbed.hear(&format!("opened: door default for {}", crowd(2)));
+    assert!(!testbed.daemon().lines().iter().any(|line| line.contains("reloaded")));
 }
 
 #[test]
 fn a_firewalld_that_does_not_answer_stalls_no_hearing() {
-    let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 60"));
-    let firewalld = house.firewalld.as_ref().unwrap().daemon().unwrap();
+    let mut testbed = Testbed::with_firewalld();
+    testbed.start(&config("max_opened_door_duration = 60"));
+    let firewalld = testbed.firewalld.as_ref().unwrap().daemon().unwrap();
     firewalld.signal(Signal::STOP).unwrap();
-    house.knock(CLIENT[0], &SEQUENCE);
+    testbed.knock(CLIENT[0], &SEQUENCE);
     // Judged while the call before it hangs: the wrong knock is told at once.
-    house.knock(&crowd(5), &[1]);
-    house.hear("wrong knock: 198.51.100.5");
-    house.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
-    house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
+    testbed.knock(&crowd(5), &[1]);
+    testbed.hear("wrong knock: 198.51.100.5");
+    testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
+    testbed.hear("opened:");
+    assert!(testbed.is_open(CLIENT[0]));
 }
 
-fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface(mut house: House) {
-    house.firewall_cmd(&["--zone=internal", "--add-source=198.51.100.0/24"]);
-    house.firewall_cmd(&["--zone=internal", "--remove-service=ssh"]);
-    house.firewall_cmd(&["--zone=dmz", "--change-interface=server"]);
-    house.firewall_cmd(&["--zone=dmz", "--remove-service=ssh"]);
-    house.start(&config("max_opened_door_duration = 60"));
+fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface(mut testbed: Testbed) {
+    testbed.firewall_cmd(&["--zone=internal", "--add-source=198.51.100.0/24"]);
+    testbed.firewall_cmd(&["--zone=internal", "--remove-service=ssh"]);
+    testbed.firewall_cmd(&["--zone=dmz", "--change-interface=server"]);
+    testbed.firewall_cmd(&["--zone=dmz", "--remove-service=ssh"]);
+    testbed.start(&config("max_opened_door_duration = 60"));
     for (client, zone) in [(CLIENT[0], "dmz"), (STRANGER[0], "internal")] {
-        assert_ne!(house.ask(client, PORT), Answer::Accepted);
-        house.knock(client, &SEQUENCE);
-        house.hear("opened:");
-        assert_eq!(house.ask(client, PORT), Answer::Accepted);
-        let rules = house.firewall_cmd(&[&format!("--zone={zone}"), "--list-rich-rules"]);
+        assert_ne!(testbed.ask(client, PORT), Answer::Accepted);
+        testbed.knock(client, &SEQUENCE);
+        testbed.hear("opened:");
+        assert_eq!(testbed.ask(client, PORT), Answer::Accepted);
+        let rules = testbed.firewall_cmd(&[&format!("--zone={zone}"), "--list-rich-rules"]);
         assert!(rules.contains(&format!("source address=\"{client}\"")), "{rules}");
     }
 }
 
-fn a_rule_that_an_administrator_takes_out_closes_the_door(mut house: House) {
+fn a_rule_that_an_administrator_takes_out_closes_the_door(mut testbed: Testbed) {
     // Nobody waits for the check.
-    house.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
+    testbed.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
     for source in [CLIENT[0].to_owned(), crowd(3)] {
-        house.knock(&source, &SEQUENCE);
-        house.hear(&format!("opened: door default for {source}"));
+        testbed.knock(&source, &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {source}"));
     }
-    let rule = rules(&house).into_iter().find(|rule| rule.contains(CLIENT[0])).unwrap();
-    house.firewall_cmd(&[&format!("--remove-rich-rule={rule}")]);
-    house.hear(&format!("closed by hand: door default for {}", CLIENT[0]));
-    house.until("the gate is closed, too", |house| !house.grants("default").contains_key(CLIENT[0]));
-    assert!(!house.is_open(CLIENT[0]));
-    assert!(house.is_open(&crowd(3)));
+    let rule = rules(&testbed).into_iter().find(|rule| rule.contains(CLIENT[0])).unwrap();
+    testbed.firewall_cmd(&[&format!("--remove-rich-rule={rule}")]);
+    testbed.hear(&format!("closed by hand: door default for {}", CLIENT[0]));
+    testbed.until("the gate is closed, too", |testbed| !testbed.grants("default").contains_key(CLIENT[0]));
+    assert!(!testbed.is_open(CLIENT[0]));
+    assert!(testbed.is_open(&crowd(3)));
     // Who takes the element out, closes it in firewalld, too.
     let element = format!("{{ {} }}", crowd(3));
-    house.on_server("nft", &["delete", "element", "inet", "port_knocking_doors", "default4", &element]);
-    house.hear(&format!("closed by hand: door default for {}", crowd(3)));
-    house.until("there is no rule", |house| rules(house).is_empty());
+    testbed.on_server("nft", &["delete", "element", "inet", "port_knocking_doors", "default4", &element]);
+    testbed.hear(&format!("closed by hand: door default for {}", crowd(3)));
+    testbed.until("there is no rule", |testbed| rules(testbed).is_empty());
 }
 
 #[test]
 fn a_door_that_was_made_permanent_is_found_and_closed() {
-    let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 10\nfirewall_rules_check_periode_seconds = 1"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    house.firewall_cmd(&["--runtime-to-permanent"]);
-    house.hear("closed:");
-    house.until("firewalld takes its rule out, this time", |house| in_kernel(house, CLIENT[0]) == 0);
-    assert!(house.firewall_cmd(&["--permanent", "--list-rich-rules"]).contains(CLIENT[0]));
+    let mut testbed = Testbed::with_firewalld();
+    testbed.start(&config("max_opened_door_duration = 10\nfirewall_rules_check_periode_seconds = 1"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    testbed.firewall_cmd(&["--runtime-to-permanent"]);
+    testbed.hear("closed:");
+    testbed.until("firewalld takes its rule out, this time", |testbed| in_kernel(testbed, CLIENT[0]) == 0);
+    assert!(testbed.firewall_cmd(&["--permanent", "--list-rich-rules"]).contains(CLIENT[0]));
     // Here firewalld opens it, for ever.
-    house.firewall_cmd(&["--reload"]);
-    let line = house.hear("held a door open that nobody had knocked for");
+    testbed.firewall_cmd(&["--reload"]);
+    let line = testbed.hear("held a door open that nobody had knocked for");
     assert!(line.contains("--permanent --zone=public --remove-rich-rule="), "{line}");
-    assert!(!house.is_open(CLIENT[0]));
+    assert!(!testbed.is_open(CLIENT[0]));
 }
 
 #[test]
 fn a_restart_of_the_daemon_neither_closes_nor_doubles() {
-    let mut house = House::with_firewalld();
+    let mut testbed = Testbed::with_firewalld();
     let text = config("max_opened_door_duration = 15");
-    house.start(&text);
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert_eq!(house.end(Signal::TERM).code(), Some(0));
-    assert!(house.is_open(CLIENT[0]));
-    house.start(&text);
-    assert!(house.is_open(CLIENT[0]));
+    testbed.start(&text);
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert_eq!(testbed.end(Signal::TERM).code(), Some(0));
+    assert!(testbed.is_open(CLIENT[0]));
+    testbed.start(&text);
+    assert!(testbed.is_open(CLIENT[0]));
     // A rule that it knows nothing of is there: the grant gets its whole new time all the same. More than a second
     // later, or it is no extension.
-    house.hear("found open:");
-    house.until("some time has passed", |house| house.grants("default")[CLIENT[0]] < 12);
+    testbed.hear("found open:");
+    testbed.until("some time has passed", |testbed| testbed.grants("default")[CLIENT[0]] < 12);
     let knocked = Instant::now();
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("extended:");
-    house.until("there is one rule", |house| in_kernel(house, CLIENT[0]) == 1);
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("extended:");
+    testbed.until("there is one rule", |testbed| in_kernel(testbed, CLIENT[0]) == 1);
     // firewalld's timers count whole seconds, and may end a quarter of one early (`g_timeout_add_seconds`).
-    stays_open(&house, knocked, Duration::from_millis(14_500));
-    house.until("firewalld closes the door", |house| !house.is_open(CLIENT[0]));
+    stays_open(&testbed, knocked, Duration::from_millis(14_500));
+    testbed.until("firewalld closes the door", |testbed| !testbed.is_open(CLIENT[0]));
 }
 
 /// Whether a datagram of the client's reaches the server.
-fn arrives(house: &House, client: &str, listener: &UdpSocket) -> bool {
+fn arrives(testbed: &Testbed, client: &str, listener: &UdpSocket) -> bool {
     let target = listener.local_addr().unwrap();
     let source = SocketAddr::new(client.parse().unwrap(), 0);
-    house.as_client(|| UdpSocket::bind(source).unwrap().send_to(b"hello", target).unwrap());
+    testbed.as_client(|| UdpSocket::bind(source).unwrap().send_to(b"hello", target).unwrap());
     let mut datagram = [0; 5];
     listener.recv(&mut datagram).is_ok_and(|length| datagram[..length] == *b"hello")
 }
 
-fn several_ports_and_both_families_open_together(mut house: House) {
-    house.serve(8443);
+fn several_ports_and_both_families_open_together(mut testbed: Testbed) {
+    testbed.serve(8443);
     let listeners = SERVER.map(|address| {
         let address = SocketAddr::new(address.parse().unwrap(), 60_005);
-        let listener = house.server.enter(|| UdpSocket::bind(address)).unwrap();
+        let listener = testbed.server.enter(|| UdpSocket::bind(address)).unwrap();
         listener.set_read_timeout(Some(SILENCE)).unwrap();
         listener
     });
     let knocks = [1001, 1002, 1003, 1004, 1006];
-    house.start(&format!(
+    testbed.start(&format!(
         "[[doors]]\nname = \"both\"\nports = [\"22/tcp\", \"8440-8450/tcp\", \"60000-60010/udp\"]\n\
          sequence = {knocks:?}\nopen_for = 60\n"
     ));
     for ((client, stranger), listener) in CLIENT.iter().zip(STRANGER).zip(&listeners) {
-        assert!(!arrives(&house, client, listener));
-        house.knock(client, &knocks);
-        house.hear(&format!("opened: door both for {client}"));
-        assert_eq!(house.ask(client, 8443), Answer::Accepted);
-        assert_eq!(house.ask(client, PORT), Answer::Accepted);
-        assert!(arrives(&house, client, listener));
-        assert_eq!(in_kernel(&house, client), 3);
-        assert_ne!(house.ask(stranger, 8443), Answer::Accepted);
-        assert!(!arrives(&house, stranger, listener));
+        assert!(!arrives(&testbed, client, listener));
+        testbed.knock(client, &knocks);
+        testbed.hear(&format!("opened: door both for {client}"));
+        assert_eq!(testbed.ask(client, 8443), Answer::Accepted);
+        assert_eq!(testbed.ask(client, PORT), Answer::Accepted);
+        assert!(arrives(&testbed, client, listener));
+        assert_eq!(in_kernel(&testbed, client), 3);
+        assert_ne!(testbed.ask(stranger, 8443), Answer::Accepted);
+        assert!(!arrives(&testbed, stranger, listener));
     }
 }
 
 #[test]
 fn a_client_loses_no_service_of_its_zone() {
-    let mut house = House::with_firewalld();
-    house.serve(9090);
-    house.firewall_cmd(&["--add-port=9090/tcp"]);
-    house.start(&config("max_opened_door_duration = 60"));
-    assert_eq!(house.ask(CLIENT[0], 9090), Answer::Accepted);
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert_eq!(house.ask(CLIENT[0], 9090), Answer::Accepted);
-    assert!(house.firewall_cmd(&["--get-active-zones"]).lines().all(|line| !line.contains("sources")));
+    let mut testbed = Testbed::with_firewalld();
+    testbed.serve(9090);
+    testbed.firewall_cmd(&["--add-port=9090/tcp"]);
+    testbed.start(&config("max_opened_door_duration = 60"));
+    assert_eq!(testbed.ask(CLIENT[0], 9090), Answer::Accepted);
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert_eq!(testbed.ask(CLIENT[0], 9090), Answer::Accepted);
+    assert!(testbed.firewall_cmd(&["--get-active-zones"]).lines().all(|line| !line.contains("sources")));
 }
 
 #[test]
 fn a_port_open_to_everybody_is_named_with_rich_rules_alone_and_not_called_closed() {
-    let house = House::with_firewalld();
-    house.firewall_cmd(&["--add-service=ssh"]);
-    let mut command = house.program();
-    command.arg("--conf").arg(house.write(&config("firewall = \"rich-rules\"")));
-    let mut daemon = Process::start(&house.server, command).unwrap();
+    let testbed = Testbed::with_firewalld();
+    testbed.firewall_cmd(&["--add-service=ssh"]);
+    let mut command = testbed.program();
+    command.arg("--conf").arg(testbed.write(&config("firewall = \"rich-rules\"")));
+    let mut daemon = Process::start(&testbed.server, command).unwrap();
     let ready = daemon.wait_for("ready", PATIENCE).unwrap();
     assert!(!ready.contains("closed"), "{ready}");
     let line = daemon.wait_for("open to everybody", PATIENCE).unwrap();
@@ -407,108 +407,108 @@ fn a_port_open_to_everybody_is_named_with_rich_rules_alone_and_not_called_closed
 
 #[test]
 fn check_fails_where_firewalld_alone_keeps_nobody_out() {
-    let mut house = House::with_firewalld();
-    let path = house.write(&config("firewall = \"rich-rules\""));
+    let mut testbed = Testbed::with_firewalld();
+    let path = testbed.write(&config("firewall = \"rich-rules\""));
     let path = path.to_str().unwrap();
-    let check = |house: &House| {
-        let (status, said) = house.run(&["check", "--conf", path]);
+    let check = |testbed: &Testbed| {
+        let (status, said) = testbed.run(&["check", "--conf", path]);
         (status.code(), said.split_whitespace().collect::<Vec<_>>().join(" "))
     };
-    assert_eq!(check(&house).0, Some(0), "the zone closes the port");
-    house.firewall_cmd(&["--add-service=ssh"]);
-    let (code, said) = check(&house);
+    assert_eq!(check(&testbed).0, Some(0), "the zone closes the port");
+    testbed.firewall_cmd(&["--add-service=ssh"]);
+    let (code, said) = check(&testbed);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("22/tcp is open to everybody in firewalld's zone public"), "{said}");
-    house.firewall_cmd(&["--remove-service=ssh"]);
+    testbed.firewall_cmd(&["--remove-service=ssh"]);
     // Who lives behind the machine gets in, and nobody else does.
-    house.firewall_cmd(&["--new-zone=guests", "--permanent"]);
-    house.firewall_cmd(&["--permanent", "--zone=guests", "--set-target=ACCEPT"]);
-    house.on_server("ip", &["link", "add", "docker0", "type", "bridge"]);
-    house.firewall_cmd(&["--permanent", "--zone=guests", "--add-interface=docker0"]);
-    house.firewall_cmd(&["--reload"]);
-    let (code, said) = check(&house);
+    testbed.firewall_cmd(&["--new-zone=guests", "--permanent"]);
+    testbed.firewall_cmd(&["--permanent", "--zone=guests", "--set-target=ACCEPT"]);
+    testbed.on_server("ip", &["link", "add", "docker0", "type", "bridge"]);
+    testbed.firewall_cmd(&["--permanent", "--zone=guests", "--add-interface=docker0"]);
+    testbed.firewall_cmd(&["--reload"]);
+    let (code, said) = check(&testbed);
     assert_eq!(code, Some(0), "{said}");
-    house.firewalld.as_mut().unwrap().stop_daemon();
-    let (code, said) = check(&house);
+    testbed.firewalld.as_mut().unwrap().stop_daemon();
+    let (code, said) = check(&testbed);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("firewalld does not run") && said.contains("keep nobody out"), "{said}");
 }
 
 #[test]
 fn a_port_that_firewalld_closes_is_named_when_the_gate_is_used() {
-    let mut house = House::with_firewalld();
-    house.start(&config("firewall = \"nftables\""));
-    let line = house.hear("so no knock can open it");
+    let mut testbed = Testbed::with_firewalld();
+    testbed.start(&config("firewall = \"nftables\""));
+    let line = testbed.hear("so no knock can open it");
     assert!(line.contains("firewall-cmd --zone=public --add-port=22/tcp"), "{line}");
 }
 
 #[test]
 fn a_zone_that_does_not_exist_is_an_error_that_names_those_that_do() {
-    let house = House::with_firewalld();
-    let path = house.write(&config("zone = \"pubic\""));
+    let testbed = Testbed::with_firewalld();
+    let path = testbed.write(&config("zone = \"pubic\""));
     for command in [&["check", "--conf"][..], &["--conf"]] {
-        let (status, said) = house.run(&[command, &[path.to_str().unwrap()]].concat());
+        let (status, said) = testbed.run(&[command, &[path.to_str().unwrap()]].concat());
         assert_eq!(status.code(), Some(2), "trying again is of no use: {said}");
         assert!(said.contains("zone = \"pubic\"") && said.contains("public"), "{said}");
     }
-    let path = house.write(&config("zone = \"public\""));
-    assert_eq!(house.run(&["check", "--conf", path.to_str().unwrap()]).0.code(), Some(0));
+    let path = testbed.write(&config("zone = \"public\""));
+    assert_eq!(testbed.run(&["check", "--conf", path.to_str().unwrap()]).0.code(), Some(0));
 }
 
 #[test]
 fn a_reload_with_an_unknown_zone_keeps_the_zone_of_before() {
-    let mut house = House::with_firewalld();
-    house.start(&config("max_opened_door_duration = 60"));
-    house.write(&config("max_opened_door_duration = 60\nzone = \"pubic\""));
-    house.daemon().signal(Signal::HUP).unwrap();
-    let line = house.hear("cannot use the zone pubic");
+    let mut testbed = Testbed::with_firewalld();
+    testbed.start(&config("max_opened_door_duration = 60"));
+    testbed.write(&config("max_opened_door_duration = 60\nzone = \"pubic\""));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    let line = testbed.hear("cannot use the zone pubic");
     assert!(line.contains("public"), "{line}");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert!(testbed.is_open(CLIENT[0]));
 
-    house.firewall_cmd(&["--zone=dmz", "--remove-service=ssh"]);
-    house.write(&config("max_opened_door_duration = 60\nzone = \"dmz\""));
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.until("the rule is in the other zone", |house| {
-        house.firewall_cmd(&["--zone=dmz", "--list-rich-rules"]).contains(CLIENT[0])
+    testbed.firewall_cmd(&["--zone=dmz", "--remove-service=ssh"]);
+    testbed.write(&config("max_opened_door_duration = 60\nzone = \"dmz\""));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.until("the rule is in the other zone", |testbed| {
+        testbed.firewall_cmd(&["--zone=dmz", "--list-rich-rules"]).contains(CLIENT[0])
     });
-    house.until("and only there", |house| rules(house).is_empty());
+    testbed.until("and only there", |testbed| rules(testbed).is_empty());
 }
 
 #[test]
 fn a_reload_closes_doors_that_are_gone() {
-    let mut house = House::with_firewalld();
+    let mut testbed = Testbed::with_firewalld();
     let door = |name: &str, first: u16| {
         format!(
             "[[doors]]\nname = \"{name}\"\nports = [\"22/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = 60\n"
         )
     };
-    house.start(&format!("{}{}", door("a", 100), door("b", 200)));
-    house.knock(CLIENT[0], &[100, 2, 3, 4, 6]);
-    house.hear("opened: door a");
-    house.write(&door("b", 200));
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear("closed: door a");
-    house.until("there is no rule", |house| rules(house).is_empty());
-    assert!(!house.is_open(CLIENT[0]));
+    testbed.start(&format!("{}{}", door("a", 100), door("b", 200)));
+    testbed.knock(CLIENT[0], &[100, 2, 3, 4, 6]);
+    testbed.hear("opened: door a");
+    testbed.write(&door("b", 200));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("closed: door a");
+    testbed.until("there is no rule", |testbed| rules(testbed).is_empty());
+    assert!(!testbed.is_open(CLIENT[0]));
 }
 
 #[test]
 fn firewalld_wanted_without_a_bus_is_an_error() {
-    let house = House::new();
-    let path = house.write(&config("firewall = \"firewalld\""));
-    let (status, said) = house.run(&["--conf", path.to_str().unwrap()]);
+    let testbed = Testbed::new();
+    let path = testbed.write(&config("firewall = \"firewalld\""));
+    let (status, said) = testbed.run(&["--conf", path.to_str().unwrap()]);
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("there is no system bus to reach it"), "{said}");
 }
 
 #[test]
 fn a_lab_with_two_namespaces_keeps_their_firewalls_apart() {
-    let house = House::with_firewalld();
+    let testbed = Testbed::with_firewalld();
     let other = Namespace::new().unwrap();
-    house.server.enter(|| std::net::TcpStream::connect((SERVER[0], PORT))).unwrap();
-    for (network, has_firewall) in [(&house.server, true), (&other, false)] {
+    testbed.server.enter(|| std::net::TcpStream::connect((SERVER[0], PORT))).unwrap();
+    for (network, has_firewall) in [(&testbed.server, true), (&other, false)] {
         let mut command = std::process::Command::new("nft");
         command.args(["list", "ruleset"]);
         let (_, rules) = Process::start(network, command).unwrap().finish(PATIENCE).unwrap().unwrap();
@@ -518,6 +518,6 @@ fn a_lab_with_two_namespaces_keeps_their_firewalls_apart() {
         let tracked = network.enter(tracked);
         assert!(has_firewall || tracked.is_empty(), "{tracked}");
     }
-    assert!(house.firewall_cmd(&["--state"]).contains("running"));
-    assert!(!house.is_open(CLIENT[0]));
+    assert!(testbed.firewall_cmd(&["--state"]).contains("running"));
+    assert!(!testbed.is_open(CLIENT[0]));
 }

@@ -2,21 +2,21 @@
 
 use crate::{
     mark::{IPTABLES, container_engine, shell},
-    testbed::{CLIENT, House, SEQUENCE, config, gate},
+    testbed::{CLIENT, SEQUENCE, Testbed, config, gate},
     traced::{NATIVE, contains, nft},
     ufw::Ufw,
 };
 
 /// What `check` says of other firewalls, each sentence on one line.
-fn foreseen(house: &House, text: &str) -> Vec<String> {
-    let mut lines = house.checked(text);
+fn foreseen(testbed: &Testbed, text: &str) -> Vec<String> {
+    let mut lines = testbed.checked(text);
     lines.retain(|line| line.contains("the chain ") || line.contains("-legacy"));
     lines
 }
 
 /// A warning that holds all of this is given, and no other line.
-fn is_closed(house: &House, parts: &[&str]) {
-    match &foreseen(house, &gate(""))[..] {
+fn is_closed(testbed: &Testbed, parts: &[&str]) {
+    match &foreseen(testbed, &gate(""))[..] {
         [line] => {
             assert!(line.starts_with("warning: "), "{line}");
             contains(line, parts);
@@ -25,8 +25,8 @@ fn is_closed(house: &House, parts: &[&str]) {
     }
 }
 
-fn is_open(house: &House, what: &str) {
-    assert_eq!(foreseen(house, &gate("")), Vec::<String>::new(), "{what}");
+fn is_open(testbed: &Testbed, what: &str) {
+    assert_eq!(foreseen(testbed, &gate("")), Vec::<String>::new(), "{what}");
 }
 
 /// The base chain of a table that drops, and its rules.
@@ -39,9 +39,9 @@ fn dropping(rules: &str) -> String {
 
 #[test]
 fn what_ufw_closes_is_known_before_a_packet_comes() {
-    let house = House::new();
-    let ufw = Ufw::enable(&house);
-    let lines = foreseen(&house, &gate(""));
+    let testbed = Testbed::new();
+    let ufw = Ufw::enable(&testbed);
+    let lines = foreseen(&testbed, &gate(""));
     assert_eq!(lines.len(), 2, "{lines:#?}");
     for (line, family) in lines.iter().zip(["ip", "ip6"]) {
         contains(
@@ -50,30 +50,30 @@ fn what_ufw_closes_is_known_before_a_packet_comes() {
         );
         contains(line, &["no knock can open it", "`ufw allow 22/tcp`", "-before-input -m mark"]);
     }
-    ufw.run(&house, &["allow", "22/tcp"]);
-    is_open(&house, "ufw allow");
-    ufw.run(&house, &["delete", "allow", "22/tcp"]);
-    ufw.run(&house, &["allow", "from", "203.0.113.0/24", "to", "any", "port", "22", "proto", "tcp"]);
+    ufw.run(&testbed, &["allow", "22/tcp"]);
+    is_open(&testbed, "ufw allow");
+    ufw.run(&testbed, &["delete", "allow", "22/tcp"]);
+    ufw.run(&testbed, &["allow", "from", "203.0.113.0/24", "to", "any", "port", "22", "proto", "tcp"]);
     contains(
-        &foreseen(&house, &gate(""))[0],
+        &foreseen(&testbed, &gate(""))[0],
         &["ip filter INPUT lets 22/tcp in for some addresses, and drops the rest"],
     );
     // What counts how often cannot be said.
-    ufw.run(&house, &["limit", "22/tcp"]);
-    let lines = foreseen(&house, &gate(""));
+    ufw.run(&testbed, &["limit", "22/tcp"]);
+    let lines = foreseen(&testbed, &gate(""));
     contains(
         &lines[0],
         &["whether 22/tcp gets through the chain ip filter", "cannot be said without a packet"],
     );
     // With the rule for the mark it opens whatever the rest says.
     ufw.add_before(
-        &house,
+        &testbed,
         "-A ufw-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
         "-A ufw6-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
     );
-    assert_eq!(foreseen(&house, &gate("mark = 0x20000000")), Vec::<String>::new());
-    assert_eq!(foreseen(&house, &gate("mark = 0x10000000")).len(), 2);
-    let (_, said) = house.run(&["check", "--conf", house.place_for("doors.toml").to_str().unwrap()]);
+    assert_eq!(foreseen(&testbed, &gate("mark = 0x20000000")), Vec::<String>::new());
+    assert_eq!(foreseen(&testbed, &gate("mark = 0x10000000")).len(), 2);
+    let (_, said) = testbed.run(&["check", "--conf", testbed.place_for("doors.toml").to_str().unwrap()]);
     contains(
         &said,
         &["mark = 0x10000000", "granted connections carry the packet mark 0x10000000/0x10000000"],
@@ -113,12 +113,12 @@ fn the_matches_of_iptables_are_understood() {
         ("-m mark --mark 0x80/0x80 -j ACCEPT", false),
         ("-p tcp --dport 22 -j LOG", false),
     ] {
-        let house = House::new();
-        shell(&house, &format!("{drops}iptables -A INPUT {rule}"));
+        let testbed = Testbed::new();
+        shell(&testbed, &format!("{drops}iptables -A INPUT {rule}"));
         match open {
-            true => is_open(&house, rule),
+            true => is_open(&testbed, rule),
             false => is_closed(
-                &house,
+                &testbed,
                 &["the chain ip filter INPUT drops 22/tcp (its policy is drop)", "`iptables -I"],
             ),
         }
@@ -132,10 +132,10 @@ fn a_rule_that_rejects_is_named() {
         ("-p tcp --dport 22 -j REJECT --reject-with tcp-reset", ": tcp dport 22 reject)"),
         ("-p tcp --dport 22 -j DROP", ": tcp dport 22 drop)"),
     ] {
-        let house = House::new();
-        shell(&house, &format!("iptables -A INPUT -s 203.0.113.66 -j ACCEPT\niptables -A INPUT {rule}"));
+        let testbed = Testbed::new();
+        shell(&testbed, &format!("iptables -A INPUT -s 203.0.113.66 -j ACCEPT\niptables -A INPUT {rule}"));
         is_closed(
-            &house,
+            &testbed,
             &[
                 "the chain ip filter INPUT lets 22/tcp in for some addresses",
                 "by its rule with handle",
@@ -143,13 +143,13 @@ fn a_rule_that_rejects_is_named() {
             ],
         );
     }
-    let house = House::new();
+    let testbed = Testbed::new();
     nft(
-        &house,
+        &testbed,
         "table inet filter {\n chain input {\n type filter hook input priority filter\n tcp dport 22 reject\n }\n }",
     );
     is_closed(
-        &house,
+        &testbed,
         &[
             "the chain inet filter input drops 22/tcp",
             ": tcp dport 22 reject)",
@@ -160,37 +160,37 @@ fn a_rule_that_rejects_is_named() {
 
 #[test]
 fn a_chain_that_nothing_leads_to_opens_nothing() {
-    let house = House::new();
+    let testbed = Testbed::new();
     shell(
-        &house,
+        &testbed,
         &format!(
             "{IPTABLES}\nip6tables -F; ip6tables -P INPUT ACCEPT\niptables -N old\niptables -A old -p tcp --dport 22 -j ACCEPT"
         ),
     );
-    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
-    shell(&house, "iptables -N between\niptables -A between -g old\niptables -A INPUT -p tcp -j between");
-    is_open(&house, "through another chain");
+    is_closed(&testbed, &["ip filter INPUT drops 22/tcp"]);
+    shell(&testbed, "iptables -N between\niptables -A between -g old\niptables -A INPUT -p tcp -j between");
+    is_open(&testbed, "through another chain");
     // Who goes to a chain does not come back to the one behind; who jumps does.
     shell(
-        &house,
+        &testbed,
         "iptables -F between; iptables -N none; iptables -A between -g none; iptables -A between -j old",
     );
-    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
+    is_closed(&testbed, &["ip filter INPUT drops 22/tcp"]);
     shell(
-        &house,
+        &testbed,
         "iptables -F between; iptables -A between -j none; iptables -A between -p udp -j RETURN; iptables -A between -j old",
     );
-    is_open(&house, "behind a jump");
-    shell(&house, "iptables -I between -p tcp -j RETURN");
-    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
+    is_open(&testbed, "behind a jump");
+    shell(&testbed, "iptables -I between -p tcp -j RETURN");
+    is_closed(&testbed, &["ip filter INPUT drops 22/tcp"]);
 }
 
 #[test]
 fn an_accept_for_some_sources_is_called_so() {
-    let house = House::new();
-    nft(&house, NATIVE);
+    let testbed = Testbed::new();
+    nft(&testbed, NATIVE);
     is_closed(
-        &house,
+        &testbed,
         &["inet filter input lets 22/tcp in for some addresses, and drops the rest (its policy is drop)"],
     );
 }
@@ -221,23 +221,23 @@ fn sets_and_maps_of_nftables_are_looked_into() {
         ("fib saddr . iif oif 0 drop\ntcp dport 22 accept", true),
         ("fib saddr . iif oif exists accept", true),
     ] {
-        let house = House::new();
-        nft(&house, &dropping(rules));
+        let testbed = Testbed::new();
+        nft(&testbed, &dropping(rules));
         match open {
-            true => is_open(&house, rules),
-            false => is_closed(&house, &["the chain inet filter input drops 22/tcp"]),
+            true => is_open(&testbed, rules),
+            false => is_closed(&testbed, &["the chain inet filter input drops 22/tcp"]),
         }
     }
 }
 
 #[test]
 fn where_it_cannot_be_said_one_line_names_the_chain_that_decides() {
-    let house = House::new();
+    let testbed = Testbed::new();
     shell(
-        &house,
+        &testbed,
         "iptables -P INPUT DROP\niptables -N odd\niptables -A INPUT -j odd\niptables -A odd -m pkttype --pkt-type unicast -j ACCEPT",
     );
-    match &foreseen(&house, &gate(""))[..] {
+    match &foreseen(&testbed, &gate(""))[..] {
         [line] => {
             contains(
                 line,
@@ -251,43 +251,43 @@ fn where_it_cannot_be_said_one_line_names_the_chain_that_decides() {
 
 #[test]
 fn a_chain_in_front_of_the_gate_is_called_so() {
-    let house = House::new();
-    shell(&house, "iptables -t raw -A PREROUTING -p tcp --dport 22 -j DROP");
-    is_closed(&house, &["the chain ip raw PREROUTING drops 22/tcp", "it comes before the gate"]);
+    let testbed = Testbed::new();
+    shell(&testbed, "iptables -t raw -A PREROUTING -p tcp --dport 22 -j DROP");
+    is_closed(&testbed, &["the chain ip raw PREROUTING drops 22/tcp", "it comes before the gate"]);
     // What a container engine has there is for the addresses of containers.
-    let house = House::new();
-    shell(&house, "iptables -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP");
-    is_open(&house, "for containers");
+    let testbed = Testbed::new();
+    shell(&testbed, "iptables -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP");
+    is_open(&testbed, "for containers");
 }
 
 #[test]
 fn a_port_that_is_published_is_not_called_closed_by_what_it_never_meets() {
-    let house = container_engine();
-    shell(&house, IPTABLES);
-    let lines = foreseen(&house, &gate("").replace("[22]", "[8022]"));
+    let testbed = container_engine();
+    shell(&testbed, IPTABLES);
+    let lines = foreseen(&testbed, &gate("").replace("[22]", "[8022]"));
     // IPv6 is not published.
     let [closed, translated] = &lines[..] else { panic!("{lines:#?}") };
     contains(closed, &["ip6 filter INPUT drops 8022/tcp"]);
     contains(translated, &["ip nat DOCKER leads 8022/tcp to another port or machine", "tcp dport 8022"]);
     // For one address only.
-    let house = House::new();
-    shell(&house, &format!("{IPTABLES}\nip6tables -P INPUT ACCEPT\nip6tables -F"));
+    let testbed = Testbed::new();
+    shell(&testbed, &format!("{IPTABLES}\nip6tables -P INPUT ACCEPT\nip6tables -F"));
     nft(
-        &house,
+        &testbed,
         "table ip n {\n chain pre {\n type nat hook prerouting priority dstnat\n ip daddr 203.0.113.9 tcp dport 22 redirect to :80\n }\n }",
     );
-    is_closed(&house, &["ip filter INPUT drops 22/tcp"]);
-    nft(&house, "add rule ip n pre tcp dport 22 redirect to :80");
-    let lines = foreseen(&house, &gate(""));
+    is_closed(&testbed, &["ip filter INPUT drops 22/tcp"]);
+    nft(&testbed, "add rule ip n pre tcp dport 22 redirect to :80");
+    let lines = foreseen(&testbed, &gate(""));
     assert_eq!(lines.len(), 1);
     contains(&lines[0], &["the chain ip n pre leads 22/tcp to another port"]);
 }
 
 #[test]
 fn tables_of_legacy_iptables_are_named_as_what_nobody_can_look_into() {
-    let house = House::new();
-    shell(&house, "iptables-legacy -P INPUT DROP\nip6tables-legacy -t mangle -A INPUT -j DROP");
-    match &foreseen(&house, &gate(""))[..] {
+    let testbed = Testbed::new();
+    shell(&testbed, "iptables-legacy -P INPUT DROP\nip6tables-legacy -t mangle -A INPUT -j DROP");
+    match &foreseen(&testbed, &gate(""))[..] {
         [line] => contains(line, &["iptables-legacy has tables here (filter, mangle)", "is not known"]),
         lines => panic!("{lines:#?}"),
     }
@@ -295,34 +295,34 @@ fn tables_of_legacy_iptables_are_named_as_what_nobody_can_look_into() {
 
 #[test]
 fn what_firewalld_closes_with_its_iptables_backend_is_not_called_closed() {
-    let mut house = House::with_firewalld_that_says("FirewallBackend=iptables");
+    let mut testbed = Testbed::with_firewalld_that_says("FirewallBackend=iptables");
     let text = config("firewall = \"firewalld\"\nmax_opened_door_duration = 60");
-    assert_eq!(foreseen(&house, &text), Vec::<String>::new());
-    house.start(&text);
+    assert_eq!(foreseen(&testbed, &text), Vec::<String>::new());
+    testbed.start(&text);
     // A client that is quicker than firewalld.
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.until("it gets in", |house| house.is_open(CLIENT[0]));
-    assert!(!house.daemon().lines().iter().any(|line| line.contains("the chain ")));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.until("it gets in", |testbed| testbed.is_open(CLIENT[0]));
+    assert!(!testbed.daemon().lines().iter().any(|line| line.contains("the chain ")));
 }
 
 #[test]
 fn the_start_says_what_check_says() {
-    let mut house = House::new();
-    shell(&house, IPTABLES);
-    let lines = foreseen(&house, &gate(""));
+    let mut testbed = Testbed::new();
+    shell(&testbed, IPTABLES);
+    let lines = foreseen(&testbed, &gate(""));
     assert_eq!(lines.len(), 2);
-    house.start(&gate(""));
+    testbed.start(&gate(""));
     for line in lines {
-        house.hear(line.trim_start_matches("warning: "));
+        testbed.hear(line.trim_start_matches("warning: "));
     }
 }
 
 #[test]
 fn several_ports_of_which_the_same_is_to_be_said_stand_in_one_line() {
-    let house = House::new();
-    nft(&house, &dropping("tcp dport 80 accept"));
+    let testbed = Testbed::new();
+    nft(&testbed, &dropping("tcp dport 80 accept"));
     let text = gate("").replace("[22]", "[22, 80, 443]");
-    let lines = foreseen(&house, &text);
+    let lines = foreseen(&testbed, &text);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     contains(&lines[0], &["drops 22/tcp, 443/tcp ("]);
 }

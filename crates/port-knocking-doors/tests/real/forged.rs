@@ -6,7 +6,7 @@ use doors_lab::Process;
 
 use crate::{
     raw,
-    testbed::{CLIENT, House, PATIENCE, SEQUENCE, SERVER, STRANGER, gate, server_for},
+    testbed::{CLIENT, PATIENCE, SEQUENCE, SERVER, STRANGER, Testbed, gate, server_for},
 };
 
 const PORT: u16 = 9;
@@ -18,70 +18,70 @@ fn knock(source: &str, port: u16, checksum: Option<u16>) -> Vec<u8> {
     raw::packet(from.ip(), to.ip(), raw::UDP, &raw::udp(from, to, b"knock\n", checksum))
 }
 
-fn send(house: &House, packet: &[u8]) {
-    house.client.enter(|| raw::send(packet));
+fn send(testbed: &Testbed, packet: &[u8]) {
+    testbed.client.enter(|| raw::send(packet));
 }
 
 /// Whether the daemon has heard a wrong knock. What comes later is heard later, for each family.
-fn heard_wrong(house: &mut House) -> bool {
+fn heard_wrong(testbed: &mut Testbed) -> bool {
     for witness in STRANGER {
-        house.knock(witness, &SEQUENCE);
-        house.hear(&format!("opened: door default for {witness}"));
+        testbed.knock(witness, &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {witness}"));
     }
-    house.daemon().lines().iter().any(|line| line.contains("wrong"))
+    testbed.daemon().lines().iter().any(|line| line.contains("wrong"))
 }
 
 #[test]
 fn a_fragment_or_a_bad_checksum_is_no_knock() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 60"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 60"));
     for client in CLIENT {
-        send(&house, &raw::fragment(&knock(client, PORT, None)));
-        send(&house, &knock(client, PORT, Some(0xdead)));
+        send(&testbed, &raw::fragment(&knock(client, PORT, None)));
+        send(&testbed, &knock(client, PORT, Some(0xdead)));
     }
     // Over IPv6 none at all is bad, too.
     let [v4, v6] = CLIENT;
-    send(&house, &knock(v6, PORT, Some(0)));
-    assert!(!heard_wrong(&mut house), "{:#?}", house.daemon().lines());
+    send(&testbed, &knock(v6, PORT, Some(0)));
+    assert!(!heard_wrong(&mut testbed), "{:#?}", testbed.daemon().lines());
     // The same packets are heard if nothing is wrong with them. IPv4 allows to leave the checksum out.
     for (client, checksum) in [(v4, Some(0)), (v6, None)] {
         for port in SEQUENCE {
-            send(&house, &knock(client, port, checksum));
+            send(&testbed, &knock(client, port, checksum));
         }
-        house.hear(&format!("opened: door default for {client}"));
+        testbed.hear(&format!("opened: door default for {client}"));
     }
 }
 
 #[test]
 fn nobody_knocks_in_our_own_name() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 60"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 60"));
     for own in SERVER {
-        send(&house, &knock(own, PORT, None));
+        send(&testbed, &knock(own, PORT, None));
     }
-    assert!(!heard_wrong(&mut house), "{:#?}", house.daemon().lines());
+    assert!(!heard_wrong(&mut testbed), "{:#?}", testbed.daemon().lines());
 }
 
 #[test]
 fn a_packet_for_another_machine_is_no_knock() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 60"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 60"));
     // On its way out it gets the address of another card; this cable's end takes every frame.
     let readdressed = "add table netdev wire; \
          add chain netdev wire out { type filter hook egress device client priority 0; }; \
          add rule netdev wire out udp dport 9 ether daddr set 02:00:00:00:00:99 counter";
-    on_client(&house, &[readdressed]);
+    on_client(&testbed, &[readdressed]);
     for client in CLIENT {
-        house.knock(client, &[PORT]);
+        testbed.knock(client, &[PORT]);
     }
-    assert!(on_client(&house, &["list", "ruleset"]).contains("counter packets 2"), "none was readdressed");
-    assert!(!heard_wrong(&mut house), "{:#?}", house.daemon().lines());
+    assert!(on_client(&testbed, &["list", "ruleset"]).contains("counter packets 2"), "none was readdressed");
+    assert!(!heard_wrong(&mut testbed), "{:#?}", testbed.daemon().lines());
 }
 
-fn on_client(house: &House, arguments: &[&str]) -> String {
+fn on_client(testbed: &Testbed, arguments: &[&str]) -> String {
     let mut command = Command::new("nft");
     command.args(arguments);
-    let mut process = Process::start(&house.client, command).unwrap();
+    let mut process = Process::start(&testbed.client, command).unwrap();
     let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
     assert!(status.success(), "{arguments:?}: {said}");
     said

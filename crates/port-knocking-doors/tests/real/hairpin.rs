@@ -6,7 +6,7 @@ use doors_lab::Namespace;
 
 use crate::{
     mark::shell,
-    testbed::{Answer, CLIENT, House, SEQUENCE, SERVER, SILENCE, STRANGER, gate},
+    testbed::{Answer, CLIENT, SEQUENCE, SERVER, SILENCE, STRANGER, Testbed, gate},
     traced::contains,
 };
 
@@ -23,13 +23,13 @@ struct Containers([Namespace; 2]);
 impl Containers {
     /// Starts them. The first has a program whose port is published, as Docker does it: by destination NAT for what comes over
     /// any other interface, and by a program of its own on the machine for what comes from the same bridge.
-    fn start(house: &House) -> Self {
+    fn start(testbed: &Testbed) -> Self {
         let containers = [("docker0", "172.17.0"), ("br-other", "172.18.0")].map(|(bridge, network)| {
             let inside = Namespace::new().unwrap();
             let port = format!("v-{bridge}");
-            house.server.cable(&port, &inside, "eth0").unwrap();
+            testbed.server.cable(&port, &inside, "eth0").unwrap();
             shell(
-                house,
+                testbed,
                 &format!(
                     "ip link add {bridge} type bridge\nip address add {network}.1/16 dev {bridge}\nip link set {port} master {bridge}\n\
                      ip link set {bridge} up"
@@ -41,12 +41,12 @@ impl Containers {
             }
             inside
         });
-        house.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+        testbed.server.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
         let [first, _] = &containers;
         accept(&first.enter(|| TcpListener::bind("172.17.0.2:80")).unwrap());
         let proxy = SocketAddr::new(SERVER[0].parse().unwrap(), PUBLISHED);
-        accept(&house.server.enter(|| TcpListener::bind(proxy)).unwrap());
-        publish(house);
+        accept(&testbed.server.enter(|| TcpListener::bind(proxy)).unwrap());
+        publish(testbed);
         Self(containers)
     }
 
@@ -68,9 +68,9 @@ fn accept(listener: &TcpListener) {
     std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(drop));
 }
 
-fn publish(house: &House) {
+fn publish(testbed: &Testbed) {
     shell(
-        house,
+        testbed,
         &format!(
             "iptables -t nat -N DOCKER\niptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
              iptables -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport {PUBLISHED} -j DNAT --to-destination 172.17.0.2:80"
@@ -83,8 +83,8 @@ fn doors(more: &str) -> String {
 }
 
 /// What `check` says of it.
-fn foreseen(house: &House, text: &str) -> Vec<String> {
-    let mut lines = house.checked(text);
+fn foreseen(testbed: &Testbed, text: &str) -> Vec<String> {
+    let mut lines = testbed.checked(text);
     lines.retain(|line| line.contains(SAID));
     lines
 }
@@ -97,81 +97,81 @@ fn remedy(line: &str) -> &str {
 
 #[test]
 fn containers_are_shut_out_of_a_published_port_until_the_line_that_is_named_lets_them_in() {
-    let mut house = House::new();
-    let containers = Containers::start(&house);
+    let mut testbed = Testbed::new();
+    let containers = Containers::start(&testbed);
     assert_eq!(containers.ask(), [Answer::Accepted; 2], "before there is a gate");
-    let lines = foreseen(&house, &doors(""));
+    let lines = foreseen(&testbed, &doors(""));
     let [line] = &lines[..] else { panic!("{lines:#?}") };
     contains(line, &["(172.18.0.0/16, 172.17.0.0/16, on br-other, docker0)", "the published 8022/tcp"]);
-    house.start(&doors(""));
-    let told = house.hear(SAID);
+    testbed.start(&doors(""));
+    let told = testbed.hear(SAID);
     assert!(told.contains("INFO") && told.contains(line.as_str()), "{told}");
     assert_eq!(containers.ask(), [Answer::Silence; 2]);
 
-    house.end(rustix::process::Signal::TERM);
+    testbed.end(rustix::process::Signal::TERM);
     let text = doors(remedy(line));
-    assert_eq!(foreseen(&house, &text), Vec::<String>::new());
-    house.start(&text);
+    assert_eq!(foreseen(&testbed, &text), Vec::<String>::new());
+    testbed.start(&text);
     assert_eq!(containers.ask(), [Answer::Accepted; 2]);
-    assert_eq!(house.ask(STRANGER[0], PUBLISHED), Answer::Silence);
+    assert_eq!(testbed.ask(STRANGER[0], PUBLISHED), Answer::Silence);
 }
 
 #[test]
 fn the_line_that_is_named_keeps_who_is_trusted_and_names_no_network_twice() {
-    let house = House::new();
-    let _containers = Containers::start(&house);
-    let lines = foreseen(&house, &doors("trusted = [\"203.0.113.9/32\", \"172.17.0.0/16\"]"));
+    let testbed = Testbed::new();
+    let _containers = Containers::start(&testbed);
+    let lines = foreseen(&testbed, &doors("trusted = [\"203.0.113.9/32\", \"172.17.0.0/16\"]"));
     let [line] = &lines[..] else { panic!("{lines:#?}") };
     assert_eq!(remedy(line), "trusted = [\"203.0.113.9/32\", \"172.17.0.0/16\", \"172.18.0.0/16\"]");
     contains(line, &["(172.18.0.0/16, on br-other)"]);
-    assert_eq!(foreseen(&house, &doors("trusted = [\"172.16.0.0/12\"]")), Vec::<String>::new());
+    assert_eq!(foreseen(&testbed, &doors("trusted = [\"172.16.0.0/12\"]")), Vec::<String>::new());
 }
 
 #[test]
 fn of_containers_nothing_is_said_if_no_guarded_port_is_published() {
-    let house = House::new();
-    let _containers = Containers::start(&house);
-    assert_eq!(foreseen(&house, &gate("")), Vec::<String>::new());
-    shell(&house, "iptables -t nat -F DOCKER");
-    assert_eq!(foreseen(&house, &doors("")), Vec::<String>::new());
+    let testbed = Testbed::new();
+    let _containers = Containers::start(&testbed);
+    assert_eq!(foreseen(&testbed, &gate("")), Vec::<String>::new());
+    shell(&testbed, "iptables -t nat -F DOCKER");
+    assert_eq!(foreseen(&testbed, &doors("")), Vec::<String>::new());
     // For one address of the machine only, as with `-p 192.0.2.1:8022:80`.
     shell(
-        &house,
+        &testbed,
         "iptables -t nat -A DOCKER -d 192.0.2.1/32 ! -i docker0 -p tcp --dport 8022 -j DNAT --to 172.17.0.2:80",
     );
-    assert_eq!(foreseen(&house, &doors("")).len(), 1);
+    assert_eq!(foreseen(&testbed, &doors("")).len(), 1);
 }
 
 #[test]
 fn a_bridge_that_leads_outside_is_not_proposed_to_be_trusted() {
-    let house = House::new();
+    let testbed = Testbed::new();
     shell(
-        &house,
+        &testbed,
         "ip link add br0 type bridge\nip address add 10.0.0.1/24 dev br0\nip link set br0 up\n\
          ip link add link server name card type macvlan\nip link set card master br0",
     );
-    publish(&house);
-    assert_eq!(foreseen(&house, &doors("")), Vec::<String>::new());
-    shell(&house, "ip link set card nomaster");
-    let lines = foreseen(&house, &doors(""));
+    publish(&testbed);
+    assert_eq!(foreseen(&testbed, &doors("")), Vec::<String>::new());
+    shell(&testbed, "ip link set card nomaster");
+    let lines = foreseen(&testbed, &doors(""));
     let [line] = &lines[..] else { panic!("{lines:#?}") };
     assert_eq!(remedy(line), "trusted = [\"10.0.0.0/24\"]");
 }
 
 #[test]
 fn networks_of_an_engine_that_starts_later_are_named_once() {
-    let mut house = House::new();
-    house.start(&doors(""));
-    let _containers = Containers::start(&house);
-    contains(&house.hear(SAID), &["172.17.0.0/16", "172.18.0.0/16"]);
-    house.daemon().take_lines();
+    let mut testbed = Testbed::new();
+    testbed.start(&doors(""));
+    let _containers = Containers::start(&testbed);
+    contains(&testbed.hear(SAID), &["172.17.0.0/16", "172.18.0.0/16"]);
+    testbed.daemon().take_lines();
     // The engine goes and comes back. What is said of `notrack` shows that it was looked again.
-    shell(&house, "ip link del br-other\niptables -t nat -F\niptables -t nat -X DOCKER");
-    publish(&house);
-    shell(&house, "iptables -t raw -A PREROUTING -p tcp --dport 8022 -j CT --notrack");
-    house.hear("connections to 8022/tcp die");
+    shell(&testbed, "ip link del br-other\niptables -t nat -F\niptables -t nat -X DOCKER");
+    publish(&testbed);
+    shell(&testbed, "iptables -t raw -A PREROUTING -p tcp --dport 8022 -j CT --notrack");
+    testbed.hear("connections to 8022/tcp die");
     // What was said in the same look has come before this.
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert!(!house.daemon().lines().iter().any(|line| line.contains(SAID)));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert!(!testbed.daemon().lines().iter().any(|line| line.contains(SAID)));
 }

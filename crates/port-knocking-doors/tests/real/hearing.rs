@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     raw,
-    testbed::{CLIENT, House, SEQUENCE, STRANGER, crowd, gate, send_from, server_for},
+    testbed::{CLIENT, SEQUENCE, STRANGER, Testbed, crowd, gate, send_from, server_for},
 };
 
 const CAPTURE: &str = "listen = \"capture\"";
@@ -16,16 +16,16 @@ const SOCKETS: &str = "listen = \"sockets\"";
 #[test]
 fn two_hundred_sequences_without_pauses_open_two_hundred_doors() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
-        house.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
         for number in 1..=200 {
-            house.knock(&crowd(number), &SEQUENCE);
+            testbed.knock(&crowd(number), &SEQUENCE);
         }
         for _ in 0..200 {
-            house.hear("opened:");
+            testbed.hear("opened:");
         }
-        assert_eq!(house.grants("default").len(), 200);
-        let wrong = house.daemon().lines().iter().filter(|line| line.contains("wrong")).count();
+        assert_eq!(testbed.grants("default").len(), 200);
+        let wrong = testbed.daemon().lines().iter().filter(|line| line.contains("wrong")).count();
         assert_eq!(wrong, 0, "{listen}");
     }
 }
@@ -33,10 +33,10 @@ fn two_hundred_sequences_without_pauses_open_two_hundred_doors() {
 #[test]
 fn many_clients_at_once_are_told_apart() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
-        house.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
         let target = server_for(CLIENT[0]);
-        house.as_client(|| {
+        testbed.as_client(|| {
             let sockets: Vec<UdpSocket> =
                 (1..=100).map(|number| UdpSocket::bind((crowd(number), 0)).unwrap()).collect();
             for port in SEQUENCE {
@@ -46,160 +46,160 @@ fn many_clients_at_once_are_told_apart() {
             }
         });
         (1..=100)
-            .for_each(|number| drop(house.hear(&format!("opened: door default for {}, ", crowd(number)))));
-        assert_eq!(house.grants("default").len(), 100);
+            .for_each(|number| drop(testbed.hear(&format!("opened: door default for {}, ", crowd(number)))));
+        assert_eq!(testbed.grants("default").len(), 100);
     }
 }
 
 #[test]
 fn knocks_over_ipv4_and_ipv6_open_for_their_own_family() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
-        house.start(&gate(listen));
-        house.knock(CLIENT[1], &SEQUENCE);
-        house.hear(&format!("opened: door default for {}", CLIENT[1]));
-        assert!(house.is_open(CLIENT[1]));
-        assert!(!house.is_open(CLIENT[0]));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(listen));
+        testbed.knock(CLIENT[1], &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {}", CLIENT[1]));
+        assert!(testbed.is_open(CLIENT[1]));
+        assert!(!testbed.is_open(CLIENT[0]));
     }
 }
 
 #[test]
 fn a_wrong_knock_makes_the_source_wait_and_nobody_else() {
     for (listen, wrong) in [(CAPTURE, 9999), (SOCKETS, SEQUENCE[3])] {
-        let mut house = House::new();
-        house.start(&gate(&format!("ignoring_period_after_knock_error = 2\n{listen}")));
-        house.knock(CLIENT[0], &SEQUENCE[..2]);
-        house.knock(CLIENT[0], &[wrong]);
-        house.hear(&format!("wrong knock: {} on port {wrong}, after 2 right ones", CLIENT[0]));
-        house.knock(CLIENT[0], &SEQUENCE);
-        house.knock(STRANGER[0], &SEQUENCE);
-        house.hear(&format!("opened: door default for {}", STRANGER[0]));
-        assert!(!house.is_open(CLIENT[0]));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(&format!("ignoring_period_after_knock_error = 2\n{listen}")));
+        testbed.knock(CLIENT[0], &SEQUENCE[..2]);
+        testbed.knock(CLIENT[0], &[wrong]);
+        testbed.hear(&format!("wrong knock: {} on port {wrong}, after 2 right ones", CLIENT[0]));
+        testbed.knock(CLIENT[0], &SEQUENCE);
+        testbed.knock(STRANGER[0], &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
+        assert!(!testbed.is_open(CLIENT[0]));
         std::thread::sleep(std::time::Duration::from_millis(2100));
-        house.knock(CLIENT[0], &SEQUENCE);
-        house.hear(&format!("opened: door default for {}", CLIENT[0]));
+        testbed.knock(CLIENT[0], &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {}", CLIENT[0]));
     }
 }
 
 #[test]
 fn in_capture_a_knock_on_any_port_counts_and_with_sockets_only_on_knock_ports() {
     for (listen, opens) in [(CAPTURE, false), (SOCKETS, true)] {
-        let mut house = House::new();
-        house.start(&gate(listen));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(listen));
         let mut knocks = SEQUENCE.to_vec();
         knocks.insert(2, 9999);
-        house.knock(CLIENT[0], &knocks);
-        house.knock(STRANGER[0], &SEQUENCE);
-        house.hear(&format!("opened: door default for {}", STRANGER[0]));
-        assert_eq!(house.is_open(CLIENT[0]), opens, "{listen}");
+        testbed.knock(CLIENT[0], &knocks);
+        testbed.knock(STRANGER[0], &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
+        assert_eq!(testbed.is_open(CLIENT[0]), opens, "{listen}");
     }
 }
 
 #[test]
 fn a_daemon_with_nothing_to_hear_guards_and_waits_for_a_configuration_that_has() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
+        let mut testbed = Testbed::new();
         let nothing =
             format!("firewall = \"nftables\"\n{listen}\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n");
-        house.start(&nothing);
-        let read_again = |house: &mut House, text: &str| {
-            house.write(text);
-            house.daemon().signal(Signal::HUP).unwrap();
-            house.hear("the configuration has been read again");
+        testbed.start(&nothing);
+        let read_again = |testbed: &mut Testbed, text: &str| {
+            testbed.write(text);
+            testbed.daemon().signal(Signal::HUP).unwrap();
+            testbed.hear("the configuration has been read again");
         };
-        assert!(!house.is_open(CLIENT[0]));
-        read_again(&mut house, &format!("{nothing}sequence = {SEQUENCE:?}\n"));
-        house.knock(CLIENT[0], &SEQUENCE);
-        house.hear("opened: door ssh");
-        read_again(&mut house, &nothing);
-        assert!(!house.is_open(STRANGER[0]));
-        assert!(!house.daemon().lines().iter().any(|line| line.contains("no IPv6")));
-        assert!(house.end(Signal::TERM).success(), "{listen}");
+        assert!(!testbed.is_open(CLIENT[0]));
+        read_again(&mut testbed, &format!("{nothing}sequence = {SEQUENCE:?}\n"));
+        testbed.knock(CLIENT[0], &SEQUENCE);
+        testbed.hear("opened: door ssh");
+        read_again(&mut testbed, &nothing);
+        assert!(!testbed.is_open(STRANGER[0]));
+        assert!(!testbed.daemon().lines().iter().any(|line| line.contains("no IPv6")));
+        assert!(testbed.end(Signal::TERM).success(), "{listen}");
     }
 }
 
 #[test]
 fn other_datagrams_are_not_knocks() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
-        house.start(&gate(listen));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(listen));
         for payload in
             [&b"knock"[..], b"knock\r\n", b"Knock\n", b"knock\n\n", b"", b"knock\n2345678901234567890"]
         {
-            house.send(CLIENT[0], &SEQUENCE, payload);
+            testbed.send(CLIENT[0], &SEQUENCE, payload);
         }
         // They count for nothing, not even as wrong.
-        house.knock(CLIENT[0], &SEQUENCE);
-        house.hear("opened:");
-        assert_eq!(house.grants("default").len(), 1);
-        assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")));
+        testbed.knock(CLIENT[0], &SEQUENCE);
+        testbed.hear("opened:");
+        assert_eq!(testbed.grants("default").len(), 1);
+        assert!(!testbed.daemon().lines().iter().any(|line| line.contains("wrong")));
     }
 }
 
 #[test]
 fn interfaces_and_addresses_may_come_and_go() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 60"));
-    house.server.remove("server").unwrap();
-    house.client.cable("late", &house.server, "later").unwrap();
-    house.server.address("later", "203.0.113.1/24".parse().unwrap()).unwrap();
-    house.client.address("late", "203.0.113.7/24".parse().unwrap()).unwrap();
-    house.send_at("203.0.113.7", "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
-    house.hear("opened: door default for 203.0.113.7");
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 60"));
+    testbed.server.remove("server").unwrap();
+    testbed.client.cable("late", &testbed.server, "later").unwrap();
+    testbed.server.address("later", "203.0.113.1/24".parse().unwrap()).unwrap();
+    testbed.client.address("late", "203.0.113.7/24".parse().unwrap()).unwrap();
+    testbed.send_at("203.0.113.7", "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
+    testbed.hear("opened: door default for 203.0.113.7");
 }
 
 #[test]
 fn what_the_kernel_takes_as_its_own_counts_as_soon_as_it_does() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 60"));
-    house.client.route("203.0.113.0/24".parse().unwrap(), server_for(CLIENT[0])).unwrap();
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 60"));
+    testbed.client.route("203.0.113.0/24".parse().unwrap(), server_for(CLIENT[0])).unwrap();
     // No address is given to any interface: only a route says that these are the server's own. It is also
     // what comes last when an address is given.
-    house.server.own("203.0.113.0/24".parse().unwrap()).unwrap();
-    house.server.own("2001:db8:2::/64".parse().unwrap()).unwrap();
-    house.client.route("2001:db8:2::/64".parse().unwrap(), server_for(CLIENT[1])).unwrap();
+    testbed.server.own("203.0.113.0/24".parse().unwrap()).unwrap();
+    testbed.server.own("2001:db8:2::/64".parse().unwrap()).unwrap();
+    testbed.client.route("2001:db8:2::/64".parse().unwrap(), server_for(CLIENT[1])).unwrap();
     for (client, target) in CLIENT.iter().zip(["203.0.113.9", "2001:db8:2::9"]) {
-        house.send_at(client, target.parse().unwrap(), &SEQUENCE, b"knock\n");
-        house.hear(&format!("opened: door default for {client}"));
+        testbed.send_at(client, target.parse().unwrap(), &SEQUENCE, b"knock\n");
+        testbed.hear(&format!("opened: door default for {client}"));
     }
 }
 
 #[test]
 fn what_a_transparent_proxy_takes_in_is_not_the_machines_own() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     for network in ["192.0.2.0/24", "2001:db8::/64"] {
-        house.server.take_in(network.parse().unwrap(), 100).unwrap();
+        testbed.server.take_in(network.parse().unwrap(), 100).unwrap();
     }
-    house.start(&gate(""));
+    testbed.start(&gate(""));
     // Taken for the machine's own, their addresses would be forged.
     for client in CLIENT {
-        house.knock(client, &SEQUENCE);
-        house.hear(&format!("opened: door default for {client}"));
+        testbed.knock(client, &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {client}"));
     }
 }
 
 #[test]
 fn knocks_for_others_that_pass_through_are_not_for_us() {
-    let mut house = House::new();
-    let _inside = house.machine_behind();
-    house.start(&gate(""));
+    let mut testbed = Testbed::new();
+    let _inside = testbed.machine_behind();
+    testbed.start(&gate(""));
     // Heard, these would be wrong, and the right ones after them ignored.
-    house.send_at(CLIENT[0], "203.0.113.2".parse().unwrap(), &[9, 10, 11], b"knock\n");
+    testbed.send_at(CLIENT[0], "203.0.113.2".parse().unwrap(), &[9, 10, 11], b"knock\n");
     // The server's own address on its other side is its own.
-    house.send_at(CLIENT[0], "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
-    house.hear("opened:");
-    assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")), "the first were not heard");
+    testbed.send_at(CLIENT[0], "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
+    testbed.hear("opened:");
+    assert!(!testbed.daemon().lines().iter().any(|line| line.contains("wrong")), "the first were not heard");
 }
 
 #[test]
 fn what_is_sent_to_many_machines_at_once_is_no_knock() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
-        house.start(&gate(listen));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(listen));
         for target in ["192.0.2.255", "255.255.255.255", "224.0.0.1", "ff02::1"] {
             let target = SocketAddr::new(target.parse().unwrap(), SEQUENCE[3]);
             let source: IpAddr = CLIENT[usize::from(target.is_ipv6())].parse().unwrap();
-            house.as_client(|| {
+            testbed.as_client(|| {
                 let socket = Socket::new(Domain::for_address(target), Type::DGRAM, None).unwrap();
                 // No route leads to most of them.
                 socket.bind_device(Some(b"client")).unwrap();
@@ -210,78 +210,78 @@ fn what_is_sent_to_many_machines_at_once_is_no_knock() {
         }
         // Heard, they would be wrong, and the right ones after them ignored.
         for client in CLIENT {
-            house.knock(client, &SEQUENCE);
-            house.hear(&format!("opened: door default for {client}"));
+            testbed.knock(client, &SEQUENCE);
+            testbed.hear(&format!("opened: door default for {client}"));
         }
-        assert!(!house.daemon().lines().iter().any(|line| line.contains("wrong")), "{listen}");
+        assert!(!testbed.daemon().lines().iter().any(|line| line.contains("wrong")), "{listen}");
     }
 }
 
 #[test]
 fn a_knock_whose_checksum_has_to_be_computed_counts() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
-        house.start(&gate(listen));
+        let mut testbed = Testbed::new();
+        testbed.start(&gate(listen));
         for client in CLIENT {
             // On a cable within the machine the kernel vouches for what it has not summed up. It does not
             // vouch for what was written by hand, nor for what comes from a real network.
             let source = SocketAddr::new(client.parse().unwrap(), 40_000);
-            house.as_client(|| {
+            testbed.as_client(|| {
                 for port in SEQUENCE {
                     let target = SocketAddr::new(server_for(client), port);
                     raw::send(&raw::datagram(source, target, b"knock\n"));
                 }
             });
-            house.hear(&format!("opened: door default for {client}"));
+            testbed.hear(&format!("opened: door default for {client}"));
         }
     }
 }
 
 #[test]
 fn many_changes_of_addresses_do_not_stall_hearing() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 60"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 60"));
     for number in 0..400_u16 {
         let address = format!("203.0.{}.{}/32", number / 250, number % 250 + 1);
-        house.server.address("server", address.parse().unwrap()).unwrap();
+        testbed.server.address("server", address.parse().unwrap()).unwrap();
     }
     let begun = std::time::Instant::now();
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
     assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn nobody_speaks_for_an_ipv4_client_over_ipv6() {
-    let mut house = House::new();
-    house.start(&gate(""));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate(""));
     for port in SEQUENCE {
         let mapped = "[::ffff:198.51.100.66]:40000".parse().unwrap();
         let packet = raw::datagram(mapped, SocketAddr::new(server_for(CLIENT[1]), port), b"knock\n");
-        house.client.enter(|| raw::send(&packet));
+        testbed.client.enter(|| raw::send(&packet));
     }
-    house.knock(CLIENT[0], &SEQUENCE);
-    let first = house.hear("opened:");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    let first = testbed.hear("opened:");
     assert!(first.contains(CLIENT[0]), "{first}");
-    assert!(!house.daemon().lines().iter().any(|line| line.contains("198.51.100.66")));
+    assert!(!testbed.daemon().lines().iter().any(|line| line.contains("198.51.100.66")));
 }
 
 #[test]
 fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
     for listen in [CAPTURE, SOCKETS] {
-        let mut house = House::new();
+        let mut testbed = Testbed::new();
         // Nobody has to be quiet here, so that whoever has lost a datagram may knock again at once.
         let patient = "max_opened_door_duration = 60\nignoring_period_after_knock_error = 0";
-        house.start(&gate(&format!("{patient}\n{listen}")));
-        let resident = |house: &mut House| {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", house.daemon().id())).unwrap();
+        testbed.start(&gate(&format!("{patient}\n{listen}")));
+        let resident = |testbed: &mut Testbed| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", testbed.daemon().id())).unwrap();
             let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
             line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
         };
-        let before = resident(&mut house);
+        let before = resident(&mut testbed);
         let server = server_for(STRANGER[1]);
         for round in 0..20_u32 {
-            house.client.enter(|| {
+            testbed.client.enter(|| {
                 for number in 0..50_u32 {
                     let forged = format!("2001:db8:1::{round:x}:{number:x}");
                     let socket = UdpSocket::bind((forged, 0)).unwrap();
@@ -293,16 +293,16 @@ fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
             // A kernel that is busy with other tests may lose a datagram: three tries are enough for anybody.
             let client = crowd(u8::try_from(round).unwrap() + 1);
             let is_in = (0..3).any(|_| {
-                house.knock(&client, &SEQUENCE);
+                testbed.knock(&client, &SEQUENCE);
                 let knocked = std::time::Instant::now();
-                std::iter::repeat_with(|| house.grants("default").contains_key(&client))
+                std::iter::repeat_with(|| testbed.grants("default").contains_key(&client))
                     .take_while(|_| knocked.elapsed() < std::time::Duration::from_secs(3))
                     .any(|is_in| is_in)
             });
-            assert!(is_in, "{client} is kept out: {:#?}", house.daemon().lines());
+            assert!(is_in, "{client} is kept out: {:#?}", testbed.daemon().lines());
         }
-        assert!(resident(&mut house) < before + 2048, "the table took memory without bound");
-        let wrong = house.daemon().lines().iter().filter(|line| line.contains("wrong")).count();
+        assert!(resident(&mut testbed) < before + 2048, "the table took memory without bound");
+        let wrong = testbed.daemon().lines().iter().filter(|line| line.contains("wrong")).count();
         assert!((1..=25).contains(&wrong), "{wrong} lines");
     }
 }

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::{
     raw_client::Device,
-    testbed::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, gate},
+    testbed::{Answer, CLIENT, PATIENCE, PORT, SEQUENCE, STRANGER, Testbed, gate},
 };
 
 const LOUD: &str = "RUNNING WITH WHAT WAS LAST IN FORCE";
@@ -23,7 +23,7 @@ const IN_HOME: &str = ".port_knocker.toml";
 const OTHER: [u16; 5] = [1001, 12903, 1003, 1004, 1006];
 const PUBLISHED: [u16; 5] = [16001, 16002, 16003, 16004, 16005];
 
-impl House {
+impl Testbed {
     fn kept(&self) -> Store {
         Store::new(self.place_for("kept"))
     }
@@ -69,197 +69,199 @@ impl House {
 
 #[test]
 fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.reboot();
-    house.start_keeping("ports_to_controls = [22\n");
-    house.runs_with_last_good("doors.toml:1:24: this is no TOML");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    testbed.start_keeping("ports_to_controls = [22\n");
+    testbed.runs_with_last_good("doors.toml:1:24: this is no TOML");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert!(testbed.is_open(CLIENT[0]));
 
     // It ends with a file that can be used, and only with that.
-    house.write("colour = 1\n");
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear("the old configuration stays in force");
-    house.write(&gate("").replace(&format!("{SEQUENCE:?}"), &format!("{OTHER:?}")));
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear("the configuration has been read again");
-    house.knock(STRANGER[0], &OTHER);
-    house.hear(&format!("opened: door default for {}", STRANGER[0]));
-    house.reboot();
+    testbed.write("colour = 1\n");
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("the old configuration stays in force");
+    testbed.write(&gate("").replace(&format!("{SEQUENCE:?}"), &format!("{OTHER:?}")));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("the configuration has been read again");
+    testbed.knock(STRANGER[0], &OTHER);
+    testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
+    testbed.reboot();
 
     // From here on that is what was in force last.
-    house.start_keeping("colour = 1\n");
-    house.runs_with_last_good("`colour` is no key");
-    house.knock(STRANGER[0], &OTHER);
-    house.hear(&format!("opened: door default for {}", STRANGER[0]));
+    testbed.start_keeping("colour = 1\n");
+    testbed.runs_with_last_good("`colour` is no key");
+    testbed.knock(STRANGER[0], &OTHER);
+    testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
 }
 
 #[test]
 fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
-    let mut house = House::new();
-    let device = Device::new(1, &house.card());
+    let mut testbed = Testbed::new();
+    let device = Device::new(1, &testbed.card());
     let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
     let text =
-        house.gateway(&format!("{door}{}", crate::raw_client::client("laptop", &device, &["ssh"], "")));
-    house.start_keeping(&text);
-    assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
-    house.reboot();
+        testbed.gateway(&format!("{door}{}", crate::raw_client::client("laptop", &device, &["ssh"], "")));
+    testbed.start_keeping(&text);
+    assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    testbed.reboot();
     // While no daemon runs.
-    let (status, said) = house.ended(house.keeping(&["client", "remove", "laptop", "--conf", &house.conf()]));
+    let (status, said) =
+        testbed.ended(testbed.keeping(&["client", "remove", "laptop", "--conf", &testbed.conf()]));
     assert!(status.success() && said.contains("no daemon runs with this file"), "{said}");
-    house.start_keeping("colour = 1\n");
-    house.runs_with_last_good("`colour` is no key");
+    testbed.start_keeping("colour = 1\n");
+    testbed.runs_with_last_good("`colour` is no key");
     assert!(
-        house.is_silent(CLIENT[0], &device.seal(&device.request(crate::raw_client::open("ssh", 0))).bytes)
+        testbed.is_silent(CLIENT[0], &device.seal(&device.request(crate::raw_client::open("ssh", 0))).bytes)
     );
 
     // A daemon that does not bring it up to date leaves none behind.
-    house.reboot();
-    house.write(&text);
-    let command = house.keeping(&["--conf", &house.conf()]);
-    house.start_command(command);
-    assert!(!house.kept().path_of(Path::new(&house.conf())).exists());
+    testbed.reboot();
+    testbed.write(&text);
+    let command = testbed.keeping(&["--conf", &testbed.conf()]);
+    testbed.start_command(command);
+    assert!(!testbed.kept().path_of(Path::new(&testbed.conf())).exists());
 }
 
 #[test]
 fn what_a_reload_has_refused_is_not_fallen_back_to() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.write("colour = 1\n");
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear("the old configuration stays in force");
-    house.reboot();
-    let command = house.keeping(&["--last-good", "--conf", &house.conf()]);
-    house.start_command(command);
-    house.runs_with_last_good("`colour` is no key");
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.write("colour = 1\n");
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("the old configuration stays in force");
+    testbed.reboot();
+    let command = testbed.keeping(&["--last-good", "--conf", &testbed.conf()]);
+    testbed.start_command(command);
+    testbed.runs_with_last_good("`colour` is no key");
 }
 
 #[test]
 fn without_the_option_or_something_that_was_in_force_a_wrong_file_is_an_error_as_ever() {
-    let mut house = House::new();
-    house.write("colour = 1\n");
-    let conf = house.conf();
-    let (status, said) = house.ended(house.keeping(&["--last-good", "--conf", &conf]));
+    let mut testbed = Testbed::new();
+    testbed.write("colour = 1\n");
+    let conf = testbed.conf();
+    let (status, said) = testbed.ended(testbed.keeping(&["--last-good", "--conf", &conf]));
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(
         said.contains("`colour` is no key") && said.contains("nothing is kept that was in force"),
         "{said}"
     );
 
-    house.start_keeping(&gate(""));
-    house.reboot();
-    house.write("colour = 1\n");
-    let (status, said) = house.ended(house.keeping(&["--conf", &conf]));
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    testbed.write("colour = 1\n");
+    let (status, said) = testbed.ended(testbed.keeping(&["--conf", &conf]));
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.ends_with("see port-knocking-doors --show-configuration-file-help"), "{said}");
     // Another file has never been in force.
-    let other = house.place_for("other.toml");
+    let other = testbed.place_for("other.toml");
     fs::write(&other, "colour = 1\n").unwrap();
-    let (status, said) = house.ended(house.keeping(&["--last-good", "--conf", other.to_str().unwrap()]));
+    let (status, said) = testbed.ended(testbed.keeping(&["--last-good", "--conf", other.to_str().unwrap()]));
     assert_eq!(status.code(), Some(2), "{said}");
-    assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted, "nothing was touched");
+    assert_eq!(testbed.ask(STRANGER[0], PORT), Answer::Accepted, "nothing was touched");
 }
 
 #[test]
 fn a_daemon_without_the_option_keeps_nothing() {
-    let mut house = House::new();
-    house.write(&gate(""));
-    let command = house.keeping(&["--conf", &house.conf()]);
-    house.start_command(command);
-    house.end(Signal::TERM);
-    assert!(!house.place_for("kept").exists());
+    let mut testbed = Testbed::new();
+    testbed.write(&gate(""));
+    let command = testbed.keeping(&["--conf", &testbed.conf()]);
+    testbed.start_command(command);
+    testbed.end(Signal::TERM);
+    assert!(!testbed.place_for("kept").exists());
 }
 
 #[test]
 fn a_wrong_option_or_variable_is_an_error_with_a_good_file_and_with_a_bad_one() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.reboot();
-    let conf = house.conf();
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    let conf = testbed.conf();
     for text in [gate(""), "colour = 1\n".to_owned()] {
-        house.write(&text);
-        let (status, said) = house.ended(house.keeping(&["--last-good", "--conf", &conf, "--ports", "x"]));
+        testbed.write(&text);
+        let (status, said) =
+            testbed.ended(testbed.keeping(&["--last-good", "--conf", &conf, "--ports", "x"]));
         assert_eq!(status.code(), Some(2), "{said}");
         if text == gate("") {
             assert!(said.contains("--ports: \"x\" is no port") && !said.contains("last in force"), "{said}");
         }
-        let mut command = house.keeping(&["--last-good", "--conf", &conf]);
+        let mut command = testbed.keeping(&["--last-good", "--conf", &conf]);
         command.env("KNOCKER_SEQ", "1,2");
-        let (status, said) = house.ended(command);
+        let (status, said) = testbed.ended(command);
         assert_eq!(status.code(), Some(2), "{said}");
     }
 }
 
 #[test]
 fn a_file_that_is_right_and_cannot_be_applied_is_not_replaced() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.reboot();
-    house.write(&gate("").replace("nftables", "firewalld"));
-    let (status, said) = house.ended(house.keeping(&["--last-good", "--conf", &house.conf()]));
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    testbed.write(&gate("").replace("nftables", "firewalld"));
+    let (status, said) = testbed.ended(testbed.keeping(&["--last-good", "--conf", &testbed.conf()]));
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("there is no system bus") && !said.contains(LOUD), "{said}");
 }
 
 #[test]
 fn a_file_that_is_gone_is_one_that_cannot_be_used() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.reboot();
-    fs::remove_file(house.conf()).unwrap();
-    let command = house.keeping(&["--last-good", "--conf", &house.conf()]);
-    house.start_command(command);
-    house.runs_with_last_good("--conf: there is no file");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    fs::remove_file(testbed.conf()).unwrap();
+    let command = testbed.keeping(&["--last-good", "--conf", &testbed.conf()]);
+    testbed.start_command(command);
+    testbed.runs_with_last_good("--conf: there is no file");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
 }
 
 #[test]
 fn default_values_do_not_take_the_place_of_a_file_that_was_in_force_and_is_gone() {
-    let mut house = House::new();
-    let found = house.place_for(IN_HOME);
-    fs::rename(house.write(&gate("")), &found).unwrap();
-    let command = house.keeping(&["--last-good"]);
-    house.start_command(command);
-    house.reboot();
+    let mut testbed = Testbed::new();
+    let found = testbed.place_for(IN_HOME);
+    fs::rename(testbed.write(&gate("")), &found).unwrap();
+    let command = testbed.keeping(&["--last-good"]);
+    testbed.start_command(command);
+    testbed.reboot();
     fs::remove_file(&found).unwrap();
-    let command = house.keeping(&["--last-good"]);
-    house.start_command(command);
-    let copy = house.kept().path_of(&found);
-    house.runs_with_last_good(&format!(
+    let command = testbed.keeping(&["--last-good"]);
+    testbed.start_command(command);
+    let copy = testbed.kept().path_of(&found);
+    testbed.runs_with_last_good(&format!(
         "there is no file {}, which was in force; put it back",
         found.display()
     ));
-    house.knock(STRANGER[0], &PUBLISHED);
-    house.hear("wrong knock:");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear(&format!("(rm {}) and restart", copy.display()));
+    testbed.knock(STRANGER[0], &PUBLISHED);
+    testbed.hear("wrong knock:");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear(&format!("(rm {}) and restart", copy.display()));
 
     // As it says.
-    house.reboot();
+    testbed.reboot();
     fs::remove_file(copy).unwrap();
-    let command = house.keeping(&["--last-good"]);
-    house.start_command(command);
-    house.knock(CLIENT[0], &PUBLISHED);
-    house.hear("opened:");
+    let command = testbed.keeping(&["--last-good"]);
+    testbed.start_command(command);
+    testbed.knock(CLIENT[0], &PUBLISHED);
+    testbed.hear("opened:");
 }
 
 #[test]
 fn the_public_keys_that_were_in_force_belong_to_it() {
-    let mut house = House::new();
-    let device = Device::new(1, &house.card());
-    let keys = house.place_for("authorized_keys");
+    let mut testbed = Testbed::new();
+    let device = Device::new(1, &testbed.card());
+    let keys = testbed.place_for("authorized_keys");
     let whole = format!("{} laptop\n", device.client().to_openssh());
     fs::write(&keys, &whole).unwrap();
     let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n";
     let text =
-        house.gateway(&format!("authorized_keys = {keys:?}\nauthorized_keys_doors = [\"ssh\"]\n{door}"));
-    house.start_keeping(&text);
-    house.reboot();
+        testbed.gateway(&format!("authorized_keys = {keys:?}\nauthorized_keys_doors = [\"ssh\"]\n{door}"));
+    testbed.start_keeping(&text);
+    testbed.reboot();
     for (broken, why) in
         [(Some("door=\"ssh\" "), "\"door\" is no option"), (None, "`authorized_keys`: there is no file")]
     {
@@ -267,72 +269,72 @@ fn the_public_keys_that_were_in_force_belong_to_it() {
             Some(before) => fs::write(&keys, format!("{before}{whole}")).unwrap(),
             None => fs::remove_file(&keys).unwrap(),
         }
-        house.start_keeping(&text);
-        house.runs_with_last_good(why);
-        assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
-        house.reboot();
+        testbed.start_keeping(&text);
+        testbed.runs_with_last_good(why);
+        assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
+        testbed.reboot();
     }
 }
 
 #[test]
 fn a_copy_that_cannot_be_believed_or_read_is_an_error_that_says_so() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.reboot();
-    let conf = house.conf();
-    let copy = house.kept().path_of(Path::new(&conf));
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    let conf = testbed.conf();
+    let copy = testbed.kept().path_of(Path::new(&conf));
     assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
     let whole = fs::read(&copy).unwrap();
-    house.write("colour = 1\n");
-    let told = |house: &House| {
-        let (status, said) = house.ended(house.keeping(&["--last-good", "--conf", &conf]));
+    testbed.write("colour = 1\n");
+    let told = |testbed: &Testbed| {
+        let (status, said) = testbed.ended(testbed.keeping(&["--last-good", "--conf", &conf]));
         assert_eq!(status.code(), Some(2), "{said}");
         assert!(said.contains("`colour` is no key"), "{said}");
         said
     };
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o622)).unwrap();
-    assert!(told(&house).contains("others could have written"), "{}", told(&house));
+    assert!(told(&testbed).contains("others could have written"), "{}", told(&testbed));
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&copy, [&whole[..30], b"7", &whole[31..]].concat()).unwrap();
-    assert!(told(&house).contains("has version 7, and this program knows 1"), "{}", told(&house));
+    assert!(told(&testbed).contains("has version 7, and this program knows 1"), "{}", told(&testbed));
     fs::write(&copy, &whole[..whole.len() - 1]).unwrap();
-    assert!(told(&house).contains("is damaged"), "{}", told(&house));
+    assert!(told(&testbed).contains("is damaged"), "{}", told(&testbed));
 }
 
 #[test]
 fn the_rights_of_the_unit_are_enough_to_keep_it() {
-    let mut house = House::new();
-    let conf = house.write(&gate(""));
+    let mut testbed = Testbed::new();
+    let conf = testbed.write(&gate(""));
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all", "--no-new-privs"]);
     command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("--last-good").arg("--conf").arg(&conf);
     command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
-    command.env("STATE_DIRECTORY", house.place_for("kept"));
-    house.start_command(command);
-    house.end(Signal::TERM);
-    assert!(house.kept().path_of(&conf).exists());
+    command.env("STATE_DIRECTORY", testbed.place_for("kept"));
+    testbed.start_command(command);
+    testbed.end(Signal::TERM);
+    assert!(testbed.kept().path_of(&conf).exists());
 }
 
 #[test]
 fn a_daemon_that_can_keep_nothing_runs_and_says_so() {
-    let mut house = House::new();
-    let path: PathBuf = house.write(&gate(""));
-    let mut command = house.program();
+    let mut testbed = Testbed::new();
+    let path: PathBuf = testbed.write(&gate(""));
+    let mut command = testbed.program();
     command.arg("--last-good").arg("--conf").arg(path).env("STATE_DIRECTORY", "/proc/none/kept");
-    house.start_command(command);
-    house.hear("what is in force cannot be kept; with a wrong configuration file, the next start");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+    testbed.start_command(command);
+    testbed.hear("what is in force cannot be kept; with a wrong configuration file, the next start");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
 }
 
 #[test]
 fn check_says_with_what_a_daemon_would_run_and_that_one_does() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.reboot();
-    house.start_keeping("colour = 1\n");
-    let conf = house.conf();
-    let (status, said) = house.ended(house.keeping(&["check", "--last-good", "--conf", &conf]));
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    testbed.start_keeping("colour = 1\n");
+    let conf = testbed.conf();
+    let (status, said) = testbed.ended(testbed.keeping(&["check", "--last-good", "--conf", &conf]));
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(
         said.contains("WHAT STANDS IN THIS FILE CANNOT BE USED: ") && said.contains("`colour` is no key"),
@@ -341,7 +343,7 @@ fn check_says_with_what_a_daemon_would_run_and_that_one_does() {
     assert!(said.contains("door default: opens 22/tcp"), "{said}");
     assert!(said.contains("has not taken up what stands there"), "{said}");
 
-    let (status, said) = house.ended(house.keeping(&["check", "--conf", &conf]));
+    let (status, said) = testbed.ended(testbed.keeping(&["check", "--conf", &conf]));
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(
         said.contains("`colour` is no key") && said.contains("what was last in force is kept ("),
@@ -350,25 +352,25 @@ fn check_says_with_what_a_daemon_would_run_and_that_one_does() {
 
     // Mended in its place, as some editors do, and not read again yet.
     fs::write(&conf, gate("")).unwrap();
-    let (status, said) = house.ended(house.keeping(&["check", "--conf", &conf]));
+    let (status, said) = testbed.ended(testbed.keeping(&["check", "--conf", &conf]));
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("has not taken up what stands there; its log says why"), "{said}");
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear("the configuration has been read again");
-    house.until("it says no more of it", |house| {
-        !house.ended(house.keeping(&["check", "--conf", &conf])).1.contains("has not taken up")
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("the configuration has been read again");
+    testbed.until("it says no more of it", |testbed| {
+        !testbed.ended(testbed.keeping(&["check", "--conf", &conf])).1.contains("has not taken up")
     });
 }
 
 /// The timer has a test of its own; that the daemon asks it, only a minute shows.
 #[test]
 fn a_daemon_that_runs_with_what_was_last_in_force_says_so_each_minute() {
-    let mut house = House::new();
-    house.start_keeping(&gate(""));
-    house.reboot();
-    house.start_keeping("colour = 1\n");
-    house.runs_with_last_good("`colour` is no key");
-    let daemon = house.daemon();
+    let mut testbed = Testbed::new();
+    testbed.start_keeping(&gate(""));
+    testbed.reboot();
+    testbed.start_keeping("colour = 1\n");
+    testbed.runs_with_last_good("`colour` is no key");
+    let daemon = testbed.daemon();
     let again = daemon.wait_for(LOUD, Duration::from_secs(60) + PATIENCE);
     let again = again.unwrap_or_else(|| panic!("{:#?}", daemon.lines()));
     assert!(again.contains("`colour` is no key"), "{again}");

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 
 use crate::{
-    testbed::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, echoes, gate},
+    testbed::{Answer, CLIENT, PORT, SEQUENCE, STRANGER, Testbed, echoes, gate},
     traced::nft,
     ufw::Ufw,
 };
@@ -18,31 +18,31 @@ const MARK: &str = "mark = 0x20000000\nmax_opened_door_duration = 60";
 /// who has knocked, until `let_in` has added the rule for the mark; then who has knocked does, and nobody else.
 /// Without our table nobody does.
 fn only_the_mark_lets_in(
-    house: &mut House,
+    testbed: &mut Testbed,
     configuration: &str,
     sources: &[(&str, &str)],
-    let_in: impl Fn(&House),
+    let_in: impl Fn(&Testbed),
 ) {
     let port = if configuration.contains("[8022]") { 8022 } else { PORT };
-    let is_in = |house: &House, source: &str| house.ask(source, port) == Answer::Accepted;
-    house.start(configuration);
+    let is_in = |testbed: &Testbed, source: &str| testbed.ask(source, port) == Answer::Accepted;
+    testbed.start(configuration);
     for (client, stranger) in sources {
-        house.knock(client, &SEQUENCE);
-        house.hear(&format!("opened: door default for {client}"));
+        testbed.knock(client, &SEQUENCE);
+        testbed.hear(&format!("opened: door default for {client}"));
         for source in [client, stranger] {
-            assert!(!is_in(house, source), "{source} gets in without the rule");
+            assert!(!is_in(testbed, source), "{source} gets in without the rule");
         }
     }
-    let_in(house);
+    let_in(testbed);
     for (client, stranger) in sources {
-        let mut session = house.connect(client, port).unwrap();
+        let mut session = testbed.connect(client, port).unwrap();
         assert!(echoes(&mut session), "{client}");
-        assert!(!is_in(house, stranger), "{stranger}");
+        assert!(!is_in(testbed, stranger), "{stranger}");
     }
-    assert!(house.end(Signal::KILL).code().is_none());
-    house.on_server("nft", &["delete", "table", "inet", "port_knocking_doors"]);
+    assert!(testbed.end(Signal::KILL).code().is_none());
+    testbed.on_server("nft", &["delete", "table", "inet", "port_knocking_doors"]);
     for source in sources.iter().flat_map(|(client, stranger)| [client, stranger]) {
-        assert!(!is_in(house, source), "{source} gets in without our table");
+        assert!(!is_in(testbed, source), "{source} gets in without our table");
     }
 }
 
@@ -51,17 +51,17 @@ fn both_families() -> Vec<(&'static str, &'static str)> {
 }
 
 /// Runs lines of a shell on the server.
-pub(crate) fn shell(house: &House, lines: &str) {
-    house.on_server("sh", &["-e", "-c", lines]);
+pub(crate) fn shell(testbed: &Testbed, lines: &str) {
+    testbed.on_server("sh", &["-e", "-c", lines]);
 }
 
 #[test]
 fn a_port_that_ufw_keeps_closed_opens_to_the_mark_only() {
-    let mut house = House::new();
-    let ufw = Ufw::enable(&house);
-    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| {
+    let mut testbed = Testbed::new();
+    let ufw = Ufw::enable(&testbed);
+    only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
         ufw.add_before(
-            house,
+            testbed,
             "-A ufw-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
             "-A ufw6-before-input -m mark --mark 0x20000000/0x20000000 -j ACCEPT",
         );
@@ -85,23 +85,27 @@ ip6tables -I INPUT -m mark --mark 0x20000000/0x20000000 -j ACCEPT";
 
 #[test]
 fn a_port_that_the_policy_of_iptables_drops_opens_to_the_mark_only() {
-    let mut house = House::new();
-    shell(&house, IPTABLES);
-    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| shell(house, IPTABLES_LETS_IN));
+    let mut testbed = Testbed::new();
+    shell(&testbed, IPTABLES);
+    only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
+        shell(testbed, IPTABLES_LETS_IN)
+    });
 }
 
 #[test]
 fn a_port_that_a_last_rule_of_iptables_rejects_opens_to_the_mark_only() {
-    let mut house = House::new();
-    shell(&house, &IPTABLES.replace("iptables -P INPUT DROP", "iptables -A INPUT -j REJECT"));
-    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| shell(house, IPTABLES_LETS_IN));
+    let mut testbed = Testbed::new();
+    shell(&testbed, &IPTABLES.replace("iptables -P INPUT DROP", "iptables -A INPUT -j REJECT"));
+    only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
+        shell(testbed, IPTABLES_LETS_IN)
+    });
 }
 
 #[test]
 fn a_port_that_a_policy_of_nftables_drops_opens_to_the_mark_only() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     shell(
-        &house,
+        &testbed,
         "nft -f - <<'END'
 table inet filter {
     chain input {
@@ -114,7 +118,7 @@ table inet filter {
 }
 END",
     );
-    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| {
+    only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
         let rule = [
             "insert",
             "rule",
@@ -128,14 +132,14 @@ END",
             "==",
             "0x20000000",
         ];
-        house.on_server("nft", &[&rule[..], &["accept"]].concat());
+        testbed.on_server("nft", &[&rule[..], &["accept"]].concat());
     });
 }
 
 /// A container engine that has published port 8022, to everybody, in the names that Docker uses.
-pub(crate) fn container_engine() -> House {
-    let house = House::new();
-    let inside = house.machine_behind();
+pub(crate) fn container_engine() -> Testbed {
+    let testbed = Testbed::new();
+    let inside = testbed.machine_behind();
     let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
     std::thread::spawn(move || {
         // The network lives as long as something listens in it.
@@ -145,7 +149,7 @@ pub(crate) fn container_engine() -> House {
         }
     });
     shell(
-        &house,
+        &testbed,
         "
 iptables -t nat -N DOCKER
 iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
@@ -159,16 +163,16 @@ iptables -A FORWARD -i bridge -j ACCEPT
 iptables -A DOCKER -d 203.0.113.2/32 ! -i bridge -o bridge -p tcp -m tcp --dport 80 -j ACCEPT
 iptables -P FORWARD DROP",
     );
-    assert_eq!(house.ask(STRANGER[0], 8022), Answer::Accepted, "a container engine opens it to everybody");
-    house
+    assert_eq!(testbed.ask(STRANGER[0], 8022), Answer::Accepted, "a container engine opens it to everybody");
+    testbed
 }
 
 #[test]
 fn a_port_that_a_container_engine_publishes_opens_to_the_mark_only() {
-    let mut house = container_engine();
+    let mut testbed = container_engine();
     // The mark must not lead answers another way.
     shell(
-        &house,
+        &testbed,
         "nft -f - <<'END'
 table inet others {
     counter answers {}
@@ -177,20 +181,20 @@ table inet others {
 END",
     );
     shell(
-        &house,
+        &testbed,
         "iptables -I DOCKER-USER -p tcp -m conntrack --ctorigdstport 8022 --ctdir ORIGINAL -j DROP",
     );
     let configuration = gate(MARK).replace("[22]", "[8022]");
-    only_the_mark_lets_in(&mut house, &configuration, &[(CLIENT[0], STRANGER[0])], |house| {
-        shell(house, "iptables -I DOCKER-USER -m mark --mark 0x20000000/0x20000000 -j RETURN");
+    only_the_mark_lets_in(&mut testbed, &configuration, &[(CLIENT[0], STRANGER[0])], |testbed| {
+        shell(testbed, "iptables -I DOCKER-USER -m mark --mark 0x20000000/0x20000000 -j RETURN");
     });
-    let answers = house.on_server("nft", &["list", "counter", "inet", "others", "answers"]);
+    let answers = testbed.on_server("nft", &["list", "counter", "inet", "others", "answers"]);
     assert!(answers.contains("packets 0 "), "{answers}");
 }
 
 #[test]
 fn a_published_port_that_a_chain_of_ones_own_closes_opens_to_the_mark_only() {
-    let mut house = container_engine();
+    let mut testbed = container_engine();
     let closed = "
         table inet published {
             chain forward {
@@ -198,20 +202,20 @@ fn a_published_port_that_a_chain_of_ones_own_closes_opens_to_the_mark_only() {
                 meta l4proto tcp ct direction original ct original proto-dst 8022 drop
             }
         }";
-    shell(&house, &format!("nft -f - <<'END'\n{closed}\nEND"));
+    shell(&testbed, &format!("nft -f - <<'END'\n{closed}\nEND"));
     let configuration = gate(MARK).replace("[22]", "[8022]");
-    only_the_mark_lets_in(&mut house, &configuration, &[(CLIENT[0], STRANGER[0])], |house| {
+    only_the_mark_lets_in(&mut testbed, &configuration, &[(CLIENT[0], STRANGER[0])], |testbed| {
         let open = closed.replace("drop", "meta mark & 0x20000000 != 0x20000000 drop");
-        shell(house, &format!("nft -f - <<'END'\nflush chain inet published forward\n{open}\nEND"));
+        shell(testbed, &format!("nft -f - <<'END'\nflush chain inet published forward\n{open}\nEND"));
     });
 }
 
 #[test]
 fn a_port_that_legacy_iptables_closes_opens_to_the_mark_only() {
-    let mut house = House::new();
-    shell(&house, &legacy(IPTABLES));
-    only_the_mark_lets_in(&mut house, &gate(MARK), &both_families(), |house| {
-        shell(house, &legacy(IPTABLES_LETS_IN));
+    let mut testbed = Testbed::new();
+    shell(&testbed, &legacy(IPTABLES));
+    only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
+        shell(testbed, &legacy(IPTABLES_LETS_IN));
     });
 }
 
@@ -222,23 +226,26 @@ fn legacy(lines: &str) -> String {
 
 #[test]
 fn every_packet_of_the_client_is_marked_also_when_the_door_is_closed() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     // No rule for what is established.
-    shell(&house, &format!("iptables -A INPUT -i lo -j ACCEPT\niptables -P INPUT DROP\n{IPTABLES_LETS_IN}"));
-    house.start(&gate("mark = 0x20000000\nmax_opened_door_duration = 1"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    let mut session = house.connect(CLIENT[0], PORT).unwrap();
-    house.hear("closed:");
-    house.until_closed(CLIENT[0]);
+    shell(
+        &testbed,
+        &format!("iptables -A INPUT -i lo -j ACCEPT\niptables -P INPUT DROP\n{IPTABLES_LETS_IN}"),
+    );
+    testbed.start(&gate("mark = 0x20000000\nmax_opened_door_duration = 1"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    let mut session = testbed.connect(CLIENT[0], PORT).unwrap();
+    testbed.hear("closed:");
+    testbed.until_closed(CLIENT[0]);
     assert!(echoes(&mut session));
 }
 
 #[test]
 fn a_mark_leaves_the_bits_that_others_have_set() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     shell(
-        &house,
+        &testbed,
         "nft -f - <<'END'
 table inet others {
     counter both {}
@@ -248,19 +255,19 @@ table inet others {
 }
 END",
     );
-    house.start(&gate(MARK));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert!(echoes(&mut house.connect(CLIENT[0], PORT).unwrap()));
-    let both = house.on_server("nft", &["list", "counter", "inet", "others", "both"]);
+    testbed.start(&gate(MARK));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert!(echoes(&mut testbed.connect(CLIENT[0], PORT).unwrap()));
+    let both = testbed.on_server("nft", &["list", "counter", "inet", "others", "both"]);
     assert!(!both.contains("packets 0 "), "{both}");
 }
 
 #[test]
 fn what_connection_tracking_does_not_see_is_let_in_and_marked() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     shell(
-        &house,
+        &testbed,
         "nft -f - <<'END'
 table inet others {
     chain early { type filter hook prerouting priority raw; tcp dport 22 notrack; }
@@ -269,75 +276,75 @@ table inet others {
 }
 END",
     );
-    house.start(&gate(MARK));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert!(echoes(&mut house.connect(CLIENT[0], PORT).unwrap()));
-    assert!(!house.is_open(STRANGER[0]));
+    testbed.start(&gate(MARK));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert!(echoes(&mut testbed.connect(CLIENT[0], PORT).unwrap()));
+    assert!(!testbed.is_open(STRANGER[0]));
 }
 
 #[test]
 fn the_first_packet_of_a_connection_is_marked_by_a_grant_only() {
-    let mut house = House::new();
-    house.serve(8080);
+    let mut testbed = Testbed::new();
+    testbed.serve(8080);
     // Somebody else uses the same bit of the connection's mark, and another port is closed as well.
     nft(
-        &house,
+        &testbed,
         "table inet others {
     chain early { type filter hook prerouting priority -170; ct mark set 0x20000000; }
     chain input { type filter hook input priority filter; policy drop; icmpv6 type >= 133 accept; meta mark & 0x20000000 != 0 accept; }
 }",
     );
-    house.start(&gate(MARK));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
-    assert_eq!(house.ask(CLIENT[0], 8080), Answer::Silence);
-    assert!(!house.is_open(STRANGER[0]));
+    testbed.start(&gate(MARK));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    assert!(testbed.is_open(CLIENT[0]));
+    assert_eq!(testbed.ask(CLIENT[0], 8080), Answer::Silence);
+    assert!(!testbed.is_open(STRANGER[0]));
 }
 
 #[test]
 fn a_grant_for_one_connection_marks_one() {
-    let mut house = House::new();
-    shell(&house, &format!("{IPTABLES}\n{IPTABLES_LETS_IN}"));
-    house.start(&format!(
+    let mut testbed = Testbed::new();
+    shell(&testbed, &format!("{IPTABLES}\n{IPTABLES_LETS_IN}"));
+    testbed.start(&format!(
         "firewall = \"nftables\"\n{MARK}\n[[doors]]\nname = \"once\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\n\
          grant = \"once\"\nopen_for = 60\n"
     ));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    let mut session = house.connect(CLIENT[0], PORT).unwrap();
-    assert!(!house.is_open(CLIENT[0]));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    let mut session = testbed.connect(CLIENT[0], PORT).unwrap();
+    assert!(!testbed.is_open(CLIENT[0]));
     assert!(echoes(&mut session));
 }
 
 #[test]
 fn a_table_that_marks_is_known_again_and_can_be_saved_and_loaded() {
-    let mut house = House::new();
-    house.start(&gate(&format!("{MARK}\nfirewall_rules_check_periode_seconds = 3600")));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+    let mut testbed = Testbed::new();
+    testbed.start(&gate(&format!("{MARK}\nfirewall_rules_check_periode_seconds = 3600")));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
     for (vandalism, told) in [
         (&["insert", "rule", "inet", "port_knocking_doors", "granted", "drop"][..], "granted was not ours"),
         (&["flush", "chain", "inet", "port_knocking_doors", "granted"], "granted was missing"),
     ] {
-        house.on_server("nft", vandalism);
-        let line = house.hear("somebody has changed the firewall");
+        testbed.on_server("nft", vandalism);
+        let line = testbed.hear("somebody has changed the firewall");
         assert!(line.contains(told), "{line}");
-        assert!(house.is_open(CLIENT[0]));
+        assert!(testbed.is_open(CLIENT[0]));
     }
-    let table = house.table();
+    let table = testbed.table();
     for expected in ["saddr @default4 goto granted", "meta mark set", "ct mark set", "ct direction original"]
     {
         assert!(table.contains(expected), "{expected:?} is not in:\n{table}");
     }
-    let saved = format!("flush ruleset\n{}", house.on_server("nft", &["list", "ruleset"]));
-    let path = house.place_for("saved.nft");
+    let saved = format!("flush ruleset\n{}", testbed.on_server("nft", &["list", "ruleset"]));
+    let path = testbed.place_for("saved.nft");
     std::fs::write(&path, &saved).unwrap();
-    house.on_server("nft", &["--file", path.to_str().unwrap()]);
-    assert_eq!(house.table().lines().count(), table.lines().count());
-    assert!(house.is_open(CLIENT[0]));
+    testbed.on_server("nft", &["--file", path.to_str().unwrap()]);
+    assert_eq!(testbed.table().lines().count(), table.lines().count());
+    assert!(testbed.is_open(CLIENT[0]));
     // What `nft` has loaded is ours: nothing but the grants can be missing.
-    let told = house.daemon().take_lines();
+    let told = testbed.daemon().take_lines();
     assert!(!told.iter().any(|line| line.contains("chain granted")), "{told:#?}");
 }

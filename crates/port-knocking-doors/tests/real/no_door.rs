@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     raw_client::Device,
-    testbed::{Answer, CLIENT, House, PORT, SEQUENCE, STRANGER, config, with_every_firewalld},
+    testbed::{Answer, CLIENT, PORT, SEQUENCE, STRANGER, Testbed, config, with_every_firewalld},
 };
 
 const NONE: &str =
@@ -19,36 +19,36 @@ const PUBLISHED: [u16; 5] = [16001, 16002, 16003, 16004, 16005];
 #[test]
 fn a_daemon_without_a_door_runs_and_takes_the_door_up_at_a_reload() {
     for top in ["", "listen = \"sockets\""] {
-        let mut house = House::new();
-        house.start(&format!("firewall = \"nftables\"\n{top}\n"));
-        let said = house.daemon().lines().join("\n");
+        let mut testbed = Testbed::new();
+        testbed.start(&format!("firewall = \"nftables\"\n{top}\n"));
+        let said = testbed.daemon().lines().join("\n");
         assert!(said.contains(NONE) && !said.contains("doors open to those who knock"), "{said}");
-        assert_eq!(house.ask(STRANGER[0], PORT), Answer::Accepted, "nothing is guarded");
+        assert_eq!(testbed.ask(STRANGER[0], PORT), Answer::Accepted, "nothing is guarded");
 
-        house.write(&config(&format!("firewall = \"nftables\"\n{top}")));
-        house.daemon().signal(Signal::HUP).unwrap();
-        house.hear("the configuration has been read again");
-        house.until("the port is guarded", |house| house.ask(STRANGER[0], PORT) == Answer::Silence);
-        house.knock(CLIENT[0], &SEQUENCE);
-        house.hear("opened: door default for 192.0.2.7");
-        assert!(house.is_open(CLIENT[0]));
+        testbed.write(&config(&format!("firewall = \"nftables\"\n{top}")));
+        testbed.daemon().signal(Signal::HUP).unwrap();
+        testbed.hear("the configuration has been read again");
+        testbed.until("the port is guarded", |testbed| testbed.ask(STRANGER[0], PORT) == Answer::Silence);
+        testbed.knock(CLIENT[0], &SEQUENCE);
+        testbed.hear("opened: door default for 192.0.2.7");
+        assert!(testbed.is_open(CLIENT[0]));
 
-        house.write(&format!("firewall = \"nftables\"\n{top}\n"));
-        house.daemon().signal(Signal::HUP).unwrap();
-        house.hear("closed: door default for 192.0.2.7");
-        house.hear(NONE);
-        house.until("nothing is guarded", |house| house.ask(STRANGER[0], PORT) == Answer::Accepted);
+        testbed.write(&format!("firewall = \"nftables\"\n{top}\n"));
+        testbed.daemon().signal(Signal::HUP).unwrap();
+        testbed.hear("closed: door default for 192.0.2.7");
+        testbed.hear(NONE);
+        testbed.until("nothing is guarded", |testbed| testbed.ask(STRANGER[0], PORT) == Answer::Accepted);
     }
 }
 
-fn beside_firewalld_a_door_comes_by_a_reload(mut house: House) {
-    house.start("max_opened_door_duration = 60\n");
-    house.write(&config("max_opened_door_duration = 60"));
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear("the configuration has been read again");
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened: door default for 192.0.2.7");
-    assert!(house.is_open(CLIENT[0]));
+fn beside_firewalld_a_door_comes_by_a_reload(mut testbed: Testbed) {
+    testbed.start("max_opened_door_duration = 60\n");
+    testbed.write(&config("max_opened_door_duration = 60"));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("the configuration has been read again");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened: door default for 192.0.2.7");
+    assert!(testbed.is_open(CLIENT[0]));
 }
 
 with_every_firewalld! {
@@ -57,53 +57,53 @@ with_every_firewalld! {
 
 #[test]
 fn the_installed_file_opens_nothing_and_check_fails_until_there_is_a_door() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port_knocker.toml");
     let installed = fs::read_to_string(installed).unwrap();
-    let key = house.place_for("gateway.key");
-    let state = house.place_for("state");
+    let key = testbed.place_for("gateway.key");
+    let state = testbed.place_for("state");
     let text = format!("gateway_key = {key:?}\nstate_dir = {state:?}\n{installed}");
-    let path = house.write(&text);
+    let path = testbed.write(&text);
     let path = path.to_str().unwrap();
-    let (status, said) = house.run(&["check", "--conf", path]);
+    let (status, said) = testbed.run(&["check", "--conf", path]);
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains(NONE), "{said}");
-    house.start(&text);
-    house.knock(CLIENT[0], &PUBLISHED);
-    house.knock(CLIENT[0], &SEQUENCE);
+    testbed.start(&text);
+    testbed.knock(CLIENT[0], &PUBLISHED);
+    testbed.knock(CLIENT[0], &SEQUENCE);
 
     // As the page for clients goes on.
-    let (status, said) = house.run(&["gateway", "init", "--conf", path]);
+    let (status, said) = testbed.run(&["gateway", "init", "--conf", path]);
     assert!(status.success(), "{said}");
-    let (_, card) = house.run(&["gateway", "card", "--conf", path]);
+    let (_, card) = testbed.run(&["gateway", "card", "--conf", path]);
     let device = Device::new(1, &card.trim().parse().unwrap());
     let public = device.client().to_openssh();
     let add = ["client", "add", "laptop", "--door", "ssh", "--key", &public, "--conf", path];
-    let (status, said) = house.run(&add);
+    let (status, said) = testbed.run(&add);
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(
         said.contains("there is no door `ssh`; there is none; write a [[doors]] with this name"),
         "{said}"
     );
-    house.write(&format!("{text}\n{DOOR}"));
-    let (status, said) = house.run(&add);
+    testbed.write(&format!("{text}\n{DOOR}"));
+    let (status, said) = testbed.run(&add);
     assert!(status.success(), "{said}");
-    let (status, said) = house.run(&["check", "--conf", path]);
+    let (status, said) = testbed.run(&["check", "--conf", path]);
     assert_eq!(status.code(), Some(0), "{said}");
-    house.daemon().signal(Signal::HUP).unwrap();
-    house.hear("the configuration has been read again");
-    house.until("the port is guarded", |house| house.ask(STRANGER[0], PORT) == Answer::Silence);
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("the configuration has been read again");
+    testbed.until("the port is guarded", |testbed| testbed.ask(STRANGER[0], PORT) == Answer::Silence);
     assert!(
-        !house.daemon().lines().iter().any(|line| line.contains("opened:")),
+        !testbed.daemon().lines().iter().any(|line| line.contains("opened:")),
         "no knock has opened anything"
     );
 }
 
 #[test]
 fn half_a_door_from_an_option_is_not_made_whole_with_the_published_sequence() {
-    let house = House::new();
-    let path = house.write("max_opened_door_duration = 10\n");
-    let (status, said) = house.run(&["check", "--conf", path.to_str().unwrap(), "--ports", "8080"]);
+    let testbed = Testbed::new();
+    let path = testbed.write("max_opened_door_duration = 10\n");
+    let (status, said) = testbed.run(&["check", "--conf", path.to_str().unwrap(), "--ports", "8080"]);
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(
         said.contains("--ports: ") && said.contains("whose sequence neither the file nor anything else"),
@@ -111,7 +111,7 @@ fn half_a_door_from_an_option_is_not_made_whole_with_the_published_sequence() {
     );
     let both =
         ["check", "--conf", path.to_str().unwrap(), "--ports", "8080", "-m", "40871,12903,55012,7741,31337"];
-    let (status, said) = house.run(&both);
+    let (status, said) = testbed.run(&both);
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("door default: opens 8080/tcp"), "{said}");
 }

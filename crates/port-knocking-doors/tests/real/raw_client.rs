@@ -17,7 +17,7 @@ use doors_spa::{
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{Rng as _, UnwrapErr};
 
-use crate::testbed::{House, PATIENCE, SILENCE, server_for};
+use crate::testbed::{PATIENCE, SILENCE, Testbed, server_for};
 
 /// A key, and the card of the gateway.
 pub(crate) struct Device {
@@ -69,10 +69,10 @@ impl Device {
     }
 
     /// Asks, answers the challenge if there is one, and waits for the receipt.
-    pub(crate) fn ask(&self, house: &House, source: &str, request: &Request) -> Receipt {
-        let receipt = self.ask_once(house, source, request);
+    pub(crate) fn ask(&self, testbed: &Testbed, source: &str, request: &Request) -> Receipt {
+        let receipt = self.ask_once(testbed, source, request);
         match receipt.answer {
-            Answer::Stale => self.ask_once(house, source, &self.again(request, &receipt)),
+            Answer::Stale => self.ask_once(testbed, source, &self.again(request, &receipt)),
             _ => receipt,
         }
     }
@@ -83,22 +83,22 @@ impl Device {
     }
 
     /// Asks once, and waits for the receipt.
-    pub(crate) fn ask_once(&self, house: &House, source: &str, request: &Request) -> Receipt {
+    pub(crate) fn ask_once(&self, testbed: &Testbed, source: &str, request: &Request) -> Receipt {
         let sealed = self.seal(request);
-        let answer = house.spa(source, &sealed.bytes, PATIENCE).expect("a receipt");
+        let answer = testbed.spa(source, &sealed.bytes, PATIENCE).expect("a receipt");
         sealed.receipt_key.open(&answer).expect("a receipt for this knock")
     }
 
     /// Opens a door, and waits for the receipt.
-    pub(crate) fn open(&self, house: &House, source: &str, door: &str, wanted: u32) -> Receipt {
-        self.ask(house, source, &self.request(open(door, wanted)))
+    pub(crate) fn open(&self, testbed: &Testbed, source: &str, door: &str, wanted: u32) -> Receipt {
+        self.ask(testbed, source, &self.request(open(door, wanted)))
     }
 
     /// Opens a door with a knock at this address of the server, and waits for the receipt.
-    pub(crate) fn open_at(&self, house: &House, source: &str, target: IpAddr, door: &str) -> Receipt {
+    pub(crate) fn open_at(&self, testbed: &Testbed, source: &str, target: IpAddr, door: &str) -> Receipt {
         let ask = |request: &Request| {
             let sealed = self.seal(request);
-            let answer = house.spa_at(source, target, &sealed.bytes, PATIENCE).expect("a receipt");
+            let answer = testbed.spa_at(source, target, &sealed.bytes, PATIENCE).expect("a receipt");
             sealed.receipt_key.open(&answer).expect("a receipt for this knock")
         };
         let request = self.request(open(door, 0));
@@ -110,7 +110,7 @@ impl Device {
     }
 }
 
-impl House {
+impl Testbed {
     /// Sends a datagram to the port of single packet authorization, and gives what comes back.
     pub(crate) fn spa(&self, source: &str, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
         self.spa_at(source, server_for(source), bytes, patience)
@@ -156,7 +156,7 @@ impl House {
         card.trim().parse().unwrap()
     }
 
-    /// A configuration whose key and state are in this house's directory.
+    /// A configuration whose key and state are in this testbed's directory.
     pub(crate) fn gateway(&self, more: &str) -> String {
         let directory = self.directory.path().display();
         format!(

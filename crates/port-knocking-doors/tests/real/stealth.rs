@@ -14,32 +14,32 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     raw,
     raw_client::{Device, client},
-    testbed::{CLIENT, House, PATIENCE, SEQUENCE, SILENCE, server_for},
+    testbed::{CLIENT, PATIENCE, SEQUENCE, SILENCE, Testbed, server_for},
 };
 
 const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
 /// The protocol of raw sockets that only send (`IPPROTO_RAW`).
 const RESERVED: u8 = 255;
 
-/// A house that answers as often as it is asked.
-fn talkative() -> House {
-    let house = House::new();
-    house.server.enter(|| {
+/// A testbed that answers as often as it is asked.
+fn talkative() -> Testbed {
+    let testbed = Testbed::new();
+    testbed.server.enter(|| {
         for file in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
             fs::write(format!("/proc/sys/net/{file}"), "0").unwrap();
         }
     });
-    house
+    testbed
 }
 
 /// The ICMP error that the server answers to a packet of the client's, with what it quotes.
-fn answer(house: &House, source: &str, packet: &[u8]) -> Vec<u8> {
+fn answer(testbed: &Testbed, source: &str, packet: &[u8]) -> Vec<u8> {
     let source: IpAddr = source.parse().unwrap();
     let (domain, protocol, header) = match source {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 20),
         IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 0),
     };
-    house.client.enter(|| {
+    testbed.client.enter(|| {
         let mut socket = Socket::new(domain, Type::RAW, Some(protocol)).unwrap();
         socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
         socket.set_read_timeout(Some(SILENCE)).unwrap();
@@ -61,21 +61,21 @@ fn answer(house: &House, source: &str, packet: &[u8]) -> Vec<u8> {
 }
 
 /// What the server answers to an IP protocol that it does not know, over both families.
-fn answers_to_reserved(house: &House) -> [Vec<u8>; 2] {
+fn answers_to_reserved(testbed: &Testbed) -> [Vec<u8>; 2] {
     CLIENT.map(|source| {
         let packet = raw::packet(source.parse().unwrap(), server_for(source), RESERVED, b"hello");
-        answer(house, source, &packet)
+        answer(testbed, source, &packet)
     })
 }
 
 /// What the server answers to a knock on each of some ports, over both families.
-fn answers_to_knocks(house: &House) -> Vec<Vec<u8>> {
+fn answers_to_knocks(testbed: &Testbed) -> Vec<Vec<u8>> {
     let mut answers = Vec::new();
     for port in [SEQUENCE[0], SEQUENCE[3], doors_spa::PORT, 9999] {
         for (source, unreachable) in CLIENT.iter().zip([[3, 3], [1, 4]]) {
             let from = SocketAddr::new(source.parse().unwrap(), 40_000);
             let packet = raw::datagram(from, SocketAddr::new(server_for(source), port), b"knock\n");
-            let answer = answer(house, source, &packet);
+            let answer = answer(testbed, source, &packet);
             // "Port unreachable", about this very datagram (RFC 792, RFC 4443).
             assert_eq!(answer[..2], unreachable, "{source} to {port}");
             assert_eq!(answer[answer.len() - 14..], packet[packet.len() - 14..]);
@@ -87,71 +87,71 @@ fn answers_to_knocks(house: &House) -> Vec<Vec<u8>> {
 
 #[test]
 fn knock_ports_answer_like_all_closed_ports_and_as_before_the_daemon() {
-    let mut house = talkative();
-    let device = Device::new(1, &house.card());
-    let before = answers_to_knocks(&house);
+    let mut testbed = talkative();
+    let device = Device::new(1, &testbed.card());
+    let before = answers_to_knocks(&testbed);
     let client = client("laptop", &device, &["ssh"], "");
-    house.start(&house.gateway(&format!("{DOOR}sequence = {SEQUENCE:?}\n{client}")));
-    assert_eq!(answers_to_knocks(&house), before);
-    house.hear("wrong knock");
+    testbed.start(&testbed.gateway(&format!("{DOOR}sequence = {SEQUENCE:?}\n{client}")));
+    assert_eq!(answers_to_knocks(&testbed), before);
+    testbed.hear("wrong knock");
 }
 
 #[test]
 fn the_sockets_for_receipts_change_no_answer_of_the_machine() {
-    let mut house = talkative();
-    let device = Device::new(1, &house.card());
-    let before = answers_to_reserved(&house);
-    let text = house.gateway(&format!("{DOOR}{}", client("laptop", &device, &["ssh"], "")));
-    house.start(&text);
+    let mut testbed = talkative();
+    let device = Device::new(1, &testbed.card());
+    let before = answers_to_reserved(&testbed);
+    let text = testbed.gateway(&format!("{DOOR}{}", client("laptop", &device, &["ssh"], "")));
+    testbed.start(&text);
     for source in CLIENT {
-        assert_eq!(device.open(&house, source, "ssh", 0).answer, Told::Granted);
+        assert_eq!(device.open(&testbed, source, "ssh", 0).answer, Told::Granted);
     }
-    assert_eq!(answers_to_reserved(&house), before);
+    assert_eq!(answers_to_reserved(&testbed), before);
 }
 
 #[test]
 fn without_clients_there_are_no_sockets_for_receipts() {
-    let mut house = House::new();
-    let device = Device::new(1, &house.card());
-    let nobody = house.gateway(DOOR);
+    let mut testbed = Testbed::new();
+    let device = Device::new(1, &testbed.card());
+    let nobody = testbed.gateway(DOOR);
     let somebody = format!("{nobody}{}", client("laptop", &device, &["ssh"], ""));
-    house.start(&nobody);
+    testbed.start(&nobody);
     for (text, sockets) in [(&nobody, 0), (&somebody, 2), (&nobody, 0)] {
-        house.write(text);
-        house.daemon().signal(Signal::HUP).unwrap();
-        house.hear("the configuration has been read again");
-        let tables = house.on_server("cat", &["/proc/net/raw", "/proc/net/raw6"]);
+        testbed.write(text);
+        testbed.daemon().signal(Signal::HUP).unwrap();
+        testbed.hear("the configuration has been read again");
+        let tables = testbed.on_server("cat", &["/proc/net/raw", "/proc/net/raw6"]);
         // Each table has a line of headings.
         assert_eq!(tables.lines().count(), 2 + sockets, "{tables}");
         if sockets > 0 {
-            assert_eq!(device.open(&house, CLIENT[0], "ssh", 0).answer, Told::Granted);
+            assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
         }
     }
 }
 
 #[test]
 fn a_receipt_comes_from_the_address_to_which_the_knock_went() {
-    let mut house = House::new();
-    let device = Device::new(1, &house.card());
+    let mut testbed = Testbed::new();
+    let device = Device::new(1, &testbed.card());
     // A second address of the interface, and a network that only a route makes the server's own.
     let targets = ["192.0.2.9", "203.0.113.9", "2001:db8::9", "2001:db8:2::9"];
-    house.server.address("server", "192.0.2.9/24".parse().unwrap()).unwrap();
-    house.server.address("server", "2001:db8::9/64".parse().unwrap()).unwrap();
+    testbed.server.address("server", "192.0.2.9/24".parse().unwrap()).unwrap();
+    testbed.server.address("server", "2001:db8::9/64".parse().unwrap()).unwrap();
     for (network, way) in [("203.0.113.0/24", CLIENT[0]), ("2001:db8:2::/64", CLIENT[1])] {
         let network = network.parse().unwrap();
-        house.server.own(network).unwrap();
-        house.client.route(network, server_for(way)).unwrap();
+        testbed.server.own(network).unwrap();
+        testbed.client.route(network, server_for(way)).unwrap();
     }
-    house.server.enter(|| {
+    testbed.server.enter(|| {
         for family in ["ipv4", "ipv6"] {
             fs::write(format!("/proc/sys/net/{family}/ip_nonlocal_bind"), "0").unwrap();
         }
     });
-    let text = house.gateway(&format!("{DOOR}{}", client("laptop", &device, &["ssh"], "")));
-    house.start(&text);
+    let text = testbed.gateway(&format!("{DOOR}{}", client("laptop", &device, &["ssh"], "")));
+    testbed.start(&text);
     for target in targets {
         let target: IpAddr = target.parse().unwrap();
-        let receipt = device.open_at(&house, CLIENT[usize::from(target.is_ipv6())], target, "ssh");
+        let receipt = device.open_at(&testbed, CLIENT[usize::from(target.is_ipv6())], target, "ssh");
         assert_eq!(receipt.answer, Told::Granted, "{target}");
     }
 }

@@ -5,49 +5,49 @@ use std::process::Command;
 use doors_lab::Process;
 use rustix::process::Signal;
 
-use crate::testbed::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, STRANGER, gate};
+use crate::testbed::{Answer, CLIENT, PATIENCE, PORT, SEQUENCE, STRANGER, Testbed, gate};
 
 /// Starts a line of the shell in the server's network.
-pub(crate) fn in_a_shell(house: &House, line: &str) -> Process {
+pub(crate) fn in_a_shell(testbed: &Testbed, line: &str) -> Process {
     let mut command = Command::new("sh");
     command.args(["-c", line]);
-    Process::start(&house.server, command).unwrap()
+    Process::start(&testbed.server, command).unwrap()
 }
 
 #[test]
 fn a_rule_replaced_in_its_place_is_noticed() {
-    let mut house = House::new();
-    house.start(&gate("firewall_rules_check_periode_seconds = 3600"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("firewall_rules_check_periode_seconds = 3600"));
     let table = ["-a", "list", "table", "inet", "port_knocking_doors"];
     for (chain, rule, by) in
         [("door_default", "drop # handle ", "accept"), ("gate", "unicast accept # handle ", "accept")]
     {
-        let listed = house.on_server("nft", &table);
+        let listed = testbed.on_server("nft", &table);
         let handle = listed.split(rule).nth(1).unwrap().split_whitespace().next().unwrap();
-        house.on_server(
+        testbed.on_server(
             "nft",
             &["replace", "rule", "inet", "port_knocking_doors", chain, "handle", handle, by],
         );
-        let line = house.hear("somebody has changed the firewall");
+        let line = testbed.hear("somebody has changed the firewall");
         assert!(line.contains(&format!("a rule of the chain {chain} was missing or changed")), "{line}");
-        assert_eq!(house.ask(STRANGER[0], PORT), Answer::Silence, "{chain}");
+        assert_eq!(testbed.ask(STRANGER[0], PORT), Answer::Silence, "{chain}");
     }
 }
 
 #[test]
 fn whoever_changes_the_table_again_and_again_does_not_win() {
-    let mut house = House::new();
-    house.start(&gate("firewall_rules_check_periode_seconds = 3600"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("firewall_rules_check_periode_seconds = 3600"));
     for vandalism in [
         &["flush", "ruleset"][..],
         &["flush", "chain", "inet", "port_knocking_doors", "gate"],
         &["flush", "chain", "inet", "port_knocking_doors", "door_default"],
     ] {
         let again_and_again = format!("for i in $(seq 100); do nft {}; done", vandalism.join(" "));
-        in_a_shell(&house, &again_and_again).finish(PATIENCE).unwrap();
-        house.until("the gate is back", |house| house.ask(STRANGER[0], PORT) == Answer::Silence);
-        house.until("and whole", |house| {
-            let table = house.table();
+        in_a_shell(&testbed, &again_and_again).finish(PATIENCE).unwrap();
+        testbed.until("the gate is back", |testbed| testbed.ask(STRANGER[0], PORT) == Answer::Silence);
+        testbed.until("and whole", |testbed| {
+            let table = testbed.table();
             table.contains("vmap @guarded") && table.contains("drop")
         });
     }
@@ -56,28 +56,28 @@ fn whoever_changes_the_table_again_and_again_does_not_win() {
 #[test]
 fn whoever_removes_the_table_as_soon_as_it_is_there_does_not_win() {
     for _ in 0..5 {
-        let mut house = House::new();
-        let path = house.write(&gate("firewall_rules_check_periode_seconds = 3600"));
+        let mut testbed = Testbed::new();
+        let path = testbed.write(&gate("firewall_rules_check_periode_seconds = 3600"));
         let delete = "nft delete table inet port_knocking_doors";
-        let mut vandal = in_a_shell(&house, &format!("for i in $(seq 1000); do {delete} && exit; done"));
-        let mut command = house.program();
+        let mut vandal = in_a_shell(&testbed, &format!("for i in $(seq 1000); do {delete} && exit; done"));
+        let mut command = testbed.program();
         command.arg("--conf").arg(path);
-        house.start_command(command);
+        testbed.start_command(command);
         assert!(vandal.finish(PATIENCE).unwrap().is_some_and(|(status, _)| status.success()));
-        house.until("the gate is there", |house| house.ask(STRANGER[0], PORT) == Answer::Silence);
-        assert!(house.table().contains("vmap @guarded"));
+        testbed.until("the gate is there", |testbed| testbed.ask(STRANGER[0], PORT) == Answer::Silence);
+        assert!(testbed.table().contains("vmap @guarded"));
     }
 }
 
 #[test]
 fn a_knock_that_finds_the_table_gone_opens_and_the_loss_is_told() {
-    let mut house = House::new();
-    house.start(&gate("firewall_rules_check_periode_seconds = 3600"));
-    house.daemon().signal(Signal::STOP).unwrap();
-    house.on_server("nft", &["flush", "ruleset"]);
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.daemon().signal(Signal::CONT).unwrap();
-    house.hear("opened:");
-    assert!(house.is_open(CLIENT[0]));
-    assert!(house.hear("somebody has changed the firewall").contains("the table was gone"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("firewall_rules_check_periode_seconds = 3600"));
+    testbed.daemon().signal(Signal::STOP).unwrap();
+    testbed.on_server("nft", &["flush", "ruleset"]);
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.daemon().signal(Signal::CONT).unwrap();
+    testbed.hear("opened:");
+    assert!(testbed.is_open(CLIENT[0]));
+    assert!(testbed.hear("somebody has changed the firewall").contains("the table was gone"));
 }

@@ -49,7 +49,7 @@ pub(crate) fn gate(more: &str) -> String {
 }
 
 /// The networks, and what runs in them.
-pub(crate) struct House {
+pub(crate) struct Testbed {
     pub(crate) server: Namespace,
     pub(crate) client: Namespace,
     pub(crate) firewalld: Option<Firewalld>,
@@ -70,16 +70,16 @@ pub(crate) enum Origin {
 macro_rules! with_every_firewalld {
     ($($test:ident)*) => {$(
         mod $test {
-            use crate::testbed::{House, Origin};
+            use crate::testbed::{Testbed, Origin};
 
             #[test]
             fn of_this_machine() {
-                super::$test(House::with_firewalld_of(Origin::Machine));
+                super::$test(Testbed::with_firewalld_of(Origin::Machine));
             }
 
             #[test]
             fn of_debian_13() {
-                super::$test(House::with_firewalld_of(Origin::Trixie));
+                super::$test(Testbed::with_firewalld_of(Origin::Trixie));
             }
         }
     )*};
@@ -95,7 +95,7 @@ pub(crate) enum Answer {
     Silence,
 }
 
-impl House {
+impl Testbed {
     pub(crate) fn new() -> Self {
         let server = Namespace::new().expect("the tests run as root");
         let client = Namespace::new().unwrap();
@@ -110,9 +110,9 @@ impl House {
             server.route(network.parse().unwrap(), gateway.parse().unwrap()).unwrap();
         }
         let directory = TempDir::new().unwrap();
-        let house = Self { server, client, firewalld: None, daemon: None, directory };
-        house.serve(PORT);
-        house
+        let testbed = Self { server, client, firewalld: None, daemon: None, directory };
+        testbed.serve(PORT);
+        testbed
     }
 
     /// With a bus and a firewalld on it, whose zone `public` does not let ssh through.
@@ -127,24 +127,24 @@ impl House {
 
     /// The same with this line in firewalld's own configuration.
     pub(crate) fn with_firewalld_that_says(line: &str) -> Self {
-        let house = Self::new();
-        let config = house.directory.path().join("etc");
+        let testbed = Self::new();
+        let config = testbed.directory.path().join("etc");
         fs::create_dir(&config).unwrap();
         fs::write(config.join("firewalld.conf"), format!("DefaultZone=public\n{line}\n")).unwrap();
-        house.and_firewalld(Origin::Machine)
+        testbed.and_firewalld(Origin::Machine)
     }
 
     fn and_firewalld(self, origin: Origin) -> Self {
-        let mut house = self;
-        let (server, directory) = (&house.server, house.directory.path());
+        let mut testbed = self;
+        let (server, directory) = (&testbed.server, testbed.directory.path());
         let firewalld = match origin {
             Origin::Machine => Firewalld::start(server, directory),
             Origin::Trixie => Root::trixie().and_then(|root| Firewalld::start_from(root, server, directory)),
         };
-        house.firewalld = Some(firewalld.unwrap());
-        house.firewall_cmd(&["--permanent", "--remove-service=ssh"]);
-        house.firewall_cmd(&["--reload"]);
-        house
+        testbed.firewalld = Some(firewalld.unwrap());
+        testbed.firewall_cmd(&["--permanent", "--remove-service=ssh"]);
+        testbed.firewall_cmd(&["--reload"]);
+        testbed
     }
 
     pub(crate) fn firewall_cmd(&self, arguments: &[&str]) -> String {
@@ -170,7 +170,7 @@ impl House {
         }
     }
 
-    /// A place for a file of this name, which goes with the house.
+    /// A place for a file of this name, which goes with the testbed.
     pub(crate) fn place_for(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

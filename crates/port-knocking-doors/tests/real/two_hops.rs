@@ -17,7 +17,7 @@ use crate::{
 /// The bastion, as the client sees it, and as the server does.
 const BASTION: [&str; 2] = ["10.0.0.2", "203.0.113.2"];
 
-/// Another port than the one where a house has something listen.
+/// Another port than the one where a testbed has something listen.
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"2222/tcp\"]\nopen_for = 30\n\
                      [[doors]]\nname = \"admin\"\nports = [\"8443/tcp\"]\n";
 
@@ -33,13 +33,13 @@ impl TwoHops {
     fn new() -> Self {
         let user = User::with(DOORS);
         let bastion = Namespace::new().unwrap();
-        bastion.cable("inside", &user.house.server, "bastion").unwrap();
-        bastion.cable("outside", &user.house.client, "bastion").unwrap();
+        bastion.cable("inside", &user.testbed.server, "bastion").unwrap();
+        bastion.cable("outside", &user.testbed.client, "bastion").unwrap();
         for (namespace, link, address) in [
             (&bastion, "inside", "203.0.113.2/24"),
-            (&user.house.server, "bastion", "203.0.113.1/24"),
+            (&user.testbed.server, "bastion", "203.0.113.1/24"),
             (&bastion, "outside", "10.0.0.2/24"),
-            (&user.house.client, "bastion", "10.0.0.1/24"),
+            (&user.testbed.client, "bastion", "10.0.0.1/24"),
         ] {
             namespace.address(link, address.parse().unwrap()).unwrap();
         }
@@ -53,7 +53,7 @@ impl TwoHops {
         fs::write(bin.join("doorknock"), script).unwrap();
         fs::set_permissions(bin.join("doorknock"), fs::Permissions::from_mode(0o755)).unwrap();
         let mut hops = Self { user, bastion, daemons: Vec::new() };
-        let inner = hops.sshd(&hops.user.house.server, SERVER[0], 2222);
+        let inner = hops.sshd(&hops.user.testbed.server, SERVER[0], 2222);
         let outer = hops.sshd(&hops.bastion, BASTION[0], 22);
         hops.daemons.extend([inner, outer]);
         hops
@@ -104,7 +104,7 @@ impl TwoHops {
         command.arg("-F").arg(config).args(["home4", "echo from $SSH_CONNECTION"]).env_clear();
         command.env("HOME", &self.user.home).env("PATH", path);
         command.env("SSH_AUTH_SOCK", self.user.home.join("agent"));
-        let mut process = Process::start(&self.user.house.client, command).unwrap();
+        let mut process = Process::start(&self.user.testbed.client, command).unwrap();
         let (status, said) = process.finish(PATIENCE).unwrap().expect("ssh ends");
         (status.code(), said)
     }
@@ -118,7 +118,7 @@ fn ssh_jumps_over_a_bastion_through_a_door_that_opened_for_the_bastion_alone() {
     let (code, said) = hops.ssh(&config);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("from {} ", BASTION[1])), "{said}");
-    let grants = hops.user.house.grants("ssh");
+    let grants = hops.user.testbed.grants("ssh");
     assert_eq!(grants.keys().collect::<Vec<_>>(), [BASTION[1]]);
     assert!(grants[BASTION[1]] > 60, "{grants:?}");
 }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use doors_lab::Process;
 
-use crate::testbed::{House, PATIENCE};
+use crate::testbed::{PATIENCE, Testbed};
 
 /// Where Debian keeps what ufw starts with.
 const ORIGINALS: &str = "/usr/share/ufw";
@@ -14,9 +14,9 @@ pub(crate) struct Ufw {
 }
 
 impl Ufw {
-    /// Files as they are after the installation, in the directory of the house, and ufw switched on with them.
-    pub(crate) fn enable(house: &House) -> Self {
-        let root = house.place_for("ufw");
+    /// Files as they are after the installation, in the directory of the testbed, and ufw switched on with them.
+    pub(crate) fn enable(testbed: &Testbed) -> Self {
+        let root = testbed.place_for("ufw");
         for directory in ["etc/ufw/applications.d", "etc/default", "lib/ufw", "usr/share/ufw/iptables"] {
             fs::create_dir_all(root.join(directory)).unwrap();
         }
@@ -35,29 +35,29 @@ impl Ufw {
             copy(path, path.trim_start_matches('/'));
         }
         let ufw = Self { root };
-        ufw.run(house, &["--force", "enable"]);
+        ufw.run(testbed, &["--force", "enable"]);
         ufw
     }
 
     /// Runs ufw.
-    pub(crate) fn run(&self, house: &House, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, testbed: &Testbed, arguments: &[&str]) -> String {
         let mut command = Command::new("ufw");
         let root = self.root.display();
         command.arg(format!("--rootdir={root}")).arg(format!("--datadir={root}")).args(arguments);
-        let mut process = Process::start(&house.server, command).unwrap();
+        let mut process = Process::start(&testbed.server, command).unwrap();
         let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
         assert!(status.success(), "ufw {arguments:?}: {said}");
         said
     }
 
     /// Writes a rule into the file of rules that come before the user's, as its end says, and reloads.
-    pub(crate) fn add_before(&self, house: &House, rule: &str, rule6: &str) {
+    pub(crate) fn add_before(&self, testbed: &Testbed, rule: &str, rule6: &str) {
         for (name, rule) in [("before", rule), ("before6", rule6)] {
             let path = self.root.join(format!("etc/ufw/{name}.rules"));
             let text = fs::read_to_string(&path).unwrap();
             let (rules, end) = text.rsplit_once("COMMIT").unwrap();
             fs::write(&path, format!("{rules}{rule}\nCOMMIT{end}")).unwrap();
         }
-        self.run(house, &["reload"]);
+        self.run(testbed, &["reload"]);
     }
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::{
     mark::shell,
-    testbed::{CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, echoes, gate},
+    testbed::{CLIENT, PATIENCE, PORT, SEQUENCE, SERVER, SILENCE, Testbed, echoes, gate},
     traced::{contains, nft},
 };
 
@@ -24,15 +24,15 @@ fn table(hook: &str, priority: &str, rules: &str) -> String {
 }
 
 /// What `check` says of it.
-fn foreseen(house: &House, text: &str) -> Vec<String> {
-    let mut lines = house.checked(text);
+fn foreseen(testbed: &Testbed, text: &str) -> Vec<String> {
+    let mut lines = testbed.checked(text);
     lines.retain(|line| line.contains(SAID));
     lines
 }
 
 /// One warning that holds all of this.
-fn is_warned(house: &House, text: &str, parts: &[&str]) -> String {
-    match &foreseen(house, text)[..] {
+fn is_warned(testbed: &Testbed, text: &str, parts: &[&str]) -> String {
+    match &foreseen(testbed, text)[..] {
         [line] => {
             assert!(line.starts_with("warning: "), "{line}");
             contains(line, parts);
@@ -43,13 +43,13 @@ fn is_warned(house: &House, text: &str, parts: &[&str]) -> String {
 }
 
 /// A connection through a grant that is over.
-fn outlived(house: &mut House) -> TcpStream {
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    let mut session = house.connect(CLIENT[0], PORT).unwrap();
+fn outlived(testbed: &mut Testbed) -> TcpStream {
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    let mut session = testbed.connect(CLIENT[0], PORT).unwrap();
     assert!(echoes(&mut session));
-    house.hear("closed:");
-    house.until_closed(CLIENT[0]);
+    testbed.hear("closed:");
+    testbed.until_closed(CLIENT[0]);
     session
 }
 
@@ -73,11 +73,11 @@ fn a_warning_of_notrack_is_true_of_what_then_happens() {
         ("prerouting", "raw", "tcp dport 22 accept\ntcp dport 1-100 notrack", false, false),
         ("prerouting", "raw", "tcp flags & (syn | ack) == syn tcp dport 22 notrack", false, false),
     ] {
-        let mut house = House::new();
+        let mut testbed = Testbed::new();
         let rules = table(hook, priority, rule);
-        nft(&house, &rules);
+        nft(&testbed, &rules);
         let text = gate("max_opened_door_duration = 1");
-        match &foreseen(&house, &text)[..] {
+        match &foreseen(&testbed, &text)[..] {
             [] => assert!(!dies_at_end, "{rules}"),
             [line] => {
                 assert!(dies_at_end, "{line}");
@@ -85,20 +85,20 @@ fn a_warning_of_notrack_is_true_of_what_then_happens() {
             }
             lines => panic!("{lines:#?}"),
         }
-        let mut before = house.connect(CLIENT[0], PORT).unwrap();
+        let mut before = testbed.connect(CLIENT[0], PORT).unwrap();
         assert!(echoes(&mut before));
-        house.start(&text);
+        testbed.start(&text);
         assert_eq!(lives(&mut before), !dies_at_start, "{rules}");
-        assert_eq!(lives(&mut outlived(&mut house)), !dies_at_end, "{rules}");
+        assert_eq!(lives(&mut outlived(&mut testbed)), !dies_at_end, "{rules}");
     }
 }
 
 #[test]
 fn notrack_is_named_with_its_rule_and_the_remedy() {
-    let house = House::new();
-    nft(&house, &table("prerouting", "raw", "jump others\n }\n chain others {\n tcp dport 20-30 notrack"));
+    let testbed = Testbed::new();
+    nft(&testbed, &table("prerouting", "raw", "jump others\n }\n chain others {\n tcp dport 20-30 notrack"));
     let line = is_warned(
-        &house,
+        &testbed,
         &gate(""),
         &[
             "connections to 22/tcp die when their grant ends, and when the daemon starts",
@@ -109,17 +109,17 @@ fn notrack_is_named_with_its_rule_and_the_remedy() {
     // The command that is named helps.
     let command = line.split('`').nth(1).unwrap();
     assert_eq!(command, "nft insert rule inet others prerouting tcp dport 22 accept");
-    shell(&house, command);
-    assert_eq!(foreseen(&house, &gate("")), Vec::<String>::new());
+    shell(&testbed, command);
+    assert_eq!(foreseen(&testbed, &gate("")), Vec::<String>::new());
 
-    let house = House::new();
+    let testbed = Testbed::new();
     shell(
-        &house,
+        &testbed,
         "iptables -t raw -A PREROUTING -p tcp --dport 22 -j CT --notrack\n\
          iptables -t raw -A OUTPUT -p tcp -m multiport --sports 22,80 -j NOTRACK",
     );
     let line = is_warned(
-        &house,
+        &testbed,
         &gate(""),
         &[
             "the chain ip raw PREROUTING keeps what comes in from connection tracking (by its rule: tcp dport 22 notrack)",
@@ -127,9 +127,9 @@ fn notrack_is_named_with_its_rule_and_the_remedy() {
         ],
     );
     for command in line.split('`').skip(1).step_by(2) {
-        shell(&house, command);
+        shell(&testbed, command);
     }
-    assert_eq!(foreseen(&house, &gate("")), Vec::<String>::new());
+    assert_eq!(foreseen(&testbed, &gate("")), Vec::<String>::new());
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn notrack_that_reaches_no_guarded_port_is_not_spoken_of() {
         ("prerouting", "ct zone set 3"),
         ("prerouting", "goto other\n }\n chain other {\n accept\n }\n chain nobody {\n notrack"),
     ] {
-        let house = House::new();
-        nft(&house, &table(hook, "raw", rules));
-        assert_eq!(foreseen(&house, &gate("")), Vec::<String>::new(), "{rules}");
+        let testbed = Testbed::new();
+        nft(&testbed, &table(hook, "raw", rules));
+        assert_eq!(foreseen(&testbed, &gate("")), Vec::<String>::new(), "{rules}");
     }
 }
 
@@ -164,25 +164,25 @@ fn notrack_for_some_or_for_what_cannot_be_told_is_called_so() {
         ("output", "tcp dport 1024-2000 notrack"),
         ("prerouting", "ip saddr 203.0.113.9 jump other\n }\n chain other {\n notrack"),
     ] {
-        let house = House::new();
-        let _inside = house.machine_behind();
-        nft(&house, &table(hook, "raw", rules));
-        is_warned(&house, &gate(""), &["some connections to 22/tcp die", "notrack)"]);
+        let testbed = Testbed::new();
+        let _inside = testbed.machine_behind();
+        nft(&testbed, &table(hook, "raw", rules));
+        is_warned(&testbed, &gate(""), &["some connections to 22/tcp die", "notrack)"]);
     }
     // What some do on their way, and come back from, changes nothing.
-    let house = House::new();
+    let testbed = Testbed::new();
     let back = "ip saddr 203.0.113.9 jump other\nnotrack\n }\n chain other {\n udp dport 9 accept\n counter";
-    nft(&house, &table("prerouting", "raw", back));
-    is_warned(&house, &gate(""), &["warning: connections to 22/tcp die"]);
+    nft(&testbed, &table("prerouting", "raw", back));
+    is_warned(&testbed, &gate(""), &["warning: connections to 22/tcp die"]);
     for (priority, rules) in [
         ("raw", "ip length 100 notrack"),
         ("raw", "meta length 100 accept\nnotrack"),
         // Who was there first comes first.
         ("-200", "notrack"),
     ] {
-        let house = House::new();
-        nft(&house, &table("prerouting", priority, rules));
-        match &foreseen(&house, &gate(""))[..] {
+        let testbed = Testbed::new();
+        nft(&testbed, &table("prerouting", priority, rules));
+        match &foreseen(&testbed, &gate(""))[..] {
             [line] => contains(
                 line,
                 &[
@@ -196,14 +196,14 @@ fn notrack_for_some_or_for_what_cannot_be_told_is_called_so() {
 
 #[test]
 fn notrack_of_some_ports_of_a_range_is_found() {
-    let house = House::new();
-    nft(&house, &table("prerouting", "raw", "udp dport { 60003, 60005-60006 } notrack"));
+    let testbed = Testbed::new();
+    nft(&testbed, &table("prerouting", "raw", "udp dport { 60003, 60005-60006 } notrack"));
     let text = format!(
         "firewall = \"nftables\"\n[[doors]]\nname = \"voice\"\nports = [\"60000-60010/udp\", \"60020/udp\"]\n\
          sequence = {SEQUENCE:?}\n"
     );
     is_warned(
-        &house,
+        &testbed,
         &text,
         &["connections to ports of 60000-60010/udp die when their grant ends, and when"],
     );
@@ -211,62 +211,62 @@ fn notrack_of_some_ports_of_a_range_is_found() {
 
 #[test]
 fn notrack_is_said_at_the_start_and_again_when_a_change_makes_it_news() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     let rules = table("prerouting", "raw", "tcp dport 22 notrack");
-    nft(&house, &rules);
-    house.start(&gate(""));
-    let line = house.hear("connections to 22/tcp die");
+    nft(&testbed, &rules);
+    testbed.start(&gate(""));
+    let line = testbed.hear("connections to 22/tcp die");
     assert!(line.contains("WARN"), "{line}");
-    let said = |house: &mut House| {
-        let lines = house.daemon().take_lines();
+    let said = |testbed: &mut Testbed| {
+        let lines = testbed.daemon().take_lines();
         lines.into_iter().filter(|line| line.contains(SAID)).collect::<Vec<_>>()
     };
-    said(&mut house);
+    said(&mut testbed);
     // What is loaded again is the same, and what concerns no door is no news.
-    nft(&house, &format!("delete table inet others\n{rules}"));
-    nft(&house, "add rule inet others prerouting tcp dport 23 notrack");
-    nft(&house, "add chain inet others output { type filter hook output priority raw; }");
-    nft(&house, "add rule inet others output tcp sport 22 notrack");
-    let line = house.hear("and the chain inet others output keeps the answers");
+    nft(&testbed, &format!("delete table inet others\n{rules}"));
+    nft(&testbed, "add rule inet others prerouting tcp dport 23 notrack");
+    nft(&testbed, "add chain inet others output { type filter hook output priority raw; }");
+    nft(&testbed, "add rule inet others output tcp sport 22 notrack");
+    let line = testbed.hear("and the chain inet others output keeps the answers");
     assert!(line.contains("connections to 22/tcp die"), "{line}");
-    assert_eq!(said(&mut house), Vec::<String>::new());
+    assert_eq!(said(&mut testbed), Vec::<String>::new());
 }
 
 /// A connection that connection tracking has forgotten, and whose client has had a grant since, which is over.
-fn forgotten_and_granted(house: &mut House) -> TcpStream {
-    let mut session = outlived(house);
+fn forgotten_and_granted(testbed: &mut Testbed) -> TcpStream {
+    let mut session = outlived(testbed);
     assert!(lives(&mut session));
-    house.on_server("conntrack", &["-F"]);
+    testbed.on_server("conntrack", &["-F"]);
     // What the client sends comes from nowhere for connection tracking, and the gate drops it.
     assert!(!lives(&mut session));
     // A grant lets it through.
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
     session.read_exact(&mut [0; 5]).unwrap();
-    house.hear("closed:");
-    house.until_closed(CLIENT[0]);
+    testbed.hear("closed:");
+    testbed.until_closed(CLIENT[0]);
     session
 }
 
 #[test]
 fn a_forgotten_connection_lives_on_once_its_server_sends_or_its_client_knocks() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 1"));
-    let mut session = forgotten_and_granted(&mut house);
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 1"));
+    let mut session = forgotten_and_granted(&mut testbed);
     // Connection tracking has learnt the connection from what the grant let through.
     assert!(lives(&mut session));
 
     // From what the server sends, it learns it without a grant.
     let local = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
-    let listener = house.server.enter(|| TcpListener::bind(local)).unwrap();
-    house.end(Signal::KILL);
-    house.start(&gate("max_opened_door_duration = 1").replace("[22]", "[2222]"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
-    let mut session = house.connect(CLIENT[0], 2222).unwrap();
+    let listener = testbed.server.enter(|| TcpListener::bind(local)).unwrap();
+    testbed.end(Signal::KILL);
+    testbed.start(&gate("max_opened_door_duration = 1").replace("[22]", "[2222]"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
+    let mut session = testbed.connect(CLIENT[0], 2222).unwrap();
     let (mut served, _) = listener.accept().unwrap();
-    house.hear("closed:");
-    house.on_server("conntrack", &["-F"]);
+    testbed.hear("closed:");
+    testbed.on_server("conntrack", &["-F"]);
     served.write_all(b"hello").unwrap();
     session.read_exact(&mut [0; 5]).unwrap();
     session.write_all(b"hello").unwrap();
@@ -276,64 +276,64 @@ fn a_forgotten_connection_lives_on_once_its_server_sends_or_its_client_knocks() 
 
 #[test]
 fn a_forgotten_connection_that_may_not_be_picked_up_needs_a_grant_from_then_on() {
-    let mut house = House::new();
-    house.server.enter(|| std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0")).unwrap();
-    house.start(&gate("max_opened_door_duration = 1"));
-    let mut session = forgotten_and_granted(&mut house);
+    let mut testbed = Testbed::new();
+    testbed.server.enter(|| std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0")).unwrap();
+    testbed.start(&gate("max_opened_door_duration = 1"));
+    let mut session = forgotten_and_granted(&mut testbed);
     assert!(!lives(&mut session));
 }
 
 #[test]
 fn a_forgotten_connection_from_before_the_gate_is_made_known_again() {
-    let mut house = House::new();
-    let mut before = house.connect(CLIENT[0], PORT).unwrap();
+    let mut testbed = Testbed::new();
+    let mut before = testbed.connect(CLIENT[0], PORT).unwrap();
     assert!(echoes(&mut before));
-    house.start(&gate(""));
-    house.on_server("conntrack", &["-F"]);
+    testbed.start(&gate(""));
+    testbed.on_server("conntrack", &["-F"]);
     // The client sends again what was dropped.
     assert!(echoes(&mut before));
 }
 
 #[test]
 fn datagrams_after_a_silence_need_a_grant_again() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     for (name, seconds) in [("udp_timeout", "1"), ("udp_timeout_stream", "1")] {
         let file = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
-        house.server.enter(|| std::fs::write(&file, seconds)).unwrap();
+        testbed.server.enter(|| std::fs::write(&file, seconds)).unwrap();
     }
     let local = SocketAddr::new(SERVER[0].parse().unwrap(), 60000);
-    let server = house.server.enter(|| UdpSocket::bind(local)).unwrap();
-    let client = house.client.enter(|| UdpSocket::bind((CLIENT[0], 40000))).unwrap();
+    let server = testbed.server.enter(|| UdpSocket::bind(local)).unwrap();
+    let client = testbed.client.enter(|| UdpSocket::bind((CLIENT[0], 40000))).unwrap();
     server.set_read_timeout(Some(SILENCE)).unwrap();
     let arrives = || {
         client.send_to(b"hello", local).unwrap();
         server.recv_from(&mut [0; 5]).is_ok()
     };
-    house.start(&format!(
+    testbed.start(&format!(
         "firewall = \"nftables\"\n[[doors]]\nname = \"voice\"\nports = [\"60000/udp\"]\nsequence = {SEQUENCE:?}\nopen_for = 1\n"
     ));
-    let open = |house: &mut House| {
-        house.knock(CLIENT[0], &SEQUENCE);
-        house.hear("opened:");
+    let open = |testbed: &mut Testbed| {
+        testbed.knock(CLIENT[0], &SEQUENCE);
+        testbed.hear("opened:");
     };
-    open(&mut house);
+    open(&mut testbed);
     assert!(arrives());
     server.send_to(b"hello", client.local_addr().unwrap()).unwrap();
     // The grant ends while datagrams follow each other.
-    house.until("the grant ends", |house| {
+    testbed.until("the grant ends", |testbed| {
         assert!(arrives());
-        house.grants("voice").is_empty()
+        testbed.grants("voice").is_empty()
     });
     assert!(arrives());
     // No packet wakes the kernel up to forget it; what it lists is what it still knows.
-    house.until("the connection is forgotten", |house| {
-        !house.on_server("conntrack", &["-L", "-p", "udp"]).contains("dport=60000")
+    testbed.until("the connection is forgotten", |testbed| {
+        !testbed.on_server("conntrack", &["-L", "-p", "udp"]).contains("dport=60000")
     });
     assert!(!arrives());
-    open(&mut house);
+    open(&mut testbed);
     assert!(arrives());
-    house.until("the grant ends", |house| house.grants("voice").is_empty());
-    house.on_server("conntrack", &["-F"]);
+    testbed.until("the grant ends", |testbed| testbed.grants("voice").is_empty());
+    testbed.on_server("conntrack", &["-F"]);
     assert!(!arrives());
     // If the server is the next to send, connection tracking knows the connection from that.
     server.send_to(b"hello", client.local_addr().unwrap()).unwrap();

@@ -13,7 +13,9 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::{
     gate::refused,
     raw,
-    testbed::{Answer, CLIENT, House, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, echoes, gate, server_for},
+    testbed::{
+        Answer, CLIENT, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, Testbed, echoes, gate, server_for,
+    },
 };
 
 /// A source port that a client chooses again and again.
@@ -28,9 +30,9 @@ fn server(source: &str, port: u16) -> SocketAddr {
 }
 
 /// Connects from [`SAME`].
-fn connect(house: &House, source: &str, port: u16) -> std::io::Result<TcpStream> {
+fn connect(testbed: &Testbed, source: &str, port: u16) -> std::io::Result<TcpStream> {
     let (from, to) = (client(source), server(source, port));
-    house.client.enter(|| {
+    testbed.client.enter(|| {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.bind(&from.into())?;
@@ -42,16 +44,16 @@ fn connect(house: &House, source: &str, port: u16) -> std::io::Result<TcpStream>
 }
 
 /// Whether the gate drops a segment from [`SAME`]. Other packets of the client's must be quiet meanwhile.
-fn is_dropped(house: &House, source: &str, sequence: u32, flags: u8) -> bool {
-    is_dropped_at(house, source, PORT, sequence, flags)
+fn is_dropped(testbed: &Testbed, source: &str, sequence: u32, flags: u8) -> bool {
+    is_dropped_at(testbed, source, PORT, sequence, flags)
 }
 
-fn is_dropped_at(house: &House, source: &str, port: u16, sequence: u32, flags: u8) -> bool {
-    let before = refused(house);
-    house.client.enter(|| raw::send(&raw::segment(client(source), server(source, port), sequence, flags)));
+fn is_dropped_at(testbed: &Testbed, source: &str, port: u16, sequence: u32, flags: u8) -> bool {
+    let before = refused(testbed);
+    testbed.client.enter(|| raw::send(&raw::segment(client(source), server(source, port), sequence, flags)));
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_millis(250) {
-        if refused(house) > before {
+        if refused(testbed) > before {
             return true;
         }
     }
@@ -60,38 +62,38 @@ fn is_dropped_at(house: &House, source: &str, port: u16, sequence: u32, flags: u
 
 #[test]
 fn a_connection_is_new_whatever_is_remembered_of_its_addresses_and_ports() {
-    let mut house = House::new();
-    house.start(&gate("max_opened_door_duration = 2"));
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("max_opened_door_duration = 2"));
     // What the client's kernel would say to answers that it does not expect would end the connections.
-    house.in_client(
+    testbed.in_client(
         "nft",
         &["add table inet t; add chain inet t out { type filter hook output priority 0; }; \
                               add rule inet t out tcp flags & rst == rst drop"],
     );
     for source in CLIENT {
-        house.knock(source, &SEQUENCE);
-        house.hear("opened:");
-        let mut session = connect(&house, source, PORT).unwrap();
-        house.hear("closed:");
-        house.until_closed(source);
-        assert!(is_dropped(&house, source, 7, raw::SYN), "ESTABLISHED");
+        testbed.knock(source, &SEQUENCE);
+        testbed.hear("opened:");
+        let mut session = connect(&testbed, source, PORT).unwrap();
+        testbed.hear("closed:");
+        testbed.until_closed(source);
+        assert!(is_dropped(&testbed, source, 7, raw::SYN), "ESTABLISHED");
         assert!(echoes(&mut session), "the connection lives on");
         // The server closes, too, when it has read everything: FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT.
         session.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(is_dropped(&house, source, 7, raw::SYN), "after a FIN");
+        assert!(is_dropped(&testbed, source, 7, raw::SYN), "after a FIN");
         assert_eq!(session.read(&mut [0; 8]).unwrap(), 0);
         drop(session);
-        assert!(is_dropped(&house, source, 7, raw::SYN), "closed");
+        assert!(is_dropped(&testbed, source, 7, raw::SYN), "closed");
     }
 }
 
 #[test]
 fn a_connection_that_the_server_has_reset_is_no_way_in() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     let port = 2222;
     for address in SERVER {
         let address = SocketAddr::new(address.parse().unwrap(), port);
-        let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
+        let listener = testbed.server.enter(|| TcpListener::bind(address)).unwrap();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 // Ends with a reset.
@@ -99,55 +101,55 @@ fn a_connection_that_the_server_has_reset_is_no_way_in() {
             }
         });
     }
-    house.start(&gate("max_opened_door_duration = 2").replace("[22]", "[2222]"));
+    testbed.start(&gate("max_opened_door_duration = 2").replace("[22]", "[2222]"));
     for source in CLIENT {
-        house.knock(source, &SEQUENCE);
-        house.hear("opened:");
+        testbed.knock(source, &SEQUENCE);
+        testbed.hear("opened:");
         for _ in 0..3 {
             // It is reset, at the latest when it is read.
-            let reset = connect(&house, source, port).and_then(|mut session| session.read(&mut [0; 8]));
+            let reset = connect(&testbed, source, port).and_then(|mut session| session.read(&mut [0; 8]));
             assert_eq!(reset.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         }
-        house.hear("closed:");
-        house.until("the door is closed", |house| !house.grants("default").contains_key(source));
-        assert!(is_dropped_at(&house, source, port, 7, raw::SYN));
+        testbed.hear("closed:");
+        testbed.until("the door is closed", |testbed| !testbed.grants("default").contains_key(source));
+        assert!(is_dropped_at(&testbed, source, port, 7, raw::SYN));
     }
 }
 
 /// A door for one connection, and a grant of it.
-fn once(house: &mut House, source: &str) {
-    house.start(&format!(
+fn once(testbed: &mut Testbed, source: &str) {
+    testbed.start(&format!(
         "firewall = \"nftables\"\n[[doors]]\nname = \"once\"\nports = [\"22/tcp\", \"53/udp\"]\n\
          sequence = {SEQUENCE:?}\ngrant = \"once\"\nopen_for = 60\n"
     ));
-    house.knock(source, &SEQUENCE);
-    house.hear("opened:");
+    testbed.knock(source, &SEQUENCE);
+    testbed.hear("opened:");
 }
 
 #[test]
 fn only_a_syn_spends_a_grant_for_one_connection() {
     for source in CLIENT {
-        let mut house = House::new();
-        once(&mut house, source);
+        let mut testbed = Testbed::new();
+        once(&mut testbed, source);
         for flags in
             [raw::ACK, raw::RST, raw::FIN, raw::SYN | raw::ACK, raw::SYN | raw::FIN, raw::SYN | raw::RST, 0]
         {
-            assert!(is_dropped(&house, source, 7, flags), "{flags:#x}");
+            assert!(is_dropped(&testbed, source, 7, flags), "{flags:#x}");
         }
-        assert!(house.grants("once").contains_key(source));
-        assert_eq!(house.ask(source, PORT), Answer::Accepted);
-        assert_eq!(house.ask(source, PORT), Answer::Silence);
+        assert!(testbed.grants("once").contains_key(source));
+        assert_eq!(testbed.ask(source, PORT), Answer::Accepted);
+        assert_eq!(testbed.ask(source, PORT), Answer::Silence);
     }
 }
 
 #[test]
 fn what_is_translated_to_this_machine_is_guarded_by_either_port() {
     let routed: IpAddr = "203.0.113.9".parse().unwrap();
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     // An address that is routed here and is none of ours; and ports that lead to the guarded one, or from it.
-    house.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
-    house.serve(2200);
-    house.on_server(
+    testbed.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+    testbed.serve(2200);
+    testbed.on_server(
         "nft",
         &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
          add rule ip nat pre ip daddr 203.0.113.9 tcp dport 22 dnat to 192.0.2.1:22; \
@@ -157,134 +159,134 @@ fn what_is_translated_to_this_machine_is_guarded_by_either_port() {
     );
     let own = server_for(CLIENT[0]);
     let ways = [(routed, 22), (routed, 8022), (routed, 23), (own, 8022)];
-    let passes = |house: &House, source: &str, way: (IpAddr, u16)| {
-        house.connect_to(source, way.into(), Duration::from_millis(500)).is_ok()
+    let passes = |testbed: &Testbed, source: &str, way: (IpAddr, u16)| {
+        testbed.connect_to(source, way.into(), Duration::from_millis(500)).is_ok()
     };
     for way in ways {
-        assert!(passes(&house, STRANGER[0], way), "nothing guards {way:?} before the daemon runs");
+        assert!(passes(&testbed, STRANGER[0], way), "nothing guards {way:?} before the daemon runs");
     }
-    house.start(&gate("max_opened_door_duration = 60").replace("[22]", "[22, 23]"));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened:");
+    testbed.start(&gate("max_opened_door_duration = 60").replace("[22]", "[22, 23]"));
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened:");
     for way in ways {
-        assert!(!passes(&house, STRANGER[0], way), "{way:?}");
-        assert!(passes(&house, CLIENT[0], way), "{way:?}");
+        assert!(!passes(&testbed, STRANGER[0], way), "{way:?}");
+        assert!(passes(&testbed, CLIENT[0], way), "{way:?}");
     }
 }
 
 #[test]
 fn a_range_of_ports_is_guarded_also_before_translation() {
-    let mut house = House::new();
-    house.serve(2200);
-    house.on_server(
+    let mut testbed = Testbed::new();
+    testbed.serve(2200);
+    testbed.on_server(
         "nft",
         &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
          add rule ip nat pre tcp dport 8000-8010 redirect to :2200"],
     );
-    house.start(&format!(
+    testbed.start(&format!(
         "firewall = \"nftables\"\n[[doors]]\nname = \"web\"\nports = [\"8000-8005/tcp\"]\n\
          sequence = {SEQUENCE:?}\nopen_for = 60\n"
     ));
     for (port, passes) in [(8000, false), (8003, false), (8005, false), (8006, true)] {
-        assert_eq!((house.ask(CLIENT[0], port) == Answer::Accepted), passes, "{port}");
+        assert_eq!((testbed.ask(CLIENT[0], port) == Answer::Accepted), passes, "{port}");
     }
 }
 
 #[test]
 fn a_grant_for_one_connection_is_worth_one_also_through_address_translation() {
-    let mut house = House::new();
-    house.on_server(
+    let mut testbed = Testbed::new();
+    testbed.on_server(
         "nft",
         &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
          add rule ip nat pre ip daddr 192.0.2.1 tcp dport 8022 redirect to :22"],
     );
-    once(&mut house, CLIENT[0]);
-    assert_eq!(house.ask(CLIENT[0], 8022), Answer::Accepted);
-    assert_eq!(house.ask(CLIENT[0], 8022), Answer::Silence);
-    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+    once(&mut testbed, CLIENT[0]);
+    assert_eq!(testbed.ask(CLIENT[0], 8022), Answer::Accepted);
+    assert_eq!(testbed.ask(CLIENT[0], 8022), Answer::Silence);
+    assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Silence);
 }
 
 #[test]
 fn what_a_grant_for_one_connection_has_passed_on_opens_no_other_door() {
-    let mut house = House::new();
-    let inside = house.machine_behind();
+    let mut testbed = Testbed::new();
+    let inside = testbed.machine_behind();
     let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
     // 8080 is published; and an address that is only routed here leads to the guarded port.
-    house.client.route("203.0.113.9/32".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
-    house.on_server(
+    testbed.client.route("203.0.113.9/32".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
+    testbed.on_server(
         "nft",
         &["add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
          add rule ip nat pre ip daddr 192.0.2.1 tcp dport 8080 dnat to 203.0.113.2:80; \
          add rule ip nat pre ip daddr 203.0.113.9 tcp dport 22 dnat to 192.0.2.1:22"],
     );
-    house.start(&format!(
+    testbed.start(&format!(
         "firewall = \"nftables\"\n[[doors]]\nname = \"web\"\nports = [\"8080/tcp\"]\nsequence = {SEQUENCE:?}\n\
          grant = \"once\"\nopen_for = 60\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n\
          sequence = [1001, 1002, 1003, 1004, 1006]\n"
     ));
-    house.knock(CLIENT[0], &SEQUENCE);
-    house.hear("opened: door web");
+    testbed.knock(CLIENT[0], &SEQUENCE);
+    testbed.hear("opened: door web");
     let syn = |to: (IpAddr, u16)| {
-        house.client.enter(|| raw::send(&raw::segment(client(CLIENT[0]), to.into(), 7, raw::SYN)));
+        testbed.client.enter(|| raw::send(&raw::segment(client(CLIENT[0]), to.into(), 7, raw::SYN)));
     };
     syn((server_for(CLIENT[0]), 8080));
-    house.until("the grant is spent", |house| !house.grants("web").contains_key(CLIENT[0]));
-    let before = dropped(&house);
+    testbed.until("the grant is spent", |testbed| !testbed.grants("web").contains_key(CLIENT[0]));
+    let before = dropped(&testbed);
     syn(("203.0.113.9".parse().unwrap(), 22));
-    house.until("it is dropped", |house| dropped(house) > before);
+    testbed.until("it is dropped", |testbed| dropped(testbed) > before);
 }
 
 /// How many packets were dropped at any door.
-fn dropped(house: &House) -> u64 {
-    let table = house.table();
+fn dropped(testbed: &Testbed) -> u64 {
+    let table = testbed.table();
     let counts = table.split("counter packets ").skip(1);
     counts.map(|count| count.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 #[test]
 fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     // It echoes, so the client can have it say what a server of FTP would.
-    house.serve(21);
-    house.on_server(
+    testbed.serve(21);
+    testbed.on_server(
         "nft",
         &["add table inet h; add ct helper inet h ftp { type \"ftp\" protocol tcp; }; \
          add chain inet h pre { type filter hook prerouting priority filter; }; \
          add rule inet h pre tcp dport 21 ct helper set \"ftp\""],
     );
-    house.start(&gate(""));
-    let mut control = house.connect(CLIENT[0], 21).unwrap();
+    testbed.start(&gate(""));
+    let mut control = testbed.connect(CLIENT[0], 21).unwrap();
     // The helper reads a line only after it has seen the end of another.
     for line in ["220 ready\r\n", "227 Entering Passive Mode (192,0,2,1,0,22)\r\n"] {
         control.write_all(line.as_bytes()).unwrap();
         control.read_exact(&mut vec![0; line.len()]).unwrap();
     }
     let file = "/proc/thread-self/net/nf_conntrack_expect";
-    let expected = house.server.enter(|| std::fs::read_to_string(file).unwrap());
+    let expected = testbed.server.enter(|| std::fs::read_to_string(file).unwrap());
     assert!(expected.contains("dport=22"), "the kernel expects nothing: {expected}");
-    assert_eq!(house.ask(CLIENT[0], PORT), Answer::Silence);
+    assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Silence);
 }
 
 #[test]
 fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
     // An earlier run may have made them known.
     for (forged, runs) in [(raw::FIN | raw::ACK, 1), (raw::RST, 1), (raw::FIN | raw::ACK, 2)] {
-        let mut house = House::new();
+        let mut testbed = Testbed::new();
         // Connection tracking forgets at once what it takes for ended.
-        house.server.enter(|| {
+        testbed.server.enter(|| {
             for state in ["close", "close_wait", "fin_wait", "last_ack", "time_wait"] {
                 let file = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{state}");
                 std::fs::write(file, "1").unwrap();
             }
         });
         let mut sessions: Vec<TcpStream> =
-            CLIENT.iter().map(|source| connect(&house, source, PORT).unwrap()).collect();
-        house.start(&gate("firewall_rules_check_periode_seconds = 1"));
-        house.hear("connections that were there before go on: 2");
+            CLIENT.iter().map(|source| connect(&testbed, source, PORT).unwrap()).collect();
+        testbed.start(&gate("firewall_rules_check_periode_seconds = 1"));
+        testbed.hear("connections that were there before go on: 2");
         for _ in 1..runs {
-            house.end(Signal::TERM);
-            house.start(&gate("firewall_rules_check_periode_seconds = 1"));
+            testbed.end(Signal::TERM);
+            testbed.start(&gate("firewall_rules_check_periode_seconds = 1"));
         }
         for (source, session) in CLIENT.iter().zip(&mut sessions) {
             // As soon as connection tracking has seen an acknowledgement, it believes only an exact reset.
@@ -292,9 +294,10 @@ fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
                 assert!(echoes(session));
             }
             let (from, to) = (client(source), server(source, PORT));
-            house.client.enter(|| raw::send(&raw::segment(from, to, 7, forged)));
-            house.until("connection tracking takes it for ended", |house| !is_established(house, source));
-            house.until("the gate makes it known again", |house| is_established(house, source));
+            testbed.client.enter(|| raw::send(&raw::segment(from, to, 7, forged)));
+            testbed
+                .until("connection tracking takes it for ended", |testbed| !is_established(testbed, source));
+            testbed.until("the gate makes it known again", |testbed| is_established(testbed, source));
             assert!(echoes(session), "{forged:#x} {source}");
         }
     }
@@ -302,23 +305,23 @@ fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
 
 #[test]
 fn a_connection_from_before_the_gate_lives_on_also_when_one_half_of_it_is_closed() {
-    let mut house = House::new();
+    let mut testbed = Testbed::new();
     let address = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
-    let listener = house.server.enter(|| TcpListener::bind(address)).unwrap();
-    let pair = |house: &House| {
-        let client = house.connect(CLIENT[0], 2222).unwrap();
+    let listener = testbed.server.enter(|| TcpListener::bind(address)).unwrap();
+    let pair = |testbed: &Testbed| {
+        let client = testbed.connect(CLIENT[0], 2222).unwrap();
         let (server, _) = listener.accept().unwrap();
         server.set_read_timeout(Some(PATIENCE)).unwrap();
         (client, server)
     };
-    let (mut upload, mut server_of_upload) = pair(&house);
-    let (mut download, mut server_of_download) = pair(&house);
+    let (mut upload, mut server_of_upload) = pair(&testbed);
+    let (mut download, mut server_of_download) = pair(&testbed);
     server_of_upload.shutdown(std::net::Shutdown::Write).unwrap();
     download.shutdown(std::net::Shutdown::Write).unwrap();
     // Both have arrived.
     assert_eq!(upload.read(&mut [0; 8]).unwrap() + server_of_download.read(&mut [0; 8]).unwrap(), 0);
-    house.start(&gate("").replace("[22]", "[2222]"));
-    house.hear("connections that were there before go on: 2");
+    testbed.start(&gate("").replace("[22]", "[2222]"));
+    testbed.hear("connections that were there before go on: 2");
     upload.write_all(b"up").unwrap();
     server_of_upload.read_exact(&mut [0; 2]).unwrap();
     server_of_download.write_all(b"down").unwrap();
@@ -326,9 +329,9 @@ fn a_connection_from_before_the_gate_lives_on_also_when_one_half_of_it_is_closed
 }
 
 /// Whether connection tracking knows an established connection from [`SAME`].
-fn is_established(house: &House, source: &str) -> bool {
+fn is_established(testbed: &Testbed, source: &str) -> bool {
     let entries =
-        house.server.enter(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
+        testbed.server.enter(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
     let family = if source.contains(':') { "ipv6" } else { "ipv4" };
     entries
         .lines()

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use doors_core::{door::Admission, engine::Report};
+use doors_core::{door::GrantKey, engine::Report};
 
 use super::{NOT_MISSED, State};
 use crate::{
@@ -83,7 +83,7 @@ impl State {
                 found.remove(&(zone.clone(), *rule, *text));
             }
         }
-        let without: BTreeSet<Admission> = self
+        let without: BTreeSet<GrantKey> = self
             .ledger
             .running(now)
             .filter(|(admission, ..)| self.ruled.contains(admission))
@@ -92,12 +92,12 @@ impl State {
             .collect();
         let has_forgotten = std::mem::take(&mut self.has_forgotten);
         let is_by_hand =
-            |admission: &Admission| self.rules(admission).iter().any(|rule| by_hand.contains(rule));
-        let withdrawn: BTreeSet<Admission> = match has_forgotten {
+            |admission: &GrantKey| self.rules(admission).iter().any(|rule| by_hand.contains(rule));
+        let withdrawn: BTreeSet<GrantKey> = match has_forgotten {
             true => BTreeSet::new(),
             false => without.iter().filter(|admission| is_by_hand(admission)).cloned().collect(),
         };
-        let without: BTreeSet<Admission> = without.difference(&withdrawn).cloned().collect();
+        let without: BTreeSet<GrantKey> = without.difference(&withdrawn).cloned().collect();
         self.withdraw(withdrawn);
         for admission in &without {
             self.jobs.add_again(admission.clone());
@@ -111,7 +111,7 @@ impl State {
     }
 
     /// Somebody has taken rules out by hand: what they were for stays out, in firewalld and wherever else.
-    fn withdraw(&mut self, admissions: BTreeSet<Admission>) {
+    fn withdraw(&mut self, admissions: BTreeSet<GrantKey>) {
         let now = self.clock.now();
         for admission in admissions {
             let Some(Standing { until, .. }) = self.ledger.get(&admission, now) else { continue };
@@ -132,7 +132,7 @@ impl State {
                 "firewalld has not taken out what it had in the kernel when it was killed, with rules of ours whose \
                  time is over: {count}; {}; try: firewall-cmd --reload",
                 match self.role {
-                    Role::Alone => "those doors are open",
+                    Role::InstanceLock => "those doors are open",
                     Role::BesideGate => "the gate keeps those doors closed",
                 }
             ))),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use doors_core::{door::Admission, engine::Report, packet::Link};
+use doors_core::{door::GrantKey, engine::Report, packet::Link};
 
 use super::State;
 use crate::{
@@ -38,9 +38,9 @@ pub(in super::super) enum Left {
 
 impl State {
     /// Whether firewalld would let a client through to a door without a rule, for certain.
-    pub(super) fn is_let_in(&self, admission: &Admission, link: Link) -> bool {
+    pub(super) fn is_let_in(&self, admission: &GrantKey, link: Link) -> bool {
         let zones = match (self.role, &self.sight) {
-            (Role::Alone, _) | (_, Sight::Unknown(_) | Sight::Left(None)) => return false,
+            (Role::InstanceLock, _) | (_, Sight::Unknown(_) | Sight::Left(None)) => return false,
             (_, Sight::Absent) => return true,
             (_, Sight::Zones(zones) | Sight::Left(Some(zones))) => zones,
         };
@@ -73,12 +73,12 @@ impl State {
     /// Learns which zones there are. What needs a rule now, and did not before, gets one.
     pub(in super::super) fn learn(&mut self, zones: Zones) {
         self.sight = Sight::Zones(zones);
-        if self.role == Role::Alone {
+        if self.role == Role::InstanceLock {
             return;
         }
         self.explain();
         let now = self.clock.now();
-        let running: Vec<(Admission, Link, bool)> = self
+        let running: Vec<(GrantKey, Link, bool)> = self
             .ledger
             .running(now)
             .filter(|(admission, ..)| !self.ruled.contains(admission))
@@ -194,10 +194,10 @@ impl State {
                 "{why}{still}; the gate goes on guarding the doors, but what firewalld closes there opens only when it is \
                  back; try: {remedy}"
             ),
-            (Role::Alone, Left::Rules { ours: 1.. }) => format!(
+            (Role::InstanceLock, Left::Rules { ours: 1.. }) => format!(
                 "{why}{still}: nobody takes them out on time, so those doors stay open; try: {remedy}"
             ),
-            (Role::Alone, Left::Rules { ours: 0 } | Left::Nothing | Left::Unknown) => format!(
+            (Role::InstanceLock, Left::Rules { ours: 0 } | Left::Nothing | Left::Unknown) => format!(
                 "{why}; knocks are judged, and doors open when it is back; until then the ports that it kept closed \
                  may be open to everybody"
             ),

@@ -1,4 +1,4 @@
-use doors_core::{door::DoorName, packet::Link, spa::client::Who};
+use doors_core::{door::DoorName, packet::Link, spa::client::ClientLabel};
 
 use super::*;
 use crate::{
@@ -35,8 +35,8 @@ fn plan(doors: Vec<PlannedDoor>) -> Plan {
     }
 }
 
-fn admission(door: &str, number: u8) -> Admission {
-    Admission { door: DoorName::new(door).unwrap(), source: [192, 0, 2, number].into() }
+fn admission(door: &str, number: u8) -> GrantKey {
+    GrantKey { door: DoorName::new(door).unwrap(), source: [192, 0, 2, number].into() }
 }
 
 fn rule(number: u8, port: u16) -> Rule {
@@ -45,14 +45,14 @@ fn rule(number: u8, port: u16) -> Rule {
 
 impl Scene {
     fn new(doors: Vec<PlannedDoor>) -> Self {
-        let mut scene = Self::in_role(Role::Alone, doors);
+        let mut scene = Self::in_role(Role::InstanceLock, doors);
         scene.state.learn(Zones::default());
         scene
     }
 
     fn in_role(role: Role, doors: Vec<PlannedDoor>) -> Self {
-        let (teller, news) = mpsc::unbounded_channel();
-        Self { state: State::new(role, plan(doors), Clock::start(), teller), news }
+        let (log_writer, news) = mpsc::unbounded_channel();
+        Self { state: State::new(role, plan(doors), Clock::start(), log_writer), news }
     }
 
     fn now(&self) -> Moment {
@@ -106,11 +106,11 @@ impl Scene {
 fn done(task: &Task) -> Outcome {
     let mut held = task.held.clone();
     for rule in &task.unwanted {
-        held.insert(*rule, Held::default());
+        held.insert(*rule, Installed::default());
     }
     for (rule, until) in &task.wanted {
         let place = Some(("public".to_owned(), task.texts.next()));
-        held.insert(*rule, Held { place, stale: Vec::new(), earliest: *until, latest: *until });
+        held.insert(*rule, Installed { place, stale: Vec::new(), earliest: *until, latest: *until });
     }
     Outcome { held, failure: None, closing: task.closing }
 }
@@ -262,17 +262,17 @@ fn a_door_whose_time_is_over_is_not_said_to_be_back() {
 #[test]
 fn who_replays_a_sequence_from_many_addresses_gets_a_part_of_the_room() {
     let mut scene = Scene::new(vec![door("ssh", &[22])]);
-    let open = |scene: &mut Scene, number: u32, by: Option<Who>| {
+    let open = |scene: &mut Scene, number: u32, by: Option<ClientLabel>| {
         let until = scene.now().after(Duration::from_secs(60));
         let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 | number).into();
-        let admission = Admission { door: DoorName::new("ssh").unwrap(), source };
+        let admission = GrantKey { door: DoorName::new("ssh").unwrap(), source };
         scene.state.note(Order::Change(Change::Open { admission, link: Link(0), until, by }));
     };
     for number in 0..1500 {
         open(&mut scene, number, None);
     }
     open(&mut scene, 0, None);
-    let who = Who { name: "anna".into(), fingerprint: "SHA256:x".into() };
+    let who = ClientLabel { name: "anna".into(), fingerprint: "SHA256:x".into() };
     open(&mut scene, 5000, Some(who));
     let tasks = scene.work();
     assert_eq!(tasks.len(), 257);

@@ -32,9 +32,9 @@ fn source(number: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, number).into()
 }
 
-fn grants(numbers: std::ops::Range<u8>, until: Moment) -> impl Iterator<Item = (Admission, Moment)> {
+fn grants(numbers: std::ops::Range<u8>, until: Moment) -> impl Iterator<Item = (GrantKey, Moment)> {
     let door = DoorName::new("ssh").unwrap();
-    numbers.map(move |number| (Admission { door: door.clone(), source: source(number) }, until))
+    numbers.map(move |number| (GrantKey { door: door.clone(), source: source(number) }, until))
 }
 
 fn place(family: u8, table: &str, chain: &str, rule: Option<u64>) -> Place {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use doors_os::{
-    atomic_file::{Draft, NoDraft, Rights},
+    atomic_file::{AtomicFile, AtomicFileError, Rights},
     trusted_file::{self, Untrusted},
 };
 
@@ -21,9 +21,9 @@ pub fn replace<E: std::error::Error + 'static>(
     new: &str,
     check: impl FnOnce(&Path, &str) -> Result<(), E>,
 ) -> Result<(), ReplaceError<E>> {
-    let draft = Draft::of(path).map_err(|error| match error {
-        NoDraft::Taken => ReplaceError::InUse { path: path.to_owned() },
-        NoDraft::Io(source) => ReplaceError::Write { path: path.to_owned(), source },
+    let draft = AtomicFile::of(path).map_err(|error| match error {
+        AtomicFileError::Taken => ReplaceError::InUse { path: path.to_owned() },
+        AtomicFileError::Io(source) => ReplaceError::Write { path: path.to_owned(), source },
     })?;
     // Asked before the check, as its answer would be about a text that is not wanted any more; and after
     // it, as an editor takes no lock.

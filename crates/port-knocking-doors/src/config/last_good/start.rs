@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::{CopyError, Store};
-use crate::config::{self, Config, ConfigError, Surroundings, Unusable};
+use crate::config::{self, Config, ConfigError, Inputs, Unusable};
 
 /// What a daemon starts with.
-pub(crate) fn load(surroundings: &Surroundings, store: &Store) -> Result<Config, NoConfig> {
+pub(crate) fn load(surroundings: &Inputs, store: &Store) -> Result<Config, NoConfig> {
     let Unusable { error, file } = match load_now(surroundings, store) {
         Ok(config) => return Ok(config),
         Err(unusable) => unusable,
@@ -25,13 +25,13 @@ pub(crate) fn load(surroundings: &Surroundings, store: &Store) -> Result<Config,
 }
 
 /// What stands in the file now, for a reload.
-pub(crate) fn reload(surroundings: &Surroundings, store: &Store) -> Result<Config, ConfigError> {
+pub(crate) fn reload(surroundings: &Inputs, store: &Store) -> Result<Config, ConfigError> {
     load_now(surroundings, store).map_err(|unusable| unusable.error)
 }
 
 /// Default values guard ssh with a sequence that everybody knows, and nothing else. A file that was in force and is
 /// gone has not asked for that.
-fn load_now(surroundings: &Surroundings, store: &Store) -> Result<Config, Unusable> {
+fn load_now(surroundings: &Inputs, store: &Store) -> Result<Config, Unusable> {
     let config = Config::load_or_blame(surroundings)?;
     let gone = || store.latest(config::looked_for(surroundings));
     match if config.path.is_none() { gone() } else { None } {
@@ -44,7 +44,7 @@ fn load_now(surroundings: &Surroundings, store: &Store) -> Result<Config, Unusab
 }
 
 /// What is kept of a file that cannot be used now.
-pub(crate) fn kept_instead(surroundings: &Surroundings, store: &Store) -> Option<PathBuf> {
+pub(crate) fn kept_instead(surroundings: &Inputs, store: &Store) -> Option<PathBuf> {
     let file = load_now(surroundings, store).err()?.file?;
     Some(store.path_of(&file)).filter(|copy| copy.exists())
 }

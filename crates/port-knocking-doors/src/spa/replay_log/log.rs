@@ -19,8 +19,8 @@ pub(super) const STEP: usize = 64 * 1024;
 /// No file is longer, as it is read into memory: sixteen million knocks.
 pub(super) const LONGEST: usize = 512 * 1024 * 1024;
 
-/// All that has to stay fits, twice, since as much is added before a new file is made: of each client its floor
-/// and both kinds of requests; and everybody's floor.
+/// All that has to stay fits, twice, since as much is added before a new file is made: of each client its low-water mark
+/// and both kinds of requests; and everybody's low-water mark.
 const _: () = {
     let records = limits::CLIENTS * (2 * limits::KNOCKS_REMEMBERED + 1) + 1;
     assert!(2 * records * RECORD + STEP < LONGEST);

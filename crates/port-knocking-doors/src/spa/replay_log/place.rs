@@ -1,4 +1,4 @@
-//! The directory that the journal is in. It is opened once: a path that changes later leads nobody astray.
+//! The directory that the replay log is in. It is opened once: a path that changes later leads nobody astray.
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
@@ -14,12 +14,12 @@ use doors_os::trusted_file::{self, Demands, Untrusted};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
 use super::{
-    JournalError,
+    ReplayLogError,
     log::{Disk, LONGEST},
     record::HEADER,
 };
 
-/// The name of the journal.
+/// The name of the replay log.
 pub(super) const KNOCKS: &str = "knocks";
 /// The name of the latest one of which nothing could be believed.
 pub(super) const DAMAGED: &str = "knocks.damaged";
@@ -37,20 +37,20 @@ pub(super) struct Place {
 
 impl Place {
     /// Opens a directory, makes it if it is missing, and locks it.
-    pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
+    pub(super) fn open(path: &Path) -> Result<Self, ReplayLogError> {
         let directory = open_directory(path)
-            .map_err(|source| JournalError::Directory { path: path.to_owned(), source })?;
+            .map_err(|source| ReplayLogError::Directory { path: path.to_owned(), source })?;
         trusted_file::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
         let lock = open_in(&directory, LOCK, OFlags::RDWR | OFlags::CREATE)
-            .map_err(|source| JournalError::Read { path: path.join(LOCK), source })?;
+            .map_err(|source| ReplayLogError::Read { path: path.join(LOCK), source })?;
         match lock.try_lock() {
             Ok(()) => {
                 // What a crash has left of it is of no use.
                 let _ = rustix::fs::unlinkat(&directory, NEXT, AtFlags::empty());
                 Ok(Self { path: path.to_owned(), directory, _lock: lock })
             }
-            Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(JournalError::Read { path: path.join(LOCK), source }),
+            Err(TryLockError::WouldBlock) => Err(ReplayLogError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(ReplayLogError::Read { path: path.join(LOCK), source }),
         }
     }
 
@@ -59,14 +59,14 @@ impl Place {
         self.path.join(name)
     }
 
-    /// The journal, what is in it, and its length; `None` if there is none. Of one that is too long to be read, only
+    /// The replay log, what is in it, and its length; `None` if there is none. Of one that is too long to be read, only
     /// its beginning.
-    pub(super) fn read(&self) -> Result<Option<(File, Vec<u8>, u64)>, JournalError> {
+    pub(super) fn read(&self) -> Result<Option<(File, Vec<u8>, u64)>, ReplayLogError> {
         let path = self.path(KNOCKS);
         let file = match open_in(&self.directory, KNOCKS, OFlags::RDWR) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(JournalError::Read { path, source }),
+            Err(source) => return Err(ReplayLogError::Read { path, source }),
         };
         let demands = Demands::public(LONGEST);
         let judged = trusted_file::judge(&file, &demands);
@@ -76,11 +76,11 @@ impl Place {
             let mut bytes = read.map_err(|untrusted| refused(&path, untrusted))?.bytes;
             return Ok(Some((file, std::mem::take(&mut *bytes), length)));
         }
-        let beginning = beginning(&file).map_err(|source| JournalError::Read { path, source })?;
+        let beginning = beginning(&file).map_err(|source| ReplayLogError::Read { path, source })?;
         Ok(Some((file, beginning, length)))
     }
 
-    /// Gives the journal new contents. At every instant it has either the old ones or all of the new ones;
+    /// Gives the replay log new contents. At every instant it has either the old ones or all of the new ones;
     /// which of them a crash leaves is settled by [`Place::sync`].
     pub(super) fn replace(&self, bytes: &[u8]) -> io::Result<File> {
         let make = || {
@@ -96,7 +96,7 @@ impl Place {
         })
     }
 
-    /// Gives the journal the name of a damaged one, in the place of an earlier one.
+    /// Gives the replay log the name of a damaged one, in the place of an earlier one.
     pub(super) fn put_aside(&self) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.directory, KNOCKS, &self.directory, DAMAGED)?)
     }
@@ -107,20 +107,20 @@ impl Place {
     }
 }
 
-/// What is seen of a journal without touching anything.
+/// What is seen of a replay log without touching anything.
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The directory will be made.
     NoDirectory,
-    /// The journal will be made.
+    /// The replay log will be made.
     NoJournal,
     /// The beginning of it, and its length.
-    Journal(Vec<u8>, u64),
+    ReplayLog(Vec<u8>, u64),
 }
 
-/// Looks for the journal in a directory.
-pub(super) fn look(path: &Path) -> Result<Seen, JournalError> {
-    let unusable = |source: io::Error| JournalError::Directory { path: path.to_owned(), source };
+/// Looks for the replay log in a directory.
+pub(super) fn look(path: &Path) -> Result<Seen, ReplayLogError> {
+    let unusable = |source: io::Error| ReplayLogError::Directory { path: path.to_owned(), source };
     let directory = match open_there(path) {
         Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
@@ -134,19 +134,19 @@ pub(super) fn look(path: &Path) -> Result<Seen, JournalError> {
     // A service may be root without the right to write wherever it likes, as with our unit.
     let mode = directory.metadata().map_err(unusable)?.permissions().mode() & 0o7777;
     if mode & 0o700 != 0o700 {
-        return Err(JournalError::ReadOnly { path: path.to_owned(), mode });
+        return Err(ReplayLogError::ReadOnly { path: path.to_owned(), mode });
     }
     may_write(&directory, Path::new(".")).map_err(unusable)?;
-    let journal = path.join(KNOCKS);
+    let replay_log = path.join(KNOCKS);
     let file = match open_in(&directory, KNOCKS, OFlags::RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::NoJournal),
-        Err(source) => return Err(JournalError::Read { path: journal, source }),
+        Err(source) => return Err(ReplayLogError::Read { path: replay_log, source }),
     };
     let judged = trusted_file::judge(&file, &Demands::public(LONGEST));
-    let length = judged.map_err(|untrusted| refused(&journal, untrusted))?.len();
-    let beginning = beginning(&file).map_err(|source| JournalError::Read { path: journal, source })?;
-    Ok(Seen::Journal(beginning, length))
+    let length = judged.map_err(|untrusted| refused(&replay_log, untrusted))?.len();
+    let beginning = beginning(&file).map_err(|source| ReplayLogError::Read { path: replay_log, source })?;
+    Ok(Seen::ReplayLog(beginning, length))
 }
 
 fn beginning(file: &File) -> io::Result<Vec<u8>> {
@@ -198,15 +198,15 @@ fn open_in(directory: &File, name: &str, flags: OFlags) -> io::Result<File> {
 }
 
 /// Who can change what is remembered can make a replayed knock look new.
-fn refused(path: &Path, untrusted: Untrusted) -> JournalError {
+fn refused(path: &Path, untrusted: Untrusted) -> ReplayLogError {
     let path = path.to_owned();
     match untrusted {
-        Untrusted::Owner { owner, we } => JournalError::Owner { path, owner, we },
-        Untrusted::Mode(mode) => JournalError::Writable { path, mode },
-        Untrusted::Kind | Untrusted::Long => JournalError::NotOurs { path },
-        Untrusted::Unreadable(source) => JournalError::Read { path, source },
+        Untrusted::Owner { owner, we } => ReplayLogError::Owner { path, owner, we },
+        Untrusted::Mode(mode) => ReplayLogError::Writable { path, mode },
+        Untrusted::Kind | Untrusted::Long => ReplayLogError::NotOurs { path },
+        Untrusted::Unreadable(source) => ReplayLogError::Read { path, source },
         Untrusted::Missing | Untrusted::Dangling => {
-            JournalError::Read { path, source: io::ErrorKind::NotFound.into() }
+            ReplayLogError::Read { path, source: io::ErrorKind::NotFound.into() }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The bytes of the journal: its header, its records, and what of them is whole.
+//! The bytes of the replay log: its header, its records, and what of them is whole.
 
 use doors_core::spa::replay::Record;
 use doors_spa::identity::ClientId;
@@ -44,7 +44,7 @@ pub(super) struct Contents {
     pub(super) loss: Option<Loss>,
 }
 
-/// What of a journal is not whole.
+/// What of a replay log is not whole.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Loss {
     /// The beginning says no longer what the file is, so that nothing in it is believed.
@@ -59,7 +59,7 @@ pub struct Loss {
     pub missing: usize,
 }
 
-/// Why the bytes of a file are no journal.
+/// Why the bytes of a file are no replay log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unreadable {
     /// It was written by another version.

@@ -1,4 +1,4 @@
-//! What must stay true of the journal, also when it is killed, torn, or out of room.
+//! What must stay true of the replay log, also when it is killed, torn, or out of room.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -84,50 +84,50 @@ fn in_memory(works: usize, leaves: usize) -> Log<Memory> {
 fn what_was_acknowledged_is_loaded_again() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state");
-    let (mut journal, loaded) = Journal::open(&state, &[]).unwrap();
+    let (mut replay_log, loaded) = ReplayLog::open(&state, &[]).unwrap();
     assert_eq!(loaded, Loaded::default());
-    journal.append(&knocks(0..1)).unwrap();
-    journal.append(&knocks(1..3000)).unwrap();
-    drop(journal);
+    replay_log.append(&knocks(0..1)).unwrap();
+    replay_log.append(&knocks(1..3000)).unwrap();
+    drop(replay_log);
 
-    let (mut journal, loaded) = Journal::open(&state, &[]).unwrap();
+    let (mut replay_log, loaded) = ReplayLog::open(&state, &[]).unwrap();
     assert_eq!(loaded, whole(knocks(0..3000)));
-    journal.append(&knocks(3000..3001)).unwrap();
-    drop(journal);
-    assert_eq!(Journal::open(&state, &[]).unwrap().1.records, knocks(0..3001));
+    replay_log.append(&knocks(3000..3001)).unwrap();
+    drop(replay_log);
+    assert_eq!(ReplayLog::open(&state, &[]).unwrap().1.records, knocks(0..3001));
 }
 
 #[test]
 fn only_the_owner_may_read_the_journal() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state");
-    let _journal = Journal::open(&state, &[]).unwrap();
+    let _journal = ReplayLog::open(&state, &[]).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&state), 0o700);
     assert_eq!(mode(&state.join(KNOCKS)), 0o600);
 }
 
-/// A small journal, in a directory of its own: so many records that were written one by one.
+/// A small replay log, in a directory of its own: so many records that were written one by one.
 fn small(count: u64) -> (tempfile::TempDir, Vec<u8>) {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
+    let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
     for number in 0..count {
-        journal.append(&[knock(number)]).unwrap();
+        replay_log.append(&[knock(number)]).unwrap();
     }
-    drop(journal);
+    drop(replay_log);
     let bytes = fs::read(place.path().join(KNOCKS)).unwrap();
     assert_eq!(bytes.len(), STEP);
     (place, bytes)
 }
 
-/// What a start finds in a directory whose journal is these bytes; and the next start finds the same, and no loss.
+/// What a start finds in a directory whose replay log is these bytes; and the next start finds the same, and no loss.
 fn found(place: &Path, bytes: &[u8]) -> (Vec<Record>, Loss) {
     fs::write(place.join(KNOCKS), bytes).unwrap();
-    let (mut journal, loaded) = Journal::open(place, &[LOST]).unwrap();
+    let (mut replay_log, loaded) = ReplayLog::open(place, &[LOST]).unwrap();
     assert_eq!(loaded.records.last(), Some(&LOST), "the core's word is on the disk");
-    journal.append(&[knock(77)]).unwrap();
-    drop(journal);
-    let (_, next) = Journal::open(place, &[]).unwrap();
+    replay_log.append(&[knock(77)]).unwrap();
+    drop(replay_log);
+    let (_, next) = ReplayLog::open(place, &[]).unwrap();
     assert_eq!(next, whole([&loaded.records[..], &[knock(77)]].concat()));
     let mut records = loaded.records;
     records.pop();
@@ -231,7 +231,7 @@ fn what_is_no_journal_is_kept_as_a_damaged_one_and_keeps_no_client_out() {
     // What is no file cannot be one that was damaged.
     fs::remove_file(place.path().join(KNOCKS)).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, place.path().join(KNOCKS), rustix::fs::Mode::RUSR).unwrap();
-    assert!(matches!(Journal::open(place.path(), &[LOST]), Err(JournalError::NotOurs { .. })));
+    assert!(matches!(ReplayLog::open(place.path(), &[LOST]), Err(ReplayLogError::NotOurs { .. })));
 }
 
 #[test]
@@ -241,12 +241,12 @@ fn a_journal_that_is_too_long_is_kept_as_a_damaged_one_and_keeps_no_client_out()
         fs::write(place.path().join(KNOCKS), &good).unwrap();
         let file = fs::OpenOptions::new().write(true).open(place.path().join(KNOCKS)).unwrap();
         file.set_len(length as u64).unwrap();
-        assert_eq!(Journal::look(place.path()).unwrap(), State::Damaged);
-        let (_, loaded) = Journal::open(place.path(), &[LOST]).unwrap();
+        assert_eq!(ReplayLog::look(place.path()).unwrap(), State::Damaged);
+        let (_, loaded) = ReplayLog::open(place.path(), &[LOST]).unwrap();
         let loss = Some(Loss { long: true, ..Loss::default() });
         assert_eq!(loaded, Loaded { records: vec![LOST], found: true, loss });
         assert_eq!(fs::metadata(place.path().join(DAMAGED)).unwrap().len(), length as u64);
-        assert_eq!(Journal::open(place.path(), &[]).unwrap().1, whole(vec![LOST]));
+        assert_eq!(ReplayLog::open(place.path(), &[]).unwrap().1, whole(vec![LOST]));
     }
 }
 
@@ -258,9 +258,9 @@ fn a_whole_header_of_another_version_is_an_error_and_nothing_is_changed() {
     for length in [HEADER, STEP, LONGEST + 1] {
         fs::write(&path, &bytes).unwrap();
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length as u64).unwrap();
-        let error = Journal::open(place.path(), &[LOST]).unwrap_err();
-        assert!(matches!(error, JournalError::Version { version: 9, .. }), "{error}");
-        assert!(matches!(Journal::look(place.path()), Err(JournalError::Version { version: 9, .. })));
+        let error = ReplayLog::open(place.path(), &[LOST]).unwrap_err();
+        assert!(matches!(error, ReplayLogError::Version { version: 9, .. }), "{error}");
+        assert!(matches!(ReplayLog::look(place.path()), Err(ReplayLogError::Version { version: 9, .. })));
         assert_eq!(fs::metadata(&path).unwrap().len(), length as u64);
     }
     assert!(!place.path().join(DAMAGED).exists());
@@ -286,54 +286,54 @@ fn a_file_of_another_version_is_told_from_damage() {
 #[test]
 fn only_one_process_has_the_journal() {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
-    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::InUse { .. })));
+    let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
+    assert!(matches!(ReplayLog::open(place.path(), &[]), Err(ReplayLogError::InUse { .. })));
     // A new file changes nothing about that.
-    journal.compact(&[]).unwrap();
-    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::InUse { .. })));
-    drop(journal);
-    Journal::open(place.path(), &[]).unwrap();
+    replay_log.compact(&[]).unwrap();
+    assert!(matches!(ReplayLog::open(place.path(), &[]), Err(ReplayLogError::InUse { .. })));
+    drop(replay_log);
+    ReplayLog::open(place.path(), &[]).unwrap();
 }
 
 #[test]
 fn what_others_could_have_made_is_refused() {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = Journal::open(place.path(), &[]).unwrap_err();
+    let error = ReplayLog::open(place.path(), &[]).unwrap_err();
     assert!(error.to_string().contains("(mode 777); try: chmod go-w "), "{error}");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
 
     let elsewhere = place.path().join("elsewhere");
     fs::write(&elsewhere, "mine").unwrap();
     symlink(&elsewhere, place.path().join(KNOCKS)).unwrap();
-    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Read { .. })));
+    assert!(matches!(ReplayLog::open(place.path(), &[]), Err(ReplayLogError::Read { .. })));
     fs::remove_file(place.path().join(KNOCKS)).unwrap();
     // What the link would have led to if it had been the file that is made.
     symlink(&elsewhere, place.path().join(NEXT)).unwrap();
-    Journal::open(place.path(), &[]).unwrap();
+    ReplayLog::open(place.path(), &[]).unwrap();
     assert_eq!(fs::read(&elsewhere).unwrap(), b"mine");
 
     fs::set_permissions(place.path().join(KNOCKS), fs::Permissions::from_mode(0o660)).unwrap();
-    assert!(matches!(Journal::open(place.path(), &[]), Err(JournalError::Writable { mode: 0o660, .. })));
+    assert!(matches!(ReplayLog::open(place.path(), &[]), Err(ReplayLogError::Writable { mode: 0o660, .. })));
     fs::set_permissions(place.path().join(KNOCKS), fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(place.path().join(KNOCKS), Some(4242), None).unwrap();
-    let error = Journal::open(place.path(), &[]).unwrap_err();
+    let error = ReplayLog::open(place.path(), &[]).unwrap_err();
     assert!(error.to_string().contains("belongs to another user (4242); try: chown 0 "), "{error}");
 }
 
 #[test]
 fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
-    journal.append(&knocks(0..4096)).unwrap();
-    assert!(!journal.wants_compaction());
-    journal.append(&knocks(4096..4097)).unwrap();
-    assert!(journal.wants_compaction());
-    journal.compact(&knocks(4000..4097)).unwrap();
-    assert!(!journal.wants_compaction());
-    journal.append(&knocks(4097..4099)).unwrap();
-    drop(journal);
-    let (_, loaded) = Journal::open(place.path(), &[]).unwrap();
+    let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
+    replay_log.append(&knocks(0..4096)).unwrap();
+    assert!(!replay_log.wants_compaction());
+    replay_log.append(&knocks(4096..4097)).unwrap();
+    assert!(replay_log.wants_compaction());
+    replay_log.compact(&knocks(4000..4097)).unwrap();
+    assert!(!replay_log.wants_compaction());
+    replay_log.append(&knocks(4097..4099)).unwrap();
+    drop(replay_log);
+    let (_, loaded) = ReplayLog::open(place.path(), &[]).unwrap();
     assert_eq!(loaded, whole(knocks(4000..4099)));
     assert!(!place.path().join(NEXT).exists());
 }
@@ -341,16 +341,16 @@ fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
 #[test]
 fn a_compaction_that_is_killed_leaves_the_old_journal() {
     let place = tempfile::tempdir().unwrap();
-    let (mut journal, _) = Journal::open(place.path(), &[]).unwrap();
-    journal.append(&knocks(0..3)).unwrap();
-    drop(journal);
+    let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
+    replay_log.append(&knocks(0..3)).unwrap();
+    drop(replay_log);
     let next = Log::<Memory>::whole(2, &knocks(2..3));
     for length in [0, 1, HEADER, HEADER + 1, HEADER + RECORD, next.len()] {
         fs::write(place.path().join(NEXT), &next[..length]).unwrap();
-        let (mut journal, loaded) = Journal::open(place.path(), &[]).unwrap();
+        let (mut replay_log, loaded) = ReplayLog::open(place.path(), &[]).unwrap();
         assert_eq!(loaded.records, knocks(0..3));
         assert!(!place.path().join(NEXT).exists());
-        journal.compact(&loaded.records).unwrap();
+        replay_log.compact(&loaded.records).unwrap();
     }
 }
 
@@ -361,13 +361,13 @@ fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
         let place = doors_lab::private_place().unwrap();
         let (flags, size) = (rustix::mount::MountFlags::NOSUID, c"size=256k,mode=700");
         rustix::mount::mount("tmpfs", &place, "tmpfs", flags, size).unwrap();
-        let (mut journal, _) = Journal::open(&place, &[]).unwrap();
+        let (mut replay_log, _) = ReplayLog::open(&place, &[]).unwrap();
         let ballast = place.join("ballast");
         fs::write(&ballast, vec![1; 128 * 1024]).unwrap();
 
         let mut count = 0;
         let error = loop {
-            match journal.append(&knocks(count..count + 100)) {
+            match replay_log.append(&knocks(count..count + 100)) {
                 Ok(()) => count += 100,
                 Err(error) => break error,
             }
@@ -375,14 +375,14 @@ fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("No space left"), "{source}");
         assert!(count > 2000, "{count}");
-        journal.append(&knocks(0..5000)).unwrap_err();
-        journal.compact(&knocks(0..5000)).unwrap_err();
+        replay_log.append(&knocks(0..5000)).unwrap_err();
+        replay_log.compact(&knocks(0..5000)).unwrap_err();
         assert!(!place.join(NEXT).exists());
 
         fs::remove_file(&ballast).unwrap();
-        journal.append(&knocks(count..count + 1)).unwrap();
-        drop(journal);
-        let (_, loaded) = Journal::open(&place, &[]).unwrap();
+        replay_log.append(&knocks(count..count + 1)).unwrap();
+        drop(replay_log);
+        let (_, loaded) = ReplayLog::open(&place, &[]).unwrap();
         // Of the five thousand, what was written in whole parts stays: refusing more knocks than
         // necessary does no harm.
         assert_eq!(loaded.records[..count as usize], knocks(0..count));
@@ -402,10 +402,10 @@ proptest! {
         prop_assert!(record::read(&bytes).unwrap().records.is_empty());
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join(KNOCKS), &bytes).unwrap();
-        Journal::open(place.path(), &[]).unwrap();
+        ReplayLog::open(place.path(), &[]).unwrap();
         bytes[..HEADER].fill(b'x');
         fs::write(place.path().join(KNOCKS), &bytes).unwrap();
-        let (_, loaded) = Journal::open(place.path(), &[LOST]).unwrap();
+        let (_, loaded) = ReplayLog::open(place.path(), &[LOST]).unwrap();
         prop_assert_eq!(loaded.records, [LOST]);
         prop_assert!(loaded.loss.is_some_and(|loss| loss.header));
     }

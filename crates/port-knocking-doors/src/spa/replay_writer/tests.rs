@@ -18,7 +18,7 @@ impl SmallDisk {
         Self(place)
     }
 
-    /// Leaves no room, and takes away what the journal has reserved.
+    /// Leaves no room, and takes away what the replay log has reserved.
     pub(crate) fn fill(&self) {
         fs::OpenOptions::new().write(true).open(self.0.join("knocks")).unwrap().set_len(0).unwrap();
         let mut ballast = fs::File::create(self.0.join("ballast")).unwrap();
@@ -40,30 +40,30 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
     let story = || {
         let disk = SmallDisk::new();
         let place = &disk.0;
-        let (mut recorder, _) = Recorder::start(place, &[]).unwrap();
+        let (mut replay_writer, _) = ReplayWriter::start(place, &[]).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let next = |recorder: &mut Recorder| runtime.block_on(recorder.next()).unwrap();
+        let next = |replay_writer: &mut ReplayWriter| runtime.block_on(replay_writer.next()).unwrap();
 
-        recorder.append(record(1));
-        assert_eq!(next(&mut recorder), Recorded::Held(1));
+        replay_writer.append(record(1));
+        assert_eq!(next(&mut replay_writer), Recorded::Held(1));
         disk.fill();
-        recorder.append(record(2));
-        assert!(matches!(next(&mut recorder), Recorded::Failed(1, _)));
+        replay_writer.append(record(2));
+        assert!(matches!(next(&mut replay_writer), Recorded::Failed(1, _)));
 
         // There is room again; but alone, a record would hide that another is missing.
         disk.empty();
-        recorder.append(record(3));
-        assert!(matches!(next(&mut recorder), Recorded::Failed(1, _)));
-        recorder.keep((1..=4).map(record).collect(), 1);
-        assert_eq!(next(&mut recorder), Recorded::CaughtUp);
-        assert_eq!(next(&mut recorder), Recorded::Held(1));
-        assert_eq!(next(&mut recorder), Recorded::Kept);
-        recorder.append(record(5));
-        assert_eq!(next(&mut recorder), Recorded::Held(1));
+        replay_writer.append(record(3));
+        assert!(matches!(next(&mut replay_writer), Recorded::Failed(1, _)));
+        replay_writer.keep((1..=4).map(record).collect(), 1);
+        assert_eq!(next(&mut replay_writer), Recorded::CaughtUp);
+        assert_eq!(next(&mut replay_writer), Recorded::Held(1));
+        assert_eq!(next(&mut replay_writer), Recorded::Kept);
+        replay_writer.append(record(5));
+        assert_eq!(next(&mut replay_writer), Recorded::Held(1));
         // Nobody waits for what the stop brings to the disk, but the stop.
-        recorder.keep((1..=5).map(record).collect(), 0);
-        runtime.block_on(recorder.end());
-        let (_, loaded) = Journal::open(place, &[]).unwrap();
+        replay_writer.keep((1..=5).map(record).collect(), 0);
+        runtime.block_on(replay_writer.end());
+        let (_, loaded) = ReplayLog::open(place, &[]).unwrap();
         assert_eq!(loaded.records, (1..=5).map(record).collect::<Vec<_>>());
     };
     thread::spawn(story).join().unwrap();

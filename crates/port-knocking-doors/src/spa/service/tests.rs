@@ -4,32 +4,32 @@ use doors_core::access::Rules;
 
 use super::*;
 use crate::{
-    spa::replay_log::Journal,
+    spa::replay_log::ReplayLog,
     spa::replay_writer::tests::{SmallDisk, record},
 };
 
-/// An entrance whose disk has failed: the core remembers two records, of which it holds none.
-fn behind(disk: &SmallDisk, clock: Clock) -> (Entrance, Doorkeeper) {
+/// An service whose disk has failed: the core remembers two records, of which it holds none.
+fn behind(disk: &SmallDisk, clock: Clock) -> (SpaService, Engine) {
     let rules = Rules { doors: Vec::new(), quiet_after_wrong: AGAIN, forget_after: AGAIN };
-    let mut keeper = Doorkeeper::new(rules).unwrap();
-    let freshness = Freshness::new(AGAIN, &[record(1), record(2)], clock.now(), clock.wall());
-    keeper.receive_clients(Reception::new(RunKey([1; 32]), freshness));
-    let (recorder, _) = Recorder::start(&disk.0, &[]).unwrap();
-    let mut entrance = Entrance { recorder: Some(recorder), ..Entrance::default() };
-    assert_eq!(entrance.catch_up_at(), None);
+    let mut engine = Engine::new(rules).unwrap();
+    let replay = ReplayGuard::new(AGAIN, &[record(1), record(2)], clock.now(), clock.wall());
+    engine.receive_clients(SpaServer::new(RunKey([1; 32]), replay));
+    let (replay_writer, _) = ReplayWriter::start(&disk.0, &[]).unwrap();
+    let mut service = SpaService { replay_writer: Some(replay_writer), ..SpaService::default() };
+    assert_eq!(service.catch_up_at(), None);
     disk.fill();
     let before = clock.now();
-    entrance.recorder.as_ref().unwrap().append(record(2));
-    hear(&mut entrance, &mut keeper, clock);
-    let at = entrance.catch_up_at().expect("the disk is behind");
+    service.replay_writer.as_ref().unwrap().append(record(2));
+    hear(&mut service, &mut engine, clock);
+    let at = service.catch_up_at().expect("the disk is behind");
     assert!(before.after(AGAIN) <= at && at <= clock.now().after(AGAIN));
-    (entrance, keeper)
+    (service, engine)
 }
 
-/// Hears what the recorder says next.
-fn hear(entrance: &mut Entrance, keeper: &mut Doorkeeper, clock: Clock) {
-    let recorded = runtime().block_on(entrance.next()).unwrap();
-    entrance.hear(keeper, recorded, clock);
+/// Hears what the replay writer says next.
+fn hear(service: &mut SpaService, engine: &mut Engine, clock: Clock) {
+    let recorded = runtime().block_on(service.next()).unwrap();
+    service.hear(engine, recorded, clock);
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -42,28 +42,28 @@ fn with_small_disk(story: impl FnOnce(SmallDisk) + Send) {
 }
 
 fn on(disk: &SmallDisk) -> Vec<u64> {
-    Journal::open(&disk.0, &[]).unwrap().1.records.iter().map(|record| record.time).collect()
+    ReplayLog::open(&disk.0, &[]).unwrap().1.records.iter().map(|record| record.time).collect()
 }
 
 #[test]
 fn what_the_disk_could_not_take_is_given_to_it_again_every_ten_seconds_until_it_holds_it() {
     with_small_disk(|disk| {
         let clock = Clock::start();
-        let (mut entrance, mut keeper) = behind(&disk, clock);
-        let at = entrance.catch_up_at().unwrap();
+        let (mut service, mut engine) = behind(&disk, clock);
+        let at = service.catch_up_at().unwrap();
         // Full as before: nothing is said, and it is tried again.
-        entrance.catch_up(&keeper, at);
-        assert_eq!(entrance.catch_up_at(), Some(at.after(AGAIN)));
+        service.catch_up(&engine, at);
+        assert_eq!(service.catch_up_at(), Some(at.after(AGAIN)));
         // Of a disk that has not answered, nothing more is asked.
-        assert!(entrance.is_keeping);
-        hear(&mut entrance, &mut keeper, clock);
-        assert!(!entrance.is_keeping && entrance.catch_up_at().is_some());
+        assert!(service.is_keeping);
+        hear(&mut service, &mut engine, clock);
+        assert!(!service.is_keeping && service.catch_up_at().is_some());
         disk.empty();
-        entrance.catch_up(&keeper, at.after(AGAIN));
-        hear(&mut entrance, &mut keeper, clock);
-        assert_eq!(entrance.catch_up_at(), None);
-        runtime().block_on(entrance.recorder.take().unwrap().end());
-        // With what everybody's floor is.
+        service.catch_up(&engine, at.after(AGAIN));
+        hear(&mut service, &mut engine, clock);
+        assert_eq!(service.catch_up_at(), None);
+        runtime().block_on(service.replay_writer.take().unwrap().end());
+        // With what everybody's low-water mark is.
         assert_eq!(on(&disk)[1..], [1, 2]);
     });
 }
@@ -71,9 +71,9 @@ fn what_the_disk_could_not_take_is_given_to_it_again_every_ten_seconds_until_it_
 #[test]
 fn what_the_disk_could_not_take_is_given_to_it_once_more_at_an_orderly_end() {
     with_small_disk(|disk| {
-        let (entrance, keeper) = behind(&disk, Clock::start());
+        let (service, engine) = behind(&disk, Clock::start());
         disk.empty();
-        runtime().block_on(entrance.end(&keeper, AGAIN));
+        runtime().block_on(service.end(&engine, AGAIN));
         assert_eq!(on(&disk)[1..], [1, 2]);
     });
 }
