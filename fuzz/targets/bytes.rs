@@ -12,20 +12,23 @@ use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use doors_core::{
     access::Rules,
-    challenge::RunKey,
-    client::{Client, Clients},
     door::{Door, DoorName},
-    doorkeeper::Doorkeeper,
-    freshness::Freshness,
-    packet::{Accepted, Link, Packet},
-    reception::{Audience, Reception},
+    engine::Engine,
+    packet::{AllRoutes, Link, Packet},
+    spa::{
+        challenge::RunKey,
+        client::{Client, Clients},
+        prefilter::Recognition,
+        replay::ReplayGuard,
+        server::{ServerConfig, SpaServer},
+    },
     time::{Moment, Wall},
 };
 use doors_spa::{
     card::Card,
     gateway::{Gateway, GatewayKey},
     identity::ClientKey,
-    letter::Letter,
+    seal::Letter,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use libfuzzer_sys::fuzz_target;
@@ -58,7 +61,7 @@ impl TryCryptoRng for Counting {}
 
 const WALL: Wall = Wall(1_800_000_000_000);
 
-fn keeper(gateway: &GatewayKey, client: Client) -> Doorkeeper {
+fn engine(gateway: &GatewayKey, client: Client) -> Engine {
     let door = |name: &str| Door {
         name: DoorName::new(name).unwrap(),
         sequence: None,
@@ -67,27 +70,26 @@ fn keeper(gateway: &GatewayKey, client: Client) -> Doorkeeper {
         once: name == "once",
         require_address: false,
     };
+    let clients = Arc::new(Clients::new([client]));
     let rules = Rules {
         doors: vec![door("ssh"), door("once"), door("admin")],
         quiet_after_wrong: Duration::from_secs(5),
         forget_after: Duration::from_secs(30),
+        clients: Arc::clone(&clients),
     };
-    let mut keeper = Doorkeeper::new(rules).unwrap();
+    let mut engine = Engine::new(rules).unwrap();
     let window = Duration::from_secs(60);
     // Started long enough ago that a request is accepted by its time.
-    let freshness = Freshness::new(window, &[], Moment::default(), Wall(WALL.0 - 121_000));
-    let mut reception = Reception::new(RunKey([9; 32]), freshness);
-    reception.listen_to(Audience {
-        port: doors_spa::PORT,
-        clients: Clients::new([client]),
-        gateways: vec![(Arc::new(Gateway::new(gateway).unwrap()), None)],
-        window,
-    });
-    keeper.receive_clients(reception);
-    keeper
+    let replay = ReplayGuard::new(window, &[], Moment::default(), Wall(WALL.0 - 121_000));
+    let mut server = SpaServer::new(RunKey([9; 32]), replay);
+    let gateways = [(Arc::new(Gateway::new(gateway).unwrap()), None)];
+    let recognition = Recognition::new(&gateways, &clients);
+    server.listen_to(ServerConfig { port: doors_spa::PORT, clients, recognition, window });
+    engine.receive_clients(server);
+    engine
 }
 
-fn send(keeper: &mut Doorkeeper, payload: &[u8]) -> bool {
+fn send(engine: &mut Engine, payload: &[u8]) -> bool {
     let address = IpAddr::from([192, 0, 2, 7]);
     let packet = Packet {
         source: address,
@@ -98,12 +100,12 @@ fn send(keeper: &mut Doorkeeper, payload: &[u8]) -> bool {
         payload,
     };
     let now = Moment::new(Duration::from_secs(121));
-    keeper.handle_packet(&packet, now, WALL, &mut Accepted);
-    while keeper.poll_record().is_some() {
-        keeper.handle_recorded(true, now, WALL);
+    engine.handle_packet(&packet, now, WALL, &mut AllRoutes);
+    while let Some((ticket, _)) = engine.poll_record() {
+        engine.handle_recorded(ticket, true, now, WALL);
     }
-    while keeper.poll_event().is_some() {}
-    keeper.poll_receipt(now, WALL).is_some()
+    while engine.poll_event().is_some() {}
+    engine.poll_receipt(now, WALL).is_some()
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -112,21 +114,21 @@ fuzz_target!(|data: &[u8]| {
     let signer = SigningKey::from_bytes(&[3; 32]);
     let key = ClientKey::new(signer.verifying_key().as_bytes()).unwrap();
     let doors = ["ssh", "once"].map(|name| DoorName::new(name).unwrap());
-    let mut keeper = keeper(&gateway, Client::new("laptop", key, doors.into()));
+    let mut engine = engine(&gateway, Client::new("laptop", key, doors.into()));
     let letter = |bytes| Letter::of_bytes(&gateway.card(), &key, bytes, &mut Counting(2)).unwrap();
     match which % 4 {
         0 => {
-            assert!(!send(&mut keeper, bytes), "nobody without a key is answered");
-            assert_eq!(keeper.poll_change(), None);
+            assert!(!send(&mut engine, bytes), "without a key there is no answer");
+            assert_eq!(engine.poll_change(), None);
         }
         1 => {
             let Ok(request) = bytes.try_into() else { return };
             let letter = letter(request);
             let signature = signer.sign(letter.to_sign()).to_bytes();
             let (knock, _) = letter.seal(&signature).unwrap();
-            send(&mut keeper, &knock);
-            while let Some(change) = keeper.poll_change() {
-                assert_ne!(change.admission().door.as_str(), "admin");
+            send(&mut engine, &knock);
+            while let Some(change) = engine.poll_change() {
+                assert_ne!(change.key().door.as_str(), "admin");
             }
         }
         2 => {

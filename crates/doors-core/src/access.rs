@@ -1,6 +1,6 @@
 //! Judges knocks. The only place where a [`Grant`] is made.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
 use doors_spa::identity::DoorId;
@@ -8,12 +8,13 @@ use doors_spa::identity::DoorId;
 use crate::{
     door::{Door, DoorName, GrantKey},
     eligible::{Ineligible, Own},
+    lease::Lease,
     limits,
     packet::{Link, Routes, WayBack},
     sequence::knock::Knock,
     sequence::table::{Knocker, KnockerTable},
     sequence::trie::{Conflict, SequenceTrie, Step, TrieNode},
-    spa::client::{Client, ClientLabel},
+    spa::client::{Client, ClientLabel, Clients},
     spa::replay::Accepted,
     time::{Moment, Wall},
 };
@@ -25,33 +26,18 @@ use crate::{
 #[derive(Debug, Eq, PartialEq)]
 #[must_use = "a dropped grant opens nothing"]
 pub struct Grant {
-    admission: GrantKey,
+    key: GrantKey,
     link: Link,
     open_for: Duration,
     by: Option<ClientLabel>,
     once: bool,
 }
 
-/// A grant, taken apart.
-#[derive(Debug, Eq, PartialEq)]
-pub struct Redeemed {
-    /// Which door for whom.
-    pub admission: GrantKey,
-    /// Where the knocks came in.
-    pub link: Link,
-    /// For how long.
-    pub open_for: Duration,
-    /// Whose key it was; `None` if it was a sequence.
-    pub by: Option<ClientLabel>,
-    /// Whether the first new connection uses it up.
-    pub once: bool,
-}
-
 impl Grant {
-    /// Takes the grant apart.
-    pub fn redeem(self) -> Redeemed {
-        let Self { admission, link, open_for, by, once } = self;
-        Redeemed { admission, link, open_for, by, once }
+    /// Spends the grant: its time begins.
+    pub fn redeem(self, now: Moment) -> Lease {
+        let Self { key, link, open_for, by, once } = self;
+        Lease { key, link, until: now.after(open_for), by, once }
     }
 }
 
@@ -96,6 +82,8 @@ pub struct Rules {
     pub quiet_after_wrong: Duration,
     /// A knocker is forgotten this long after its last knock.
     pub forget_after: Duration,
+    /// Who has a key, and which doors it is for.
+    pub clients: Arc<Clients>,
 }
 
 impl Rules {
@@ -103,6 +91,18 @@ impl Rules {
     #[must_use]
     pub fn door(&self, name: &DoorName) -> Option<&Door> {
         self.doors.iter().find(|door| door.name == *name)
+    }
+
+    /// Whether a lease could be had now: there is such a door, and whoever has it may open it for this address. What a
+    /// sequence has opened stays open if the sequence is another one now.
+    #[must_use]
+    pub fn permit(&self, lease: &Lease, wall: Wall) -> bool {
+        let GrantKey { door, source } = &lease.key;
+        let may_open = |client: &Client| {
+            client.doors.contains(door) && client.may_come_from(*source) && !client.has_expired(wall)
+        };
+        self.door(door).is_some()
+            && lease.by.as_ref().is_none_or(|label| self.clients.find(label).is_some_and(may_open))
     }
 }
 
@@ -178,7 +178,7 @@ impl Access {
                 Ok(Verdict::Further { right: self.sequences.depth(next) })
             }
             Some(Step::Opens(name)) => {
-                let admission = GrantKey { door: name.clone(), source: knock.source };
+                let key = GrantKey { door: name.clone(), source: knock.source };
                 let door = self.rules.door(name);
                 let open_for = door.map_or(Duration::ZERO, |door| door.open_for);
                 let once = door.is_some_and(|door| door.once);
@@ -187,7 +187,7 @@ impl Access {
                     return Err(Refusal::NotAccepted);
                 }
                 self.own.judge(knock.source).map_err(Refusal::Address)?;
-                Ok(Verdict::Granted(Grant { admission, link: knock.arrival.link, open_for, by: None, once }))
+                Ok(Verdict::Granted(Grant { key, link: knock.arrival.link, open_for, by: None, once }))
             }
             None if last_port == knock.port => Err(Refusal::Repeated),
             None => {
@@ -225,7 +225,7 @@ impl Access {
         }
         let wanted = if wanted.is_zero() { door.open_for } else { wanted };
         Ok(Grant {
-            admission: GrantKey { door: door.name.clone(), source },
+            key: GrantKey { door: door.name.clone(), source },
             link: way.link,
             // No grant outlives its client.
             open_for: wanted.min(longest(door, client)).min(client.time_left(wall)),

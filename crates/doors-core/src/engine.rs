@@ -1,6 +1,6 @@
 //! The whole system as one value.
 
-use alloc::{collections::VecDeque, sync::Arc};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use core::{net::IpAddr, time::Duration};
 
 use doors_spa::{
@@ -11,43 +11,43 @@ use doors_spa::{
 pub use crate::events::{Change, Event, Report};
 use crate::{
     access::{Access, Grant, Refusal, Rules, Verdict},
-    door::GrantKey,
+    budget::Budget,
+    counters::Counters,
+    door::{DoorName, GrantKey},
     eligible::{Ineligible, Own},
-    grants::{Grants, Opening, Running},
+    grants::{Grants, Left, Opening, Retracted, Running, State},
+    lease::Lease,
+    limits::QUESTIONS,
     packet::{Packet, Routes},
-    sequence::knock::Knock,
-    sequence::trie::Conflict,
-    spa::client::ClientLabel,
-    spa::replay::{Accepted, Record},
-    spa::server::{Asker, DropReason, Heard, Outgoing, ServerConfig, SpaServer, Then},
-    throttle::Throttle,
+    sequence::{knock::Knock, trie::Conflict},
+    spa::{
+        client::{ClientLabel, Clients},
+        replay::{Accepted, Record},
+        server::{Asker, Heard, Outgoing, ServerConfig, SpaServer, Then, Ticket},
+    },
     time::{Moment, Wall},
 };
 
 /// Hears knocks, judges them, and says which doors to open and close.
 ///
-/// Feed it with the `handle_*` methods. After each call, drain `poll_change` and `poll_event`, then
-/// sleep until `next_deadline` or the next packet. Moments must never go backwards.
+/// Feed it with the `handle_*` methods. After each call, drain the `poll_*` methods, then sleep until
+/// `next_deadline` or the next packet. Moments must never go backwards.
 ///
 /// ```text
-///   packet ──► handle_packet ──►┐            ┌──► poll_change ──► firewall
-///   report ──► handle_report ──►│ engine ├──► poll_event ──► log │
-///    clock ──► handle_timeout ─►│            ├──► poll_record ─► disk ─► handle_recorded
-///      ▲                        │            └──► poll_receipt ─► network
-///      └───────────────────── report ◄───────────────────────────────┘
+///   packet ──► handle_packet ──►┐        ┌──► poll_change ──► firewall
+///   report ──► handle_report ──►│        ├──► poll_event ───► observers
+///    clock ──► handle_timeout ─►│ engine ├──► poll_record ──► disk ──► handle_recorded
+///      ▲                        │        └──► poll_receipt ─► network
+///      └────────────────────── report ◄───────────────────────┘
 /// ```
 #[derive(Debug)]
 pub struct Engine {
     access: Access,
-    doors: Grants,
+    grants: Grants,
     server: Option<SpaServer>,
-    throttle: Throttle,
-    /// For what only somebody who looks for a fault wants to know.
-    traces: Throttle,
-    /// What becomes of doors that sequences open.
-    lines: Throttle,
-    /// What is found open at the start: it must not take the lines of what is opened next.
-    found: Throttle,
+    /// Questions to the kernel of whether it would take a packet from the source of a wrong knock.
+    questions: Budget,
+    counters: Counters,
     changes: VecDeque<Change>,
     events: VecDeque<Event>,
 }
@@ -60,12 +60,10 @@ impl Engine {
     pub fn new(rules: Rules) -> Result<Self, Conflict> {
         Ok(Self {
             access: Access::new(rules)?,
-            doors: Grants::default(),
+            grants: Grants::default(),
             server: None,
-            throttle: Throttle::of_refusals(),
-            traces: Throttle::of_refusals(),
-            lines: Throttle::of_doors(),
-            found: Throttle::of_doors(),
+            questions: Budget::default(),
+            counters: Counters::default(),
             changes: VecDeque::new(),
             events: VecDeque::new(),
         })
@@ -80,124 +78,147 @@ impl Engine {
     pub fn handle_packet(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall, routes: &mut dyn Routes) {
         let heard = self.server.as_mut().and_then(|server| server.hear(packet, now, wall));
         match heard {
-            Some(heard) => self.note(heard, packet.source, now),
-            None => self.handle_knock(packet, now, routes),
+            Some(heard) => self.note(heard, packet.source),
+            None => self.handle_knock(packet, now, wall, routes),
         }
     }
 
-    fn handle_knock(&mut self, packet: &Packet<'_>, now: Moment, routes: &mut dyn Routes) {
+    fn handle_knock(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall, routes: &mut dyn Routes) {
         let Some(knock) = Knock::parse(packet) else { return };
+        let source = knock.source;
         // A door whose time is over must be told as closed before it opens again.
-        self.handle_timeout(now);
-        match self.access.judge(&knock, now, routes) {
-            Ok(Verdict::Granted(grant)) => self.admit(grant, now),
+        self.handle_timeout(now, wall);
+        let event = match self.access.judge(&knock, now, routes) {
+            Ok(Verdict::Granted(grant)) => {
+                count(&mut self.counters.knocks_right);
+                return self.admit(grant, now);
+            }
             Ok(Verdict::Further { right }) => {
-                self.trace(Event::Further { source: knock.source, right }, now);
+                count(&mut self.counters.knocks_right);
+                Event::Further { source, right }
             }
-            Err(Refusal::Waiting) => self.trace(Event::Waiting { source: knock.source }, now),
-            Err(Refusal::NotAccepted) => self.trace(not_accepted(&knock), now),
-            Err(Refusal::Address(why)) => self.tell(Event::Ineligible { source: knock.source, why }, now),
-            Err(Refusal::Repeated | Refusal::NotAllowed) => {}
             Err(Refusal::Wrong { after }) => {
-                if !self.throttle.admit(now) {
-                    return;
-                }
-                // Only what is told is asked for: a flood of first knocks costs no questions.
-                if routes.accept(knock.source, knock.arrival) {
-                    let quiet = self.access.rules().quiet_after_wrong;
-                    let event = Event::Wrong { source: knock.source, port: knock.port, after, quiet };
-                    self.events.push_back(event);
-                } else {
-                    self.trace(not_accepted(&knock), now);
-                }
+                count(&mut self.counters.knocks_wrong);
+                self.wrong(&knock, after, now, routes)
             }
-        }
-    }
-
-    /// Takes what the firewall says.
-    pub fn handle_report(&mut self, report: Report, now: Moment) {
-        match report {
-            Report::Done { admission } => {
-                let (news, running) = (self.doors.confirm(&admission), self.doors.get(&admission).cloned());
-                let (Some(news), Some(Running { until, by, .. })) = (news, running) else { return };
-                if let Some(server) = &mut self.server {
-                    let left = seconds(until.remaining(now));
-                    server.keep_promises(&admission, Answer::Granted, left);
-                }
-                let event = match news {
-                    true => Event::Opened { admission, until, by },
-                    false => Event::Extended { admission, until, by },
-                };
-                self.tell_of_door(event, now);
-            }
-            Report::Found { admission, until, by } => {
-                if !self.door_exists(&admission) {
-                    self.changes.push_back(Change::Close { admission });
-                } else if self.doors.adopt(admission.clone(), until, by.clone()) {
-                    let event = Event::Adopted { admission, until, by };
-                    if event.client().is_some() || self.found.admit(now) {
-                        self.events.push_back(event);
+            Err(refusal) => {
+                count(&mut self.counters.knocks_ignored);
+                match refusal {
+                    Refusal::Waiting => Event::Waiting { source },
+                    Refusal::NotAccepted => not_accepted(&knock),
+                    Refusal::Address(why) => Event::Ineligible { source, why },
+                    // A knock names no door, so `NotAllowed` cannot come of one.
+                    Refusal::Repeated | Refusal::NotAllowed | Refusal::Wrong { .. } => {
+                        Event::Repeated { source }
                     }
                 }
             }
-            Report::Closed { admission } => {
+        };
+        self.events.push_back(event);
+    }
+
+    fn wrong(&mut self, knock: &Knock, after: u8, now: Moment, routes: &mut dyn Routes) -> Event {
+        let checked = self.questions.spend(QUESTIONS, now);
+        if checked && !routes.accept(knock.source, knock.arrival) {
+            return not_accepted(knock);
+        }
+        let quiet = self.access.rules().quiet_after_wrong;
+        Event::Wrong { source: knock.source, port: knock.port, after, quiet, checked }
+    }
+
+    /// Takes what the firewall reports.
+    pub fn handle_report(&mut self, report: Report, now: Moment, wall: Wall) {
+        match report {
+            Report::Done(key) => self.confirmed(&key, now),
+            Report::Closed(key) => {
                 if let Some(server) = &mut self.server {
-                    server.keep_promises(&admission, Answer::Closed, 0);
+                    server.keep_promises(&key, Answer::Closed, 0);
                 }
             }
-            Report::Used { admission, until } => {
-                if self.doors.get(&admission).is_some_and(|running| running.until == until)
-                    && let Some(running) = self.doors.close(&admission)
-                {
-                    let event = Event::Used { admission: admission.clone(), by: running.by.clone() };
-                    self.tell_of_door(event, now);
-                    self.go_on_behind(admission, running, now);
+            Report::Found(lease) => {
+                if !self.access.rules().permit(&lease, wall) {
+                    self.changes.push_back(Change::Close(lease.key.clone()));
+                    self.events.push_back(Event::NotAdopted(lease));
+                } else if self.grants.adopt(lease.clone()) {
+                    self.watch(&lease);
+                    self.events.push_back(Event::Adopted(lease));
                 }
             }
-            Report::Withdrawn { admission, until } => {
-                if self.doors.get(&admission).is_some_and(|running| running.until == until)
-                    && let Some(running) = self.doors.close(&admission)
-                {
+            Report::Used(lease) => {
+                if let Some(running) = self.take(&lease) {
+                    self.events.push_back(Event::Used(running.lease.clone()));
+                    self.begin_next(running, now, wall);
+                }
+            }
+            Report::Withdrawn(lease) => {
+                if let Some(running) = self.take(&lease) {
                     // What else was opened for it is closed, too.
-                    self.changes.push_back(Change::Close { admission: admission.clone() });
-                    self.tell_of_door(Event::Withdrawn { admission, by: running.by }, now);
+                    self.changes.push_back(Change::Close(lease.key));
+                    self.events.push_back(Event::Withdrawn(running.lease));
                 }
             }
+        }
+    }
+
+    /// Takes out the grant of a report, unless a later lease runs for the same.
+    fn take(&mut self, lease: &Lease) -> Option<Running> {
+        let is_it = self.grants.get(&lease.key).is_some_and(|running| running.lease.until == lease.until);
+        if is_it { self.grants.close(&lease.key) } else { None }
+    }
+
+    fn confirmed(&mut self, key: &GrantKey, now: Moment) {
+        let Some(before) = self.grants.confirm(key) else { return };
+        let Some(Running { lease, .. }) = self.grants.get(key) else { return };
+        if let Some(server) = &mut self.server {
+            server.keep_promises(key, Answer::Granted, seconds(lease.until.remaining(now)));
+        }
+        match before {
+            State::Asked => self.events.push_back(Event::Opened(lease.clone())),
+            State::Open => self.events.push_back(Event::Extended(lease.clone())),
+            State::Corrected => {}
         }
     }
 
     /// Lets time pass.
-    pub fn handle_timeout(&mut self, now: Moment) {
-        while let Some((admission, running)) = self.doors.expire(now) {
-            let event = match running.confirmed {
-                true => Event::Closed { admission: admission.clone(), by: running.by.clone() },
-                false => Event::NeverOpened(admission.clone()),
-            };
-            self.tell_of_door(event, now);
-            self.go_on_behind(admission, running, now);
+    pub fn handle_timeout(&mut self, now: Moment, wall: Wall) {
+        while let Some(running) = self.grants.expire(now) {
+            let lease = running.lease.clone();
+            self.events.push_back(match running.is_open() {
+                true => Event::Closed(lease),
+                false => {
+                    count(&mut self.counters.not_opened);
+                    Event::NeverOpened(lease)
+                }
+            });
+            self.begin_next(running, now, wall);
         }
         if let Some(server) = &mut self.server {
-            server.handle_timeout(now);
-        }
-        if let Some(untold) = self.throttle.sum(now) {
-            self.events.push_back(Event::MoreWrong(untold));
-        }
-        for untold in [self.lines.sum(now), self.found.sum(now)].into_iter().flatten() {
-            self.events.push_back(Event::MoreDoors(untold));
+            for key in server.handle_timeout(now) {
+                count(&mut self.counters.not_opened);
+                self.events.push_back(Event::NotInTime(key));
+            }
         }
     }
 
-    /// Judges by other `rules` from here on. Doors that are gone close, the others stay.
+    /// Judges by other `rules` from here on. What could not be opened by them is closed: doors that are gone, and what
+    /// clients have open that have lost their key or their permission. All other doors stay open until their time.
     ///
     /// # Errors
     /// [`Conflict`] if two sequences cannot be told apart; then nothing has changed.
-    pub fn change_rules(&mut self, rules: Rules, now: Moment) -> Result<(), Conflict> {
+    pub fn change_rules(&mut self, rules: Rules, now: Moment, wall: Wall) -> Result<(), Conflict> {
         self.access.change_rules(rules)?;
         let rules = self.access.rules();
-        for (admission, running) in self.doors.evict(|admission, _| rules.door(&admission.door).is_some()) {
-            self.changes.push_back(Change::Close { admission: admission.clone() });
-            if running.confirmed {
-                self.tell_of_door(Event::Closed { admission, by: running.by }, now);
+        for retracted in self.grants.retract(now, |lease| rules.permit(lease, wall)) {
+            match retracted {
+                Retracted::Closed(running) => {
+                    self.changes.push_back(Change::Close(running.lease.key.clone()));
+                    self.events.push_back(Event::Revoked(running.lease.clone()));
+                    self.begin_next(running, now, wall);
+                }
+                Retracted::Changed { before, now } => {
+                    self.shorten(&now);
+                    self.events.push_back(Event::Reduced { gone: before, now });
+                }
             }
         }
         Ok(())
@@ -208,31 +229,19 @@ impl Engine {
         self.access.know_own(own);
     }
 
-    /// Listens to these clients from here on. What only a client that is none of them has opened is closed;
-    /// all other doors stay open until their time. Gives the clients before: to let go of many takes time.
-    pub fn change_audience(&mut self, config: ServerConfig, now: Moment) -> Option<ServerConfig> {
-        let server = self.server.as_mut()?;
-        let before = server.listen_to(config);
-        let clients = Arc::clone(&server.config().clients);
-        let is_known = |who: &ClientLabel| clients.knows(who);
-        let stays = |running: &Running| running.shared || running.by.as_ref().is_none_or(is_known);
-        for (admission, running) in self.doors.evict(|_, running| stays(running)) {
-            self.changes.push_back(Change::Close { admission: admission.clone() });
-            let event = Event::Revoked { admission: admission.clone(), by: running.by.clone() };
-            self.tell_of_door(event, now);
-            self.go_on_behind(admission, running, now);
-        }
-        Some(before)
+    /// Listens to these clients from here on. Gives what was before: to let go of many clients takes time.
+    pub fn change_audience(&mut self, config: ServerConfig) -> Option<ServerConfig> {
+        Some(self.server.as_mut()?.listen_to(config))
     }
 
-    /// The disk holds the oldest record that was polled; or could not take it, and then nothing happens.
-    pub fn handle_recorded(&mut self, held: bool, now: Moment, wall: Wall) {
+    /// The disk holds the record of this ticket; or could not take it, and then nothing happens.
+    pub fn handle_recorded(&mut self, ticket: Ticket, held: bool, now: Moment, wall: Wall) {
         let Some(server) = &mut self.server else { return };
-        let Some(waiting) = server.recorded(held) else { return };
+        let Some(waiting) = server.recorded(ticket, held) else { return };
         match (held, waiting.then) {
-            (false, _) => self.refuse(&waiting.asker, Answer::NotRecorded, now),
-            (true, Then::Refuse(why)) => self.refuse(&waiting.asker, why, now),
-            (true, Then::Act(fresh)) => self.act(&waiting.asker, &fresh, now, wall),
+            (false, _) => self.refuse(&waiting.asker, Answer::NotRecorded, None),
+            (true, Then::Refuse(why)) => self.refuse(&waiting.asker, why, None),
+            (true, Then::Act(accepted)) => self.act(&waiting.asker, &accepted, now, wall),
         }
     }
 
@@ -246,8 +255,8 @@ impl Engine {
         self.events.pop_front()
     }
 
-    /// The next thing that the disk has to hold.
-    pub fn poll_record(&mut self) -> Option<Record> {
+    /// The next thing that the disk has to hold, and the ticket by which to confirm it.
+    pub fn poll_record(&mut self) -> Option<(Ticket, Record)> {
         self.server.as_mut()?.poll_record()
     }
 
@@ -260,8 +269,7 @@ impl Engine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         let promised = self.server.as_ref().and_then(SpaServer::next_deadline);
-        let sums = [self.throttle.next_sum(), self.lines.next_sum(), self.found.next_sum()];
-        [self.doors.next_end(), promised].into_iter().chain(sums).flatten().min()
+        [self.grants.next_end(), promised].into_iter().flatten().min()
     }
 
     /// The conversation with clients that have a key.
@@ -272,8 +280,8 @@ impl Engine {
 
     /// Who is in.
     #[must_use]
-    pub fn doors(&self) -> &Grants {
-        &self.doors
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// The rules, and who has knocked.
@@ -282,50 +290,42 @@ impl Engine {
         &self.access
     }
 
-    fn admit(&mut self, grant: Grant, now: Moment) {
-        match self.doors.open(grant, now) {
-            Opening::Changed(admission, running) => self.changed(admission, &running),
-            // A sequence is nobody's, so there is nobody to tell of.
-            Opening::Unchanged(..) | Opening::Behind(..) => {}
-            Opening::Full(admission) => self.tell(Event::NoRoom(admission), now),
-        }
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
-    /// Tells a detail, if not too many were told of late. What is left out is not counted.
-    fn trace(&mut self, event: Event, now: Moment) {
-        if self.traces.admit(now) {
-            self.events.push_back(event);
-        }
-    }
-
-    /// What is said of a datagram to the port of single packet authorization.
-    fn note(&mut self, heard: Heard, source: IpAddr, now: Moment) {
+    /// What is noted of a datagram to the port of single packet authorization.
+    fn note(&mut self, heard: Heard, source: IpAddr) {
         let event = match heard {
             Heard::Waits => return,
-            // Costs whoever sends it nothing, so it is told as a detail only.
-            Heard::Dropped(why @ (DropReason::Unknown | DropReason::Copied), who) => {
-                return self.trace(Event::Dropped { source, why, who }, now);
+            Heard::Dropped(why, who) => {
+                count(&mut self.counters.dropped);
+                Event::Dropped { source, why, who }
             }
-            Heard::Dropped(why, who) => Event::Dropped { source, why, who },
             Heard::Stale(who) => Event::Refused { who, source, why: Answer::Stale, address: None },
-            Heard::Crowded(who) => Event::Refused { who, source, why: Answer::TooMany, address: None },
+            Heard::Crowded(who) => {
+                count(&mut self.counters.refused);
+                Event::Refused { who, source, why: Answer::TooMany, address: None }
+            }
         };
-        self.tell(event, now);
+        self.events.push_back(event);
     }
 
-    /// Does what a client asks, who is known, and whose request is fresh and on disk.
-    fn act(&mut self, asker: &Asker, fresh: &Accepted, now: Moment, wall: Wall) {
-        self.handle_timeout(now);
-        let Some(client) = self.server.as_ref().and_then(|server| server.client(asker.client)) else {
-            return;
-        };
-        match fresh.operation() {
+    /// Does what a client asks, whose request is accepted and on disk.
+    fn act(&mut self, asker: &Asker, accepted: &Accepted, now: Moment, wall: Wall) {
+        self.handle_timeout(now, wall);
+        let clients: Option<Arc<Clients>> =
+            self.server.as_ref().map(|server| Arc::clone(&server.config().clients));
+        let Some(client) = clients.as_ref().and_then(|clients| clients.get(asker.client)) else { return };
+        match accepted.operation() {
             Operation::Ask { skip } => {
-                let told = |(name, longest): (&crate::door::DoorName, Duration)| ToldDoor {
+                let told = |(name, longest): (&DoorName, Duration)| ToldDoor {
                     name: name.as_str().into(),
                     longest: seconds(longest),
                 };
-                let doors: alloc::vec::Vec<ToldDoor> = self.access.doors_of(client).map(told).collect();
+                let doors: Vec<ToldDoor> = self.access.doors_of(client).map(told).collect();
                 let in_all = u16::try_from(doors.len()).unwrap_or(u16::MAX);
                 let skip = usize::try_from(skip).unwrap_or(usize::MAX);
                 if let Some(server) = &mut self.server {
@@ -334,162 +334,163 @@ impl Engine {
             }
             Operation::Open { door, wanted } => {
                 let wanted = Duration::from_secs(wanted.into());
-                match self.access.judge_request(fresh, client, door, wanted, asker.way, wall) {
+                match self.access.judge_request(accepted, client, door, wanted, asker.way, wall) {
                     Ok(grant) => self.open_for(asker, grant, now),
-                    Err(Refusal::Address(why)) => self.refuse_address(asker, why, now),
+                    Err(Refusal::Address(why)) => self.refuse(asker, Answer::Address, Some(why)),
                     Err(
                         Refusal::NotAllowed
                         | Refusal::NotAccepted
                         | Refusal::Repeated
                         | Refusal::Waiting
                         | Refusal::Wrong { .. },
-                    ) => self.refuse(asker, Answer::NotAllowed, now),
+                    ) => self.refuse(asker, Answer::NotAllowed, None),
                 }
             }
             Operation::Close { door } => {
                 let Some(door) = self.access.door_of(client, door) else {
-                    return self.refuse(asker, Answer::NotAllowed, now);
+                    return self.refuse(asker, Answer::NotAllowed, None);
                 };
-                let source = fresh.address().unwrap_or(asker.way.to.ip());
+                let source = accepted.address().unwrap_or(asker.way.to.ip());
                 if !client.may_come_from(source) {
-                    return self.refuse_address(asker, Ineligible::NotThisClients(source), now);
+                    let why = Ineligible::NotThisClients(source);
+                    return self.refuse(asker, Answer::Address, Some(why));
                 }
-                let admission = GrantKey { door: door.name.clone(), source };
-                let who = client.who.clone();
-                self.close_for(asker, admission, &who, now);
+                let key = GrantKey { door: door.name.clone(), source };
+                self.close_for(asker, key, &client.who, now, wall);
             }
         }
     }
 
+    /// Opens a door for a sequence. It is not answered.
+    fn admit(&mut self, grant: Grant, now: Moment) {
+        let opening = self.grants.open(grant, now);
+        if matches!(opening, Opening::Changed(_)) {
+            count(&mut self.counters.granted_by_sequence);
+        }
+        self.opened(opening);
+    }
+
+    /// Opens a door for a client, and answers it as soon as it is open: with the time until it closes, or, where each
+    /// has its turn, with the client's own.
     fn open_for(&mut self, asker: &Asker, grant: Grant, now: Moment) {
-        match self.doors.open(grant, now) {
-            Opening::Changed(admission, running) => {
-                self.changed(admission.clone(), &running);
-                if let Some(server) = &mut self.server {
-                    server.promise(asker, admission, Answer::Granted, None, now);
-                }
+        let opening = self.grants.open(grant, now);
+        let (key, own) = match &opening {
+            Opening::Full(_) => return self.refuse(asker, Answer::TooMany, None),
+            Opening::Waits(lease) => (lease.key.clone(), Some(lease.until)),
+            Opening::Unchanged(lease) if lease.once => (lease.key.clone(), Some(lease.until)),
+            Opening::Changed(lease) => {
+                count(&mut self.counters.granted_by_key);
+                (lease.key.clone(), None)
             }
-            Opening::Unchanged(admission, also) => {
-                let Some(running) = self.doors.get(&admission).cloned() else { return };
-                if let Some(by) = also {
-                    self.tell(
-                        Event::AlsoOpen { admission: admission.clone(), until: running.until, by },
-                        now,
-                    );
-                }
-                self.promise_open(asker, admission, &running, None, now);
-            }
-            Opening::Behind(admission, by, until) => {
-                let Some(running) = self.doors.get(&admission).cloned() else { return };
-                self.tell(Event::AlsoOpen { admission: admission.clone(), until, by }, now);
-                self.changes.push_back(Change::Watch { admission: admission.clone() });
-                self.promise_open(asker, admission, &running, Some(until), now);
-            }
-            Opening::Full(_) => self.refuse(asker, Answer::TooMany, now),
-        }
-    }
-
-    /// Tells a client that a door is open, as soon as it is: until the door closes, or until the client's own grant
-    /// is over.
-    fn promise_open(
-        &mut self,
-        asker: &Asker,
-        admission: GrantKey,
-        running: &Running,
-        own: Option<Moment>,
-        now: Moment,
-    ) {
+            Opening::Joined(lease) | Opening::Unchanged(lease) => (lease.key.clone(), None),
+        };
+        let is_changed = matches!(opening, Opening::Changed(_));
+        self.opened(opening);
+        let Some(running) = self.grants.get(&key) else { return };
         let Some(server) = &mut self.server else { return };
         let left = |until: Moment| seconds(until.remaining(now));
-        match running.confirmed {
-            true => server.answer(asker, Answer::Granted, left(own.unwrap_or(running.until))),
+        match running.is_open() && !is_changed {
+            true => server.answer(asker, Answer::Granted, left(own.unwrap_or(running.lease.until))),
             // The firewall is at it.
-            false => server.promise(asker, admission, Answer::Granted, own.map(left), now),
+            false => server.promise(asker, key, Answer::Granted, own.map(left), now),
         }
     }
 
-    /// One connection has used a grant up, or its time is over. The next behind it begins.
-    fn go_on_behind(&mut self, admission: GrantKey, over: Running, now: Moment) {
-        let server = self.server.as_ref();
-        let known = |who: &ClientLabel| server.is_some_and(|server| server.config().clients.knows(who));
-        if self.door_exists(&admission)
-            && let Some(next) = self.doors.next_behind(&admission, over, now, known)
-        {
-            self.changed(admission.clone(), &next);
-            if !next.behind.is_empty() {
-                self.changes.push_back(Change::Watch { admission });
+    fn opened(&mut self, opening: Opening) {
+        let event = match opening {
+            Opening::Changed(lease) => return self.changed(lease),
+            Opening::Joined(lease) | Opening::Waits(lease) => {
+                let before = self.grants.get(&lease.key).and_then(|running| running.lease.by.clone());
+                Event::AlsoOpen { lease, before }
             }
-        }
-    }
-
-    /// Closes a door that nobody but the client itself has opened, or that was open before this program
-    /// started, so that nobody knows whose it is.
-    fn close_for(&mut self, asker: &Asker, admission: GrantKey, who: &ClientLabel, now: Moment) {
-        if self.doors.leave(&admission, who) {
-            self.events.push_back(Event::NotWaiting { admission, by: who.clone() });
-            if let Some(server) = &mut self.server {
-                server.answer(asker, Answer::Closed, 0);
-            }
-            return;
-        }
-        let anothers = |running: &Running| {
-            running.shared || running.by.as_ref().map_or(!running.adopted, |by| by != who)
+            Opening::Unchanged(lease) => Event::StillOpen(lease),
+            Opening::Full(lease) => Event::NoRoom(lease),
         };
-        if self.doors.get(&admission).is_some_and(anothers) {
-            return self.refuse(asker, Answer::NotAllowed, now);
+        self.events.push_back(event);
+    }
+
+    /// One connection has used a grant up, or its time is over. The next that waits begins.
+    fn begin_next(&mut self, over: Running, now: Moment, wall: Wall) {
+        let rules = self.access.rules();
+        if let Some(next) = self.grants.next_waiting(over, now, |lease| rules.permit(lease, wall)) {
+            self.changed(next.lease);
         }
-        let closed = self.doors.close(&admission);
-        if closed.is_some() {
-            self.events.push_back(Event::Closed { admission: admission.clone(), by: Some(who.clone()) });
+    }
+
+    /// Gives up what a client has of a door. It is closed if nobody else has it open, or if it was open before this
+    /// program started, so that it is not known whose it is.
+    fn close_for(&mut self, asker: &Asker, key: GrantKey, who: &ClientLabel, now: Moment, wall: Wall) {
+        match self.grants.leave(&key, who, now) {
+            Left::Waiting(lease) => {
+                self.events.push_back(Event::GivenUp(lease));
+                if let Some(server) = &mut self.server {
+                    server.answer(asker, Answer::Closed, 0);
+                }
+            }
+            Left::Others(lease, is_changed) => {
+                if is_changed && let Some(running) = self.grants.get(&key) {
+                    let now = running.lease.clone();
+                    self.shorten(&now);
+                }
+                self.events.push_back(Event::GivenUp(lease));
+                // Behind one address it is not the client's alone, and stays open for it, too.
+                if let Some(server) = &mut self.server {
+                    server.answer(asker, Answer::NotAllowed, 0);
+                }
+            }
+            Left::Nothing if self.grants.get(&key).is_some_and(|running| !running.is_unowned()) => {
+                self.refuse(asker, Answer::NotAllowed, None);
+            }
+            Left::Alone | Left::Nothing => self.close_now(asker, key, now, wall),
         }
+    }
+
+    fn close_now(&mut self, asker: &Asker, key: GrantKey, now: Moment, wall: Wall) {
+        let closed = self.grants.close(&key);
         // Asked of the firewall in any case: it may hold a grant that is not known here.
-        self.changes.push_back(Change::Close { admission: admission.clone() });
+        self.changes.push_back(Change::Close(key.clone()));
         if let Some(server) = &mut self.server {
-            server.promise(asker, admission.clone(), Answer::Closed, None, now);
+            server.promise(asker, key, Answer::Closed, None, now);
         }
         if let Some(running) = closed {
-            self.go_on_behind(admission, running, now);
+            self.events.push_back(Event::Closed(running.lease.clone()));
+            self.begin_next(running, now, wall);
         }
     }
 
-    fn refuse(&mut self, asker: &Asker, why: Answer, now: Moment) {
-        self.refuse_for(asker, why, None, now);
-    }
-
-    fn refuse_address(&mut self, asker: &Asker, address: Ineligible, now: Moment) {
-        self.refuse_for(asker, Answer::Address, Some(address), now);
-    }
-
-    fn refuse_for(&mut self, asker: &Asker, why: Answer, address: Option<Ineligible>, now: Moment) {
+    fn refuse(&mut self, asker: &Asker, why: Answer, address: Option<Ineligible>) {
         let Some(server) = &mut self.server else { return };
         server.answer(asker, why, 0);
+        if why != Answer::Stale {
+            count(&mut self.counters.refused);
+        }
         let Some(who) = server.client(asker.client).map(|client| client.who.clone()) else { return };
-        self.tell(Event::Refused { who, source: asker.way.to.ip(), why, address }, now);
+        self.events.push_back(Event::Refused { who, source: asker.way.to.ip(), why, address });
     }
 
-    fn changed(&mut self, admission: GrantKey, running: &Running) {
-        self.events.push_back(Event::Granted(admission.clone()));
-        let Running { until, link, by, .. } = running.clone();
-        self.changes.push_back(Change::Open { admission, link, until, by });
+    fn changed(&mut self, lease: Lease) {
+        self.changes.push_back(Change::Open(lease.clone()));
+        self.watch(&lease);
+        self.events.push_back(Event::Granted(lease));
     }
 
-    /// Tells something that somebody else can cause as often as they like.
-    fn tell(&mut self, event: Event, now: Moment) {
-        if self.throttle.admit(now) {
-            self.events.push_back(event);
+    /// A door is open for a shorter time than before, or by another client's key. A lease that ends earlier takes the
+    /// place of one that is not there any more.
+    fn shorten(&mut self, lease: &Lease) {
+        self.changes.push_back(Change::Close(lease.key.clone()));
+        self.changes.push_back(Change::Open(lease.clone()));
+    }
+
+    /// The kernel does not tell of itself that a packet has used up a grant.
+    fn watch(&mut self, lease: &Lease) {
+        if lease.once {
+            self.changes.push_back(Change::Watch(lease.key.clone()));
         }
     }
+}
 
-    /// Tells what became of a door: always if it was a client's, else if not too much was told of late.
-    fn tell_of_door(&mut self, event: Event, now: Moment) {
-        if event.client().is_some() || self.lines.admit(now) {
-            self.events.push_back(event);
-        }
-    }
-
-    fn door_exists(&self, admission: &GrantKey) -> bool {
-        self.access.rules().door(&admission.door).is_some()
-    }
+fn count(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
 }
 
 fn not_accepted(knock: &Knock) -> Event {

@@ -1,166 +1,99 @@
-//! What goes between the engine, the firewall and the log, as values.
+//! What goes between the engine, the firewall and whoever wants to know what happened, as values.
 
 use core::{net::IpAddr, time::Duration};
 
 use doors_spa::receipt::Answer;
 
 use crate::{
-    door::GrantKey, eligible::Ineligible, packet::Link, spa::client::ClientLabel, spa::server::DropReason,
-    time::Moment,
+    door::GrantKey,
+    eligible::Ineligible,
+    lease::Lease,
+    packet::Link,
+    spa::{client::ClientLabel, server::DropReason},
 };
 
 /// What the firewall has to make true.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
     /// Let this source in until then; the firewall closes the door by itself.
-    Open {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// The interface on which the knocks came.
-        link: Link,
-        /// When it closes.
-        until: Moment,
-        /// Whose key it was; `None` if it was a sequence.
-        by: Option<ClientLabel>,
-    },
+    Open(Lease),
     /// Close the door now.
-    Close {
-        /// Which door for whom.
-        admission: GrantKey,
-    },
-    /// Another grant for one connection waits behind this one: say soon when it is used up.
-    Watch {
-        /// Which door for whom.
-        admission: GrantKey,
-    },
+    Close(GrantKey),
+    /// Report soon when this grant for one connection is used up.
+    Watch(GrantKey),
 }
 
 impl Change {
     /// Which door for whom.
     #[must_use]
-    pub fn admission(&self) -> &GrantKey {
+    pub fn key(&self) -> &GrantKey {
         match self {
-            Self::Open { admission, .. } | Self::Close { admission } | Self::Watch { admission } => admission,
+            Self::Open(lease) => &lease.key,
+            Self::Close(key) | Self::Watch(key) => key,
         }
     }
 }
 
-/// What the firewall has to say.
+/// What the firewall reports.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
     /// The latest [`Change::Open`] for this is true.
-    Done {
-        /// Which door for whom.
-        admission: GrantKey,
-    },
+    Done(GrantKey),
     /// The latest [`Change::Close`] for this is true.
-    Closed {
-        /// Which door for whom.
-        admission: GrantKey,
-    },
+    Closed(GrantKey),
     /// The firewall already lets this source in.
-    Found {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// When the firewall closes it.
-        until: Moment,
-        /// Whose key it was, if the firewall knows.
-        by: Option<ClientLabel>,
-    },
-    /// A grant for one connection is used up.
-    Used {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// Until when it would have lasted: a later grant for the same is not meant.
-        until: Moment,
-    },
-    /// Somebody has taken a grant out of the firewall by hand, and nothing else.
-    Withdrawn {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// Until when it would have lasted: a later grant for the same is not meant.
-        until: Moment,
-    },
+    Found(Lease),
+    /// A grant for one connection is used up. A later lease for the same is not meant.
+    Used(Lease),
+    /// Another hand has taken this out of the firewall, and nothing else. A later lease for the same is not meant.
+    Withdrawn(Lease),
 }
 
-/// What happened, for the log.
+/// What happened. The engine emits all of it, as often as it happens: which of it is worth a line in a log is for the
+/// log to decide.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
     /// A sequence is complete, or a client's request is right, and the firewall has been asked.
-    Granted(GrantKey),
+    Granted(Lease),
     /// The firewall has opened the door.
-    Opened {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// When it closes.
-        until: Moment,
-        /// Whose key it was; `None` if it was a sequence.
-        by: Option<ClientLabel>,
-    },
+    Opened(Lease),
     /// The firewall keeps an open door open for longer.
-    Extended {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// When it closes.
-        until: Moment,
-        /// Whose key it was; `None` if it was a sequence.
-        by: Option<ClientLabel>,
-    },
-    /// A client has asked for a door that another has open for the same address.
+    Extended(Lease),
+    /// The door is open for the same address already, by another. This is what the new one has of its own: it is open
+    /// as long as the one that ends last; or, if it is for one connection, each has its turn.
     AlsoOpen {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// When it closes, or, if it is for one connection, until when the client's own lasts behind the other's.
-        until: Moment,
-        /// Whose key it was.
-        by: ClientLabel,
+        /// What the new one has.
+        lease: Lease,
+        /// Whose key had opened it before; `None` if it was a sequence, or is not known.
+        before: Option<ClientLabel>,
     },
-    /// A client gives up its grant for one connection, which was behind another's.
-    NotWaiting {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// Whose key it was.
-        by: ClientLabel,
-    },
+    /// A knock for a door that is open as long already, by the same.
+    StillOpen(Lease),
+    /// A client has given up what it had. Others still have the door open behind the same address.
+    GivenUp(Lease),
     /// The door was open before this program started, and is taken over.
-    Adopted {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// When it closes.
-        until: Moment,
-        /// Whose key it was, if the firewall knows.
-        by: Option<ClientLabel>,
-    },
+    Adopted(Lease),
+    /// The door was open before this program started, and is closed: it could not be opened now.
+    NotAdopted(Lease),
     /// The door has closed.
-    Closed {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// Whose key had opened it; `None` if it was a sequence, or is not known.
-        by: Option<ClientLabel>,
-    },
+    Closed(Lease),
     /// The one connection that a grant was for has been made.
-    Used {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// Whose key had opened it; `None` if it was a sequence.
-        by: Option<ClientLabel>,
-    },
-    /// Somebody has closed the door by hand.
-    Withdrawn {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// Whose key had opened it; `None` if it was a sequence.
-        by: Option<ClientLabel>,
-    },
-    /// The client that had opened the door is none any more, so it is closed.
-    Revoked {
-        /// Which door for whom.
-        admission: GrantKey,
-        /// Whose key had opened it.
-        by: Option<ClientLabel>,
+    Used(Lease),
+    /// Another hand has closed the door.
+    Withdrawn(Lease),
+    /// Its client has lost its key or its permission, or the door is gone, so it is closed.
+    Revoked(Lease),
+    /// The same, but others have asked for it, too, so it stays open for them.
+    Reduced {
+        /// What was taken back.
+        gone: Lease,
+        /// What is left.
+        now: Lease,
     },
     /// The time of a grant is over, and the firewall never made it true.
-    NeverOpened(GrantKey),
+    NeverOpened(Lease),
+    /// A client waited for the firewall in vain, and has been told so.
+    NotInTime(GrantKey),
     /// A source is one knock further.
     Further {
         /// The source, which may be forged.
@@ -168,7 +101,12 @@ pub enum Event {
         /// How many knocks were right.
         right: u8,
     },
-    /// A source knocked while it had to be quiet; its time begins anew.
+    /// The knock just accepted came again, and counts for nothing.
+    Repeated {
+        /// The source, which may be forged.
+        source: IpAddr,
+    },
+    /// A source knocked while it was in its quiet period, which starts again.
     Waiting {
         /// The source, which may be forged.
         source: IpAddr,
@@ -190,13 +128,12 @@ pub enum Event {
         after: u8,
         /// How long it has to be quiet.
         quiet: Duration,
+        /// Whether the kernel was asked, and would take a packet from this source. It is asked of a few only, so a
+        /// flood costs no questions.
+        checked: bool,
     },
-    /// So much more was refused, since the first that was not told.
-    MoreWrong(u64),
-    /// So much more became of doors that sequences open, since the first that was not told.
-    MoreDoors(u64),
     /// A sequence was complete, but too many grants run.
-    NoRoom(GrantKey),
+    NoRoom(Lease),
     /// A client's request was refused, and the client has been told.
     Refused {
         /// Whose key it was.
@@ -215,11 +152,11 @@ pub enum Event {
         /// Why.
         why: Ineligible,
     },
-    /// A datagram that was sealed with our card is nobody's, and nothing was answered.
+    /// A datagram to the port of single packet authorization was dropped, and nothing was answered.
     Dropped {
         /// Where it came from, which may be forged.
         source: IpAddr,
-        /// Why it is nobody's.
+        /// Why.
         why: DropReason,
         /// Whose key it was, if that is known.
         who: Option<ClientLabel>,
@@ -227,27 +164,31 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whose key opened the door that this is about; `None` if it is about no door, or a sequence's.
+    /// What became of a door, if this is about one.
     #[must_use]
-    pub fn client(&self) -> Option<&ClientLabel> {
+    pub fn lease(&self) -> Option<&Lease> {
         match self {
-            Self::Opened { by, .. }
-            | Self::Extended { by, .. }
-            | Self::Adopted { by, .. }
-            | Self::Closed { by, .. }
-            | Self::Used { by, .. }
-            | Self::Withdrawn { by, .. }
-            | Self::Revoked { by, .. } => by.as_ref(),
-            Self::AlsoOpen { by, .. } | Self::NotWaiting { by, .. } => Some(by),
-            Self::Granted(_)
-            | Self::NeverOpened(_)
+            Self::Granted(lease)
+            | Self::Opened(lease)
+            | Self::Extended(lease)
+            | Self::AlsoOpen { lease, .. }
+            | Self::StillOpen(lease)
+            | Self::GivenUp(lease)
+            | Self::Adopted(lease)
+            | Self::NotAdopted(lease)
+            | Self::Closed(lease)
+            | Self::Used(lease)
+            | Self::Withdrawn(lease)
+            | Self::Revoked(lease)
+            | Self::Reduced { gone: lease, .. }
+            | Self::NeverOpened(lease)
+            | Self::NoRoom(lease) => Some(lease),
+            Self::NotInTime(_)
             | Self::Further { .. }
+            | Self::Repeated { .. }
             | Self::Waiting { .. }
             | Self::NotAccepted { .. }
             | Self::Wrong { .. }
-            | Self::MoreWrong(_)
-            | Self::MoreDoors(_)
-            | Self::NoRoom(_)
             | Self::Refused { .. }
             | Self::Ineligible { .. }
             | Self::Dropped { .. } => None,

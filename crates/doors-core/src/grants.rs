@@ -1,75 +1,157 @@
-//! Who is in, and until when.
+//! Live grants: who is in, until when, and who has asked for it.
+//!
+//! ```text
+//!   one door, one address        the firewall holds one lease at a time
+//!   ┌──────────────────────────────────────────────────────────────────┐
+//!   │ lease    laptop, until 12:00      what the firewall holds        │
+//!   │ others   phone, until 11:00       asked for the same: it stays   │
+//!   │                                   open for them if laptop goes   │
+//!   │ waiting  tablet, until 11:30      for one connection each: they  │
+//!   │                                   begin when the lease is over   │
+//!   └──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Behind an address translator several clients are one address. Each keeps its own time, so that what a client had
+//! goes with it, and nothing else does.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
-use core::time::Duration;
+use core::{mem, time::Duration};
 
 use crate::{
-    access::{Grant, Redeemed},
+    access::Grant,
     door::GrantKey,
-    limits,
-    packet::Link,
+    lease::Lease,
+    limits::{self, EXTEND_AFTER, SHARING_ONE_ADDRESS},
     spa::client::ClientLabel,
     time::Moment,
 };
 
+/// What the firewall has said of a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// Nothing yet.
+    Asked,
+    /// It is open.
+    Open,
+    /// It was open and has been changed without a knock; that this is done is no news.
+    Corrected,
+}
+
 /// A grant that runs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Running {
-    /// When the door closes for this source.
-    pub until: Moment,
-    /// The interface on which the knocks came.
-    pub link: Link,
-    /// Whether the firewall has said that it is so.
-    pub confirmed: bool,
-    /// Whose key it was last; `None` for a sequence, and for one from before this program started of which
-    /// nobody knows.
-    pub by: Option<ClientLabel>,
-    /// Whether others have asked for it, too: then it is nobody's to close.
-    pub shared: bool,
-    /// Whether it was there before this program started.
+    /// What the firewall holds, or has been asked for.
+    pub lease: Lease,
+    /// What the firewall has said of it.
+    pub state: State,
+    /// Whether it was there before this program started, so that it is not known who opened it.
     pub adopted: bool,
-    /// Grants for one connection of other clients, behind the same address: the firewall holds one at a time, so
-    /// each begins when the one before it is used up or over.
-    pub behind: VecDeque<Behind>,
-}
-
-/// A grant for one connection that begins when another's is over.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Behind {
-    /// Whose key it was.
-    pub by: ClientLabel,
-    /// The interface on which the knock came.
-    pub link: Link,
-    /// When it ends.
-    pub until: Moment,
+    /// Of the others who asked for it, each their own, which ends before the lease.
+    others: Vec<Lease>,
+    /// Grants for one connection of others: the firewall holds one at a time, so each begins when the one before it
+    /// is used up or over.
+    waiting: VecDeque<Lease>,
 }
 
 /// What a grant changes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Opening {
     /// The firewall has to know.
-    Changed(GrantKey, Running),
-    /// The door is open, and stays so no longer for this. If another has opened it, who has asked for it now.
-    Unchanged(GrantKey, Option<ClientLabel>),
-    /// It is for one connection, and another client's comes first. Whose this is, and until when it lasts.
-    Behind(GrantKey, ClientLabel, Moment),
+    Changed(Lease),
+    /// The door is open for as long already, and one more has asked for it: this is the new one's own.
+    Joined(Lease),
+    /// The door is open for as long already, and it has been asked for by the same before.
+    Unchanged(Lease),
+    /// It is for one connection, and another's comes first.
+    Waits(Lease),
     /// [`limits::GRANTS`] run, or [`limits::GRANTS_BY_SEQUENCE`], or [`limits::GRANTS_PER_CLIENT`] for this
-    /// client.
-    Full(GrantKey),
+    /// client, or [`SHARING_ONE_ADDRESS`] share this one.
+    Full(Lease),
+}
+
+/// What becomes of a door when a client gives up what it had.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Left {
+    /// It had nothing.
+    Nothing,
+    /// It was waiting.
+    Waiting(Lease),
+    /// Others have the door open, too. This is what the client had, and whether the lease has changed.
+    Others(Lease, bool),
+    /// It was the only one.
+    Alone,
+}
+
+/// A grant that is not permitted any more, or not to all who asked for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Retracted {
+    /// It is over; what it was.
+    Closed(Running),
+    /// It goes on for others, by another lease than this.
+    Changed {
+        /// What it was.
+        before: Lease,
+        /// What it is.
+        now: Lease,
+    },
 }
 
 impl Running {
-    fn new(by: Option<ClientLabel>, link: Link, until: Moment) -> Self {
-        Self { until, link, confirmed: false, by, shared: false, adopted: false, behind: VecDeque::new() }
+    fn new(lease: Lease) -> Self {
+        let (others, waiting) = (Vec::new(), VecDeque::new());
+        Self { lease, state: State::Asked, adopted: false, others, waiting }
     }
 
-    /// Whose share it is in, and those that are behind it.
-    fn shares(&self) -> impl Iterator<Item = Option<ClientLabel>> {
-        let behind = self.behind.iter().map(|behind| Some(behind.by.clone()));
-        [self.by.clone()].into_iter().chain(behind)
+    /// Whether the firewall has said that it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state != State::Asked
+    }
+
+    /// Whether it was open before this program started, and it is not known by whom.
+    #[must_use]
+    pub fn is_unowned(&self) -> bool {
+        self.adopted && self.lease.by.is_none() && self.others.is_empty()
+    }
+
+    /// Whether others wait until this one is over.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The time that a client has of its own.
+    #[must_use]
+    pub fn own(&self, by: Option<&ClientLabel>) -> Option<&Lease> {
+        let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
+        leases.into_iter().find(|lease| lease.by.as_ref() == by)
+    }
+
+    /// All who are in it, one entry each.
+    fn shares(&self) -> Vec<Option<ClientLabel>> {
+        let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
+        leases.map(|lease| lease.by.clone()).collect()
+    }
+
+    fn sharing(&self) -> usize {
+        self.others.len().saturating_add(self.waiting.len())
+    }
+
+    /// The next lease, of the others who asked for it: the one that ends last.
+    fn take_next(&mut self) -> Option<Lease> {
+        let (last, _) = self.others.iter().enumerate().max_by_key(|(_, lease)| lease.until)?;
+        Some(self.others.swap_remove(last))
+    }
+
+    /// Replaces the lease, without a knock.
+    fn correct(&mut self, lease: Lease) -> Lease {
+        if self.state == State::Open {
+            self.state = State::Corrected;
+        }
+        mem::replace(&mut self.lease, lease)
     }
 }
 
@@ -78,152 +160,134 @@ impl Running {
 pub struct Grants {
     running: BTreeMap<GrantKey, Running>,
     by_end: BTreeSet<(Moment, GrantKey)>,
-    /// How many run by each client or are behind another's, and how many run by none.
+    /// How many each client has or waits for, and how many sequences have.
     shares: BTreeMap<Option<ClientLabel>, usize>,
 }
 
 impl Grants {
     /// Opens a door, or keeps it open for longer; never for shorter.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
-        let Redeemed { admission, link, open_for, by, once } = grant.redeem();
-        let mut running = Running::new(by, link, now.after(open_for));
-        if once
-            && let Some(by) = &running.by
-            && self.running.get(&admission).is_some_and(|old| old.by != running.by)
-        {
-            let behind = Behind { by: by.clone(), link, until: running.until };
-            return match self.put_behind(&admission, behind) {
-                true => Opening::Behind(admission, by.clone(), running.until),
-                false => Opening::Full(admission),
-            };
-        }
-        if let Some(old) = self.running.get_mut(&admission) {
-            old.shared |= old.by != running.by;
-            running.shared = old.shared;
-            running.behind = old.behind.clone();
-        }
-        match self.running.get(&admission) {
-            // Whoever has a key may need a new grant at once: the one before may be used up.
-            Some(old) if once && running.by.is_some() => {
-                running.confirmed = old.confirmed;
-                // Never the same as the one before, so that news of that one are not taken for this one's.
-                if running.until == old.until {
-                    running.until = old.until.after(Duration::from_millis(1));
-                }
+        let lease = grant.redeem(now);
+        let is_full = self.is_full_for(lease.by.as_ref());
+        let Some(mut running) = self.running.get(&lease.key).cloned() else {
+            if is_full {
+                return Opening::Full(lease);
             }
-            Some(old) if running.until < old.until.after(limits::EXTEND_AFTER) => {
-                let also = if old.by == running.by { None } else { running.by };
-                return Opening::Unchanged(admission, also);
-            }
-            // Whoever takes over another's grant takes it into its own share.
-            Some(old) if old.by != running.by && self.is_full_for(running.by.as_ref()) => {
-                return Opening::Full(admission);
-            }
-            Some(old) => running.confirmed = old.confirmed,
-            None if self.is_full_for(running.by.as_ref()) => return Opening::Full(admission),
-            None => {}
-        }
-        self.insert(admission.clone(), running.clone());
-        Opening::Changed(admission, running)
+            self.put(Running::new(lease.clone()));
+            return Opening::Changed(lease);
+        };
+        let opening = match lease.once {
+            true => once_more(&mut running, lease, is_full),
+            false => join(&mut running, lease, is_full),
+        };
+        self.put(running);
+        opening
     }
 
     /// Takes over a grant that the firewall already holds, from before this program started. Says whether
-    /// there was room; if not, the firewall ends it all the same, and nobody hears of it.
-    pub fn adopt(&mut self, admission: GrantKey, until: Moment, by: Option<ClientLabel>) -> bool {
+    /// there was room; if not, the firewall ends it all the same, and no event tells of it.
+    pub fn adopt(&mut self, lease: Lease) -> bool {
         // Whose grants these are was settled before, so that only the room for all of them counts.
-        let has_room = self.running.len() < limits::GRANTS || self.running.contains_key(&admission);
-        if has_room {
-            let known = self.running.get(&admission);
-            let link = known.map_or(Link::default(), |running| running.link);
-            // Whose it is to close was settled when it was opened.
-            let (shared, adopted) = known.map_or((false, true), |running| (running.shared, running.adopted));
-            let behind = known.map(|running| running.behind.clone()).unwrap_or_default();
-            self.insert(admission, Running { until, link, confirmed: true, by, shared, adopted, behind });
+        match self.running.get(&lease.key).cloned() {
+            Some(mut known) => {
+                known.lease = Lease { link: known.lease.link, ..lease };
+                known.state = State::Open;
+                self.put(known);
+            }
+            None if self.running.len() >= limits::GRANTS => return false,
+            None => self.put(Running { state: State::Open, adopted: true, ..Running::new(lease) }),
         }
-        has_room
+        true
     }
 
-    /// Notes that the firewall has made the grant true. Says whether that is news: `false` if the door
-    /// was open before, `None` if no such grant runs.
-    pub fn confirm(&mut self, admission: &GrantKey) -> Option<bool> {
-        let running = self.running.get_mut(admission)?;
-        Some(!core::mem::replace(&mut running.confirmed, true))
+    /// Notes that the firewall has made the grant true. Gives what it said before; `None` if no such grant runs.
+    pub fn confirm(&mut self, key: &GrantKey) -> Option<State> {
+        Some(mem::replace(&mut self.running.get_mut(key)?.state, State::Open))
     }
 
     /// Takes out one grant whose time is over at `now`.
-    pub fn expire(&mut self, now: Moment) -> Option<(GrantKey, Running)> {
-        let (until, _) = self.by_end.first()?;
-        if *until > now {
-            return None;
-        }
-        let (_, admission) = self.by_end.pop_first()?;
-        let running = self.remove(&admission)?;
-        Some((admission, running))
+    pub fn expire(&mut self, now: Moment) -> Option<Running> {
+        let (_, key) = self.by_end.first().filter(|(until, _)| *until <= now)?;
+        self.close(&key.clone())
     }
 
-    /// Takes out the grants that are not to be kept.
-    pub fn evict(&mut self, keep: impl Fn(&GrantKey, &Running) -> bool) -> Vec<(GrantKey, Running)> {
-        let evicted: Vec<GrantKey> = self
+    /// Takes back what is not `permitted` any more.
+    pub fn retract(&mut self, now: Moment, permitted: impl Fn(&Lease) -> bool) -> Vec<Retracted> {
+        let all_permitted = |running: &Running| {
+            [&running.lease].into_iter().chain(&running.others).chain(&running.waiting).all(&permitted)
+        };
+        let concerned: Vec<GrantKey> = self
             .iter()
-            .filter(|(admission, running)| !keep(admission, running))
-            .map(|(admission, _)| admission.clone())
+            .filter(|running| !all_permitted(running))
+            .map(|running| running.lease.key.clone())
             .collect();
-        evicted
-            .into_iter()
-            .filter_map(|admission| self.close(&admission).map(|running| (admission, running)))
-            .collect()
+        let mut retracted = Vec::new();
+        for key in concerned {
+            let Some(mut running) = self.running.get(&key).cloned() else { continue };
+            running.others.retain(|other| other.until > now && permitted(other));
+            running.waiting.retain(&permitted);
+            if permitted(&running.lease) {
+                self.put(running);
+                continue;
+            }
+            match running.take_next() {
+                Some(now) => {
+                    let before = running.correct(now.clone());
+                    retracted.push(Retracted::Changed { before, now });
+                    self.put(running);
+                }
+                None => {
+                    self.close(&key);
+                    retracted.push(Retracted::Closed(running));
+                }
+            }
+        }
+        retracted
     }
 
     /// Takes out the grant for this door and source.
-    pub fn close(&mut self, admission: &GrantKey) -> Option<Running> {
-        let running = self.remove(admission)?;
-        self.by_end.remove(&(running.until, admission.clone()));
+    pub fn close(&mut self, key: &GrantKey) -> Option<Running> {
+        let running = self.running.remove(key)?;
+        self.by_end.remove(&(running.lease.until, key.clone()));
+        running.shares().iter().for_each(|by| self.give_back(by));
         Some(running)
     }
 
-    /// Takes out the grant of a client that is behind another's. Says whether there was one.
-    pub fn leave(&mut self, admission: &GrantKey, who: &ClientLabel) -> bool {
-        let Some(running) = self.running.get_mut(admission) else { return false };
-        let before = running.behind.len();
-        running.behind.retain(|behind| behind.by != *who);
-        let left = running.behind.len() < before;
-        if left {
-            self.give_back(&Some(who.clone()));
-        }
+    /// Takes out what a client has of a grant that others have, too.
+    pub fn leave(&mut self, key: &GrantKey, who: &ClientLabel, now: Moment) -> Left {
+        let Some(mut running) = self.running.get(key).cloned() else { return Left::Nothing };
+        running.others.retain(|other| other.until > now);
+        let its = |lease: &Lease| lease.by.as_ref() == Some(who);
+        let left = if let Some(at) = running.waiting.iter().position(its)
+            && let Some(lease) = running.waiting.remove(at)
+        {
+            Left::Waiting(lease)
+        } else if let Some(at) = running.others.iter().position(its) {
+            Left::Others(running.others.swap_remove(at), false)
+        } else if !its(&running.lease) {
+            return Left::Nothing;
+        } else if let Some(next) = running.take_next() {
+            Left::Others(running.correct(next), true)
+        } else {
+            return Left::Alone;
+        };
+        self.put(running);
         left
     }
 
-    /// Puts a grant behind the one that runs. Says whether there is room.
-    fn put_behind(&mut self, admission: &GrantKey, new: Behind) -> bool {
-        let by = Some(new.by.clone());
-        let is_full = self.is_full_for(by.as_ref());
-        let Some(running) = self.running.get_mut(admission) else { return false };
-        if let Some(old) = running.behind.iter_mut().find(|old| old.by == new.by) {
-            *old = new;
-            return true;
-        }
-        let has_room = !is_full && running.behind.len() < limits::BEHIND_ONE_ADDRESS;
-        if has_room {
-            running.behind.push_back(new);
-            self.take_share(by);
-        }
-        has_room
-    }
-
-    /// Begins the next grant for one connection that was behind this one, which is over. Those of clients that are
-    /// not `known` any more are left out.
-    pub fn next_behind(
+    /// Begins the next grant for one connection that was waiting until this one was over, if it is still
+    /// `permitted`.
+    pub fn next_waiting(
         &mut self,
-        admission: &GrantKey,
         over: Running,
         now: Moment,
-        known: impl Fn(&ClientLabel) -> bool,
+        permitted: impl Fn(&Lease) -> bool,
     ) -> Option<Running> {
-        let mut behind = over.behind;
-        behind.retain(|next| next.until > now && known(&next.by));
-        let Behind { by, link, until } = behind.pop_front()?;
-        let running = Running { behind, ..Running::new(Some(by), link, until) };
-        self.insert(admission.clone(), running.clone());
+        let mut waiting = over.waiting;
+        waiting.retain(|next| next.until > now && permitted(next));
+        let running = Running { waiting: VecDeque::new(), ..Running::new(waiting.pop_front()?) };
+        let running = Running { waiting, ..running };
+        self.put(running.clone());
         Some(running)
     }
 
@@ -235,13 +299,13 @@ impl Grants {
 
     /// The grant that runs for this door and source, if one does.
     #[must_use]
-    pub fn get(&self, admission: &GrantKey) -> Option<&Running> {
-        self.running.get(admission)
+    pub fn get(&self, key: &GrantKey) -> Option<&Running> {
+        self.running.get(key)
     }
 
     /// The grants that run.
-    pub fn iter(&self) -> impl Iterator<Item = (&GrantKey, &Running)> {
-        self.running.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &Running> {
+        self.running.values()
     }
 
     fn is_full_for(&self, by: Option<&ClientLabel>) -> bool {
@@ -253,25 +317,15 @@ impl Grants {
         self.running.len() >= limits::GRANTS || taken >= share
     }
 
-    fn insert(&mut self, admission: GrantKey, running: Running) {
-        let until = running.until;
-        running.shares().for_each(|by| self.take_share(by));
-        if let Some(old) = self.running.insert(admission.clone(), running) {
-            self.by_end.remove(&(old.until, admission.clone()));
-            old.shares().for_each(|by| self.give_back(&by));
+    /// Puts a grant in the place of what was there for its door and source.
+    fn put(&mut self, running: Running) {
+        self.close(&running.lease.key);
+        for by in running.shares() {
+            let taken = self.shares.entry(by).or_default();
+            *taken = taken.saturating_add(1);
         }
-        self.by_end.insert((until, admission));
-    }
-
-    fn remove(&mut self, admission: &GrantKey) -> Option<Running> {
-        let running = self.running.remove(admission)?;
-        running.shares().for_each(|by| self.give_back(&by));
-        Some(running)
-    }
-
-    fn take_share(&mut self, by: Option<ClientLabel>) {
-        let taken = self.shares.entry(by).or_default();
-        *taken = taken.saturating_add(1);
+        self.by_end.insert((running.lease.until, running.lease.key.clone()));
+        self.running.insert(running.lease.key.clone(), running);
     }
 
     fn give_back(&mut self, by: &Option<ClientLabel>) {
@@ -282,4 +336,60 @@ impl Grants {
             }
         }
     }
+}
+
+/// One more asks for a door that is open.
+fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
+    let extends = lease.until >= running.lease.until.after(EXTEND_AFTER);
+    if lease.by == running.lease.by {
+        if !extends {
+            return Opening::Unchanged(lease);
+        }
+        running.lease = lease.clone();
+        return Opening::Changed(lease);
+    }
+    let known = running.others.iter().position(|other| other.by == lease.by);
+    let is_known = known.is_some();
+    match known {
+        None if is_full || running.sharing() >= SHARING_ONE_ADDRESS => return Opening::Full(lease),
+        // Either way its own is replaced; it never ends earlier than it did.
+        None => {}
+        Some(at) if running.others.get(at).is_some_and(|other| other.until >= lease.until) => {
+            return Opening::Unchanged(lease);
+        }
+        Some(at) => drop(running.others.swap_remove(at)),
+    }
+    if extends {
+        let before = mem::replace(&mut running.lease, lease.clone());
+        running.others.push(before);
+        return Opening::Changed(lease);
+    }
+    // The lease is the one that ends last.
+    running.others.push(Lease { until: lease.until.min(running.lease.until), ..lease.clone() });
+    if is_known { Opening::Unchanged(lease) } else { Opening::Joined(lease) }
+}
+
+/// A grant for one connection, where one runs already.
+fn once_more(running: &mut Running, mut lease: Lease, is_full: bool) -> Opening {
+    if lease.by != running.lease.by {
+        if let Some(own) = running.waiting.iter_mut().find(|waiting| waiting.by == lease.by) {
+            *own = lease.clone();
+            return Opening::Unchanged(lease);
+        }
+        if is_full || running.sharing() >= SHARING_ONE_ADDRESS {
+            return Opening::Full(lease);
+        }
+        running.waiting.push_back(lease.clone());
+        return Opening::Waits(lease);
+    }
+    // The one before may be used up, so a client gets a new one at once. A sequence may be repeated by strangers.
+    if lease.by.is_none() && lease.until < running.lease.until.after(EXTEND_AFTER) {
+        return Opening::Unchanged(lease);
+    }
+    // Never the same as the one before, so that news of that one are not taken for this one's.
+    if lease.until == running.lease.until {
+        lease.until = lease.until.after(Duration::from_millis(1));
+    }
+    running.lease = lease.clone();
+    Opening::Changed(lease)
 }

@@ -25,7 +25,6 @@
 //! | [`spa::prefilter`]   | a datagram         | in whose name it was made, before keys are used    |
 //! | [`spa::server`]  | datagrams of clients | what they ask, what the disk must hold, receipts |
 //! | [`events`]     |                    | what is said to the firewall and to the log, and back |
-//! | [`throttle`]   | an event           | whether it is told at once or only counted         |
 //! | [`engine`] | packets, time      | all of it, as one state machine                    |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -35,15 +34,17 @@
 extern crate alloc;
 
 pub mod access;
+pub mod budget;
+pub mod counters;
 pub mod door;
 pub mod eligible;
 pub mod engine;
 pub mod events;
 pub mod grants;
+pub mod lease;
 pub mod limits;
 pub mod packet;
 pub mod sequence;
 pub mod spa;
 pub mod special_purpose;
-pub mod throttle;
 pub mod time;

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::budget::Rate;
+
 /// Knockers that are remembered at once.
 ///
 /// Some eight megabytes when full. A flood of forged first knocks at 200,000 a second leaves a client a
@@ -32,22 +34,9 @@ pub const CLIENTS: usize = 100_000;
 /// Whoever repeats a sequence as fast as the network carries it costs the firewall one change a second.
 pub const EXTEND_AFTER: Duration = Duration::from_secs(1);
 
-/// Lines about refused knocks that may be told in one go.
-pub const REFUSALS_AT_ONCE: u32 = 20;
-
-/// After this long, one more refused knock may be told.
-pub const REFUSAL_EVERY: Duration = Duration::from_secs(3);
-
-/// Lines about doors that sequences open and close, that may be told in one go: more than come and go at a
-/// busy gateway in a minute. Whoever overhears a sequence and replays it from forged addresses makes one for
-/// each. What a client with a key does is told in any case, and has bounds of its own.
-pub const DOOR_LINES_AT_ONCE: u32 = 600;
-
-/// After this long, one more line about a door may be told.
-pub const DOOR_LINE_EVERY: Duration = Duration::from_millis(100);
-
-/// What was left untold is told as one number this long after the first of it.
-pub const SUMMED_AFTER: Duration = Duration::from_secs(60);
+/// Wrong knocks of whose source the kernel is asked whether it would take a packet from there: as many as the log tells
+/// one by one. A flood of first knocks so costs no questions.
+pub const QUESTIONS: Rate = Rate { at_once: 20, every: Duration::from_secs(3) };
 
 /// The widest window that can be configured. After a loss nobody knows which was: what was accepted then was not
 /// dated later than this, so a first start costs each knock a challenge for so long.
@@ -74,19 +63,16 @@ pub const WAITING_AT_MOST: usize = 4 * WAITING_PER_CLIENT;
 /// Grants that run for one client: it can name addresses, and must not fill the table of all.
 pub const GRANTS_PER_CLIENT: usize = 256;
 
-/// Clients that may each have a grant for one connection behind another's, for the same door and address: so many
-/// as may knock at once behind one address. The next is told that too much is open.
-pub const BEHIND_ONE_ADDRESS: usize = 64;
+/// Others that may each have a grant of their own for the same door and address: so many as may knock at once behind one
+/// address translator. The next is told that too much is open.
+pub const SHARING_ONE_ADDRESS: usize = 64;
 
 /// A client waits this long for its receipt if the firewall does not say that the door is open.
 pub const PATIENCE_WITH_FIREWALL: Duration = Duration::from_secs(3);
 
-/// Datagrams in the name of one client that are opened with keys in one go. Whoever knows the card and a
-/// client's public key can make them, and each costs a tenth of a millisecond.
-pub const OPENINGS_AT_ONCE: u32 = 256;
-
-/// After this long, one more: so this costs at most a twentieth of a processor for each client.
-pub const OPENING_EVERY: Duration = Duration::from_millis(2);
+/// Datagrams in the name of one client that are opened with keys. Whoever knows the card and a client's public key can
+/// make them, and each costs a tenth of a millisecond: so this costs at most a twentieth of a processor for each client.
+pub const OPENINGS: Rate = Rate { at_once: 256, every: Duration::from_millis(2) };
 
 /// Datagrams of each client, all signed by it, that are known again by their first bytes: those
 /// are answered with silence, for a hash and no keys. Each client has its own, so that none pushes out another's.

@@ -109,6 +109,7 @@ fn rules() -> Rules {
         doors: SEQUENCES.iter().map(door).collect(),
         quiet_after_wrong: Duration::from_secs(QUIET),
         forget_after: Duration::from_secs(FORGET),
+        clients: std::sync::Arc::default(),
     }
 }
 
@@ -156,15 +157,15 @@ proptest! {
             let expected = model.knock(source, port, seconds);
             match (&opened[..], expected) {
                 ([], None) => {}
-                ([Change::Open { admission, until, .. }], Some(door)) => {
-                    prop_assert_eq!(admission.door.as_str(), door);
-                    prop_assert_eq!(admission.source, address(source));
-                    prop_assert_eq!(*until, now.after(Duration::from_secs(OPEN)));
+                ([Change::Open(lease)], Some(door)) => {
+                    prop_assert_eq!(lease.key.door.as_str(), door);
+                    prop_assert_eq!(lease.key.source, address(source));
+                    prop_assert_eq!(lease.until, now.after(Duration::from_secs(OPEN)));
                 }
                 other => prop_assert!(false, "{:?}", other),
             }
             let running: BTreeSet<_> =
-                engine.doors().iter().map(|(admission, running)| (admission.clone(), running.until)).collect();
+                engine.grants().iter().map(|running| (running.lease.key.clone(), running.lease.until)).collect();
             prop_assert_eq!(running.len(), model.doors.values().filter(|until| **until > seconds).count());
             for (_, until) in running {
                 prop_assert!(until > now, "a grant outlives its time");

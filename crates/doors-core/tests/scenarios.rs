@@ -12,6 +12,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use doors_core::{
     access::Rules,
     door::{Door, DoorName, GrantKey, Sequence},
     engine::{Change, Engine, Event, Report},
+    lease::Lease,
     limits,
     packet::{AllRoutes, Arrival, Link, Packet, Routes},
     time::{Moment, Wall},
@@ -51,7 +53,7 @@ impl Scene {
 
     fn at(&mut self, seconds: u64) -> &mut Self {
         self.now = at(seconds);
-        self.engine.handle_timeout(self.now);
+        self.engine.handle_timeout(self.now, Wall(0));
         self
     }
 
@@ -65,7 +67,7 @@ impl Scene {
     }
 
     fn done(&mut self, door: &str, source: &str) -> &mut Self {
-        self.engine.handle_report(Report::Done { admission: admission(door, source) }, self.now);
+        self.engine.handle_report(Report::Done(admission(door, source)), self.now, Wall(0));
         self
     }
 
@@ -75,7 +77,9 @@ impl Scene {
 
     /// What happened, without the details.
     fn events(&mut self) -> Vec<Event> {
-        let detail = |event: &Event| matches!(event, Event::Further { .. } | Event::Waiting { .. });
+        let detail = |event: &Event| {
+            matches!(event, Event::Further { .. } | Event::Waiting { .. } | Event::StillOpen(_))
+        };
         std::iter::from_fn(|| self.engine.poll_event()).filter(|event| !detail(event)).collect()
     }
 
@@ -128,7 +132,17 @@ fn rules(doors: &[(&str, &[u16])]) -> Rules {
             .collect(),
         quiet_after_wrong: Duration::from_secs(5),
         forget_after: Duration::from_secs(30),
+        clients: Arc::default(),
     }
+}
+
+fn lease(door: &str, source: &str, until: u64) -> Lease {
+    Lease { key: admission(door, source), link: Link(3), until: at(until), by: None, once: false }
+}
+
+/// What the firewall holds from an earlier run.
+fn found_open(key: &GrantKey, until: u64) -> Lease {
+    Lease { key: key.clone(), link: Link::default(), until: at(until), by: None, once: false }
 }
 
 fn admission(door: &str, source: &str) -> GrantKey {
@@ -137,7 +151,7 @@ fn admission(door: &str, source: &str) -> GrantKey {
 }
 
 fn open(door: &str, source: &str, until: u64) -> Change {
-    Change::Open { admission: admission(door, source), link: Link(3), until: at(until), by: None }
+    Change::Open(lease(door, source, until))
 }
 
 #[test]
@@ -181,7 +195,7 @@ fn the_exact_sequence_opens_the_door_for_its_source_only() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
-    assert_eq!(scene.events(), [Event::Granted(admission("ssh", CLIENT))]);
+    assert_eq!(scene.events(), [Event::Granted(lease("ssh", CLIENT, 10))]);
 }
 
 #[test]
@@ -209,8 +223,8 @@ fn two_doors_may_share_the_beginning_of_their_sequences() {
 fn a_wrong_knock_makes_the_source_wait() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &[7001, 7002, 7004]);
-    let wrong =
-        Event::Wrong { source: CLIENT.parse().unwrap(), port: 7004, after: 2, quiet: Duration::from_secs(5) };
+    let (source, quiet) = (CLIENT.parse().unwrap(), Duration::from_secs(5));
+    let wrong = Event::Wrong { source, port: 7004, after: 2, quiet, checked: true };
     assert_eq!(scene.events(), [wrong]);
 
     scene.at(4).knock(CLIENT, &SSH);
@@ -240,15 +254,6 @@ fn whoever_looks_for_a_fault_sees_each_step() {
     let [first, second, _, last] = &scene.details()[..] else { panic!("four details") };
     assert_eq!([first, second], [1, 2].map(|right| Event::Further { source, right }).each_ref());
     assert_eq!(last, &Event::Waiting { source });
-}
-
-#[test]
-fn details_are_bounded_too() {
-    let mut scene = Scene::new();
-    for number in 0..10_000 {
-        scene.knock(&format!("2001:db8::{number:x}"), &SSH[..1]);
-    }
-    assert!(scene.details().len() <= 20);
 }
 
 #[test]
@@ -301,15 +306,15 @@ fn a_finished_sequence_keeps_an_open_door_open_for_longer() {
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
     scene.at(8).knock(CLIENT, &SSH).done("ssh", CLIENT);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10), open("ssh", CLIENT, 18)]);
-    let (door, granted) = (admission("ssh", CLIENT), Event::Granted(admission("ssh", CLIENT)));
-    let opened = Event::Opened { admission: door.clone(), until: at(10), by: None };
-    let extended = Event::Extended { admission: door.clone(), until: at(18), by: None };
-    assert_eq!(scene.events(), [granted.clone(), opened, granted, extended]);
+    let granted = |until| Event::Granted(lease("ssh", CLIENT, until));
+    let opened = Event::Opened(lease("ssh", CLIENT, 10));
+    let extended = Event::Extended(lease("ssh", CLIENT, 18));
+    assert_eq!(scene.events(), [granted(10), opened, granted(18), extended]);
 
     scene.at(17);
     assert_eq!(scene.events(), []);
     scene.at(18);
-    assert_eq!(scene.events(), [Event::Closed { admission: door, by: None }]);
+    assert_eq!(scene.events(), [Event::Closed(lease("ssh", CLIENT, 18))]);
     assert_eq!(scene.changes(), [], "the firewall closes doors by itself");
 }
 
@@ -322,14 +327,14 @@ fn a_source_that_waits_keeps_its_open_door() {
     scene.at(9);
     assert_eq!(scene.events(), []);
     assert_eq!(scene.changes(), []);
-    assert_eq!(scene.engine.doors().iter().count(), 1);
+    assert_eq!(scene.engine.grants().iter().count(), 1);
 }
 
 #[test]
 fn a_door_that_the_firewall_never_opened_is_never_called_open() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH).at(10);
-    let door = admission("ssh", CLIENT);
+    let door = lease("ssh", CLIENT, 10);
     assert_eq!(scene.events(), [Event::Granted(door.clone()), Event::NeverOpened(door)]);
 }
 
@@ -337,20 +342,21 @@ fn a_door_that_the_firewall_never_opened_is_never_called_open() {
 fn a_door_found_open_is_taken_over_with_its_time() {
     let mut scene = Scene::new();
     let found = admission("ssh", CLIENT);
-    scene.engine.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
-    assert_eq!(scene.events(), [Event::Adopted { admission: found.clone(), until: at(7), by: None }]);
+    scene.engine.handle_report(Report::Found(found_open(&found, 7)), at(0), Wall(0));
+    assert_eq!(scene.events(), [Event::Adopted(found_open(&found, 7))]);
     assert_eq!(scene.changes(), []);
     scene.at(7);
-    assert_eq!(scene.events(), [Event::Closed { admission: found, by: None }]);
+    assert_eq!(scene.events(), [Event::Closed(found_open(&found, 7))]);
 }
 
 #[test]
 fn what_is_found_open_and_is_no_door_is_closed() {
     let mut scene = Scene::new();
     let found = admission("gone", CLIENT);
-    scene.engine.handle_report(Report::Found { admission: found.clone(), until: at(7), by: None }, at(0));
-    assert_eq!(scene.changes(), [Change::Close { admission: found }]);
-    assert_eq!(scene.engine.doors().iter().count(), 0);
+    scene.engine.handle_report(Report::Found(found_open(&found, 7)), at(0), Wall(0));
+    assert_eq!(scene.changes(), [Change::Close(found.clone())]);
+    assert_eq!(scene.events(), [Event::NotAdopted(found_open(&found, 7))]);
+    assert_eq!(scene.engine.grants().iter().count(), 0);
 }
 
 #[test]
@@ -360,16 +366,16 @@ fn new_rules_close_the_doors_that_are_gone_and_no_others() {
     scene.changes();
     scene.events();
 
-    scene.engine.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
-    assert_eq!(scene.changes(), [Change::Close { admission: admission("web", OTHER) }]);
-    assert_eq!(scene.events(), [Event::Closed { admission: admission("web", OTHER), by: None }]);
+    scene.engine.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])]), scene.now, Wall(0)).unwrap();
+    assert_eq!(scene.changes(), [Change::Close(admission("web", OTHER))]);
+    assert_eq!(scene.events(), [Event::Revoked(lease("web", OTHER, 10))]);
 
     scene.at(1).knock(CLIENT, &[1, 2, 3, 4, 5]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 11)]);
 }
 
 #[test]
-fn new_rules_close_as_many_doors_as_there_are_and_the_log_stays_short() {
+fn new_rules_close_as_many_doors_as_there_are() {
     let mut scene = Scene::new();
     let source = |number: usize| format!("2001:db8::{number:x}");
     for number in 0..5_000 {
@@ -378,16 +384,16 @@ fn new_rules_close_as_many_doors_as_there_are_and_the_log_stays_short() {
     scene.changes();
     scene.events();
 
-    scene.engine.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
+    scene.engine.change_rules(rules(&[("ssh", &SSH)]), scene.now, Wall(0)).unwrap();
     assert_eq!(scene.changes().len(), 5_000);
-    assert!(scene.events().len() < 100, "all others are told as one number");
+    assert_eq!(scene.events().len(), 5_000);
 }
 
 #[test]
 fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]);
-    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &WEB)]), scene.now).unwrap();
+    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &WEB)]), scene.now, Wall(0)).unwrap();
     scene.knock(CLIENT, &SSH[3..]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
 }
@@ -395,7 +401,7 @@ fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
 #[test]
 fn impossible_rules_change_nothing() {
     let mut scene = Scene::new();
-    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &SSH)]), scene.now).unwrap_err();
+    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &SSH)]), scene.now, Wall(0)).unwrap_err();
     scene.knock(CLIENT, &WEB);
     assert_eq!(scene.changes(), [open("web", CLIENT, 10)]);
 }
@@ -411,7 +417,7 @@ fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
     scene.events();
 
     scene.knock(CLIENT, &SSH);
-    assert_eq!(scene.events(), [Event::NoRoom(admission("ssh", CLIENT))]);
+    assert_eq!(scene.events(), [Event::NoRoom(lease("ssh", CLIENT, 10))]);
     assert_eq!(scene.changes(), []);
 
     scene.at(1).knock(&source(5), &SSH);
@@ -428,7 +434,7 @@ fn a_sequence_repeated_without_end_costs_one_change_a_second() {
         scene.knock(CLIENT, &SSH);
     }
     assert_eq!(scene.changes().len(), 10);
-    assert_eq!(scene.events().len(), 10);
+    assert_eq!(scene.events().len(), 10, "without those that change nothing");
 }
 
 #[test]
@@ -454,32 +460,6 @@ fn a_flood_of_forged_knocks_keeps_nobody_out_who_is_half_way() {
     scene.knock(CLIENT, &SSH[2..]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
     assert!(scene.engine.access().knockers().len() <= doors_core::limits::KNOCKERS);
-    assert!(scene.events().len() <= 21);
-}
-
-#[test]
-fn whoever_replays_a_sequence_from_many_addresses_makes_few_lines_and_one_sum() {
-    let mut scene = Scene::new();
-    for number in 0..10_000_u32 {
-        let source = Ipv4Addr::from_bits(0xc633_0000 + number).to_string();
-        scene.knock(&source, &SSH).done("ssh", &source);
-    }
-    let opened =
-        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Opened { .. })).count();
-    assert_eq!(opened(&scene.events()), limits::DOOR_LINES_AT_ONCE as usize);
-    assert_eq!(scene.changes().len(), 10_000, "what is judged and opened does not depend on lines");
-    let (mut told, mut untold) = (0, 0);
-    for seconds in 1..=120 {
-        for event in scene.at(seconds).events() {
-            match event {
-                Event::Closed { .. } => told += 1,
-                Event::MoreDoors(count) => untold += count,
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    assert_eq!(told + untold + u64::from(limits::DOOR_LINES_AT_ONCE), 20_000, "nothing is lost");
-    assert_eq!(scene.engine.next_deadline(), None);
 }
 
 #[test]
@@ -487,7 +467,10 @@ fn other_sequences_in_new_rules_forget_what_was_knocked() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]);
     // The one that was begun is the same, and the other is not.
-    scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &[1, 2, 3, 4, 5])]), scene.now).unwrap();
+    scene
+        .engine
+        .change_rules(rules(&[("ssh", &SSH), ("web", &[1, 2, 3, 4, 5])]), scene.now, Wall(0))
+        .unwrap();
     scene.knock(CLIENT, &SSH[3..]);
     assert_eq!(scene.changes(), []);
 }
@@ -497,7 +480,7 @@ fn a_datagram_to_port_0_is_no_knock() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]).knock(CLIENT, &[0]).knock(CLIENT, &SSH[3..]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
-    assert_eq!(scene.events(), [Event::Granted(admission("ssh", CLIENT))]);
+    assert_eq!(scene.events(), [Event::Granted(lease("ssh", CLIENT, 10))]);
 }
 
 /// As many open doors as there may be.
@@ -505,7 +488,7 @@ fn full() -> Scene {
     let mut scene = Scene::new();
     for number in 0..limits::GRANTS {
         let admission = admission("ssh", &format!("2001:db8::{number:x}"));
-        scene.engine.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
+        scene.engine.handle_report(Report::Found(found_open(&admission, 60)), at(0), Wall(0));
     }
     scene.events();
     scene
@@ -514,9 +497,9 @@ fn full() -> Scene {
 #[test]
 fn what_is_found_open_is_bounded() {
     let mut scene = full();
-    let one_more = Report::Found { admission: admission("ssh", CLIENT), until: at(60), by: None };
-    scene.engine.handle_report(one_more, at(0));
-    assert_eq!(scene.engine.doors().iter().count(), limits::GRANTS);
+    let one_more = Report::Found(found_open(&admission("ssh", CLIENT), 60));
+    scene.engine.handle_report(one_more, at(0), Wall(0));
+    assert_eq!(scene.engine.grants().iter().count(), limits::GRANTS);
     assert_eq!(scene.events(), [], "what is not taken over is not said to be");
 }
 
@@ -524,8 +507,8 @@ fn what_is_found_open_is_bounded() {
 fn what_is_known_and_held_for_longer_needs_no_room() {
     let mut scene = full();
     let known = admission("ssh", "2001:db8::5");
-    scene.engine.handle_report(Report::Found { admission: known.clone(), until: at(120), by: None }, at(0));
-    assert_eq!(scene.engine.doors().get(&known).map(|running| running.until), Some(at(120)));
+    scene.engine.handle_report(Report::Found(found_open(&known, 120)), at(0), Wall(0));
+    assert_eq!(scene.engine.grants().get(&known).map(|running| running.lease.until), Some(at(120)));
 }
 
 #[test]
@@ -533,26 +516,13 @@ fn what_the_firewall_holds_for_longer_is_taken_over() {
     let mut scene = Scene::new();
     let door = admission("ssh", CLIENT);
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
-    scene.engine.handle_report(Report::Found { admission: door.clone(), until: at(60), by: None }, at(5));
+    scene.engine.handle_report(Report::Found(found_open(&door, 60)), at(5), Wall(0));
     scene.changes();
     scene.events();
     scene.at(59);
     assert_eq!(scene.events(), [], "it is open until the firewall closes it");
     scene.at(60);
-    assert_eq!(scene.events(), [Event::Closed { admission: door, by: None }]);
-}
-
-#[test]
-fn the_sum_of_what_was_left_untold_is_told_without_another_knock() {
-    let mut scene = Scene::new();
-    for number in 0..30 {
-        scene.knock(&format!("2001:db8::{number:x}"), &[1]);
-    }
-    assert_eq!(scene.events().len(), 20);
-    assert_eq!(scene.engine.next_deadline(), Some(at(60)));
-    scene.at(60);
-    assert_eq!(scene.events(), [Event::MoreWrong(10)]);
-    assert_eq!(scene.engine.next_deadline(), None);
+    assert_eq!(scene.events(), [Event::Closed(lease("ssh", CLIENT, 60))]);
 }
 
 #[test]
@@ -560,38 +530,10 @@ fn a_door_that_never_opened_is_not_called_closed_by_new_rules() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &WEB);
     scene.changes();
-    scene.engine.change_rules(rules(&[("ssh", &SSH)]), scene.now).unwrap();
-    assert_eq!(scene.changes(), [Change::Close { admission: admission("web", CLIENT) }]);
-    assert_eq!(scene.events(), [Event::Granted(admission("web", CLIENT))]);
-}
-
-#[test]
-fn lines_about_those_who_knock_while_they_wait_are_bounded() {
-    let mut scene = Scene::new();
-    scene.knock(CLIENT, &[1; 1000]);
-    let told = scene.details().iter().filter(|event| matches!(event, Event::Waiting { .. })).count();
-    assert!((1..=20).contains(&told), "{told}");
-}
-
-#[test]
-fn lines_about_a_full_table_are_bounded() {
-    let mut scene = full();
-    for number in 0..1000 {
-        scene.knock(&format!("2001:db8:1::{number:x}"), &SSH);
-    }
-    assert_eq!(scene.changes(), []);
-    let told = scene.events().iter().filter(|event| matches!(event, Event::NoRoom(_))).count();
-    assert!((1..=20).contains(&told), "{told}");
-}
-
-#[test]
-fn what_is_found_open_takes_no_line_from_what_is_opened_next() {
-    let mut scene = Scene::new();
-    for number in 0..5_000 {
-        let admission = admission("ssh", &format!("2001:db8::{number:x}"));
-        scene.engine.handle_report(Report::Found { admission, until: at(60), by: None }, at(0));
-    }
-    scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
-    let opened = Event::Opened { admission: admission("ssh", CLIENT), until: at(10), by: None };
-    assert!(scene.events().contains(&opened));
+    scene.engine.change_rules(rules(&[("ssh", &SSH)]), scene.now, Wall(0)).unwrap();
+    assert_eq!(scene.changes(), [Change::Close(admission("web", CLIENT))]);
+    assert_eq!(
+        scene.events(),
+        [Event::Granted(lease("web", CLIENT, 10)), Event::Revoked(lease("web", CLIENT, 10))]
+    );
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use doors_core::{
     door::{DoorName, GrantKey},
+    lease::Lease,
     limits,
     packet::Link,
     spa::client::ClientLabel,
@@ -22,6 +23,25 @@ pub struct Standing {
     pub link: Link,
     /// Whose key it was; `None` for a sequence, or if nobody knows.
     pub by: Option<ClientLabel>,
+}
+
+impl Standing {
+    /// Takes a lease apart.
+    pub fn of(lease: Lease) -> (GrantKey, Self) {
+        let Lease { key, link, until, by, once: _ } = lease;
+        (key, Self { until, link, by })
+    }
+
+    /// Puts a lease together.
+    pub fn lease(self, key: GrantKey, once: bool) -> Lease {
+        let Self { until, link, by } = self;
+        Lease { key, link, until, by, once }
+    }
+}
+
+/// What is known of a grant that is over: the core knows whose it was.
+pub fn over(key: GrantKey, until: Moment) -> Lease {
+    Standing { until, link: Link::default(), by: None }.lease(key, false)
 }
 
 /// The grants that the firewall was told of and that still run. The core bounds their number, and what is

@@ -255,7 +255,7 @@ impl Workers {
         let state = |role| firewalld::State::new(role, plan.clone(), clock, news.clone());
         let firewalld = match choice.kind {
             Kind::RichRules => {
-                let worker = firewalld::Worker::start(state(Role::InstanceLock)).await?;
+                let worker = firewalld::Worker::start(state(Role::Alone)).await?;
                 return Ok(Self::RichRules(Box::new(worker)));
             }
             Kind::Firewalld => Some(firewalld::Worker::start(state(Role::BesideGate)).await?),

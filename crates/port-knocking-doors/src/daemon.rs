@@ -18,8 +18,7 @@ use crate::{
     config::{Config, ConfigError, Hearing},
     control::running::Mark,
     inbox::{Inbox, InboxError},
-    observe::log,
-    observe::log_writer::LogWriter,
+    observe::{Observe, log},
     reload::{self, New, Read, Reader, ReloadError},
     sd_notify::Supervisor,
     spa::service::{self, SpaService},
@@ -112,7 +111,7 @@ pub async fn run(
     // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
     let mut service = SpaService::default();
     let prepared = service::prepare(config.key_access.as_deref(), false, clock);
-    service.listen(&mut engine, config.key_access.as_ref(), prepared, clock.now());
+    service.listen(&mut engine, config.key_access.as_ref(), prepared);
     let opened = opened.or_else(|| config.path.as_deref().and_then(reload::named));
     let mut mark = mark(&config, opened, config.instead_of.is_none());
     let mut reader = Reader::start(Arc::clone(&config), load, clock).map_err(RunError::Start)?;
@@ -120,27 +119,28 @@ pub async fn run(
     last_good.begin(config.path.as_deref());
     last_good.keep(texts);
     let mut supervisor = Supervisor::ready();
-    let mut log_writer = LogWriter::start().map_err(RunError::Start)?;
+    let mut observe = Observe::start().map_err(RunError::Start)?;
     let is_door = !plan.doors.is_empty();
-    log_writer.tell(move || log::ready(is_door));
+    observe.line(move || log::ready(is_door));
 
     loop {
-        engine.handle_timeout(clock.now());
+        engine.handle_timeout(clock.now(), clock.wall());
+        observe.handle_timeout(clock.now());
         service.forward(&mut engine);
         let full = !forward(&mut engine, &firewall.orders);
         while let Some(receipt) = engine.poll_receipt(clock.now(), clock.wall()) {
             if let Err(error) = inbox.send(&receipt) {
-                log_writer.tell(move || log::not_sent(&receipt.way, &error));
+                observe.line(move || log::not_sent(&receipt.way, &error));
             }
         }
         while let Some(event) = engine.poll_event() {
-            let now = clock.now();
-            log_writer.tell(move || log::event(&event, now));
+            observe.event(&event, clock.now());
         }
 
         let retry_at = service.retry_at().filter(|_| !reader.is_busy());
         let catch_up_at = service.catch_up_at().map(|moment| clock.instant(moment));
-        let deadline = engine.next_deadline().map(|moment| clock.instant(moment));
+        let deadlines = [engine.next_deadline(), observe.next_deadline()];
+        let deadline = deadlines.into_iter().flatten().min().map(|moment| clock.instant(moment));
         tokio::select! {
             biased;
             wish = signals.next() => match wish {
@@ -156,7 +156,7 @@ pub async fn run(
                         let (engine, inbox, service) = (&mut engine, &mut inbox, &mut service);
                         let mut taken = Taken { engine, inbox, service, last_good };
                         let new = match new {
-                            Ok(new) => taken.take(*new, &firewall, &reader, &mut log_writer, clock).await,
+                            Ok(new) => taken.take(*new, &firewall, &reader, &mut observe, clock).await,
                             Err(error) => Err(error),
                         };
                         // Letting go of the old one would take the new one away.
@@ -167,12 +167,12 @@ pub async fn run(
                                 reminder.end();
                                 plan = new;
                             }
-                            Err(error) => log_writer.tell(move || log::not_reloaded(&error)),
+                            Err(error) => observe.line(move || log::not_reloaded(&error)),
                         }
                     }
                     Some(Read::Clients(prepared)) => {
                         let missing = service.missing();
-                        service.listen(&mut engine, missing.as_ref(), prepared.map(|it| *it), clock.now());
+                        service.listen(&mut engine, missing.as_ref(), prepared.map(|it| *it));
                     }
                     None => return Err(RunError::ReaderEnded),
                 }
@@ -181,8 +181,8 @@ pub async fn run(
                 }
             }
             news = firewall.news.recv() => match news {
-                Some(News::Report(report)) => engine.handle_report(report, clock.now()),
-                Some(news) => log_writer.tell(move || log::news(&news)),
+                Some(News::Report(report)) => engine.handle_report(report, clock.now(), clock.wall()),
+                Some(news) => observe.line(move || log::news(&news)),
                 None => return Err(RunError::FirewallEnded),
             },
             recorded = service.next() => match recorded {
@@ -197,7 +197,7 @@ pub async fn run(
             }
             () = sleep_until(reminder.deadline().map(|moment| clock.instant(moment))) => {
                 if let (Some(why), Some(path)) = (reminder.take(clock.now()), config.path.clone()) {
-                    log_writer.tell(move || log::runs_with_last_good(&path, &why));
+                    observe.line(move || log::runs_with_last_good(&path, &why));
                 }
             }
             () = supervisor.due() => supervisor.alive(),
@@ -221,14 +221,14 @@ pub async fn run(
     let told = firewall.end(PATIENCE).await;
     let failed = told.iter().any(|news| matches!(news, News::Failed { .. }));
     for news in told {
-        log_writer.tell(move || log::news(&news));
+        observe.line(move || log::news(&news));
     }
     if failed && choice.kind != Kind::RichRules && plan.remove_on_exit {
-        log_writer.end(PATIENCE);
+        observe.end(PATIENCE);
         return Err(RunError::GateStays);
     }
-    log_writer.tell(move || log::stopped(choice.kind, &plan));
-    log_writer.end(PATIENCE);
+    observe.line(move || log::stopped(choice.kind, &plan));
+    observe.end(PATIENCE);
     Ok(())
 }
 
@@ -278,7 +278,7 @@ impl Taken<'_> {
         new: New,
         firewall: &Firewall,
         reader: &Reader,
-        log_writer: &mut LogWriter,
+        observe: &mut Observe,
         clock: Clock,
     ) -> Result<Plan, ReloadError> {
         let New { mut config, prepared, needs_restart } = new;
@@ -286,12 +286,12 @@ impl Taken<'_> {
         // Nothing is in force that cannot be heard: the ports come before the rules.
         let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
         followed.map_err(|error| ReloadError::Hearing(Box::new(error.into())))?;
-        self.engine.change_rules(config.rules.clone(), clock.now())?;
-        let before = self.service.apply(self.engine, prepared, clock.now());
+        self.engine.change_rules(config.rules.clone(), clock.now(), clock.wall())?;
+        let before = self.service.apply(self.engine, prepared);
         self.last_good.keep(config.texts.take());
         let (plan, kind, config) = (config.plan.clone(), firewall.kind, Arc::new(config));
         let told = Arc::clone(&config);
-        log_writer.tell(move || {
+        observe.line(move || {
             needs_restart.iter().for_each(|key| log::needs_restart(key));
             log::reloaded(&told, kind);
         });

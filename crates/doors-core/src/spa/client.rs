@@ -101,12 +101,11 @@ impl Clients {
         self.by_id.get(&id)
     }
 
-    /// Whether one of them has this key, whatever its name is now.
+    /// The one that has this key, whatever its name is now.
     #[must_use]
-    pub fn knows(&self, who: &ClientLabel) -> bool {
-        ClientId::of_fingerprint(&who.fingerprint)
-            .and_then(|id| self.get(id))
-            .is_some_and(|client| client.who.fingerprint == who.fingerprint)
+    pub fn find(&self, label: &ClientLabel) -> Option<&Client> {
+        let client = self.get(ClientId::of_fingerprint(&label.fingerprint)?)?;
+        (client.who.fingerprint == label.fingerprint).then_some(client)
     }
 
     /// Whether nobody has a key.

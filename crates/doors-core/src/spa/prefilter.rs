@@ -9,7 +9,6 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::time::Duration;
 
 use doors_spa::{
     KNOCK,
@@ -18,7 +17,8 @@ use doors_spa::{
 };
 
 use crate::{
-    limits::{COPIES_PER_CLIENT, OPENING_EVERY, OPENINGS_AT_ONCE},
+    budget::Budget,
+    limits::{COPIES_PER_CLIENT, OPENINGS},
     spa::client::Clients,
     time::{Moment, Wall},
 };
@@ -53,12 +53,6 @@ struct Known {
     gateway: Arc<Gateway>,
     until: Option<Wall>,
     clients: BTreeMap<Hint, Vec<(ClientId, TagKey)>>,
-}
-
-/// Openings that are paid for, as the moment at which the last of them is.
-#[derive(Clone, Copy, Debug, Default)]
-struct Budget {
-    paid_until: Moment,
 }
 
 impl Recognition {
@@ -118,34 +112,23 @@ impl Prefilter {
 
     /// Whether one more datagram in the name of this client may be opened.
     pub fn spend(&mut self, client: ClientId, now: Moment) -> bool {
-        let budget = self.budgets.entry(client).or_default();
-        let from = budget.paid_until.max(now);
-        let all = OPENING_EVERY.saturating_mul(OPENINGS_AT_ONCE);
-        let affordable = from.remaining(now).saturating_add(OPENING_EVERY) <= all;
-        if affordable {
-            budget.paid_until = from.after(OPENING_EVERY);
-        }
-        affordable
+        self.budgets.entry(client).or_default().spend(OPENINGS, now)
     }
 }
 
-const _: () =
-    assert!(OPENING_EVERY.as_nanos() > 0 && OPENING_EVERY.as_nanos() < Duration::from_secs(1).as_nanos());
-
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
 
     #[test]
-    fn a_budget_is_refilled_by_time_and_each_client_has_its_own() {
-        let mut bell = Prefilter::default();
+    fn each_client_has_a_budget_of_its_own() {
+        let mut prefilter = Prefilter::default();
         let now = Moment::new(Duration::from_secs(100));
         let (one, other) = (ClientId([1; 8]), ClientId([2; 8]));
-        let spent = (0..10_000).filter(|_| bell.spend(one, now)).count();
-        assert_eq!(spent, OPENINGS_AT_ONCE as usize);
-        assert!(bell.spend(other, now));
-        let later = now.after(OPENING_EVERY);
-        assert!(bell.spend(one, later));
-        assert!(!bell.spend(one, later));
+        let spent = (0..10_000).filter(|_| prefilter.spend(one, now)).count();
+        assert_eq!(spent, OPENINGS.at_once as usize);
+        assert!(prefilter.spend(other, now));
     }
 }

@@ -109,6 +109,10 @@ pub enum Then {
     Refuse(Answer),
 }
 
+/// What a record and its confirmation are matched by.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ticket(pub u64);
+
 /// What the disk has been given.
 #[derive(Debug)]
 struct Given {
@@ -151,9 +155,10 @@ pub struct SpaServer {
     replay: ReplayGuard,
     key: RunKey,
     salts: u64,
-    to_record: VecDeque<Record>,
+    to_record: VecDeque<(Ticket, Record)>,
+    tickets: u64,
     /// One for each record that the disk has not answered.
-    given: VecDeque<Given>,
+    given: BTreeMap<Ticket, Given>,
     promises: BTreeMap<GrantKey, Vec<Promise>>,
     replies: VecDeque<Reply>,
 }
@@ -169,7 +174,8 @@ impl SpaServer {
             key,
             salts: 0,
             to_record: VecDeque::new(),
-            given: VecDeque::new(),
+            tickets: 0,
+            given: BTreeMap::new(),
             promises: BTreeMap::new(),
             replies: VecDeque::new(),
         };
@@ -238,14 +244,14 @@ impl SpaServer {
     }
 
     /// The next thing that has to be on disk, synced, before [`recorded`](Self::recorded) is told.
-    pub fn poll_record(&mut self) -> Option<Record> {
+    pub fn poll_record(&mut self) -> Option<(Ticket, Record)> {
         self.to_record.pop_front()
     }
 
-    /// The disk has answered: it holds the oldest record, and with it all before, or could not take it. Gives the
-    /// request that waited for it, if one did.
-    pub fn recorded(&mut self, held: bool) -> Option<Waiting> {
-        let Given { low_water: (client, low_water), waiting } = self.given.pop_front()?;
+    /// The disk has answered: it holds the record of this ticket, or could not take it. Gives the request that waited
+    /// for it, if one did. A ticket counts once.
+    pub fn recorded(&mut self, ticket: Ticket, held: bool) -> Option<Waiting> {
+        let Given { low_water: (client, low_water), waiting } = self.given.remove(&ticket)?;
         if held {
             self.replay.confirm_floor(client, low_water);
         }
@@ -276,38 +282,40 @@ impl SpaServer {
     pub fn promise(
         &mut self,
         asker: &Asker,
-        admission: GrantKey,
+        key: GrantKey,
         answer: Answer,
         seconds: Option<u32>,
         now: Moment,
     ) {
         let reply = Reply::new(asker.clone(), answer, 0);
         let promise = Promise { reply, seconds, until: now.after(PATIENCE_WITH_FIREWALL) };
-        self.promises.entry(admission).or_default().push(promise);
+        self.promises.entry(key).or_default().push(promise);
     }
 
     /// The firewall has made it true: the door is open for so many seconds more, or it is closed.
-    pub fn keep_promises(&mut self, admission: &GrantKey, kept: Answer, seconds: u32) {
-        let Some(promises) = self.promises.get_mut(admission) else { return };
+    pub fn keep_promises(&mut self, key: &GrantKey, kept: Answer, seconds: u32) {
+        let Some(promises) = self.promises.get_mut(key) else { return };
         for mut promise in promises.extract_if(.., |promise| promise.reply.receipt.answer == kept) {
             promise.reply.receipt.seconds = promise.seconds.unwrap_or(seconds);
             self.replies.push_back(promise.reply);
         }
         if promises.is_empty() {
-            self.promises.remove(admission);
+            self.promises.remove(key);
         }
     }
 
-    /// Whoever has waited too long for the firewall is told so.
-    pub fn handle_timeout(&mut self, now: Moment) {
-        let replies = &mut self.replies;
-        self.promises.retain(|_, promises| {
+    /// A client that has waited too long for the firewall is told so. Gives what it waited for.
+    pub fn handle_timeout(&mut self, now: Moment) -> Vec<GrantKey> {
+        let (replies, mut in_vain) = (&mut self.replies, Vec::new());
+        self.promises.retain(|key, promises| {
             for mut broken in promises.extract_if(.., |promise| promise.until <= now) {
                 broken.reply.receipt.answer = Answer::Firewall;
                 replies.push_back(broken.reply);
+                in_vain.push(key.clone());
             }
             !promises.is_empty()
         });
+        in_vain
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -373,12 +381,14 @@ impl SpaServer {
 
     fn write_down(&mut self, record: Record, waiting: Option<Waiting>) {
         let low_water = (record.client, self.replay.low_water(record.client));
-        self.to_record.push_back(record);
-        self.given.push_back(Given { low_water, waiting });
+        let ticket = Ticket(self.tickets);
+        self.tickets = self.tickets.saturating_add(1);
+        self.to_record.push_back((ticket, record));
+        self.given.insert(ticket, Given { low_water, waiting });
     }
 
     fn on_the_way(&self, client: ClientId) -> usize {
-        let waiting = self.given.iter().filter_map(|given| given.waiting.as_ref());
+        let waiting = self.given.values().filter_map(|given| given.waiting.as_ref());
         let waiting = waiting.filter(|waiting| waiting.asker.client == client).count();
         let promised = self.promises.values().flatten();
         let promised = promised.filter(|promise| promise.reply.asker.client == client).count();

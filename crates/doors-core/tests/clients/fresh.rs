@@ -544,7 +544,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
     let not_allowed: Refuse = |scene| {
         let mut rules = rules();
         rules.doors.retain(|door| door.name.as_str() != "ssh");
-        scene.engine.change_rules(rules, scene.now).unwrap();
+        scene.engine.change_rules(rules, scene.now, Wall(scene.wall)).unwrap();
     };
     for (refuse, answer) in [
         (too_many_on_the_way, Answer::TooMany),
@@ -570,7 +570,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
                 }
                 // All is well again: nothing is on the way, the challenges are a minute old, the disk is empty.
                 (scene.disk_is_full, scene.firewall_works) = (false, true);
-                scene.engine.change_rules(rules(), scene.now).unwrap();
+                scene.engine.change_rules(rules(), scene.now, Wall(scene.wall)).unwrap();
                 scene.changes.clear();
                 for _ in 0..20 {
                     scene.wait(5);
@@ -729,7 +729,7 @@ fn a_copy_is_silent_and_costs_no_keys_even_of_a_knock_that_was_stale() {
     request.time = 0;
     let sealed = scene.seal(&request, LAPTOP);
     assert!(scene.send(SOURCE, &sealed.bytes).is_some());
-    for _ in 0..3 * limits::OPENINGS_AT_ONCE {
+    for _ in 0..3 * limits::OPENINGS.at_once {
         assert_eq!(scene.send(OTHER, &sealed.bytes), None);
     }
     // The client's own budget is untouched by copies.
@@ -758,7 +758,7 @@ fn an_old_gateway_key_works_until_its_date() {
     let old = scene.gateway.clone();
     let new = lasting(&GatewayKey::generate(&mut Counting(77)), None);
     let config = audience_of([client(LAPTOP)], &[new, lasting(&old, Some(Wall(START + 10_000)))]);
-    scene.engine.change_audience(config, scene.now);
+    scene.engine.change_audience(config);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
     scene.wait(10);
     assert_eq!(scene.open("ssh", 0), None);

@@ -13,3 +13,4 @@ mod fresh;
 mod properties;
 mod scene;
 mod shares;
+mod sharing;

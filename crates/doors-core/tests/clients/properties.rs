@@ -85,9 +85,9 @@ proptest! {
         if let Some(answer) = scene.send(SOURCE, &knock) {
             prop_assert!(key.open(&answer).is_some());
         }
-        for (admission, running) in scene.engine.doors().iter() {
-            prop_assert!(laptop.doors.contains(&admission.door));
-            prop_assert!(running.until <= scene.now.after(Duration::from_secs(600)));
+        for running in scene.engine.grants().iter() {
+            prop_assert!(laptop.doors.contains(&running.lease.key.door));
+            prop_assert!(running.lease.until <= scene.now.after(Duration::from_secs(600)));
         }
     }
 

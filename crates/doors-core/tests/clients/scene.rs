@@ -10,6 +10,7 @@ use doors_core::{
     access::Rules,
     door::{Door, DoorName, GrantKey, Sequence},
     engine::{Change, Engine, Event, Report},
+    lease::Lease,
     packet::{AllRoutes, Link, Packet},
     spa::challenge::RunKey,
     spa::client::{Client, Clients},
@@ -105,6 +106,7 @@ pub(crate) fn rules() -> Rules {
         doors: ["ssh", "admin", "once", "named"].map(door).into(),
         quiet_after_wrong: Duration::from_secs(5),
         forget_after: Duration::from_secs(30),
+        clients: Arc::new(Clients::new([client(LAPTOP), client(PHONE)])),
     }
 }
 
@@ -187,7 +189,7 @@ impl Scene {
     /// Reads a configuration with a window of so many seconds.
     pub(crate) fn set_window(&mut self, seconds: u64) {
         let config = ServerConfig { window: Duration::from_secs(seconds), ..config(&self.gateway) };
-        self.engine.change_audience(config, self.now);
+        self.engine.change_audience(config);
         self.work();
     }
 
@@ -196,8 +198,7 @@ impl Scene {
         let mut scene = Self::new();
         let mut laptop = client(LAPTOP);
         change(&mut laptop);
-        let config = audience_of([laptop], &[lasting(&scene.gateway, None)]);
-        scene.engine.change_audience(config, scene.now);
+        scene.set_clients([laptop]);
         scene
     }
 
@@ -226,7 +227,7 @@ impl Scene {
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now = self.now.after(Duration::from_secs(seconds));
         self.wall += seconds * 1000;
-        self.engine.handle_timeout(self.now);
+        self.engine.handle_timeout(self.now, Wall(self.wall));
         self.work();
     }
 
@@ -275,7 +276,7 @@ impl Scene {
         loop {
             let mut worked = false;
             while !self.disk_is_slow
-                && let Some(record) = self.engine.poll_record()
+                && let Some((ticket, record)) = self.engine.poll_record()
             {
                 assert_eq!(self.engine.poll_change(), None, "nothing changes before the disk has it");
                 match (self.disk_is_full, self.behind) {
@@ -287,20 +288,20 @@ impl Scene {
                         self.behind = false;
                     }
                 }
-                self.engine.handle_recorded(!self.disk_is_full, self.now, Wall(self.wall));
+                self.engine.handle_recorded(ticket, !self.disk_is_full, self.now, Wall(self.wall));
                 worked = true;
             }
             while let Some(change) = self.engine.poll_change() {
                 let report = match change.clone() {
-                    Change::Open { admission, .. } => Some(Report::Done { admission }),
-                    Change::Close { admission } => Some(Report::Closed { admission }),
-                    Change::Watch { .. } => None,
+                    Change::Open(lease) => Some(Report::Done(lease.key)),
+                    Change::Close(key) => Some(Report::Closed(key)),
+                    Change::Watch(_) => None,
                 };
                 self.changes.push(change);
                 if self.firewall_works
                     && let Some(report) = report
                 {
-                    self.engine.handle_report(report, self.now);
+                    self.engine.handle_report(report, self.now, Wall(self.wall));
                 }
                 worked = true;
             }
@@ -315,14 +316,25 @@ impl Scene {
         }
     }
 
-    /// Takes a grant away, as an administrator does.
+    /// The lease that the firewall holds.
+    pub(crate) fn lease(&self, door: &str, source: &str) -> Option<Lease> {
+        self.engine.grants().get(&admission(door, source)).map(|running| running.lease.clone())
+    }
+
+    /// A connection uses up a grant, and the firewall reports it.
     pub(crate) fn forget(&mut self, door: &str, source: &str) {
-        let Some(until) = self.engine.doors().get(&admission(door, source)).map(|running| running.until)
-        else {
-            return;
-        };
-        let admission = admission(door, source);
-        self.engine.handle_report(Report::Used { admission, until }, self.now);
+        let Some(lease) = self.lease(door, source) else { return };
+        self.engine.handle_report(Report::Used(lease), self.now, Wall(self.wall));
+        self.work();
+    }
+
+    /// Judges by these clients from here on.
+    pub(crate) fn set_clients(&mut self, clients: impl IntoIterator<Item = Client>) {
+        let config = audience_of(clients, &[lasting(&self.gateway, None)]);
+        let rules = Rules { clients: Arc::clone(&config.clients), ..self.engine.access().rules().clone() };
+        self.engine.change_rules(rules, self.now, Wall(self.wall)).unwrap();
+        self.engine.change_audience(config);
+        self.work();
     }
 
     /// All that has to be on the disk.
@@ -363,7 +375,7 @@ impl Scene {
     }
 
     pub(crate) fn is_open(&self, door: &str, source: &str) -> bool {
-        self.engine.doors().get(&admission(door, source)).is_some()
+        self.engine.grants().get(&admission(door, source)).is_some()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{engine::Event, limits, spa::server::DropReason};
+use doors_core::{engine::Event, limits, spa::server::DropReason, time::Wall};
 use doors_spa::{receipt::Answer, seal::Letter};
 
 use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open, rules_with_sequence};
@@ -63,12 +63,12 @@ fn what_waits_behind_another_client_is_in_its_own_clients_share() {
 #[test]
 fn a_replayed_sequence_takes_no_room_from_clients_with_keys() {
     let mut scene = Scene::new();
-    scene.engine.change_rules(rules_with_sequence(), scene.now).unwrap();
+    scene.engine.change_rules(rules_with_sequence(), scene.now, Wall(scene.wall)).unwrap();
     for number in 0..u32::try_from(limits::GRANTS).unwrap() {
         scene.knock(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)));
     }
     scene.work();
-    assert_eq!(scene.engine.doors().iter().count(), limits::GRANTS_BY_SEQUENCE);
+    assert_eq!(scene.engine.grants().iter().count(), limits::GRANTS_BY_SEQUENCE);
     for number in 0..32 {
         let mut request = scene.request(open("ssh", 0));
         request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + number)));
@@ -84,7 +84,7 @@ fn a_flood_in_one_clients_name_pushes_no_other_clients_copies_out() {
     assert!(scene.send(SOURCE, &sealed.bytes).is_some());
     // Whoever knows the card and the phone's public key makes these by the thousand.
     let tagged = scene.seal(&request, PHONE).bytes;
-    for _ in 0..4 * limits::OPENINGS_AT_ONCE {
+    for _ in 0..4 * limits::OPENINGS.at_once {
         let forged = scene.seal(&request, PHONE);
         scene.send(OTHER, &forged.bytes);
     }
@@ -123,5 +123,5 @@ fn two_clients_together_fill_no_more_than_their_shares() {
             scene.wall += 4;
         }
     }
-    assert!(scene.engine.doors().iter().count() <= 2 * limits::GRANTS_PER_CLIENT);
+    assert!(scene.engine.grants().iter().count() <= 2 * limits::GRANTS_PER_CLIENT);
 }

@@ -55,7 +55,7 @@ use super::{FirewallError, Order};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Role {
     /// The only firewall.
-    InstanceLock,
+    Alone,
     /// The gate guards the doors, and firewalld must not close what that opens.
     BesideGate,
 }

@@ -110,11 +110,12 @@ impl State {
     /// Takes an order.
     pub(super) fn note(&mut self, order: Order) {
         match order {
-            Order::Change(Change::Open { admission, link, until, by }) => {
-                self.note_grant(admission, Standing { until, link, by }, true);
+            Order::Change(Change::Open(lease)) => {
+                let (admission, standing) = Standing::of(lease);
+                self.note_grant(admission, standing, true);
             }
             Order::Keep(admission, standing) => self.note_grant(admission, standing, false),
-            Order::Change(Change::Close { admission }) => {
+            Order::Change(Change::Close(admission)) => {
                 self.ledger.strike(&admission);
                 let had_rule = self.ruled.remove(&admission) || !self.leftovers.is_empty();
                 let source = admission.source;
@@ -130,7 +131,7 @@ impl State {
                 self.jobs.add_fresh(admission, true);
             }
             // Grants for one connection are the gate's alone.
-            Order::Change(Change::Watch { .. }) => {}
+            Order::Change(Change::Watch(_)) => {}
             Order::Follow(plan) => {
                 if plan.zone != self.plan.zone {
                     // That of before is the last that firewalld is known to have.
@@ -155,7 +156,7 @@ impl State {
             self.ruled.remove(&admission);
             self.ledger.note(admission.clone(), standing, now);
             if fresh {
-                self.tell(News::Report(Report::Done { admission }));
+                self.tell(News::Report(Report::Done(admission)));
             }
             return;
         }
@@ -237,7 +238,7 @@ impl State {
             restoring.is_back(&admission);
         }
         if waiting.fresh {
-            self.tell(News::Report(Report::Done { admission }));
+            self.tell(News::Report(Report::Done(admission)));
         }
     }
 
@@ -357,8 +358,8 @@ impl State {
             None if closing => {
                 self.closing.remove(&admission);
                 // Beside the gate it was closed before.
-                if self.role == Role::InstanceLock {
-                    self.tell(News::Report(Report::Closed { admission }));
+                if self.role == Role::Alone {
+                    self.tell(News::Report(Report::Closed(admission)));
                 }
             }
             None => {

@@ -34,7 +34,9 @@ use self::{
     trace::{Dropped, Traces},
 };
 use super::{
-    Choice, Kind, News, Obstacle, Obstacles, Order, firewalld::obstacles_beside_firewalld, ledger::Standing,
+    Choice, Kind, News, Obstacle, Obstacles, Order,
+    firewalld::obstacles_beside_firewalld,
+    ledger::{self, Standing},
     plan::Plan,
 };
 
@@ -195,21 +197,19 @@ impl Worker {
         let mut opening = Vec::new();
         let mut ended = false;
         for order in orders {
-            if !matches!(order, Order::Change(Change::Open { .. })) {
+            if !matches!(order, Order::Change(Change::Open(_))) {
                 self.open(std::mem::take(&mut opening));
             }
             match order {
-                Order::Change(Change::Open { admission, link, until, by }) => {
-                    opening.push((admission, Standing { until, link, by }));
-                }
-                Order::Change(Change::Close { admission }) => {
+                Order::Change(Change::Open(lease)) => opening.push(Standing::of(lease)),
+                Order::Change(Change::Close(admission)) => {
                     if let Err(error) = self.close(&admission) {
                         let what = format!("close the door {} for {} yet", admission.door, admission.source);
                         self.failed(what, &error);
                     }
-                    self.hand_on(Order::Change(Change::Close { admission }));
+                    self.hand_on(Order::Change(Change::Close(admission)));
                 }
-                Order::Change(Change::Watch { admission }) => drop(self.watched.insert(admission)),
+                Order::Change(Change::Watch(admission)) => drop(self.watched.insert(admission)),
                 // The gate itself has found it.
                 Order::Keep(..) => {}
                 Order::Follow(plan) => {
@@ -267,18 +267,25 @@ impl Worker {
     fn close(&mut self, admission: &GrantKey) -> Result<(), NetlinkError> {
         let closed = self.gate.close(admission);
         match closed {
-            Ok(()) => self.tell(News::Report(Report::Closed { admission: admission.clone() })),
+            Ok(()) => self.tell(News::Report(Report::Closed(admission.clone()))),
             Err(_) => drop(self.unclosed.insert(admission.clone())),
         }
         closed
     }
 
     /// The gate lets a client in.
-    fn opened(&self, admission: GrantKey, Standing { until, link, by }: Standing) {
+    fn opened(&self, admission: GrantKey, standing: Standing) {
         match &self.beside {
-            Some(_) => self.hand_on(Order::Change(Change::Open { admission, link, until, by })),
-            None => self.tell(News::Report(Report::Done { admission })),
+            Some(_) => {
+                let once = self.is_for_one_connection(&admission);
+                self.hand_on(Order::Change(Change::Open(standing.lease(admission, once))));
+            }
+            None => self.tell(News::Report(Report::Done(admission))),
         }
+    }
+
+    fn is_for_one_connection(&self, admission: &GrantKey) -> bool {
+        self.gate.plan().door(&admission.door).is_some_and(|door| door.once)
     }
 
     /// Whether a grant behind which others wait is not in its set any more. Why, a check finds out.
@@ -399,17 +406,17 @@ impl Worker {
             self.tell(News::Repaired { missing, took });
         }
         for (admission, standing) in findings.found {
-            let (until, by) = (standing.until, standing.by.clone());
-            self.tell(News::Report(Report::Found { admission: admission.clone(), until, by }));
+            let once = self.is_for_one_connection(&admission);
+            self.tell(News::Report(Report::Found(standing.clone().lease(admission.clone(), once))));
             self.hand_on(Order::Keep(admission, standing));
         }
         for (admission, until) in findings.used {
-            self.tell(News::Report(Report::Used { admission: admission.clone(), until }));
-            self.hand_on(Order::Change(Change::Close { admission }));
+            self.tell(News::Report(Report::Used(ledger::over(admission.clone(), until))));
+            self.hand_on(Order::Change(Change::Close(admission)));
         }
         // The core closes what else was opened for them.
         for (admission, until) in findings.withdrawn {
-            self.tell(News::Report(Report::Withdrawn { admission, until }));
+            self.tell(News::Report(Report::Withdrawn(ledger::over(admission, until))));
         }
     }
 

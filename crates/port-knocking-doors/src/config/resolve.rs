@@ -75,10 +75,11 @@ impl Resolver {
             self.note(&key("require_address"), &door.require_address, ToString::to_string);
         }
 
-        let rules = Rules {
+        let mut rules = Rules {
             doors: doors.iter().map(Resolved::for_core).collect(),
             quiet_after_wrong: quiet.value,
             forget_after: forget.value,
+            clients: Arc::default(),
         };
         let gateway_key = clients::gateway_key(file.gateway_key.as_ref());
         let state_dir = clients::state_dir(file.state_dir.as_ref());
@@ -95,6 +96,9 @@ impl Resolver {
             &rules,
             |key, value, origin| self.settings.push(Setting { key: key.to_owned(), value, origin }),
         )?;
+        if let Some(access) = &key_access {
+            rules.clients = Arc::clone(&access.clients);
+        }
         let spa_port = key_access.as_ref().map(|access| access.port);
         doors::fit_together(&rules, &doors, listen.value, firewall.value, spa_port)?;
         let of_clients = doors::of_clients(key_access.as_ref().map(|access| &*access.clients));

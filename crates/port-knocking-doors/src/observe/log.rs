@@ -8,6 +8,7 @@ use std::{error::Error, fmt, path::Path, time::Duration};
 use doors_core::{
     door::{GrantKey, Sequence},
     engine::Event,
+    lease::Lease,
     packet::WayBack,
     spa::client::ClientLabel,
     spa::server::DropReason,
@@ -86,110 +87,26 @@ pub(crate) fn ready(is_door: bool) {
     }
 }
 
-/// One event of the core.
+/// One event of the engine.
 pub(crate) fn event(event: &Event, now: Moment) {
+    if let Some(lease) = event.lease() {
+        return of_a_door(event, lease, now);
+    }
     match event {
-        Event::Granted(GrantKey { door, source }) => {
-            debug!(%door, %source, "{source} may use the door {door}, and the firewall is asked");
-        }
-        Event::Opened { admission: GrantKey { door, source }, until, by } => {
-            let (left, by) = (seconds(until.remaining(now)), By(by));
-            info!(%door, %source, client = by.name(), "opened: door {door} for {source}, for {left}{by}");
-        }
-        Event::Extended { admission: GrantKey { door, source }, until, by } => {
-            let (left, by) = (seconds(until.remaining(now)), By(by));
-            info!(
-                %door, %source, client = by.name(),
-                "extended: door {door} for {source}, for {left} from now{by}"
-            );
-        }
-        Event::AlsoOpen { admission: GrantKey { door, source }, until, by } => {
-            let left = seconds(until.remaining(now));
-            info!(
-                %door, %source, client = &*by.name,
-                "also open: door {door} for {source}, for {left}, by {by}; another client has it open behind the same address"
-            );
-        }
-        Event::NotWaiting { admission: GrantKey { door, source }, by } => info!(
-            %door, %source, client = &*by.name,
-            "given up: door {door} for {source}, by {by}; another client still has it open behind the same address"
-        ),
-        Event::Adopted { admission: GrantKey { door, source }, until, by } => {
-            let (left, by) = (seconds(until.remaining(now)), By(by));
-            info!(
-                %door, %source, client = by.name(),
-                "found open: door {door} for {source}, for {left} more{by}"
-            );
-        }
-        Event::Closed { admission: GrantKey { door, source }, by } => {
-            let by = By(by);
-            info!(%door, %source, client = by.name(), "closed: door {door} for {source}{by}");
-        }
-        Event::Used { admission: GrantKey { door, source }, by } => {
-            let by = By(by);
-            info!(%door, %source, client = by.name(), "used: door {door} for {source}{by}; it let in one connection");
-        }
-        Event::Withdrawn { admission: GrantKey { door, source }, by } => {
-            let by = By(by);
-            warn!(
-                %door, %source, client = by.name(),
-                "closed by hand: door {door} for {source}{by}; an administrator or another program has taken it out of the firewall"
-            );
-        }
-        Event::Revoked { admission: GrantKey { door, source }, by } => {
-            let by = By(by);
-            info!(
-                %door, %source, client = by.name(),
-                "closed: door {door} for {source}{by}; that is no client any more"
-            );
-        }
-        Event::NeverOpened(GrantKey { door, source }) => error!(
+        Event::NotInTime(GrantKey { door, source }) => error!(
             %door, %source,
-            "never opened: door {door} for {source}; the firewall did not do it in time"
-        ),
-        Event::Further { source, right } => {
-            debug!(%source, right, "{source} has knocked right {right} times")
-        }
-        Event::Waiting { source } => {
-            debug!(%source, "ignored: {source} knocked while it had to be quiet; its time begins anew");
-        }
-        Event::NotAccepted { source, link } => debug!(
-            %source, link = link.0,
-            "ignored: a knock in the name of {source} on interface {}; the kernel throws away what comes from there \
-             like that, because the way back leads out of another interface (rp_filter)",
-            link.0
-        ),
-        Event::Wrong { source, port, after, quiet } => info!(
-            %source, port, after,
-            "wrong knock: {source} on port {port}, after {after} right ones; ignored until it has been quiet \
-             for {}",
-            seconds(*quiet)
-        ),
-        Event::MoreWrong(count) => info!(count, "refused: {count} more knocks in the last minute"),
-        Event::MoreDoors(count) => warn!(
-            count,
-            "{count} more doors were opened, extended, closed or found open in the last minute: more than is told one \
-             by one; somebody may have overheard a sequence and be replaying it"
-        ),
-        Event::NoRoom(GrantKey { door, source }) => error!(
-            %door, %source,
-            "not opened: door {door} for {source}; too many doors are open at once"
+            "the firewall has not opened the door {door} for {source} in time; the client has been told"
         ),
         // Each client is asked for one in the first minute, and knocks again at once.
-        Event::Refused { who, source, why: Answer::Stale, address: None } => {
-            debug!(
-                %source, client = &*who.name,
-                "got a challenge: {who} at {source}; its clock or ours is off, or this daemon was started of late"
-            );
-        }
+        Event::Refused { who, source, why: Answer::Stale, address: None } => debug!(
+            %source, client = &*who.name,
+            "got a challenge: {who} at {source}; its clock or ours is off, or this daemon was started of late"
+        ),
         Event::Refused { who, source, why, address: None } => {
             warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
         }
         Event::Refused { who, source, address: Some(why), .. } => {
             warn!(%source, client = &*who.name, "refused: {who} at {source}: {why}");
-        }
-        Event::Ineligible { source, why } => {
-            warn!(%source, "not opened: the sequence of {source} is right, and {why}");
         }
         Event::Dropped { source, why: why @ (DropReason::Unknown | DropReason::Copied), .. } => {
             debug!(%source, "not answered: {source}: {}", drop_reason(*why));
@@ -198,7 +115,136 @@ pub(crate) fn event(event: &Event, now: Moment) {
             let by = By(who);
             warn!(%source, client = by.name(), "not answered: {source}: {}{by}", drop_reason(*why));
         }
+        other => of_a_knock(other),
     }
+}
+
+/// An event that is about a door and an address.
+fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
+    let Lease { key: GrantKey { door, source }, by, .. } = lease;
+    let (left, by) = (seconds(lease.until.remaining(now)), By(by));
+    let client = by.name();
+    match event {
+        Event::Granted(_) => {
+            debug!(%door, %source, client, "{source} may use the door {door}, and the firewall is asked{by}");
+        }
+        Event::Opened(_) => info!(%door, %source, client, "opened: door {door} for {source}, for {left}{by}"),
+        Event::Extended(_) => {
+            info!(%door, %source, client, "extended: door {door} for {source}, for {left} from now{by}");
+        }
+        Event::AlsoOpen { before, .. } => {
+            let before = By(before);
+            info!(
+                %door, %source, client,
+                "also open: door {door} for {source}, for {left}{by}; it is open for this address already{before}"
+            );
+        }
+        Event::StillOpen(_) => {
+            debug!(%door, %source, client, "still open: door {door} for {source}{by}; it was asked for again");
+        }
+        Event::GivenUp(_) => info!(
+            %door, %source, client,
+            "given up: door {door} for {source}{by}; it stays open for others behind the same address"
+        ),
+        Event::Adopted(_) => {
+            info!(%door, %source, client, "found open: door {door} for {source}, for {left} more{by}");
+        }
+        Event::NotAdopted(_) => warn!(
+            %door, %source, client,
+            "found open, and closed: door {door} for {source}{by}; {}",
+            not_permitted(lease)
+        ),
+        Event::Closed(_) => info!(%door, %source, client, "closed: door {door} for {source}{by}"),
+        Event::Used(_) => {
+            info!(%door, %source, client, "used: door {door} for {source}{by}; it let in one connection");
+        }
+        Event::Withdrawn(_) => warn!(
+            %door, %source, client,
+            "closed by hand: door {door} for {source}{by}; an administrator or another program has taken it out of the firewall"
+        ),
+        Event::Revoked(_) => {
+            info!(%door, %source, client, "closed: door {door} for {source}{by}; {}", not_permitted(lease));
+        }
+        Event::Reduced { now: rest, .. } => {
+            let (left, others) = (seconds(rest.until.remaining(now)), By(&rest.by));
+            info!(
+                %door, %source, client,
+                "taken back: door {door} for {source}{by}; {}; it stays open for {left}{others}",
+                not_permitted(lease)
+            );
+        }
+        Event::NeverOpened(_) => error!(
+            %door, %source, client,
+            "never opened: door {door} for {source}{by}; the firewall did not do it in time"
+        ),
+        Event::NoRoom(_) => error!(
+            %door, %source, client,
+            "not opened: door {door} for {source}{by}; too many doors are open at once"
+        ),
+        // These are about no door.
+        Event::NotInTime(_)
+        | Event::Further { .. }
+        | Event::Repeated { .. }
+        | Event::Waiting { .. }
+        | Event::NotAccepted { .. }
+        | Event::Wrong { .. }
+        | Event::Refused { .. }
+        | Event::Ineligible { .. }
+        | Event::Dropped { .. } => {}
+    }
+}
+
+/// Why a door that is open could not be opened now.
+fn not_permitted(lease: &Lease) -> &'static str {
+    match lease.by {
+        Some(_) => "the configuration does not let this client open it any more",
+        None => "the configuration has no such door any more",
+    }
+}
+
+/// An event that is about a knock of a sequence.
+fn of_a_knock(event: &Event) {
+    match event {
+        Event::Further { source, right } => {
+            debug!(%source, right, "{source} has knocked right {right} times");
+        }
+        Event::Repeated { source } => {
+            debug!(%source, "ignored: {source} has sent the same knock again, as networks do");
+        }
+        Event::Waiting { source } => {
+            debug!(%source, "ignored: {source} is in its quiet period, which starts again");
+        }
+        Event::NotAccepted { source, link } => debug!(
+            %source, link = link.0,
+            "ignored: a knock in the name of {source} on interface {}; the kernel throws away what comes from there \
+             like that, because the way back leads out of another interface (rp_filter)",
+            link.0
+        ),
+        Event::Wrong { source, port, after, quiet, .. } => info!(
+            %source, port, after,
+            "wrong knock: {source} on port {port}, after {after} right ones; ignored until it has been quiet \
+             for {}",
+            seconds(*quiet)
+        ),
+        Event::Ineligible { source, why } => {
+            warn!(%source, "not opened: the sequence of {source} is right, and {why}");
+        }
+        _ => {}
+    }
+}
+
+/// So much more was refused than was told one by one.
+pub(crate) fn more_refused(count: u64) {
+    info!(count, "refused: {count} more knocks in the last minute");
+}
+
+/// So much more became of doors that sequences open than was told one by one.
+pub(crate) fn more_doors(count: u64) {
+    warn!(
+        count,
+        "{count} more doors were opened, extended, closed or found open in the last minute: more than is told one \
+         by one; somebody may have overheard a sequence and be replaying it"
+    );
 }
 
 /// Whose key something was, behind a sentence.
@@ -222,7 +268,7 @@ impl fmt::Display for By<'_> {
 fn refusal(why: Answer) -> &'static str {
     match why {
         Answer::Granted | Answer::Closed | Answer::Told | Answer::Stale => "nothing",
-        Answer::NotAllowed => "there is no such door, or it is not for this client",
+        Answer::NotAllowed => "there is no such door, it is not for this client, or it was opened by another",
         Answer::TooMany => "it has too much open, or on its way",
         Answer::Address => "the address to let in is missing, or not one that this client may let in",
         Answer::NotRecorded => "the state cannot be written, so nothing opens; see the error before",

@@ -7,7 +7,7 @@
 
 use std::{io, sync::mpsc, thread, time::Duration};
 
-use crate::observe::log;
+use super::log;
 
 /// Lines that may wait. More than the core tells in some minutes, whatever strangers do.
 const WAITING: usize = 4096;

@@ -12,7 +12,7 @@
 
 use std::{io, path::Path, sync::mpsc as blocking, thread};
 
-use doors_core::spa::replay::Record;
+use doors_core::spa::{replay::Record, server::Ticket};
 use doors_text::error_chain::in_one_line;
 use tokio::sync::mpsc;
 
@@ -28,18 +28,18 @@ const AT_ONCE: usize = 256;
 #[derive(Debug)]
 enum Order {
     /// Write this behind the others.
-    Append(Record),
-    /// Keep only these, among which are so many that somebody waits for.
-    Keep(Vec<Record>, usize),
+    Append(Ticket, Record),
+    /// Keep only these, among which are those of the tickets.
+    Keep(Vec<Record>, Vec<Ticket>),
 }
 
 /// What became of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Recorded {
-    /// So many more records are on the disk.
-    Held(usize),
-    /// So many are not, and why. From here on only [`ReplayWriter::keep`] is done.
-    Failed(usize, String),
+    /// The records of these tickets are on the disk.
+    Held(Vec<Ticket>),
+    /// Those of these are not, and why. From here on only [`ReplayWriter::keep`] is done.
+    Failed(Vec<Ticket>, String),
     /// After a failure: all that was given to [`ReplayWriter::keep`] is on the disk.
     CaughtUp,
     /// The latest [`ReplayWriter::keep`] is done, or has failed.
@@ -75,20 +75,20 @@ impl ReplayWriter {
             log::journal_damaged(directory, loss);
         }
         let (orders, queue) = blocking::channel();
-        let (log_writer, recorded) = mpsc::unbounded_channel();
-        let run = move || work(replay_log, &queue, &log_writer);
+        let (outcomes, recorded) = mpsc::unbounded_channel();
+        let run = move || work(replay_log, &queue, &outcomes);
         thread::Builder::new().name("recorder".to_owned()).spawn(run).map_err(ReplayWriterError::Thread)?;
         Ok((Self { orders, recorded }, loaded))
     }
 
     /// Writes this down. The core bounds how much waits.
-    pub(crate) fn append(&self, record: Record) {
+    pub(crate) fn append(&self, ticket: Ticket, record: Record) {
         // A thread that is gone says so through `next`.
-        let _ = self.orders.send(Order::Append(record));
+        let _ = self.orders.send(Order::Append(ticket, record));
     }
 
-    /// Keeps only these, among which are so many new ones.
-    pub(crate) fn keep(&self, records: Vec<Record>, new: usize) {
+    /// Keeps only these, among which are those of the tickets.
+    pub(crate) fn keep(&self, records: Vec<Record>, new: Vec<Ticket>) {
         let _ = self.orders.send(Order::Keep(records, new));
     }
 
@@ -107,27 +107,37 @@ impl ReplayWriter {
 fn work(
     replay_log: ReplayLog,
     orders: &blocking::Receiver<Order>,
-    log_writer: &mpsc::UnboundedSender<Recorded>,
+    outcomes: &mpsc::UnboundedSender<Recorded>,
 ) {
-    let mut desk = Desk { replay_log, failed: None, log_writer };
+    let mut desk = Desk { replay_log, failed: None, outcomes };
     while let Ok(first) = orders.recv() {
         let mut waiting = vec![first];
         waiting.extend(orders.try_iter().take(AT_ONCE));
-        let mut records = Vec::new();
+        let mut batch = Batch::default();
         for order in waiting {
             match order {
-                Order::Append(record) => records.push(record),
+                Order::Append(ticket, record) => {
+                    batch.tickets.push(ticket);
+                    batch.records.push(record);
+                }
                 Order::Keep(keep, new) => {
-                    desk.append(&std::mem::take(&mut records));
+                    desk.append(std::mem::take(&mut batch));
                     desk.keep(&keep, new);
                 }
             }
         }
-        desk.append(&records);
+        desk.append(batch);
         if desk.replay_log.wants_compaction() {
-            let _ = log_writer.send(Recorded::Long);
+            let _ = outcomes.send(Recorded::Long);
         }
     }
+}
+
+/// Records that are written in one go.
+#[derive(Debug, Default)]
+struct Batch {
+    tickets: Vec<Ticket>,
+    records: Vec<Record>,
 }
 
 /// Where the thread writes.
@@ -135,45 +145,45 @@ struct Desk<'a> {
     replay_log: ReplayLog,
     /// Why the disk knows less than the core.
     failed: Option<String>,
-    log_writer: &'a mpsc::UnboundedSender<Recorded>,
+    outcomes: &'a mpsc::UnboundedSender<Recorded>,
 }
 
 impl Desk<'_> {
-    fn append(&mut self, records: &[Record]) {
+    fn append(&mut self, Batch { tickets, records }: Batch) {
         if records.is_empty() {
             return;
         }
         if self.failed.is_none() {
-            self.failed = self.replay_log.append(records).err().map(|error| in_one_line(&error));
+            self.failed = self.replay_log.append(&records).err().map(|error| in_one_line(&error));
         }
-        self.tell(records.len());
+        self.tell(tickets);
     }
 
-    fn keep(&mut self, records: &[Record], new: usize) {
+    fn keep(&mut self, records: &[Record], new: Vec<Ticket>) {
         match self.replay_log.compact(records) {
             Ok(()) => {
                 if self.failed.take().is_some() {
-                    let _ = self.log_writer.send(Recorded::CaughtUp);
+                    let _ = self.outcomes.send(Recorded::CaughtUp);
                 }
             }
-            Err(error) if new == 0 && self.failed.is_none() => {
+            Err(error) if new.is_empty() && self.failed.is_none() => {
                 // The old replay log is whole, and goes on.
                 tracing::error!("cannot shorten the journal: {}", in_one_line(&error));
             }
             Err(error) => self.failed = Some(in_one_line(&error)),
         }
-        if new > 0 {
+        if !new.is_empty() {
             self.tell(new);
         }
-        let _ = self.log_writer.send(Recorded::Kept);
+        let _ = self.outcomes.send(Recorded::Kept);
     }
 
-    fn tell(&self, count: usize) {
+    fn tell(&self, tickets: Vec<Ticket>) {
         let told = match &self.failed {
-            None => Recorded::Held(count),
-            Some(why) => Recorded::Failed(count, why.clone()),
+            None => Recorded::Held(tickets),
+            Some(why) => Recorded::Failed(tickets, why.clone()),
         };
-        let _ = self.log_writer.send(told);
+        let _ = self.outcomes.send(told);
     }
 }
 

@@ -8,7 +8,7 @@ use doors_core::{
     spa::challenge::RunKey,
     spa::prefilter::{Lasting, Recognition},
     spa::replay::{Record, ReplayGuard},
-    spa::server::{ServerConfig, SpaServer},
+    spa::server::{ServerConfig, SpaServer, Ticket},
     time::{Moment, Wall},
 };
 use doors_os::clock::Clock;
@@ -104,18 +104,13 @@ impl SpaService {
     }
 
     /// Listens to these clients from here on. Gives those before: to let go of many takes time.
-    pub(crate) fn apply(
-        &mut self,
-        engine: &mut Engine,
-        prepared: Prepared,
-        now: Moment,
-    ) -> Option<ServerConfig> {
+    pub(crate) fn apply(&mut self, engine: &mut Engine, prepared: Prepared) -> Option<ServerConfig> {
         if let Some((replay_writer, server)) = prepared.first {
             engine.receive_clients(server);
             self.replay_writer = Some(replay_writer);
         }
         let some = !prepared.config.clients.is_empty();
-        let before = engine.change_audience(prepared.config, now);
+        let before = engine.change_audience(prepared.config);
         if self.missing.take().is_some() && some {
             log::clients_heard();
         }
@@ -129,11 +124,10 @@ impl SpaService {
         engine: &mut Engine,
         access: Option<&Arc<KeyAccess>>,
         prepared: Result<Prepared, SpaServiceError>,
-        now: Moment,
     ) {
         match prepared {
             Ok(prepared) => {
-                self.apply(engine, prepared, now);
+                self.apply(engine, prepared);
             }
             Err(error) => {
                 let why = in_one_line(&error);
@@ -173,7 +167,7 @@ impl SpaService {
     /// not pile up.
     fn keep(&mut self, engine: &Engine) {
         if let (Some(replay_writer), false) = (&self.replay_writer, self.is_keeping) {
-            replay_writer.keep(remembered(engine), 0);
+            replay_writer.keep(remembered(engine), Vec::new());
             self.is_keeping = true;
         }
     }
@@ -181,7 +175,7 @@ impl SpaService {
     /// Ends in order: what the disk could not take so far is given to it once more.
     pub(crate) async fn end(self, engine: &Engine, patience: Duration) {
         let (Some(replay_writer), Some(_)) = (self.replay_writer, self.behind) else { return };
-        replay_writer.keep(remembered(engine), 0);
+        replay_writer.keep(remembered(engine), Vec::new());
         // A disk that hangs must not keep the daemon from stopping.
         let _ = tokio::time::timeout(patience, replay_writer.end()).await;
     }
@@ -189,18 +183,19 @@ impl SpaService {
     /// Hands over what has to be on disk.
     pub(crate) fn forward(&mut self, engine: &mut Engine) {
         let Some(replay_writer) = &self.replay_writer else { return };
-        let new: Vec<Record> = std::iter::from_fn(|| engine.poll_record()).collect();
+        let new: Vec<(Ticket, Record)> = std::iter::from_fn(|| engine.poll_record()).collect();
         if new.is_empty() {
             return;
         }
         match self.behind.is_some() && !self.is_keeping {
             // With these comes all that the disk has not taken before.
             true => {
-                replay_writer.keep(remembered(engine), new.len());
+                let tickets = new.into_iter().map(|(ticket, _)| ticket).collect();
+                replay_writer.keep(remembered(engine), tickets);
                 self.is_keeping = true;
             }
             // They come after what the disk is given already.
-            false => new.into_iter().for_each(|record| replay_writer.append(record)),
+            false => new.into_iter().for_each(|(ticket, record)| replay_writer.append(ticket, record)),
         }
     }
 
@@ -215,19 +210,21 @@ impl SpaService {
     /// Takes what the replay writer says.
     pub(crate) fn hear(&mut self, engine: &mut Engine, recorded: Recorded, clock: Clock) {
         match recorded {
-            Recorded::Held(count) => {
-                (0..count).for_each(|_| engine.handle_recorded(true, clock.now(), clock.wall()))
-            }
-            Recorded::Failed(count, why) => {
+            Recorded::Held(tickets) => confirm(engine, tickets, true, clock),
+            Recorded::Failed(tickets, why) => {
                 log::not_recorded(&why);
                 self.behind = self.behind.or_else(|| Some(clock.now().after(AGAIN)));
-                (0..count).for_each(|_| engine.handle_recorded(false, clock.now(), clock.wall()));
+                confirm(engine, tickets, false, clock);
             }
             Recorded::CaughtUp => self.behind = None,
             Recorded::Kept => self.is_keeping = false,
             Recorded::Long => self.keep(engine),
         }
     }
+}
+
+fn confirm(engine: &mut Engine, tickets: Vec<Ticket>, held: bool, clock: Clock) {
+    tickets.into_iter().for_each(|ticket| engine.handle_recorded(ticket, held, clock.now(), clock.wall()));
 }
 
 /// All that has to be on the disk.

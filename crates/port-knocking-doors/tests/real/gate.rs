@@ -43,7 +43,9 @@ fn longest_sequence(door: u16) -> Vec<u16> {
 fn doors(count: u16) -> String {
     let door = |door: u16| {
         let (port, sequence) = (if door == count - 1 { PORT } else { 1000 + door }, longest_sequence(door));
-        format!("[[doors]]\nname = \"door-{door}\"\nports = [\"{port}/tcp\"]\nsequence = {sequence:?}\n")
+        format!(
+            "[[doors]]\nname = \"door-{door}\"\nopen_for = 300\nports = [\"{port}/tcp\"]\nsequence = {sequence:?}\n"
+        )
     };
     (0..count).map(door).fold("firewall = \"nftables\"\n".to_owned(), |text, door| text + &door)
 }

@@ -8,7 +8,7 @@ use super::{NOT_MISSED, State};
 use crate::{
     News,
     firewalld::{Role, rule::Rule, sanitize::in_one_line, stale_rules::Leftover},
-    ledger::Standing,
+    ledger::{self, Standing},
     nftables::left_by_firewalld,
 };
 
@@ -116,7 +116,7 @@ impl State {
         for admission in admissions {
             let Some(Standing { until, .. }) = self.ledger.get(&admission, now) else { continue };
             // What is left of it goes when the core says so.
-            self.tell(News::Report(Report::Withdrawn { admission, until }));
+            self.tell(News::Report(Report::Withdrawn(ledger::over(admission, until))));
         }
     }
 
@@ -132,7 +132,7 @@ impl State {
                 "firewalld has not taken out what it had in the kernel when it was killed, with rules of ours whose \
                  time is over: {count}; {}; try: firewall-cmd --reload",
                 match self.role {
-                    Role::InstanceLock => "those doors are open",
+                    Role::Alone => "those doors are open",
                     Role::BesideGate => "the gate keeps those doors closed",
                 }
             ))),

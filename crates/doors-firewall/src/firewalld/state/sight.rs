@@ -40,7 +40,7 @@ impl State {
     /// Whether firewalld would let a client through to a door without a rule, for certain.
     pub(super) fn is_let_in(&self, admission: &GrantKey, link: Link) -> bool {
         let zones = match (self.role, &self.sight) {
-            (Role::InstanceLock, _) | (_, Sight::Unknown(_) | Sight::Left(None)) => return false,
+            (Role::Alone, _) | (_, Sight::Unknown(_) | Sight::Left(None)) => return false,
             (_, Sight::Absent) => return true,
             (_, Sight::Zones(zones) | Sight::Left(Some(zones))) => zones,
         };
@@ -73,7 +73,7 @@ impl State {
     /// Learns which zones there are. What needs a rule now, and did not before, gets one.
     pub(in super::super) fn learn(&mut self, zones: Zones) {
         self.sight = Sight::Zones(zones);
-        if self.role == Role::InstanceLock {
+        if self.role == Role::Alone {
             return;
         }
         self.explain();
@@ -155,7 +155,7 @@ impl State {
             if link.is_some_and(|link| self.is_let_in(&admission, link)) {
                 self.ruled.remove(&admission);
                 if waiting.fresh {
-                    self.tell(News::Report(Report::Done { admission }));
+                    self.tell(News::Report(Report::Done(admission)));
                 }
             } else if link.is_some() {
                 self.broken_off(admission, waiting);
@@ -194,10 +194,10 @@ impl State {
                 "{why}{still}; the gate goes on guarding the doors, but what firewalld closes there opens only when it is \
                  back; try: {remedy}"
             ),
-            (Role::InstanceLock, Left::Rules { ours: 1.. }) => format!(
+            (Role::Alone, Left::Rules { ours: 1.. }) => format!(
                 "{why}{still}: nobody takes them out on time, so those doors stay open; try: {remedy}"
             ),
-            (Role::InstanceLock, Left::Rules { ours: 0 } | Left::Nothing | Left::Unknown) => format!(
+            (Role::Alone, Left::Rules { ours: 0 } | Left::Nothing | Left::Unknown) => format!(
                 "{why}; knocks are judged, and doors open when it is back; until then the ports that it kept closed \
                  may be open to everybody"
             ),

@@ -45,7 +45,7 @@ fn rule(number: u8, port: u16) -> Rule {
 
 impl Scene {
     fn new(doors: Vec<PlannedDoor>) -> Self {
-        let mut scene = Self::in_role(Role::InstanceLock, doors);
+        let mut scene = Self::in_role(Role::Alone, doors);
         scene.state.learn(Zones::default());
         scene
     }
@@ -63,12 +63,14 @@ impl Scene {
     fn open(&mut self, door: &str, number: u8, seconds: u64) -> Moment {
         let until = self.now().after(Duration::from_secs(seconds));
         let admission = admission(door, number);
-        self.state.note(Order::Change(Change::Open { admission, link: Link(0), until, by: None }));
+        self.state.note(Order::Change(Change::Open(
+            Standing { until, link: Link(0), by: None }.lease(admission, false),
+        )));
         until
     }
 
     fn close(&mut self, door: &str, number: u8) {
-        self.state.note(Order::Change(Change::Close { admission: admission(door, number) }));
+        self.state.note(Order::Change(Change::Close(admission(door, number))));
     }
 
     /// Does all that is to be done, as firewalld would. Gives the tasks.
@@ -180,9 +182,9 @@ fn what_a_reload_has_taken_is_put_back_and_what_a_person_has_taken_is_not() {
         let tasks = scene.work();
         let news = scene.news();
         let repaired = news.iter().any(|news| matches!(news, News::Repaired { .. }));
-        let withdrawn = news.iter().any(|news| {
-            matches!(news, News::Report(Report::Withdrawn { admission: one, .. }) if *one == admission("ssh", 8))
-        });
+        let withdrawn = news.iter().any(
+            |news| matches!(news, News::Report(Report::Withdrawn(one)) if one.key == admission("ssh", 8)),
+        );
         assert_eq!((tasks.len(), repaired, withdrawn), (usize::from(reloaded), reloaded, !reloaded));
     }
 }
@@ -266,7 +268,9 @@ fn who_replays_a_sequence_from_many_addresses_gets_a_part_of_the_room() {
         let until = scene.now().after(Duration::from_secs(60));
         let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 | number).into();
         let admission = GrantKey { door: DoorName::new("ssh").unwrap(), source };
-        scene.state.note(Order::Change(Change::Open { admission, link: Link(0), until, by }));
+        scene
+            .state
+            .note(Order::Change(Change::Open(Standing { until, link: Link(0), by }.lease(admission, false))));
     };
     for number in 0..1500 {
         open(&mut scene, number, None);
@@ -293,7 +297,7 @@ fn letting_through(ports: &[u16]) -> Zones {
 /// The sources for which a door was said to be open.
 fn opened(scene: &mut Scene) -> Vec<IpAddr> {
     let report = |news| match news {
-        News::Report(Report::Done { admission }) => Some(admission.source),
+        News::Report(Report::Done(admission)) => Some(admission.source),
         _ => None,
     };
     scene.news().into_iter().filter_map(report).collect()

@@ -44,24 +44,24 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let next = |replay_writer: &mut ReplayWriter| runtime.block_on(replay_writer.next()).unwrap();
 
-        replay_writer.append(record(1));
-        assert_eq!(next(&mut replay_writer), Recorded::Held(1));
+        replay_writer.append(Ticket(1), record(1));
+        assert_eq!(next(&mut replay_writer), Recorded::Held(vec![Ticket(1)]));
         disk.fill();
-        replay_writer.append(record(2));
-        assert!(matches!(next(&mut replay_writer), Recorded::Failed(1, _)));
+        replay_writer.append(Ticket(2), record(2));
+        assert!(matches!(next(&mut replay_writer), Recorded::Failed(..)));
 
         // There is room again; but alone, a record would hide that another is missing.
         disk.empty();
-        replay_writer.append(record(3));
-        assert!(matches!(next(&mut replay_writer), Recorded::Failed(1, _)));
-        replay_writer.keep((1..=4).map(record).collect(), 1);
+        replay_writer.append(Ticket(3), record(3));
+        assert!(matches!(next(&mut replay_writer), Recorded::Failed(..)));
+        replay_writer.keep((1..=4).map(record).collect(), vec![Ticket(4)]);
         assert_eq!(next(&mut replay_writer), Recorded::CaughtUp);
-        assert_eq!(next(&mut replay_writer), Recorded::Held(1));
+        assert_eq!(next(&mut replay_writer), Recorded::Held(vec![Ticket(4)]));
         assert_eq!(next(&mut replay_writer), Recorded::Kept);
-        replay_writer.append(record(5));
-        assert_eq!(next(&mut replay_writer), Recorded::Held(1));
+        replay_writer.append(Ticket(5), record(5));
+        assert_eq!(next(&mut replay_writer), Recorded::Held(vec![Ticket(5)]));
         // Nobody waits for what the stop brings to the disk, but the stop.
-        replay_writer.keep((1..=5).map(record).collect(), 0);
+        replay_writer.keep((1..=5).map(record).collect(), Vec::new());
         runtime.block_on(replay_writer.end());
         let (_, loaded) = ReplayLog::open(place, &[]).unwrap();
         assert_eq!(loaded.records, (1..=5).map(record).collect::<Vec<_>>());

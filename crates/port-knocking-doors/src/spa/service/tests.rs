@@ -8,9 +8,10 @@ use crate::{
     spa::replay_writer::tests::{SmallDisk, record},
 };
 
-/// An service whose disk has failed: the core remembers two records, of which it holds none.
+/// A service whose disk has failed: the core remembers two records, of which it holds none.
 fn behind(disk: &SmallDisk, clock: Clock) -> (SpaService, Engine) {
-    let rules = Rules { doors: Vec::new(), quiet_after_wrong: AGAIN, forget_after: AGAIN };
+    let (doors, clients) = (Vec::new(), Arc::default());
+    let rules = Rules { doors, quiet_after_wrong: AGAIN, forget_after: AGAIN, clients };
     let mut engine = Engine::new(rules).unwrap();
     let replay = ReplayGuard::new(AGAIN, &[record(1), record(2)], clock.now(), clock.wall());
     engine.receive_clients(SpaServer::new(RunKey([1; 32]), replay));
@@ -19,7 +20,7 @@ fn behind(disk: &SmallDisk, clock: Clock) -> (SpaService, Engine) {
     assert_eq!(service.catch_up_at(), None);
     disk.fill();
     let before = clock.now();
-    service.replay_writer.as_ref().unwrap().append(record(2));
+    service.replay_writer.as_ref().unwrap().append(Ticket(9), record(2));
     hear(&mut service, &mut engine, clock);
     let at = service.catch_up_at().expect("the disk is behind");
     assert!(before.after(AGAIN) <= at && at <= clock.now().after(AGAIN));

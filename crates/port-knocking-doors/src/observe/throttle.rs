@@ -1,70 +1,62 @@
 //! Keeps the log short, whatever strangers send.
 
-use core::time::Duration;
+use std::time::Duration;
 
-use crate::{
-    limits::{DOOR_LINE_EVERY, DOOR_LINES_AT_ONCE, REFUSAL_EVERY, REFUSALS_AT_ONCE, SUMMED_AFTER},
+use doors_core::{
+    budget::{Budget, Rate},
     time::Moment,
 };
+
+/// Lines about refused knocks.
+pub(crate) const REFUSALS: Rate = Rate { at_once: 20, every: Duration::from_secs(3) };
+
+/// Lines about doors that sequences open and close: more than come and go at a busy gateway in a minute. A stranger who
+/// overhears a sequence and replays it from forged addresses makes one for each. What a client with a key does is told
+/// in any case, and has bounds of its own.
+pub(crate) const DOORS: Rate = Rate { at_once: 600, every: Duration::from_millis(100) };
+
+/// What was left untold is told as one number this long after the first of it.
+const SUMMED_AFTER: Duration = Duration::from_secs(60);
 
 /// Lets through a few at once and then one now and again; counts the others.
 ///
 /// It has a budget of lines, and only lines: what is judged and opened never depends on it.
 #[derive(Clone, Debug)]
-pub struct Throttle {
-    at_once: u32,
-    every: Duration,
-    budget: u32,
-    refilled: Moment,
+pub(crate) struct Throttle {
+    rate: Rate,
+    budget: Budget,
     untold: u64,
     sum_at: Option<Moment>,
 }
 
 impl Throttle {
-    /// For what is refused.
-    #[must_use]
-    pub const fn of_refusals() -> Self {
-        Self::new(REFUSALS_AT_ONCE, REFUSAL_EVERY)
-    }
-
-    /// For what becomes of doors.
-    #[must_use]
-    pub const fn of_doors() -> Self {
-        Self::new(DOOR_LINES_AT_ONCE, DOOR_LINE_EVERY)
-    }
-
-    const fn new(at_once: u32, every: Duration) -> Self {
-        let refilled = Moment::new(Duration::ZERO);
-        Self { at_once, every, budget: at_once, refilled, untold: 0, sum_at: None }
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { rate, budget: Budget::default(), untold: 0, sum_at: None }
     }
 
     /// Whether one more may be told at `now`; if not, it is counted.
-    pub fn admit(&mut self, now: Moment) -> bool {
-        while self.budget < self.at_once && self.refilled.after(self.every) <= now {
-            self.budget = self.budget.saturating_add(1);
-            self.refilled = self.refilled.after(self.every);
+    pub(crate) fn admit(&mut self, now: Moment) -> bool {
+        let may_tell = self.budget.spend(self.rate, now);
+        if !may_tell {
+            self.count(now);
         }
-        if self.budget == self.at_once {
-            self.refilled = now;
-        }
-        if let Some(left) = self.budget.checked_sub(1) {
-            self.budget = left;
-            return true;
-        }
+        may_tell
+    }
+
+    /// Counts one that is not told.
+    pub(crate) fn count(&mut self, now: Moment) {
         self.untold = self.untold.saturating_add(1);
         self.sum_at.get_or_insert(now.after(SUMMED_AFTER));
-        false
     }
 
     /// How many were left untold, once it is time to say so.
-    pub fn sum(&mut self, now: Moment) -> Option<u64> {
+    pub(crate) fn sum(&mut self, now: Moment) -> Option<u64> {
         self.sum_at.take_if(|at| *at <= now)?;
-        Some(core::mem::take(&mut self.untold))
+        Some(std::mem::take(&mut self.untold))
     }
 
     /// When [`sum`](Self::sum) has something to say.
-    #[must_use]
-    pub fn next_sum(&self) -> Option<Moment> {
+    pub(crate) fn next_sum(&self) -> Option<Moment> {
         self.sum_at
     }
 }
@@ -75,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_flood_makes_few_lines_and_one_sum() {
-        let mut throttle = Throttle::of_refusals();
+        let mut throttle = Throttle::new(REFUSALS);
         let mut told: u64 = 0;
         let mut summed: u64 = 0;
         for millis in 0..60_000 {
@@ -92,7 +84,7 @@ mod tests {
 
     #[test]
     fn after_a_quiet_time_everything_is_told_again() {
-        let mut throttle = Throttle::of_refusals();
+        let mut throttle = Throttle::new(REFUSALS);
         while throttle.admit(Moment::default()) {}
         let later = Moment::new(Duration::from_secs(3600));
         let told = (0..1000).filter(|_| throttle.admit(later)).count();

@@ -1,0 +1,312 @@
+//! What several clients behind one address have: one address translator makes them one address, and each its own time.
+
+use std::time::Duration;
+
+use doors_core::{
+    engine::{Change, Event, Report},
+    lease::Lease,
+    packet::Link,
+    time::Wall,
+};
+use doors_spa::{
+    identity::DoorId,
+    receipt::{Answer, Receipt},
+    request::Operation,
+};
+
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, admission, client, open, rules_with_sequence};
+
+/// The phone knocks from the laptop's address.
+fn phone_opens(scene: &mut Scene, door: &str, wanted: u32) -> Receipt {
+    let request = scene.request(open(door, wanted));
+    scene.ask(SOURCE, &request, PHONE).unwrap()
+}
+
+fn closes(scene: &mut Scene, door: &str, signer: u8) -> Answer {
+    let close = scene.request(Operation::Close { door: DoorId::of(door) });
+    scene.ask(SOURCE, &close, signer).unwrap().answer
+}
+
+/// Whose the lease is that the firewall holds, and for how many seconds more.
+fn held(scene: &Scene, door: &str) -> Option<(String, u64)> {
+    let lease = scene.lease(door, SOURCE)?;
+    let left = lease.until.remaining(scene.now).as_secs();
+    Some((lease.by.map_or("a sequence".to_owned(), |who| who.name.to_string()), left))
+}
+
+fn is(name: &str, seconds: u64) -> Option<(String, u64)> {
+    Some((name.to_owned(), seconds))
+}
+
+#[test]
+fn a_client_that_is_removed_has_no_open_door_and_what_others_asked_for_too_stays() {
+    let mut scene = Scene::new();
+    for (source, signers) in [(SOURCE, &[LAPTOP][..]), ("198.51.100.3", &[LAPTOP, PHONE])] {
+        for signer in signers {
+            let request = scene.request(open("ssh", 60));
+            scene.ask(source, &request, *signer).unwrap();
+            scene.wait(2);
+        }
+    }
+    scene.events();
+    scene.set_clients([client(PHONE)]);
+    assert!(!scene.is_open("ssh", SOURCE));
+    assert_eq!(scene.changes.last(), Some(&Change::Close(admission("ssh", SOURCE))));
+    assert!(matches!(&scene.events()[..], [Event::Revoked(lease)] if lease.key == admission("ssh", SOURCE)));
+    assert!(scene.is_open("ssh", "198.51.100.3"), "the phone has asked for it, too");
+}
+
+#[test]
+fn the_time_of_a_client_that_is_removed_goes_with_it_and_the_others_keep_theirs() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 20), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "ssh", 600).seconds, 600);
+    assert_eq!(held(&scene, "ssh"), is("phone", 600));
+    (scene.changes.clear(), scene.events());
+    scene.set_clients([client(LAPTOP)]);
+    // The firewall is told of the time that is left, and that it is the laptop's.
+    assert_eq!(held(&scene, "ssh"), is("laptop", 20));
+    let lease = scene.lease("ssh", SOURCE).unwrap();
+    assert_eq!(scene.changes, [Change::Close(lease.key.clone()), Change::Open(lease.clone())]);
+    let events = scene.events();
+    assert!(matches!(&events[..], [Event::Reduced { now, .. }] if *now == lease), "{events:?}");
+    scene.wait(20);
+    assert!(!scene.is_open("ssh", SOURCE), "the laptop's time is over");
+}
+
+#[test]
+fn what_a_client_knocked_after_a_sequence_goes_with_it() {
+    let mut scene = Scene::new();
+    scene.engine.change_rules(rules_with_sequence(), scene.now, Wall(scene.wall)).unwrap();
+    scene.knock(SOURCE.parse().unwrap());
+    scene.work();
+    assert_eq!(scene.opens("ssh", 600), Answer::Granted);
+    assert_eq!(held(&scene, "ssh"), is("laptop", 600));
+    scene.set_clients([client(PHONE)]);
+    assert_eq!(held(&scene, "ssh"), is("a sequence", 30));
+}
+
+#[test]
+fn a_client_that_loses_its_permission_loses_what_it_has_open_and_what_it_waits_for() {
+    let without = |door: &str, number| {
+        let mut client = client(number);
+        client.doors = client.doors.iter().filter(|name| name.as_str() != door).cloned().collect();
+        client
+    };
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 60), Answer::Granted);
+    scene.set_clients([without("ssh", LAPTOP), client(PHONE)]);
+    assert!(!scene.is_open("ssh", SOURCE));
+
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    scene.set_clients([without("once", LAPTOP), client(PHONE)]);
+    scene.forget("once", SOURCE);
+    assert!(!scene.is_open("once", SOURCE), "the laptop waited for what it may not open any more");
+
+    // The same for an address from which it may not come any more, and for a client whose time is over.
+    for restrict in [
+        |client: &mut doors_core::spa::client::Client| client.from = vec!["198.51.100.0/24".parse().unwrap()],
+        |client: &mut doors_core::spa::client::Client| client.until = Some(Wall(0)),
+    ] {
+        let mut scene = Scene::new();
+        assert_eq!(scene.opens("ssh", 60), Answer::Granted);
+        let mut laptop = client(LAPTOP);
+        restrict(&mut laptop);
+        scene.set_clients([laptop, client(PHONE)]);
+        assert!(!scene.is_open("ssh", SOURCE));
+    }
+}
+
+#[test]
+fn what_a_client_had_open_that_was_removed_while_no_daemon_ran_is_closed_at_the_start() {
+    let mut scene = Scene::new();
+    scene.set_clients([client(LAPTOP)]);
+    scene.changes.clear();
+    let found = |number, source| Lease {
+        key: admission("ssh", source),
+        link: Link::default(),
+        until: scene.now.after(Duration::from_secs(9)),
+        by: Some(client(number).who),
+        once: false,
+    };
+    let (known, unknown) = (found(LAPTOP, SOURCE), found(PHONE, OTHER));
+    for lease in [&known, &unknown] {
+        scene.engine.handle_report(Report::Found(lease.clone()), scene.now, Wall(scene.wall));
+    }
+    scene.work();
+    assert_eq!(scene.changes, [Change::Close(admission("ssh", OTHER))]);
+    assert!(scene.is_open("ssh", SOURCE) && !scene.is_open("ssh", OTHER));
+    assert_eq!(scene.events(), [Event::Adopted(known), Event::NotAdopted(unknown)]);
+}
+
+#[test]
+fn a_grant_for_one_connection_that_is_used_up_can_be_had_again_at_once() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 0), Answer::Granted);
+    let used = scene.lease("once", SOURCE).unwrap();
+    // It is asked for again before the firewall says that it is used up.
+    scene.wait(1);
+    assert_eq!(scene.opens("once", 0), Answer::Granted);
+    let opened = scene.changes.iter().filter(|change| matches!(change, Change::Open(_)));
+    assert_eq!(opened.count(), 2);
+    scene.engine.handle_report(Report::Used(used), scene.now, Wall(scene.wall));
+    assert!(scene.is_open("once", SOURCE), "the later grant is not meant");
+    let before = scene.lease("once", SOURCE).unwrap();
+    // Asked for again, for a shorter time, it is another grant all the same.
+    assert_eq!(scene.opens("once", 1), Answer::Granted);
+    scene.engine.handle_report(Report::Used(before), scene.now, Wall(scene.wall));
+    assert!(scene.is_open("once", SOURCE));
+    scene.events();
+    scene.forget("once", SOURCE);
+    assert!(matches!(&scene.events()[..], [Event::Used(lease)] if lease.by.is_some()));
+}
+
+#[test]
+fn each_grant_for_one_connection_is_watched_since_the_kernel_does_not_tell_of_its_use() {
+    let mut scene = Scene::new();
+    scene.opens("once", 0);
+    assert_eq!(scene.changes.last(), Some(&Change::Watch(admission("once", SOURCE))));
+}
+
+#[test]
+fn a_second_client_behind_one_address_has_its_line_in_the_log() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 60), Answer::Granted);
+    scene.events();
+    let told = phone_opens(&mut scene, "ssh", 10);
+    assert_eq!((told.answer, told.seconds), (Answer::Granted, 60), "the door is open for so long");
+    let events = scene.events();
+    let [Event::AlsoOpen { lease, before: Some(before) }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((lease.by.as_ref(), before), (Some(&client(PHONE).who), &client(LAPTOP).who));
+    assert_eq!(lease.until.remaining(scene.now).as_secs(), 10, "its own time");
+    // The first one's own knock again is nobody else's.
+    assert_eq!(scene.opens("ssh", 10), Answer::Granted);
+    assert!(matches!(&scene.events()[..], [Event::StillOpen(_)]));
+}
+
+#[test]
+fn behind_one_address_each_clients_knock_is_worth_one_connection() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 0), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 0).answer, Answer::Granted);
+    // However often it knocks.
+    assert_eq!(phone_opens(&mut scene, "once", 0).answer, Answer::Granted);
+    assert_eq!(held(&scene, "once"), is("laptop", 30));
+    scene.forget("once", SOURCE);
+    assert_eq!(held(&scene, "once"), is("phone", 30));
+    let opened = |event: &Event| matches!(event, Event::Opened(lease) if lease.by == Some(client(PHONE).who));
+    assert!(scene.events().iter().any(opened));
+    scene.forget("once", SOURCE);
+    assert_eq!(held(&scene, "once"), None);
+}
+
+#[test]
+fn a_sequence_behind_a_clients_grant_for_one_connection_is_worth_one_too() {
+    let mut scene = Scene::new();
+    let mut rules = rules_with_sequence();
+    rules.doors[2].sequence = rules.doors[0].sequence.take();
+    scene.engine.change_rules(rules, scene.now, Wall(scene.wall)).unwrap();
+    assert_eq!(scene.opens("once", 600), Answer::Granted);
+    scene.events();
+    scene.knock(SOURCE.parse().unwrap());
+    let also = |event: &Event| matches!(event, Event::AlsoOpen { lease, .. } if lease.by.is_none());
+    assert!(scene.events().iter().any(also), "the log says so");
+    scene.forget("once", SOURCE);
+    assert_eq!(held(&scene, "once"), is("a sequence", 30));
+    scene.forget("once", SOURCE);
+    assert_eq!(held(&scene, "once"), None);
+}
+
+#[test]
+fn a_grant_behind_another_lasts_its_own_time_and_goes_with_its_client() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    let told = phone_opens(&mut scene, "once", 5);
+    assert_eq!((told.answer, told.seconds), (Answer::Granted, 5));
+    scene.wait(6);
+    scene.forget("once", SOURCE);
+    assert!(!scene.is_open("once", SOURCE), "its time is over");
+
+    assert_eq!(scene.opens("once", 5), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    scene.wait(6);
+    assert!(scene.is_open("once", SOURCE), "the first one's time is over, and the second one's begins");
+
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    assert_eq!(closes(&mut scene, "once", LAPTOP), Answer::Closed, "it had not begun");
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    scene.set_clients([client(PHONE)]);
+    scene.forget("once", SOURCE);
+    assert!(!scene.is_open("once", SOURCE), "the laptop is no client any more");
+}
+
+#[test]
+fn a_client_closes_its_own_grant_for_one_connection_and_the_next_one_begins() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    assert_eq!(closes(&mut scene, "once", LAPTOP), Answer::Closed);
+    assert_eq!(held(&scene, "once"), is("phone", 60));
+
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    scene.events();
+    assert_eq!(closes(&mut scene, "once", LAPTOP), Answer::Closed, "it had not begun");
+    assert!(matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.by == Some(client(LAPTOP).who)));
+    assert_eq!(closes(&mut scene, "once", PHONE), Answer::Closed, "nobody else waits");
+    assert_eq!(held(&scene, "once"), None);
+
+    // A client that is removed takes its own with it, and leaves the others theirs.
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    scene.set_clients([client(PHONE)]);
+    assert_eq!(held(&scene, "once"), is("phone", 60));
+}
+
+#[test]
+fn what_two_clients_have_opened_stays_open_until_both_have_closed_it() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 20), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "ssh", 600).answer, Answer::Granted);
+    scene.events();
+    // The phone's time is over with that, and the laptop's is not.
+    assert_eq!(closes(&mut scene, "ssh", PHONE), Answer::NotAllowed);
+    assert!(matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.by == Some(client(PHONE).who)));
+    assert_eq!(held(&scene, "ssh"), is("laptop", 20));
+    assert_eq!(closes(&mut scene, "ssh", LAPTOP), Answer::Closed);
+    assert!(!scene.is_open("ssh", SOURCE));
+}
+
+#[test]
+fn what_was_there_before_the_start_is_closed_by_each_client_that_may_open_it() {
+    let mut scene = Scene::new();
+    let until = scene.now.after(Duration::from_secs(9));
+    let found = Lease { key: admission("ssh", SOURCE), link: Link::default(), until, by: None, once: false };
+    scene.engine.handle_report(Report::Found(found), scene.now, Wall(scene.wall));
+    assert_eq!(closes(&mut scene, "ssh", LAPTOP), Answer::Closed);
+}
+
+#[test]
+fn what_a_sequence_has_opened_is_no_clients_to_close() {
+    let mut scene = Scene::new();
+    scene.engine.change_rules(rules_with_sequence(), scene.now, Wall(scene.wall)).unwrap();
+    scene.knock(SOURCE.parse().unwrap());
+    scene.work();
+    assert!(scene.is_open("ssh", SOURCE));
+    assert_eq!(closes(&mut scene, "ssh", LAPTOP), Answer::NotAllowed);
+    assert!(scene.is_open("ssh", SOURCE));
+}
+
+#[test]
+fn what_an_administrator_takes_out_is_closed_for_all_who_share_it_or_wait_for_it() {
+    for door in ["ssh", "once"] {
+        let mut scene = Scene::new();
+        assert_eq!(scene.opens(door, 60), Answer::Granted);
+        assert_eq!(phone_opens(&mut scene, door, 600).answer, Answer::Granted);
+        let lease = scene.lease(door, SOURCE).unwrap();
+        scene.engine.handle_report(Report::Withdrawn(lease), scene.now, Wall(scene.wall));
+        scene.work();
+        assert!(!scene.is_open(door, SOURCE), "{door}");
+        assert_eq!(scene.changes.last(), Some(&Change::Close(admission(door, SOURCE))));
+    }
+}
