@@ -32,6 +32,7 @@ mod mark;
 mod no_door;
 mod raw;
 mod raw_client;
+mod removed;
 mod routes;
 mod spa;
 mod stealth;
