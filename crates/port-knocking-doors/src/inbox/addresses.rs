@@ -22,18 +22,6 @@ use socket2::SockRef;
 
 use super::filter;
 
-pub(super) const NEW_ROUTE: u16 = 24;
-pub(super) const DELETE_ROUTE: u16 = 25;
-pub(super) const GET_ROUTE: u16 = 26;
-/// `RTN_LOCAL`, `RTN_BROADCAST`, `RTN_ANYCAST`.
-pub(super) const LOCAL: u8 = 2;
-pub(super) const BROADCAST: u8 = 3;
-pub(super) const ANYCAST: u8 = 4;
-/// `RTA_DST`, `RTA_TABLE`.
-const DESTINATION: u16 = 1;
-const TABLE: u16 = 15;
-/// `RT_TABLE_LOCAL`.
-const LOCAL_TABLE: u8 = 255;
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
 /// `RTMGRP_LINK`, and for each family the addresses and the routes: `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE |
@@ -77,9 +65,9 @@ impl Addresses {
             };
             for (kind, network) in routes {
                 match kind {
-                    LOCAL => local.push(network),
-                    ANYCAST => anycast.push(network),
-                    BROADCAST => broadcast.push(network.addr()),
+                    libc::RTN_LOCAL => local.push(network),
+                    libc::RTN_ANYCAST => anycast.push(network),
+                    libc::RTN_BROADCAST => broadcast.push(network.addr()),
                     _ => {}
                 }
             }
@@ -97,8 +85,8 @@ impl Addresses {
 /// Asks for the routes of the table of local ones only; an old kernel that does not heed this sends all.
 fn request(family: u8) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.message(GET_ROUTE, DUMP, 0, |writer| {
-        writer.raw(&[family, 0, 0, 0, LOCAL_TABLE, 0, 0, 0, 0, 0, 0, 0]);
+    writer.message(libc::RTM_GETROUTE, DUMP, 0, |writer| {
+        writer.raw(&[family, 0, 0, 0, libc::RT_TABLE_LOCAL, 0, 0, 0, 0, 0, 0, 0]);
     });
     writer.bytes().to_vec()
 }
@@ -109,12 +97,12 @@ fn route(message: &Message<'_>) -> Option<(u8, IpNet)> {
     let attributes = message.attributes(ROUTE_HEADER);
     // The header has room for small numbers only.
     let table = attributes
-        .find(TABLE)
+        .find(libc::RTA_TABLE)
         .and_then(|table| table.try_into().ok())
         .map_or(table.into(), u32::from_ne_bytes);
-    if message.kind != NEW_ROUTE || table != u32::from(LOCAL_TABLE) {
+    if message.kind != libc::RTM_NEWROUTE || table != u32::from(libc::RT_TABLE_LOCAL) {
         return None;
     }
-    let destination = address(attributes.find(DESTINATION)?)?;
+    let destination = address(attributes.find(libc::RTA_DST)?)?;
     Some((kind, IpNet::new(destination, prefix).ok()?))
 }

@@ -25,12 +25,8 @@ use doors_os::netlink::{
 use doors_text::error_chain::in_one_line;
 use rustix::net::netdevice;
 
-use super::{LOOPBACK, addresses::GET_ROUTE};
+use super::LOOPBACK;
 
-/// `RTA_DST`, `RTA_SRC`, `RTA_IIF`.
-const DESTINATION: u16 = 1;
-const SOURCE: u16 = 2;
-const FROM_LINK: u16 = 3;
 /// A flood of forged knocks shall not have the sysctl read for each.
 const MARKS_HOLD_FOR: Duration = Duration::from_secs(1);
 
@@ -89,12 +85,12 @@ fn is_refusal(error: &NetlinkError) -> bool {
 /// Asks how a packet would be routed that comes in like this.
 fn request(source: IpAddr, arrival: Arrival) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.message(GET_ROUTE, ACK, 0, |writer| {
+    writer.message(libc::RTM_GETROUTE, ACK, 0, |writer| {
         // `struct rtmsg`: family, and the whole lengths of both addresses.
         writer.raw(&[u8::try_from(libc::AF_INET).unwrap_or(0), 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        writer.put(DESTINATION, &octets(arrival.destination));
-        writer.put(SOURCE, &octets(source));
-        writer.put(FROM_LINK, &arrival.link.0.to_ne_bytes());
+        writer.put(libc::RTA_DST, &octets(arrival.destination));
+        writer.put(libc::RTA_SRC, &octets(source));
+        writer.put(libc::RTA_IIF, &arrival.link.0.to_ne_bytes());
     });
     writer.bytes().to_vec()
 }

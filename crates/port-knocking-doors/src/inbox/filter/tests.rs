@@ -155,24 +155,134 @@ fn the_filters_of_bound_sockets_take_their_payload_and_no_other() {
 
 #[test]
 fn of_announcements_about_routes_only_those_about_local_ones_are_taken() {
-    // `RTM_NEWADDR`; `RTN_UNICAST`.
-    const NEW_ADDRESS: u16 = 20;
-    const UNICAST: u8 = 1;
     let mut filter = Attached::new(&local_routes());
     for (kind, of_route, expected) in [
-        (addresses::NEW_ROUTE, addresses::LOCAL, true),
-        (addresses::DELETE_ROUTE, addresses::LOCAL, true),
-        (addresses::NEW_ROUTE, addresses::BROADCAST, true),
-        (addresses::DELETE_ROUTE, addresses::BROADCAST, true),
-        (addresses::NEW_ROUTE, addresses::ANYCAST, true),
-        (addresses::DELETE_ROUTE, addresses::ANYCAST, true),
-        (addresses::NEW_ROUTE, UNICAST, false),
-        (addresses::DELETE_ROUTE, UNICAST, false),
-        (NEW_ADDRESS, UNICAST, true),
+        (libc::RTM_NEWROUTE, libc::RTN_LOCAL, true),
+        (libc::RTM_DELROUTE, libc::RTN_LOCAL, true),
+        (libc::RTM_NEWROUTE, libc::RTN_BROADCAST, true),
+        (libc::RTM_DELROUTE, libc::RTN_BROADCAST, true),
+        (libc::RTM_NEWROUTE, libc::RTN_ANYCAST, true),
+        (libc::RTM_DELROUTE, libc::RTN_ANYCAST, true),
+        (libc::RTM_NEWROUTE, libc::RTN_UNICAST, false),
+        (libc::RTM_DELROUTE, libc::RTN_UNICAST, false),
+        (libc::RTM_NEWADDR, libc::RTN_UNICAST, true),
     ] {
         let mut message = vec![0; 28];
         message[4..6].copy_from_slice(&kind.to_ne_bytes());
         message[23] = of_route;
         assert_eq!(filter.taken(&message).is_some(), expected, "{kind}, {of_route}");
     }
+}
+
+/// As they were written by hand, with counted jumps.
+#[test]
+fn the_programs_are_these_bytes() {
+    assert_eq!(
+        knocks_or_spa_on(SPA_PORT),
+        [
+            (0x20, 0, 0, 0xfffff004),
+            (0x15, 0, 31, 0x0),
+            (0x30, 0, 0, 0x0),
+            (0x54, 0, 0, 0xf0),
+            (0x15, 1, 0, 0x40),
+            (0x15, 14, 27, 0x60),
+            (0x30, 0, 0, 0x9),
+            (0x15, 0, 25, 0x11),
+            (0x28, 0, 0, 0x6),
+            (0x45, 23, 0, 0x3fff),
+            (0xb1, 0, 0, 0x0),
+            (0x48, 0, 0, 0x4),
+            (0x15, 3, 0, 0xe),
+            (0x15, 0, 19, 0xc8),
+            (0x48, 0, 0, 0x2),
+            (0x15, 18, 17, 0xf2f9),
+            (0x40, 0, 0, 0x8),
+            (0x15, 0, 15, 0x6b6e6f63),
+            (0x48, 0, 0, 0xc),
+            (0x15, 14, 13, 0x6b0a),
+            (0x30, 0, 0, 0x6),
+            (0x15, 0, 11, 0x11),
+            (0x28, 0, 0, 0x2c),
+            (0x15, 3, 0, 0xe),
+            (0x15, 0, 8, 0xc8),
+            (0x28, 0, 0, 0x2a),
+            (0x15, 7, 6, 0xf2f9),
+            (0x28, 0, 0, 0x4),
+            (0x15, 0, 4, 0xe),
+            (0x20, 0, 0, 0x30),
+            (0x15, 0, 2, 0x6b6e6f63),
+            (0x28, 0, 0, 0x34),
+            (0x15, 1, 0, 0x6b0a),
+            (0x06, 0, 0, 0x0),
+            (0x06, 0, 0, 0x120),
+        ]
+    );
+    assert_eq!(
+        SPA_PAYLOADS,
+        [(0x28, 0, 0, 0x4), (0x15, 1, 0, 0xc8), (0x06, 0, 0, 0x0), (0x06, 0, 0, 0xffffffff),]
+    );
+    assert_eq!(
+        PAYLOADS,
+        [
+            (0x28, 0, 0, 0x4),
+            (0x15, 0, 4, 0xe),
+            (0x20, 0, 0, 0x8),
+            (0x15, 0, 2, 0x6b6e6f63),
+            (0x28, 0, 0, 0xc),
+            (0x15, 1, 0, 0x6b0a),
+            (0x06, 0, 0, 0x0),
+            (0x06, 0, 0, 0xffffffff),
+        ]
+    );
+    assert_eq!(
+        SOURCE_IS_DESTINATION_OR_ELSEWHERE,
+        [
+            (0x20, 0, 0, 0xfffff008),
+            (0x15, 0, 17, 0x1),
+            (0x20, 0, 0, 0xfff00008),
+            (0x07, 0, 0, 0x0),
+            (0x20, 0, 0, 0xfff00018),
+            (0x1d, 0, 12, 0x0),
+            (0x20, 0, 0, 0xfff0000c),
+            (0x07, 0, 0, 0x0),
+            (0x20, 0, 0, 0xfff0001c),
+            (0x1d, 0, 8, 0x0),
+            (0x20, 0, 0, 0xfff00010),
+            (0x07, 0, 0, 0x0),
+            (0x20, 0, 0, 0xfff00020),
+            (0x1d, 0, 4, 0x0),
+            (0x20, 0, 0, 0xfff00014),
+            (0x07, 0, 0, 0x0),
+            (0x20, 0, 0, 0xfff00024),
+            (0x1d, 1, 0, 0x0),
+            (0x06, 0, 0, 0x0),
+        ]
+    );
+    assert_eq!(NOTHING, [(0x06, 0, 0, 0x0),]);
+    assert_eq!(
+        LOCAL_ROUTES,
+        [
+            (0x28, 0, 0, 0x4),
+            (0x15, 1, 0, kind(24)),
+            (0x15, 0, 5, kind(25)),
+            (0x30, 0, 0, 0x17),
+            (0x15, 3, 0, 0x2),
+            (0x15, 2, 0, 0x3),
+            (0x15, 1, 0, 0x4),
+            (0x06, 0, 0, 0x0),
+            (0x06, 0, 0, 0xffffffff),
+        ]
+    );
+}
+
+#[test]
+#[should_panic(expected = "a jump to a label that no instruction behind it has")]
+fn a_jump_to_nowhere_is_an_error_of_the_compiler_where_the_program_is_a_constant() {
+    assemble([if_equal(1, "nowhere", NEXT), at("behind", take(0))]);
+}
+
+#[test]
+#[should_panic(expected = "a jump to a label that no instruction behind it has")]
+fn a_jump_backward_is_one_too() {
+    assemble([at("before", load_byte(0)), if_equal(1, "before", NEXT), take(0)]);
 }
