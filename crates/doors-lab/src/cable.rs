@@ -17,7 +17,7 @@ use doors_os::netlink::{
 use ipnet::IpNet;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-use super::LabError;
+use super::error::LabError;
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Namespace, Process, Root};
+use super::{namespace::Namespace, process::Process, root::Root};
 
 /// firewalld is a Python program and takes its time to start.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Namespace;
+use super::namespace::Namespace;
 
 /// A process whose lines can be waited for. It is killed when dropped.
 #[derive(Debug)]
