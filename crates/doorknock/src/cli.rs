@@ -36,6 +36,7 @@ mod sequence_command;
 mod servers;
 mod session;
 mod ssh_config;
+mod tell;
 mod waits;
 
 use failure::Failure;

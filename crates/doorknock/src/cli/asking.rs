@@ -6,7 +6,7 @@ use doors_spa::{receipt::Receipt, request::Operation};
 use doors_text::error_chain::in_one_line;
 use jiff::Timestamp;
 
-use super::{Failure, How, Place, complain, family, print, remark, request::tell, session::Session};
+use super::{Failure, How, Place, complain, family, print, remark, session::Session, tell::tell};
 use crate::{
     durations,
     output::{self, ExitStatus, Question},

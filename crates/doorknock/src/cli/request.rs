@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
+use doors_spa::{identity::DoorId, request::Operation};
 use jiff::Timestamp;
 
-use super::{Failure, How, Place, asking, complain, family, print, remark, session::Session};
+use super::{Failure, How, Place, asking, family, remark, session::Session, tell::tell};
 use crate::{
     output::{self, ExitStatus, Question},
-    spa::driver::{Outcome, Unanswered},
+    spa::driver::Unanswered,
     spa::own_address::Whom,
 };
 
@@ -62,24 +62,4 @@ fn change(
     });
     printed?;
     Ok(ending)
-}
-
-pub(super) fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Failure> {
-    let now = Timestamp::now();
-    if how.json {
-        return print(&output::json(outcome, question, now));
-    }
-    output::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
-    let line = output::line(outcome, question, now);
-    let good = outcome.result.as_ref().is_ok_and(|answered| {
-        matches!(answered.receipt.answer, Answer::Granted | Answer::Closed | Answer::Told)
-    });
-    match (good, how.quiet) {
-        (true, true) => Ok(()),
-        (true, false) => print(&line),
-        (false, _) => {
-            complain(&line);
-            Ok(())
-        }
-    }
 }
