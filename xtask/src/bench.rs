@@ -22,7 +22,7 @@ use self::{
     network::{Network, SEQUENCE, crowd},
     peers::{Firewall, Knockd},
 };
-use crate::{Failure, test};
+use crate::programs::{self, Failure};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +42,7 @@ type Measure = fn(&Path) -> Result<(), Failure>;
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    test::install(&[
+    programs::install(&[
         ("nft", "nftables"),
         ("firewalld", "firewalld"),
         ("dbus-daemon", "dbus"),
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         ("ssh-agent", "openssh-client"),
     ])?;
     doors_lab::become_root()?;
-    test::succeed(test::cargo(&[
+    programs::succeed(programs::cargo(&[
         "build",
         "--release",
         "--locked",
@@ -229,7 +229,7 @@ fn idle(program: &Path) -> Result<(), Failure> {
     println!("  the stripped binary: {:.1} MB", size as f64 / 1e6);
     let tree = |edges: &str| -> Result<usize, Failure> {
         let arguments = ["tree", "-p", "port-knocking-doors", "-e", edges, "--prefix", "none", "--locked"];
-        let output = test::cargo(&arguments).output()?;
+        let output = programs::cargo(&arguments).output()?;
         let text = String::from_utf8(output.stdout)?;
         let mut names: Vec<&str> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();
         names.sort_unstable();

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::{Failure, test};
+use crate::programs::{self, Failure};
 
 /// What tells libFuzzer which code was reached (LLVM, "SanitizerCoverage").
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -17,15 +17,15 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Fuzzes for so many seconds. What was found worth keeping stays in `fuzz/corpus`.
 pub(crate) fn run(seconds: u32) -> Result<(), Failure> {
-    test::install(&[("g++", "g++")])?;
+    programs::install(&[("g++", "g++")])?;
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
-    let mut build = test::cargo(&["build", "--release", "--target", TARGET]);
+    let mut build = programs::cargo(&["build", "--release", "--target", TARGET]);
     build.current_dir(&directory).env("RUSTFLAGS", COVERAGE);
-    test::succeed(build)?;
+    programs::succeed(build)?;
     let corpus = directory.join("corpus");
     std::fs::create_dir_all(&corpus)?;
     let mut fuzz = std::process::Command::new(directory.join("target").join(TARGET).join("release/bytes"));
     fuzz.arg(corpus).arg(format!("-max_total_time={seconds}")).args(["-max_len=600", "-print_final_stats=1"]);
     fuzz.current_dir(&directory);
-    test::succeed(fuzz)
+    programs::succeed(fuzz)
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use doors_core::{door::Sequence, limits};
 use port_knocking_doors::{commands, config::keys};
 
-use crate::Failure;
+use crate::programs::Failure;
 
 /// Writes them, or with `check` says which is not current.
 pub(crate) fn run(check: bool) -> Result<(), Failure> {

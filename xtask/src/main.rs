@@ -11,15 +11,13 @@
 mod bench;
 mod fuzz;
 mod generate;
+mod programs;
 mod root;
 mod test;
 
-use std::{error::Error, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-/// Why a command failed: for a person.
-type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The one list of commands that people and CI share")]

@@ -14,10 +14,7 @@ use std::{
 
 use doors_lab::Root;
 
-use crate::{
-    Failure,
-    test::{install, succeed},
-};
+use crate::programs::{Failure, install, succeed};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 

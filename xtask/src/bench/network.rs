@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::{PATIENCE, bare, sequence};
-use crate::Failure;
+use crate::programs::Failure;
 
 pub(super) const SEQUENCE: [u16; 5] = [40871, 12903, 55012, 7741, 31337];
 pub(super) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

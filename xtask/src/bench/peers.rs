@@ -13,7 +13,7 @@ use super::{
     PATIENCE,
     network::{Network, SEQUENCE, crowd},
 };
-use crate::Failure;
+use crate::programs::Failure;
 
 /// knockd, which runs a command for each door.
 pub(super) struct Knockd {

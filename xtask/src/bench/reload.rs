@@ -17,7 +17,7 @@ use super::{
     network::{Network, SERVER},
     spa::{Device, Place, socket},
 };
-use crate::Failure;
+use crate::programs::Failure;
 
 /// Longer than a reload takes, also one that is quadratic.
 const PATIENCE: Duration = Duration::from_secs(60);

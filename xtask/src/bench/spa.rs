@@ -28,7 +28,7 @@ use super::{
     peers::Fwknopd,
     print_times, processor_time,
 };
-use crate::Failure;
+use crate::programs::Failure;
 
 /// The window for the clocks, in seconds: so long after its start, the daemon accepts a knock by its time.
 const WINDOW: u64 = 5;
