@@ -123,7 +123,7 @@ fn read_module(file: &Path, folder: &Path, path: Vec<String>, modules: &mut BTre
         let folder = folder.join(child);
         let beside = folder.with_extension("rs");
         let file = if beside.exists() { beside } else { folder.join("mod.rs") };
-        read_module(&file, &folder, [&path[..], &[child.clone()]].concat(), modules);
+        read_module(&file, &folder, [&path[..], std::slice::from_ref(child)].concat(), modules);
     }
     modules.insert(path, module);
 }

@@ -45,7 +45,7 @@ struct Reader {
 
 impl Reader {
     /// The path from the crate's root, if it leads into this crate.
-    fn from_root(&self, segments: &[String]) -> Option<Vec<String>> {
+    fn in_crate(&self, segments: &[String]) -> Option<Vec<String>> {
         let mut rest = segments;
         let mut path = match rest.first()?.as_str() {
             "crate" => Vec::new(),
@@ -68,7 +68,7 @@ impl Reader {
     fn add(&mut self, segments: &[String]) {
         // `self` alone is a value.
         if segments.len() > 1 {
-            self.module.paths.extend(self.from_root(segments));
+            self.module.paths.extend(self.in_crate(segments));
         }
     }
 
@@ -98,7 +98,7 @@ impl Reader {
 
     fn import(&mut self, bound: Option<String>, segments: &[String]) {
         self.add(segments);
-        if let Some((bound, path)) = bound.zip(self.from_root(segments))
+        if let Some((bound, path)) = bound.zip(self.in_crate(segments))
             && self.inside == 0
         {
             self.module.imports.insert(bound, path);
