@@ -9,6 +9,7 @@
 //! | [`atomic_file`]   | a file that is replaced as a whole                                        |
 //! | [`trusted_file`]  | reads files that no other user can have written                           |
 //! | [`instance_lock`] | one daemon for each network namespace                                     |
+//! | [`worker`]        | threads with a bounded queue                                              |
 
 pub mod async_fd;
 pub mod atomic_file;
@@ -17,3 +18,4 @@ pub mod instance_lock;
 pub mod netlink;
 pub mod sockopt;
 pub mod trusted_file;
+pub mod worker;
