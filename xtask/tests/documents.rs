@@ -42,7 +42,9 @@ fn quoted(line: &str) -> impl Iterator<Item = &str> {
 fn is_path(word: &str) -> bool {
     let first = word.split('/').next().unwrap_or_default();
     let below = word.contains('/') && ["", "crates"].iter().any(|at| project().join(at).join(first).is_dir());
-    !first.is_empty() && !word.contains([' ', '*', '<', '$', '~']) && (below || word.ends_with(".rs") || word.ends_with(".py"))
+    !first.is_empty()
+        && !word.contains([' ', '*', '<', '$', '~'])
+        && (below || word.ends_with(".rs") || word.ends_with(".py"))
 }
 
 /// Paths in a line that are not there. A path is from the project's folder or from `crates/`; a name alone stands

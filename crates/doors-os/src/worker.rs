@@ -12,7 +12,7 @@
 //! | what if it panics       | the program ends, as a release is built; else `hand` gives jobs back, and answers end |
 
 use std::{
-    io,
+    fmt, io,
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
     time::Duration,
@@ -21,7 +21,6 @@ use std::{
 use tokio::sync::oneshot;
 
 /// The owner's side of a thread and its queue.
-#[derive(Debug)]
 pub struct Worker<J> {
     jobs: SyncSender<J>,
     ended: Receiver<()>,
@@ -60,6 +59,12 @@ impl<J: Send + 'static> Worker<J> {
     pub fn end(self, timeout: Duration) -> bool {
         drop(self.jobs);
         self.ended.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
+    }
+}
+
+impl<J> fmt::Debug for Worker<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Worker")
     }
 }
 

@@ -4,7 +4,8 @@
 //! | module        | what it does                                                                   |
 //! |---------------|--------------------------------------------------------------------------------|
 //! | [`daemon`]    | the loop: wait, feed, drain                                                    |
-//! | `reload`      | reads the configuration again, in a thread of its own                          |
+//! | `start`       | what happens before the loop                                                   |
+//! | `reload`      | reads the configuration again, in a thread of its own, and takes it over       |
 //! | `sd_notify`   | tells systemd what becomes of the daemon                                       |
 //! | [`commands`]  | the command line, and one file for each command                                |
 //! | [`config`]    | options, variables and file, where each value comes from, what was last in force |
@@ -22,3 +23,4 @@ mod observe;
 mod reload;
 mod sd_notify;
 pub mod spa;
+mod start;

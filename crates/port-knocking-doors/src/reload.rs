@@ -1,58 +1,113 @@
-//! Reads the configuration again, with all that it names, in a thread of its own: a long file, a slow disk or a
-//! replay log of megabytes holds up no knock.
+//! Takes over a new configuration, once it has been read.
 //!
 //! ```text
-//!   daemon ──► Job ──► reader ──► configuration, authorized_keys, gateway key, replay log
-//!      ▲                  │
-//!      └───── Read ◄──────┘
+//!   daemon ──► Reader, a thread ──► Read ──► take_over: firewall, inbox, rules, clients
 //! ```
+//!
+//! One that cannot be used changes nothing. What only clients with keys lack holds up nothing else: a sequence that was
+//! withdrawn opens no more, whatever has become of their state.
 
-use std::{
-    any::Any,
-    fs::File,
-    io,
-    path::Path,
-    sync::{Arc, mpsc as blocking},
-    thread,
-};
+mod reader;
 
-use doors_core::sequence::trie::Conflict;
-use doors_firewall::FirewallError;
-use doors_os::{clock::Clock, trusted_file};
-use tokio::sync::mpsc;
+use std::{io, path::PathBuf, sync::Arc};
 
+use doors_core::{sequence::trie::Conflict, time::Moment};
+use doors_firewall::{FirewallError, Order, plan::Plan};
+
+pub(crate) use self::reader::{New, Read, Reader};
 use crate::{
-    config::{Config, ConfigError, KeyAccess},
-    daemon::RunError,
-    spa::service::{self, Prepared, SpaServiceError},
+    config::{
+        Config, ConfigError,
+        last_good::{Keeper, Reminder},
+    },
+    control::running::{AsRead, Mark},
+    daemon::{Daemon, RunError, forward},
+    observe::{
+        Observe,
+        log::{self, Readiness},
+    },
+    spa::service::SpaServiceError,
 };
 
-/// What the reader is asked to do.
-enum Job {
-    /// Read the configuration. Whether there is a replay writer already.
-    Configuration { recording: bool },
-    /// Get ready what these clients need.
-    Clients { access: Arc<KeyAccess>, recording: bool },
-    /// Free this. It takes a while where there are many clients.
-    Free(Box<dyn Any + Send>),
+/// What is in force, and what tells others so.
+#[derive(Debug)]
+pub(crate) struct Force<'a> {
+    /// The configuration of the start: what only a restart changes stands there.
+    config: Arc<Config>,
+    plan: Plan,
+    /// Whether some door opens to a sequence.
+    has_sequence: bool,
+    mark: Option<Mark>,
+    reminder: Reminder,
+    last_good: &'a Keeper,
 }
 
-/// What came of it.
-#[derive(Debug)]
-pub(crate) enum Read {
-    /// A new configuration; and its file, or whatever has its name now.
-    Configuration(Result<Box<New>, ReloadError>, Option<Arc<File>>),
-    /// What clients need, whose configuration is in force already.
-    Clients(Result<Box<Prepared>, SpaServiceError>),
+impl<'a> Force<'a> {
+    /// The configuration of the start is in force.
+    pub(crate) fn begin(
+        mut config: Config,
+        last_good: &'a Keeper,
+        now: Moment,
+    ) -> io::Result<(Self, Arc<Config>)> {
+        let opened = config.opened.take().map(AsRead::new);
+        let opened = opened.or_else(|| config.path.as_deref().and_then(AsRead::named));
+        last_good.begin(config.path.clone())?;
+        last_good.keep(config.texts.take());
+        let config = Arc::new(config);
+        let mut force = Self {
+            plan: config.plan.clone(),
+            has_sequence: has_sequence(&config),
+            reminder: Reminder::new(config.instead_of.clone(), now),
+            mark: None,
+            last_good,
+            config: Arc::clone(&config),
+        };
+        if let Err((path, error)) = force.mark(opened, config.instead_of.is_none()) {
+            log::not_marked(&path, &error);
+        }
+        Ok((force, config))
+    }
+
+    /// Marks the file that was read, or whatever has its name now, so that the commands about clients find this process.
+    fn mark(&mut self, opened: Option<AsRead>, in_force: bool) -> Result<(), (PathBuf, io::Error)> {
+        // Letting go of the old one later would take the new one away.
+        drop(self.mark.take());
+        let (Some(path), Some(opened)) = (&self.config.path, opened) else { return Ok(()) };
+        self.mark = Some(Mark::set(opened, in_force).map_err(|error| (path.clone(), error))?);
+        Ok(())
+    }
+
+    /// What can be said of the doors.
+    pub(crate) fn readiness(&self, keys_heard: bool) -> Readiness {
+        match (self.plan.doors.is_empty(), keys_heard, self.has_sequence) {
+            (true, _, _) => Readiness::NoDoor,
+            (false, true, _) => Readiness::Ready,
+            (false, false, true) => Readiness::WithoutKeys,
+            (false, false, false) => Readiness::OpensNothing,
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to say.
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        self.reminder.deadline()
+    }
+
+    /// Says again that what runs is not what stands in the file.
+    pub(crate) fn handle_timeout(&mut self, now: Moment, observe: &mut Observe) {
+        if let (Some(why), Some(path)) = (self.reminder.take(now), self.config.path.clone()) {
+            observe.line(move || log::runs_with_last_good(&path, &why));
+        }
+    }
+
+    /// Nothing is in force any more. Gives the plan that was.
+    pub(crate) fn end(&mut self) -> Plan {
+        drop(self.mark.take());
+        self.plan.clone()
+    }
 }
 
-/// A new configuration that can be used, as far as files go.
-#[derive(Debug)]
-pub(crate) struct New {
-    pub(crate) config: Config,
-    pub(crate) prepared: Prepared,
-    /// The keys that have changed and take effect only after a restart.
-    pub(crate) needs_restart: Vec<&'static str>,
+fn has_sequence(config: &Config) -> bool {
+    config.rules.doors.iter().any(|door| door.sequence.is_some())
 }
 
 /// Why a new configuration cannot be used.
@@ -70,107 +125,64 @@ pub(crate) enum ReloadError {
     Conflict(#[from] Conflict),
 }
 
-/// The file that has this name now, to be marked. Waits for no pipe.
-pub(crate) fn named(path: &Path) -> Option<Arc<File>> {
-    let file = trusted_file::open(path).ok()?;
-    trusted_file::regular(&file).is_ok().then(|| Arc::new(file))
-}
+impl Daemon<'_> {
+    /// Has the configuration read again.
+    pub(crate) fn reload(&mut self) {
+        self.supervisor.reloading();
+        self.control.reader.read_configuration(self.service.is_hearing());
+    }
 
-/// The daemon's side of the queues. One thing is read at a time.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    jobs: blocking::Sender<Job>,
-    read: mpsc::UnboundedReceiver<Read>,
-    busy: bool,
-    /// The configuration is to be read once more: it may have changed after it was read.
-    again: bool,
-}
-
-impl Reader {
-    /// Starts the thread. `load` reads the configuration, and `running` is the one from the start.
-    pub(crate) fn start(
-        running: Arc<Config>,
-        load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
-        clock: Clock,
-    ) -> io::Result<Self> {
-        let (jobs, queue) = blocking::channel();
-        let (log_writer, read) = mpsc::unbounded_channel();
-        let path = running.path.clone();
-        let new = move |recording| -> Result<Box<New>, ReloadError> {
-            let config = running.same_file(load()?)?;
-            let prepared = service::prepare(config.key_access.as_deref(), recording, clock)?;
-            let needs_restart = running.needs_restart(&config);
-            Ok(Box::new(New { config, prepared, needs_restart }))
-        };
-        let work = move || {
-            for job in queue {
-                let read = match job {
-                    Job::Configuration { recording } => {
-                        let mut new = new(recording);
-                        // Closed anywhere else, it would take the daemon's mark away.
-                        let opened = new.as_mut().ok().and_then(|new| new.config.opened.take());
-                        let opened = opened.or_else(|| path.as_deref().and_then(named));
-                        Read::Configuration(new, opened)
-                    }
-                    Job::Clients { access, recording } => {
-                        Read::Clients(service::prepare(Some(&access), recording, clock).map(Box::new))
-                    }
-                    Job::Free(what) => {
-                        drop(what);
-                        continue;
-                    }
+    /// Takes what was read.
+    pub(crate) async fn take_over(&mut self, read: Read) {
+        match read {
+            Read::Configuration(new, opened) => {
+                let taken = match new {
+                    Ok(new) => self.take(*new).await,
+                    Err(error) => Err(error),
                 };
-                // The daemon may have stopped.
-                let _ = log_writer.send(read);
+                if let Err((path, error)) = self.force.mark(opened, taken.is_ok()) {
+                    self.observe.line(move || log::not_marked(&path, &error));
+                }
+                if let Err(error) = taken {
+                    self.observe.line(move || log::not_reloaded(&error));
+                }
             }
-        };
-        thread::Builder::new().name("reader".to_owned()).spawn(work)?;
-        Ok(Self { jobs, read, busy: false, again: false })
-    }
-
-    /// Reads the configuration; after what is being read, if something is.
-    pub(crate) fn configuration(&mut self, recording: bool) {
-        match self.busy {
-            true => self.again = true,
-            false => self.begin(Job::Configuration { recording }),
+            Read::Key(access, server) => {
+                let before = self.service.listen(&mut self.engine, Some(access), server, &mut self.observe);
+                self.control.reader.free(before);
+            }
+        }
+        if !self.control.reader.go_on(self.service.is_hearing()) {
+            self.supervisor.reloaded();
         }
     }
 
-    /// Gets ready what these clients need. To be called only if nothing is being read.
-    pub(crate) fn clients(&mut self, access: Arc<KeyAccess>, recording: bool) {
-        self.begin(Job::Clients { access, recording });
-    }
-
-    /// Frees something in the thread.
-    pub(crate) fn free(&self, what: impl Any + Send) {
-        // If the thread is gone, it is freed here.
-        let _ = self.jobs.send(Job::Free(Box::new(what)));
-    }
-
-    /// What was read; `None` if the thread has ended.
-    pub(crate) async fn next(&mut self) -> Option<Read> {
-        let read = self.read.recv().await;
-        self.busy = false;
-        read
-    }
-
-    /// Whether something is being read.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy
-    }
-
-    /// Begins what was asked for meanwhile. Says whether something was.
-    pub(crate) fn go_on(&mut self, recording: bool) -> bool {
-        let again = std::mem::take(&mut self.again);
-        if again {
-            self.begin(Job::Configuration { recording });
-        }
-        again
-    }
-
-    fn begin(&mut self, job: Job) {
-        // A thread that is gone says so through `next`.
-        let _ = self.jobs.send(job);
-        self.busy = true;
+    /// Takes over a new configuration; one that cannot be used changes nothing.
+    async fn take(&mut self, new: New) -> Result<(), ReloadError> {
+        let New { mut config, server, mut needs_restart } = new;
+        self.firewall.can_follow(&config.plan)?;
+        // Nothing is in force that cannot be heard: the ports come before the rules.
+        let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
+        followed.map_err(|error| ReloadError::Hearing(Box::new(error.into())))?;
+        self.engine.change_rules(config.rules.clone(), self.clock.now(), self.clock.wall())?;
+        // While nothing is written down, another directory can be used at once.
+        needs_restart.retain(|key| *key != "state_dir" || self.service.is_recording());
+        self.service.say_again();
+        let (access, observe) = (config.key_access.clone(), &mut self.observe);
+        let before = self.service.listen(&mut self.engine, access, server, observe);
+        self.force.last_good.keep(config.texts.take());
+        let ended = self.force.reminder.end();
+        (self.force.plan, self.force.has_sequence) = (config.plan.clone(), has_sequence(&config));
+        let (kind, config) = (self.firewall.kind, Arc::new(config));
+        let told = Arc::clone(&config);
+        self.observe.line(move || {
+            needs_restart.iter().for_each(|key| log::needs_restart(key));
+            log::reloaded(&told, kind, ended);
+        });
+        self.control.reader.free((before, config));
+        // The order of both matters: what closes is closed before the new plan forgets its doors.
+        forward(&mut self.engine, &self.firewall.orders);
+        let _ = self.firewall.orders.send(Order::Follow(Box::new(self.force.plan.clone()))).await;
+        Ok(())
     }
 }

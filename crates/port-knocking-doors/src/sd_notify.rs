@@ -4,38 +4,42 @@
 
 use std::time::Duration;
 
+use doors_core::time::Moment;
 use sd_notify::NotifyState;
-use tokio::time::Instant;
+
+use crate::observe::log;
 
 /// The supervisor's view of this process.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     /// Half of what the supervisor allows between two signs of life.
     period: Option<Duration>,
-    due: Instant,
+    /// When the next one is due.
+    due: Moment,
 }
 
 impl Supervisor {
-    /// Everything is set up.
-    pub(crate) fn ready() -> Self {
+    /// Asks what the supervisor wants to hear.
+    pub(crate) fn new(now: Moment) -> Self {
         let period = sd_notify::watchdog_enabled().and_then(|allowed| allowed.checked_div(2));
+        Self { period, due: now }
+    }
+
+    /// Everything is set up.
+    pub(crate) fn ready(&self) {
         tell(&[NotifyState::Ready]);
-        Self { period, due: Instant::now() }
     }
 
-    /// Returns when the next sign of life is due; never if nobody waits for one.
-    pub(crate) async fn due(&self) {
-        match self.period {
-            Some(_) => tokio::time::sleep_until(self.due).await,
-            None => std::future::pending().await,
-        }
+    /// When the next sign of life is due; `None` if nobody waits for one.
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        self.period.map(|_| self.due)
     }
 
-    /// Gives a sign of life.
-    pub(crate) fn alive(&mut self) {
-        tell(&[NotifyState::Watchdog]);
-        if let Some(period) = self.period {
-            self.due = Instant::now().checked_add(period).unwrap_or(self.due);
+    /// Gives a sign of life, if one is due.
+    pub(crate) fn handle_timeout(&mut self, now: Moment) {
+        if let Some(period) = self.period.filter(|_| self.due <= now) {
+            tell(&[NotifyState::Watchdog]);
+            self.due = now.after(period);
         }
     }
 
@@ -59,6 +63,6 @@ impl Supervisor {
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!("cannot tell the supervisor how we are: {error}");
+        log::supervisor_not_told(&error);
     }
 }

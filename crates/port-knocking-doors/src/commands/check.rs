@@ -8,7 +8,7 @@ use doors_text::wrap::wrap;
 
 use crate::{
     config::{Config, Hearing, origin::Origin},
-    control::running,
+    control::running::{self, Behind},
     observe::log::{knocks, seconds},
     spa::gateway_key,
     spa::replay_log::{ReplayLog, State},
@@ -71,10 +71,15 @@ pub(crate) async fn describe(config: &Config) -> Checked {
     for warning in config.warnings_with(kind) {
         paragraph(&mut text, &format!("warning: {warning}"));
     }
-    if let Some(daemon) = config.path.as_deref().and_then(running::with_other_contents) {
+    if let Some(behind) = config.path.as_deref().and_then(running::behind) {
+        let (daemon, what) = match behind {
+            Behind::Unread(daemon) => (daemon, "has not read it since it was changed; try"),
+            Behind::Refused(daemon) => {
+                (daemon, "has read what stands there and cannot use it; its log says why; mend that, and try")
+            }
+        };
         let sentence = format!(
-            "warning: the daemon that runs with this file (process {daemon}) has not taken up what stands there; its log says \
-             why; try: systemctl reload port-knocking-doors"
+            "warning: the daemon that runs with this file (process {daemon}) {what}: systemctl reload port-knocking-doors"
         );
         paragraph(&mut text, &sentence);
     }

@@ -38,7 +38,7 @@ const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 
 /// How long the end waits for a disk.
-const PATIENCE: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -243,19 +243,19 @@ fn run_daemon(settings: &Settings) -> ExitCode {
     };
     // A dump of this process would hold the gateway's key.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let engine = match settings.last_good {
+    let last_good = match settings.last_good {
         true => Keeper::start(Store::of_environment()),
         false => Ok(Keeper::idle()),
     };
-    let engine = match engine {
-        Ok(engine) => engine,
+    let last_good = match last_good {
+        Ok(last_good) => last_good,
         Err(error) => return fail(FAILED, &daemon::RunError::Start(error)),
     };
     let settings = settings.clone();
     let load = move || settings.reload();
-    let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &engine));
+    let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &last_good));
     let ended = runtime().and_then(run);
-    engine.end(PATIENCE);
+    last_good.end(STOP_TIMEOUT);
     finish(ended)
 }
 

@@ -42,7 +42,10 @@ pub(crate) use self::{
     reminder::Reminder,
     start::{NoConfig, kept_instead, load, reload},
 };
-use crate::config::{STATE_DIR, Texts, keys::LARGEST_FILE};
+use crate::{
+    config::{STATE_DIR, Texts, keys::LARGEST_FILE},
+    observe::log,
+};
 
 /// Two files, and the paths of both.
 const LONGEST: usize = 2 * LARGEST_FILE + 64 * 1024;
@@ -129,10 +132,7 @@ impl Store {
         let path = self.path_of(file);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(
-                    "{} is not up to date from now on, and cannot be removed: {error}",
-                    path.display()
-                );
+                log::not_forgotten(&path, &error);
             }
             Ok(()) | Err(_) => {}
         }

@@ -18,9 +18,10 @@ use std::{
 
 use doors_os::trusted_file;
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest as _, Sha256};
 
 /// How long a daemon may take to read its configuration again: 100,000 keys on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// So often it is looked for a daemon, and so long after each look.
 const LOOKS: u32 = 10;
@@ -37,17 +38,59 @@ pub(crate) struct Mark {
 #[derive(Clone, Copy, Debug)]
 enum LockByte {
     /// A daemon reads this file.
-    Reads = 0,
+    Reads,
     /// And what stands in it is in force.
-    InForce = 1,
+    InForce,
+    /// It was read when it was of this version.
+    Version(libc::off_t),
+}
+
+impl LockByte {
+    /// For the version of a file that is open now. Made of what every user may know of it, and not of what stands in
+    /// it: whoever likes can see which bytes are locked (/proc/locks).
+    fn version_of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let parts = [metadata.ino(), metadata.size()].map(u64::to_be_bytes);
+        let times = [metadata.mtime(), metadata.mtime_nsec()].map(i64::to_be_bytes);
+        let digest = Sha256::new().chain_update(parts.concat()).chain_update(times.concat()).finalize();
+        let number = digest.iter().take(7).fold(0, |number, byte| number << 8 | libc::off_t::from(*byte));
+        Ok(Self::Version(number))
+    }
+
+    /// Which byte it is.
+    fn offset(self) -> libc::off_t {
+        match self {
+            Self::Reads => 0,
+            Self::InForce => 1,
+            // Of seven bytes; behind the others.
+            Self::Version(version) => version.saturating_add(2),
+        }
+    }
+}
+
+/// A configuration file that was read, and is open.
+#[derive(Debug)]
+pub(crate) struct AsRead(Arc<File>);
+
+impl AsRead {
+    /// The file that was read.
+    pub(crate) fn new(file: Arc<File>) -> Self {
+        Self(file)
+    }
+
+    /// The file that has this name now. Waits for no pipe.
+    pub(crate) fn named(path: &Path) -> Option<Self> {
+        let file = trusted_file::open(path).ok()?;
+        trusted_file::regular(&file).is_ok().then(|| Self(Arc::new(file)))
+    }
 }
 
 impl Mark {
     /// Marks a file. To be done anew whenever one was closed that the same name had.
-    pub(crate) fn set(file: Arc<File>, in_force: bool) -> io::Result<Self> {
-        ask(&file, libc::F_SETLK, libc::F_RDLCK, LockByte::Reads)?;
-        if in_force {
-            ask(&file, libc::F_SETLK, libc::F_RDLCK, LockByte::InForce)?;
+    pub(crate) fn set(AsRead(file): AsRead, in_force: bool) -> io::Result<Self> {
+        let marks = [LockByte::Reads, LockByte::version_of(&file)?];
+        for byte in marks.into_iter().chain(in_force.then_some(LockByte::InForce)) {
+            ask(&file, libc::F_SETLK, libc::F_RDLCK, byte)?;
         }
         Ok(Self { _file: file })
     }
@@ -88,10 +131,24 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(trusted_file::open(path)?)
 }
 
-/// The daemon that reads a file, and runs with something else than what stands there: it was wrong when it was read.
-pub(crate) fn with_other_contents(path: &Path) -> Option<Pid> {
+/// A daemon that runs with something else than what stands in its file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Behind {
+    /// It has not read the file since that was changed.
+    Unread(Pid),
+    /// It has read it, and could not use it.
+    Refused(Pid),
+}
+
+/// Whether the daemon of a file runs with something else than what stands there.
+pub(crate) fn behind(path: &Path) -> Option<Behind> {
     let daemon = daemon_of(path).ok()??;
-    (holder(path, LockByte::InForce).ok()? != Some(daemon)).then_some(daemon)
+    let file = open(path).ok()?;
+    let holds = |byte| Some(holder_of(&file, byte).ok()? == Some(daemon));
+    if !holds(LockByte::version_of(&file).ok()?)? {
+        return Some(Behind::Unread(daemon));
+    }
+    (!holds(LockByte::InForce)?).then_some(Behind::Refused(daemon))
 }
 
 fn holder(path: &Path, place: LockByte) -> io::Result<Option<Pid>> {
@@ -123,7 +180,7 @@ fn ask(file: &File, command: libc::c_int, kind: libc::c_int, place: LockByte) ->
     // SAFETY: all zeroes are a valid `flock`.
     let mut lock: libc::flock = unsafe { zeroed() };
     lock.l_type = kind.try_into().map_err(io::Error::other)?;
-    lock.l_start = libc::off_t::from(place as i32);
+    lock.l_start = place.offset();
     lock.l_len = 1;
     // SAFETY: the lock is a live `flock`, which the kernel reads and may write.
     let answer = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) };
@@ -151,7 +208,7 @@ pub(crate) fn take_over(path: &Path, daemon: Option<Pid>) -> io::Result<Takeover
     kill_process(daemon, Signal::HUP)?;
     let begun = Instant::now();
     let mut read = 0_u32;
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < RELOAD_TIMEOUT {
         if holder(path, LockByte::InForce)? == Some(daemon) {
             return Ok(Takeover::Done);
         }

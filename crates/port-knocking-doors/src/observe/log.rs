@@ -54,7 +54,7 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
     }
     if let Some(access) = &config.key_access {
         let (count, port) = (access.clients.len(), access.port);
-        info!(port, "clients with a key: {count}, heard on UDP port {port}");
+        info!(port, "clients with a key: {count}, on UDP port {port}");
     }
     for warning in config.warnings_with(choice.kind) {
         warn!("{warning}");
@@ -64,7 +64,8 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
 /// What stands in the file is not what runs.
 pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
     error!(
-        "RUNNING WITH WHAT WAS LAST IN FORCE from {}, because what stands there cannot be used: {why}; mend it, and reload",
+        "RUNNING WITH WHAT WAS LAST IN FORCE from {}, because what stands there cannot be used: {why}. This ends when the file can be \
+         used and the daemon reads it again (systemctl reload port-knocking-doors) or is restarted",
         path.display()
     );
 }
@@ -78,12 +79,31 @@ pub(crate) fn not_kept(why: &dyn Error) {
     );
 }
 
+/// What can be said when everything is set up. Whether a port is closed to others is not known here: another firewall, or
+/// somebody's rule, has its say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Readiness {
+    /// All are heard that may open a door.
+    Ready,
+    /// There is no door.
+    NoDoor,
+    /// Clients with keys are not heard, and some door opens to a sequence.
+    WithoutKeys,
+    /// Clients with keys are not heard, and no door opens to a sequence.
+    OpensNothing,
+}
+
 /// Everything is set up.
-pub(crate) fn ready(is_door: bool) {
-    // Whether a port is closed to others is not known here: another firewall, or somebody's rule, has its say.
-    match is_door {
-        true => info!("ready: doors open to those who knock"),
-        false => info!("ready: there is no door to open yet"),
+pub(crate) fn ready(readiness: Readiness) {
+    match readiness {
+        Readiness::Ready => info!("ready: doors open to those who knock"),
+        Readiness::NoDoor => info!("ready: there is no door to open yet"),
+        Readiness::WithoutKeys => {
+            info!("ready: doors open to those who knock a sequence; clients with keys are not heard yet");
+        }
+        Readiness::OpensNothing => {
+            info!("ready: the doors are guarded, and open to nobody until clients with keys are heard");
+        }
     }
 }
 
@@ -298,6 +318,15 @@ pub(crate) fn clients_not_heard(why: &str) {
     );
 }
 
+/// What clients with keys need is on a disk that has not answered for a while.
+pub(crate) fn clients_not_heard_yet(path: &Path, waited: Duration) {
+    warn!(
+        "clients with keys are not heard yet: {} is being read, and its disk has not answered for {}; all else works meanwhile",
+        path.display(),
+        seconds(waited)
+    );
+}
+
 /// What was missing is there.
 pub(crate) fn clients_heard() {
     info!("clients with keys are heard again");
@@ -337,6 +366,21 @@ pub(crate) fn journal_damaged(directory: &Path, loss: &Loss) {
         directory.join("knocks").display(),
         what.join(", and ")
     );
+}
+
+/// The replay log stays as long as it is.
+pub(crate) fn not_shortened(why: &dyn Error) {
+    error!("cannot shorten the journal: {}", in_one_line(why));
+}
+
+/// The supervisor does not hear us.
+pub(crate) fn supervisor_not_told(why: &dyn Error) {
+    warn!("cannot tell the supervisor how we are: {}", in_one_line(why));
+}
+
+/// What is kept for a start with a wrong file is not up to date any more, and stays.
+pub(crate) fn not_forgotten(copy: &Path, why: &dyn Error) {
+    warn!("{} is not up to date from now on, and cannot be removed: {}", copy.display(), in_one_line(why));
 }
 
 /// The disk did not take what must be remembered.
@@ -389,9 +433,12 @@ pub(crate) fn lines_lost(count: u64) {
     warn!(count, "{count} lines of the log are lost: it took none for a while");
 }
 
-/// A new configuration is in force.
-pub(crate) fn reloaded(config: &Config, kind: Kind) {
+/// A new configuration is in force. `ended` if until now it was what had been in force before, in the place of the file.
+pub(crate) fn reloaded(config: &Config, kind: Kind, ended: bool) {
     info!("the configuration has been read again: {}, doors: {}", source(config), config.plan.doors.len());
+    if ended {
+        info!("what stands in {} is in force again, and no longer what was last in force", source(config));
+    }
     for warning in config.warnings_with(kind) {
         warn!("{warning}");
     }

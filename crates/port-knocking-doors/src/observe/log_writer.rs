@@ -5,7 +5,9 @@
 //!   daemon ──► lines, so many and no more ──► log writer ──► journal, or standard error
 //! ```
 
-use std::{io, sync::mpsc, thread, time::Duration};
+use std::{io, sync::mpsc, time::Duration};
+
+use doors_os::worker::Worker;
 
 use super::log;
 
@@ -18,39 +20,32 @@ type Line = Box<dyn FnOnce() + Send>;
 /// The daemon's side of the queue.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
-    lines: mpsc::SyncSender<Line>,
-    ended: mpsc::Receiver<()>,
+    thread: Worker<Line>,
     lost: u64,
 }
 
 impl LogWriter {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
-        let (lines, waiting) = mpsc::sync_channel::<Line>(WAITING);
-        let (end, ended) = mpsc::channel();
-        thread::Builder::new().name("log".to_owned()).spawn(move || {
-            waiting.iter().for_each(|line| line());
-            drop(end);
-        })?;
-        Ok(Self { lines, ended, lost: 0 })
+        let write = |lines: &mpsc::Receiver<Line>| lines.iter().for_each(|line| line());
+        Ok(Self { thread: Worker::start("log", WAITING, write)?, lost: 0 })
     }
 
     /// Has a line written, behind the others. If too many wait, it is only counted.
     pub(crate) fn tell(&mut self, line: impl FnOnce() + Send + 'static) {
         if self.lost > 0 {
             let lost = self.lost;
-            if self.lines.try_send(Box::new(move || log::lines_lost(lost))).is_ok() {
+            if self.thread.hand(Box::new(move || log::lines_lost(lost))).is_ok() {
                 self.lost = 0;
             }
         }
-        if self.lost > 0 || self.lines.try_send(Box::new(line)).is_err() {
+        if self.lost > 0 || self.thread.hand(Box::new(line)).is_err() {
             self.lost = self.lost.saturating_add(1);
         }
     }
 
-    /// Waits until everything is written, at most `patience`.
-    pub(crate) fn end(self, patience: Duration) {
-        drop(self.lines);
-        let _ = self.ended.recv_timeout(patience);
+    /// Waits until everything is written, at most `timeout`.
+    pub(crate) fn end(self, timeout: Duration) {
+        self.thread.end(timeout);
     }
 }

@@ -10,9 +10,10 @@
 //!      └──── Recorded ◄─────┘   in the order in which it was asked for
 //! ```
 
-use std::{io, path::Path, sync::mpsc as blocking, thread};
+use std::{io, path::Path, sync::mpsc as blocking};
 
 use doors_core::spa::{replay::Record, server::Ticket};
+use doors_os::worker::Worker;
 use doors_text::error_chain::in_one_line;
 use tokio::sync::mpsc;
 
@@ -23,6 +24,9 @@ use crate::{
 
 /// Records that are written in one go.
 const AT_ONCE: usize = 256;
+
+/// Records that may wait here. The others wait in the core, which bounds them for each client.
+pub(crate) const WAITING: usize = 4096;
 
 /// What the replay writer is asked to do.
 #[derive(Debug)]
@@ -51,8 +55,10 @@ pub(crate) enum Recorded {
 /// The daemon's side of the queue.
 #[derive(Debug)]
 pub(crate) struct ReplayWriter {
-    orders: blocking::Sender<Order>,
+    thread: Worker<Order>,
     recorded: mpsc::UnboundedReceiver<Recorded>,
+    /// Records of which it has not been said yet what became of them.
+    waiting: usize,
 }
 
 /// Why nothing can be written down.
@@ -74,33 +80,46 @@ impl ReplayWriter {
         if let Some(loss) = &loaded.loss {
             log::journal_damaged(directory, loss);
         }
-        let (orders, queue) = blocking::channel();
         let (outcomes, recorded) = mpsc::unbounded_channel();
-        let run = move || work(replay_log, &queue, &outcomes);
-        thread::Builder::new().name("recorder".to_owned()).spawn(run).map_err(ReplayWriterError::Thread)?;
-        Ok((Self { orders, recorded }, loaded))
+        let run = move |orders: &blocking::Receiver<Order>| work(replay_log, orders, &outcomes);
+        // Each record of those that wait, what is kept now, and what is kept at the end.
+        let thread = Worker::start("replay-writer", WAITING.saturating_add(2), run);
+        let thread = thread.map_err(ReplayWriterError::Thread)?;
+        Ok((Self { thread, recorded, waiting: 0 }, loaded))
     }
 
-    /// Writes this down. The core bounds how much waits.
-    pub(crate) fn append(&self, ticket: Ticket, record: Record) {
+    /// How many more records may be handed over now.
+    pub(crate) fn room(&self) -> usize {
+        WAITING.saturating_sub(self.waiting)
+    }
+
+    /// Writes this down, if there is [room](Self::room).
+    pub(crate) fn append(&mut self, ticket: Ticket, record: Record) {
+        self.waiting = self.waiting.saturating_add(1);
         // A thread that is gone says so through `next`.
-        let _ = self.orders.send(Order::Append(ticket, record));
+        let _ = self.thread.hand(Order::Append(ticket, record));
     }
 
-    /// Keeps only these, among which are those of the tickets.
-    pub(crate) fn keep(&self, records: Vec<Record>, new: Vec<Ticket>) {
-        let _ = self.orders.send(Order::Keep(records, new));
+    /// Keeps only these, among which are those of the tickets. To be asked for once more only when that is done, or at the
+    /// end.
+    pub(crate) fn keep(&mut self, records: Vec<Record>, new: Vec<Ticket>) {
+        self.waiting = self.waiting.saturating_add(new.len());
+        let _ = self.thread.hand(Order::Keep(records, new));
     }
 
     /// Takes no more orders, and returns when those of before are done.
     pub(crate) async fn end(mut self) {
-        drop(self.orders);
+        drop(self.thread);
         while self.recorded.recv().await.is_some() {}
     }
 
     /// What became of the oldest order; `None` if the thread has ended.
     pub(crate) async fn next(&mut self) -> Option<Recorded> {
-        self.recorded.recv().await
+        let recorded = self.recorded.recv().await;
+        if let Some(Recorded::Held(tickets) | Recorded::Failed(tickets, _)) = &recorded {
+            self.waiting = self.waiting.saturating_sub(tickets.len());
+        }
+        recorded
     }
 }
 
@@ -168,7 +187,7 @@ impl Desk<'_> {
             }
             Err(error) if new.is_empty() && self.failed.is_none() => {
                 // The old replay log is whole, and goes on.
-                tracing::error!("cannot shorten the journal: {}", in_one_line(&error));
+                log::not_shortened(&error);
             }
             Err(error) => self.failed = Some(in_one_line(&error)),
         }

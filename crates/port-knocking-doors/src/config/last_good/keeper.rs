@@ -1,18 +1,26 @@
 //! Writes what has come into force, in a thread of its own: a disk may take its time, and knocks are heard meanwhile.
 
-use std::{io, path::Path, sync::mpsc, thread, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
+    time::Duration,
+};
+
+use doors_os::worker::{self, Worker};
 
 use super::Store;
 use crate::{config::Texts, observe::log};
 
-/// The daemon's side of the queue.
+/// The daemon's side of the thread.
 #[derive(Debug)]
 pub struct Keeper(Option<Running>);
 
 #[derive(Debug)]
 struct Running {
-    orders: mpsc::Sender<Texts>,
-    ended: mpsc::Receiver<()>,
+    /// What is to be written next. Only the last of several is still in force, so no more than that waits.
+    next: Arc<Mutex<Option<Texts>>>,
+    thread: Worker<()>,
 }
 
 impl Keeper {
@@ -27,41 +35,43 @@ impl Keeper {
     /// # Errors
     /// If the kernel makes none.
     pub fn start(store: Store) -> io::Result<Self> {
-        let (orders, waiting) = mpsc::channel::<Texts>();
-        let (end, ended) = mpsc::channel();
-        thread::Builder::new().name("last-good".to_owned()).spawn(move || {
-            while let Ok(first) = waiting.recv() {
-                // Only the last of them is still in force.
-                let texts = waiting.try_iter().last().unwrap_or(first);
-                if let Err(error) = store.write(&texts) {
+        let next: Arc<Mutex<Option<Texts>>> = Arc::default();
+        let waiting = Arc::clone(&next);
+        let work = move |jobs: &Receiver<()>| {
+            for () in jobs {
+                let texts = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(Err(error)) = texts.map(|texts| store.write(&texts)) {
                     log::not_kept(&error);
                 }
             }
-            drop(end);
-        })?;
-        Ok(Self(Some(Running { orders, ended })))
+        };
+        Ok(Self(Some(Running { next, thread: Worker::start("last-good", 1, work)? })))
     }
 
-    /// A daemon has begun to run with this file. If it keeps nothing, what was kept is not up to date any more.
-    pub(crate) fn begin(&self, file: Option<&Path>) {
-        if let (None, Some(file)) = (&self.0, file) {
-            Store::of_environment().forget(file);
+    /// A daemon has begun to run with this file. If it keeps nothing, what was kept is not up to date any more, and is
+    /// removed: in a thread, because it may be on a disk that hangs.
+    pub(crate) fn begin(&self, file: Option<PathBuf>) -> io::Result<()> {
+        match (&self.0, file) {
+            (None, Some(file)) => {
+                worker::once("forget", move || Store::of_environment().forget(&file)).map(drop)
+            }
+            (Some(_), _) | (_, None) => Ok(()),
         }
     }
 
     /// Keeps what has just come into force; `None` if that is what was kept, or no file at all.
     pub(crate) fn keep(&self, texts: Option<Texts>) {
-        if let (Some(running), Some(texts)) = (&self.0, texts) {
-            // A thread that is gone has said why.
-            let _ = running.orders.send(texts);
+        if let (Some(running), Some(_)) = (&self.0, &texts) {
+            *running.next.lock().unwrap_or_else(PoisonError::into_inner) = texts;
+            // If there is no room, the thread has not begun with the job that waits, and will find these.
+            let _ = running.thread.hand(());
         }
     }
 
-    /// Waits until everything is written, at most `patience`.
-    pub fn end(self, patience: Duration) {
-        if let Some(Running { orders, ended }) = self.0 {
-            drop(orders);
-            let _ = ended.recv_timeout(patience);
+    /// Waits until everything is written, at most `timeout`.
+    pub fn end(self, timeout: Duration) {
+        if let Some(Running { thread, .. }) = self.0 {
+            thread.end(timeout);
         }
     }
 }

@@ -34,8 +34,8 @@ impl Reminder {
         Some(why.clone())
     }
 
-    /// The file is in force.
-    pub(crate) fn end(&mut self) {
-        self.why = None;
+    /// The file is in force. Says whether it was not until now.
+    pub(crate) fn end(&mut self) -> bool {
+        self.why.take().is_some()
     }
 }

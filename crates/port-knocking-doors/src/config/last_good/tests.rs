@@ -163,7 +163,7 @@ fn it_is_said_once_a_minute_that_the_file_is_not_in_force_until_it_is() {
     assert_eq!(said, expected);
     // A machine that has slept says it once.
     assert!(reminder.take(at(100_000)).is_some() && reminder.take(at(100_000)).is_none());
-    reminder.end();
+    assert!(reminder.end() && !reminder.end(), "that it has ended is said once");
     assert_eq!((reminder.deadline(), reminder.take(at(200_000))), (None, None));
     let mut none = Reminder::new(None, at(0));
     assert_eq!((none.deadline(), none.take(at(1000))), (None, None));

@@ -66,5 +66,5 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
         let (_, loaded) = ReplayLog::open(place, &[]).unwrap();
         assert_eq!(loaded.records, (1..=5).map(record).collect::<Vec<_>>());
     };
-    thread::spawn(story).join().unwrap();
+    std::thread::spawn(story).join().unwrap();
 }
