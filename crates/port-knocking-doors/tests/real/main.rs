@@ -35,6 +35,7 @@ mod raw_client;
 mod removed;
 mod routes;
 mod spa;
+mod state_dir;
 mod stealth;
 mod tampering;
 mod testbed;

@@ -218,10 +218,15 @@ impl Testbed {
 
     /// Starts the daemon, and waits until it is ready.
     pub(crate) fn start_command(&mut self, command: Command) {
-        let mut daemon = Process::start(&self.server, command).unwrap();
+        self.spawn(command);
+        let daemon = self.daemon();
         let ready = daemon.wait_for("ready", PATIENCE);
         assert!(ready.is_some(), "not ready: {:#?}", daemon.lines());
-        self.daemon = Some(daemon);
+    }
+
+    /// Starts the daemon.
+    pub(crate) fn spawn(&mut self, command: Command) {
+        self.daemon = Some(Process::start(&self.server, command).unwrap());
     }
 
     /// The running daemon.
