@@ -122,7 +122,10 @@ pub(crate) enum AdminError {
     InAuthorizedKeys(String),
     #[error("cannot ask the running daemon to read its configuration again")]
     Daemon(#[source] io::Error),
-    #[error("{done} in the file, but not in the copy for a start with a wrong file")]
+    #[error(
+        "{done} in the file, but not in the copy with which a daemon starts if the file cannot be used: that start would \
+         bring back what was there before; once the copy can be written, a start or a reload of the daemon does it"
+    )]
     Kept { done: String, source: CopyError },
     #[error(
         "{0} in the file, but the running daemon cannot use the file and goes on with what was in force before: its log \
@@ -249,11 +252,14 @@ fn change(
     let daemon = running::daemon_of(path).map_err(AdminError::Daemon)?;
     clients_file::replace(path, &old, &new, |path, text| reload(path, text).map(drop))?;
     let taken = running::take_over(path, daemon);
-    // A daemon that has taken it over sees to it itself.
-    if !matches!(taken, Ok(Takeover::Done)) {
-        let texts = config.texts.clone().map(|texts| Texts { text: new, ..texts });
-        let kept = texts.map(|texts| Store::of_environment().follow(&texts));
-        kept.transpose().map_err(|source| AdminError::Kept { done: done.clone(), source })?;
+    if let Some(texts) = config.texts.clone().map(|texts| Texts { text: new, ..texts }) {
+        let store = Store::of_environment();
+        let kept = match &taken {
+            // A daemon that has taken it over sees to the copy itself, if its disk lets it.
+            Ok(Takeover::Done) => store.await_kept(&texts),
+            Ok(_) | Err(_) => store.follow(&texts),
+        };
+        kept.map_err(|source| AdminError::Kept { done: done.clone(), source })?;
     }
     match taken.map_err(AdminError::Daemon)? {
         Takeover::Done => Ok(format!("{done}\nthe running daemon has taken it over\n")),

@@ -11,8 +11,11 @@
 //! of public keys that this names, each time they have come into force.
 //!
 //! They are kept in a directory that is known without reading the file: the one that systemd gives the service, or
-//! the default of `state_dir`. What `state_dir` says stands in the very file that cannot be read. The name is made of
-//! the file's path, so that no daemon falls back to what another file has said.
+//! the default of `state_dir`. What `state_dir` says stands in the very file that cannot be read.
+//!
+//! The name of a copy is made of the path that the file really has, so that no daemon falls back to what another file has
+//! said, and a command that names the file by a link changes the same copy. The name of a link is kept as a link to that
+//! copy: where it led to may be what is gone.
 
 mod contents;
 mod keeper;
@@ -24,9 +27,10 @@ mod tests;
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, symlink},
     path::{Path, PathBuf},
-    time::SystemTime,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use doors_os::{
@@ -47,8 +51,15 @@ use crate::{
     observe::log,
 };
 
+/// What the names of copies begin with.
+const PREFIX: &str = "last-good-";
+
 /// Two files, and the paths of both.
 const LONGEST: usize = 2 * LARGEST_FILE + 64 * 1024;
+
+/// How long a disk may take to keep a copy before a command says that it has not.
+const KEPT_WITHIN: Duration = Duration::from_secs(5);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// The directory in which copies are kept.
 #[derive(Clone, Debug)]
@@ -74,10 +85,22 @@ impl Store {
     /// Where the copy of a configuration file is, or would be.
     #[must_use]
     pub fn path_of(&self, file: &Path) -> PathBuf {
-        let file = absolute(file);
+        self.by_link(file).unwrap_or_else(|| self.name(&real(file)))
+    }
+
+    /// The name for what was in force from this path.
+    fn name(&self, file: &Path) -> PathBuf {
         let digest = Sha256::digest(file.as_os_str().as_encoded_bytes());
         let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        self.directory.join(format!("last-good-{name}"))
+        self.directory.join(format!("{PREFIX}{name}"))
+    }
+
+    /// The copy of what was in force when the file was named by this link. It goes before the copy of what the link leads
+    /// to now: that may never have been in force, or not of late.
+    fn by_link(&self, file: &Path) -> Option<PathBuf> {
+        let name = fs::read_link(self.name(&named(file))).ok()?;
+        let is_ours = name.components().count() == 1 && name.to_str()?.starts_with(PREFIX);
+        is_ours.then(|| self.directory.join(name))
     }
 
     /// What was last in force from a file; `None` if nothing was.
@@ -103,7 +126,7 @@ impl Store {
             Unreadable::Version(version) => CopyError::Version { path: path.clone(), version },
         })?;
         // Of two paths with one name, the other.
-        if texts.path != absolute(file) {
+        if path != self.name(&texts.path) {
             return Ok(None);
         }
         texts.path = file.to_owned();
@@ -121,31 +144,46 @@ impl Store {
     /// Keeps what a command has just written into the file, if something is kept of that: a client that is removed
     /// while no daemon runs must not come back with what was in force before.
     pub(crate) fn follow(&self, texts: &Texts) -> Result<(), CopyError> {
-        match self.path_of(&texts.path).symlink_metadata() {
-            Ok(_) => self.write(texts),
-            Err(_) => Ok(()),
+        let known = [self.path_of(&texts.path), self.name(&real(&texts.path))];
+        match known.iter().any(|copy| copy.symlink_metadata().is_ok()) {
+            true => self.write(texts),
+            false => Ok(()),
         }
+    }
+
+    /// Waits until the daemon has kept what a command has written into the file, and what is in force.
+    pub(crate) fn await_kept(&self, texts: &Texts) -> Result<(), CopyError> {
+        let begun = Instant::now();
+        // One that cannot be read brings nothing back.
+        while matches!(self.read(&texts.path), Ok(Some(kept)) if kept != *texts) {
+            if begun.elapsed() > KEPT_WITHIN {
+                return Err(CopyError::Stale { path: self.path_of(&texts.path) });
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        Ok(())
     }
 
     /// Keeps nothing of a file any more: a daemon runs with it that does not bring the copy up to date.
     pub(crate) fn forget(&self, file: &Path) {
-        let path = self.path_of(file);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::not_forgotten(&path, &error);
+        for path in [self.path_of(file), self.name(&real(file)), self.name(&named(file))] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => log::not_forgotten(&path, &error),
+                Ok(()) | Err(_) => {}
             }
-            Ok(()) | Err(_) => {}
         }
     }
 
     /// Keeps what is in force. Nothing is written if it is there already, so that a restart wears no flash memory.
     pub(crate) fn write(&self, texts: &Texts) -> Result<(), CopyError> {
-        let path = self.path_of(&texts.path);
+        let file = real(&texts.path);
+        let path = self.name(&file);
         let unwritten = |source| CopyError::Write { path: path.clone(), source };
-        if self.read(&texts.path).is_ok_and(|kept| kept.as_ref() == Some(texts)) {
+        if self.path_of(&texts.path) == path && self.read(&texts.path).is_ok_and(|kept| kept.as_ref() == Some(texts)) {
             // Of two files that are gone, this is the one that was in force last.
             let copy = open(&path, OFlags::NOFOLLOW).map_err(unwritten)?;
-            return copy.set_modified(SystemTime::now()).map_err(unwritten);
+            copy.set_modified(SystemTime::now()).map_err(unwritten)?;
+            return self.link(&texts.path, &path);
         }
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unwritten(error)),
@@ -157,15 +195,40 @@ impl Store {
             AtomicFileError::Taken => unwritten(io::ErrorKind::ResourceBusy.into()),
             AtomicFileError::Io(error) => unwritten(error),
         })?;
-        let bytes = contents::encode(&Texts { path: absolute(&texts.path), ..texts.clone() });
-        draft.replace(&bytes, Rights::private()).map_err(unwritten)
+        let bytes = contents::encode(&Texts { path: file, ..texts.clone() });
+        draft.replace(&bytes, Rights::private()).map_err(unwritten)?;
+        self.link(&texts.path, &path)
+    }
+
+    /// Keeps where a file led to that is named by a link.
+    fn link(&self, file: &Path, copy: &Path) -> Result<(), CopyError> {
+        let link = self.name(&named(file));
+        let Some(target) = copy.file_name() else { return Ok(()) };
+        if link == copy || fs::read_link(&link).is_ok_and(|there| there.as_os_str() == target) {
+            return Ok(());
+        }
+        // Whatever has the name is out of date.
+        let made = match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => symlink(target, &link),
+        };
+        made.map_err(|source| CopyError::Write { path: link, source })
     }
 }
 
-/// A copy has to be found whatever directory a daemon is started from. A link is not followed: where it led to may be
-/// what is gone.
-fn absolute(file: &Path) -> PathBuf {
-    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
+/// The path that a file really has. A copy has to be found whatever directory a daemon is started from, and whether or not
+/// the file is there.
+fn real(file: &Path) -> PathBuf {
+    fs::canonicalize(file).unwrap_or_else(|_| named(file))
+}
+
+/// The path by which a file is named, without links on the way to it. If it is one itself, that is not followed.
+fn named(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    match (file.parent().map(fs::canonicalize), file.file_name()) {
+        (Some(Ok(directory)), Some(name)) => directory.join(name),
+        _ => file,
+    }
 }
 
 /// Waits for no pipe.
@@ -232,6 +295,12 @@ pub enum CopyError {
         path: PathBuf,
         /// What it says.
         version: String,
+    },
+    /// The daemon has not brought it up to date.
+    #[error("{} holds what was in force before; the daemon's log says why", path.display())]
+    Stale {
+        /// The copy.
+        path: PathBuf,
     },
     /// The disk is full, read-only, or not ours to write to.
     #[error("cannot write {}", path.display())]

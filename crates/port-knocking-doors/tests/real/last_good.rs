@@ -85,6 +85,7 @@ fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
     testbed.write(&gate("").replace(&format!("{SEQUENCE:?}"), &format!("{OTHER:?}")));
     testbed.daemon().signal(Signal::HUP).unwrap();
     testbed.hear("the configuration has been read again");
+    testbed.hear("doors.toml is in force again, and no longer what was last in force");
     testbed.knock(STRANGER[0], &OTHER);
     testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
     testbed.reboot();
@@ -98,12 +99,8 @@ fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
 
 #[test]
 fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
-    let mut testbed = Testbed::new();
-    let device = Device::new(1, &testbed.card());
-    let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
-    let text =
-        testbed.gateway(&format!("{door}{}", crate::raw_client::client("laptop", &device, &["ssh"], "")));
-    testbed.start_keeping(&text);
+    let (mut testbed, device) = with_client();
+    let text = fs::read_to_string(testbed.conf()).unwrap();
     assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
     testbed.reboot();
     // While no daemon runs.
@@ -123,6 +120,67 @@ fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
     testbed.start_command(command);
     let copy = testbed.kept().path_of(Path::new(&testbed.conf()));
     testbed.until("the copy is gone", |_| !copy.exists());
+}
+
+/// A testbed whose daemon has a client, and keeps what is in force.
+fn with_client() -> (Testbed, Device) {
+    let mut testbed = Testbed::new();
+    let device = Device::new(1, &testbed.card());
+    let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    let text =
+        testbed.gateway(&format!("{door}{}", crate::raw_client::client("laptop", &device, &["ssh"], "")));
+    testbed.start_keeping(&text);
+    (testbed, device)
+}
+
+#[test]
+fn a_client_that_was_removed_from_the_file_by_a_link_does_not_come_back() {
+    let (mut testbed, device) = with_client();
+    testbed.reboot();
+    let link = testbed.place_for("link.toml");
+    std::os::unix::fs::symlink(testbed.conf(), &link).unwrap();
+    let link = link.to_str().unwrap();
+    let (status, said) = testbed.ended(testbed.keeping(&["client", "remove", "laptop", "--conf", link]));
+    assert!(status.success(), "{said}");
+    testbed.start_keeping("colour = 1\n");
+    testbed.runs_with_last_good("`colour` is no key");
+    let sealed = device.seal(&device.request(crate::raw_client::open("ssh", 0)));
+    assert!(testbed.is_silent(CLIENT[0], &sealed.bytes));
+}
+
+#[test]
+fn a_client_is_not_said_to_be_removed_while_a_start_would_bring_it_back() {
+    let mut testbed = Testbed::new();
+    let device = Device::new(1, &testbed.card());
+    let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
+    let client = crate::raw_client::client("laptop", &device, &["ssh"], "");
+    testbed.write(&testbed.gateway(&format!("{door}{client}")));
+    fs::create_dir(testbed.place_for("kept")).unwrap();
+    fs::set_permissions(testbed.place_for("kept"), fs::Permissions::from_mode(0o700)).unwrap();
+    // The daemon's directory is one that its mount namespace can make read-only.
+    let script = "mount --bind \"$1\" \"$1\" && exec \"$2\" --last-good --conf \"$3\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(testbed.place_for("kept"));
+    command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg(testbed.conf());
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+    command.env("STATE_DIRECTORY", testbed.place_for("kept"));
+    testbed.start_command(command);
+    let copy = testbed.kept().path_of(Path::new(&testbed.conf()));
+    testbed.until("it is kept", |_| copy.exists());
+    let daemon = testbed.daemon().id().to_string();
+    let kept = testbed.place_for("kept");
+    let remount = ["-t", &daemon, "-m", "mount", "-o", "remount,bind,ro", kept.to_str().unwrap()];
+    assert!(Command::new("nsenter").args(remount).status().unwrap().success());
+
+    let (status, said) =
+        testbed.ended(testbed.keeping(&["client", "remove", "laptop", "--conf", &testbed.conf()]));
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("removed: laptop in the file, but not in the copy with which a daemon starts")
+            && said.contains(copy.to_str().unwrap()),
+        "{said}"
+    );
+    testbed.hear("what is in force cannot be kept");
 }
 
 #[test]

@@ -55,6 +55,38 @@ fn a_copy_under_the_name_of_another_files_is_not_that_files() {
 }
 
 #[test]
+fn a_file_and_a_link_to_it_have_one_copy_which_the_link_finds_when_it_leads_nowhere() {
+    let (place, store) = place();
+    let (file, link) = (place.path().join("doors.toml"), place.path().join("link.toml"));
+    fs::write(&file, "").unwrap();
+    symlink("doors.toml", &link).unwrap();
+    let of = |path: &Path, text: &str| Texts { text: text.to_owned(), ..texts(path.to_str().unwrap()) };
+    store.write(&of(&file, "both\n")).unwrap();
+    // A command that names the file by the link changes what a start with the file finds, and the other way round.
+    store.follow(&of(&link, "without a\n")).unwrap();
+    assert_eq!(store.read(&file).unwrap(), Some(of(&file, "without a\n")));
+    store.follow(&of(&file, "without b\n")).unwrap();
+    assert_eq!(store.read(&link).unwrap(), Some(of(&link, "without b\n")));
+
+    fs::remove_file(&file).unwrap();
+    assert_eq!(store.read(&link).unwrap(), Some(of(&link, "without b\n")));
+    assert_eq!(store.read(&file).unwrap(), Some(of(&file, "without b\n")));
+
+    // What was in force by this link counts, also if that leads elsewhere since; until something else is.
+    let other = place.path().join("other.toml");
+    fs::write(&other, "").unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(&other, &link).unwrap();
+    assert_eq!(store.read(&link).unwrap(), Some(of(&link, "without b\n")));
+    store.follow(&of(&link, "of another\n")).unwrap();
+    assert_eq!(store.read(&link).unwrap(), Some(of(&link, "of another\n")));
+    assert_eq!(store.read(&file).unwrap(), Some(of(&file, "without b\n")));
+
+    store.forget(&link);
+    assert_eq!((store.read(&link).unwrap(), store.read(&other).unwrap()), (None, None));
+}
+
+#[test]
 fn what_is_there_already_is_not_written_again() {
     let (_place, store) = place();
     let kept = texts("/etc/one.toml");
