@@ -174,10 +174,10 @@ impl Daemon<'_> {
         let ended = self.force.reminder.end();
         (self.force.plan, self.force.has_sequence) = (config.plan.clone(), has_sequence(&config));
         let (kind, config) = (self.firewall.kind, Arc::new(config));
-        let told = Arc::clone(&config);
+        let (told, now) = (Arc::clone(&config), self.clock.wall());
         self.observe.line(move || {
             needs_restart.iter().for_each(|key| log::needs_restart(key));
-            log::reloaded(&told, kind, ended);
+            log::reloaded(&told, kind, ended, now);
         });
         self.control.reader.free((before, config));
         // The order of both matters: what closes is closed before the new plan forgets its doors.

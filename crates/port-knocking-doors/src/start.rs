@@ -33,7 +33,7 @@ pub(crate) async fn start(
     let alone = InstanceLock::claim()?;
     let inbox = open_inbox(&config)?;
     let choice = choose(config.firewall).await?;
-    log::starting(&config, &choice);
+    log::starting(&config, &choice, clock.wall());
     let firewall = Firewall::start(&choice, config.plan.clone(), clock).await?;
     let (force, config) = Force::begin(config, last_good, clock.now()).map_err(RunError::Start)?;
     let mut reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;

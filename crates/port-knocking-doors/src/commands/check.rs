@@ -1,7 +1,8 @@
 //! What the daemon would do with this configuration on this machine, without doing it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
 
+use doors_core::time::Wall;
 use doors_firewall::{self as firewall, Choice, Kind};
 use doors_text::error_chain::in_one_line;
 use doors_text::wrap::wrap;
@@ -38,7 +39,8 @@ pub(crate) enum Verdict {
 }
 
 /// Describes the configuration in force, and what it would do.
-pub(crate) async fn describe(config: &Config) -> Checked {
+/// At this time; `gone` is a file that was in force and is not there any more, and what is kept of it.
+pub(crate) async fn describe(config: &Config, gone: Option<&(PathBuf, PathBuf)>, now: Wall) -> Checked {
     let mut text = String::new();
     let file = config.path.as_ref().map(|path| path.display().to_string());
     let _ = writeln!(text, "# configuration file: {}\n", file.as_deref().unwrap_or("none; default values"));
@@ -50,10 +52,21 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         paragraph(&mut text, &sentence);
         text.push('\n');
     }
+    if let Some((file, copy)) = gone {
+        let sentence = format!(
+            "warning: there is no file {}, which was in force; a daemon that starts with --last-good, as our unit does, runs with \
+             what is kept of it ({}), and not with what stands below; put the file back, or to use default values remove the \
+             copy",
+            file.display(),
+            copy.display()
+        );
+        paragraph(&mut text, &sentence);
+        text.push('\n');
+    }
     settings(&mut text, config);
 
     text.push_str("\n# what this would do on this machine\n\n");
-    doors(&mut text, config);
+    doors(&mut text, config, now);
     let keys_work = key_access(&mut text, config);
     let chosen = firewall::choose(config.firewall).await;
     let verdict = match &chosen {
@@ -62,13 +75,13 @@ pub(crate) async fn describe(config: &Config) -> Checked {
             if verdict == Verdict::Works && !keys_work { Verdict::Fails } else { verdict }
         }
         Err(error) => {
-            paragraph(&mut text, &format!("no door can be opened: {}", in_one_line(error)));
+            paragraph(&mut text, &format!("error: no door can be opened: {}", in_one_line(error)));
             Verdict::Fails
         }
     };
     // It cannot be chosen only if the configuration wants firewalld, and there is no way to it.
     let kind = chosen.map_or(Kind::Firewalld, |choice| choice.kind);
-    for warning in config.warnings_with(kind) {
+    for warning in config.warnings_with(kind, now) {
         paragraph(&mut text, &format!("warning: {warning}"));
     }
     if let Some(behind) = config.path.as_deref().and_then(running::behind) {
@@ -83,12 +96,16 @@ pub(crate) async fn describe(config: &Config) -> Checked {
         );
         paragraph(&mut text, &sentence);
     }
-    let verdict = if config.instead_of.is_some() { Verdict::Wrong } else { verdict };
+    let verdict = match verdict {
+        _ if config.instead_of.is_some() => Verdict::Wrong,
+        Verdict::Works if gone.is_some() => Verdict::Fails,
+        verdict => verdict,
+    };
     Checked { text, verdict }
 }
 
 /// The doors, who may open them, and how they are heard.
-fn doors(text: &mut String, config: &Config) {
+fn doors(text: &mut String, config: &Config, now: Wall) {
     for (door, planned) in config.rules.doors.iter().zip(&config.plan.doors) {
         let ports: Vec<String> = planned.ports.iter().map(ToString::to_string).collect();
         let _ =
@@ -98,7 +115,8 @@ fn doors(text: &mut String, config: &Config) {
         }
         for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
             if client.doors.contains(&door.name) {
-                let _ = writeln!(text, "    to the client {}", client.who);
+                let over = if client.has_expired(now) { ", whose time is over" } else { "" };
+                let _ = writeln!(text, "    to the client {}{over}", client.who);
             }
         }
     }
@@ -116,7 +134,7 @@ fn doors(text: &mut String, config: &Config) {
 async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> Verdict {
     let possible = firewall::possible(&config.plan, choice).await;
     if let Err(error) = &possible {
-        paragraph(text, &format!("the daemon would not start: {}", in_one_line(error)));
+        paragraph(text, &format!("error: the daemon would not start: {}", in_one_line(error)));
     }
     paragraph(text, &format!("doors are opened by {}, because {}", choice.kind, choice.why));
     let explained = firewall::explained(&config.plan, choice).await;
@@ -147,21 +165,23 @@ async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> V
 /// What clients with keys need. Says whether it is there, as far as can be seen.
 fn key_access(text: &mut String, config: &Config) -> bool {
     let Some(access) = &config.key_access else { return true };
-    paragraph(text, &format!("clients with a key are heard on UDP port {}", access.port));
     let (key, state) = (gateway_key::load(&access.gateway_key), ReplayLog::look(&access.state_dir));
     if (key.is_err() || state.is_err()) && !rustix::process::geteuid().is_root() {
+        paragraph(text, &format!("clients with a key send to UDP port {}", access.port));
         paragraph(text, "not looked at: the gateway's key, and the state; root can see that");
         return true;
     }
+    let are = if key.is_ok() && state.is_ok() { "are heard on" } else { "send to" };
+    paragraph(text, &format!("clients with a key {are} UDP port {}", access.port));
     if let Err(error) = &key {
-        paragraph(text, &format!("no client with a key can be heard: {}", in_one_line(error)));
+        paragraph(text, &format!("error: no client with a key can be heard: {}", in_one_line(error)));
     }
     match &state {
         Ok(State::There) => {}
         Ok(State::Damaged) => paragraph(
             text,
             &format!(
-                "{} is damaged: the daemon will keep it as knocks.damaged, and make a new one",
+                "warning: {} is damaged: the daemon will keep it as knocks.damaged, and make a new one",
                 access.state_dir.join("knocks").display()
             ),
         ),
@@ -174,7 +194,7 @@ fn key_access(text: &mut String, config: &Config) -> bool {
         Err(error) => paragraph(
             text,
             &format!(
-                "no client with a key can be let in, because nothing can be remembered: {}",
+                "error: no client with a key can be let in, because nothing can be remembered: {}",
                 in_one_line(error)
             ),
         ),

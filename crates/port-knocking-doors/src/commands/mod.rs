@@ -17,6 +17,7 @@ use std::{
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use doors_firewall::nftables::{Gate, TABLE};
+use doors_os::clock::Clock;
 use doors_text::error_chain::in_one_line;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Runtime;
@@ -276,8 +277,8 @@ fn run_check(settings: &Settings) -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             let code = no_config(&error);
-            let copy = last_good::kept_instead(&settings.surroundings(), &Store::of_environment());
-            if let Some(copy) = copy.filter(|_| !settings.last_good) {
+            let kept = last_good::kept_instead(&settings.surroundings(), &Store::of_environment());
+            if let Some((_, copy)) = kept.filter(|_| !settings.last_good) {
                 let text = format!(
                     "what was last in force is kept ({}): a daemon that starts with --last-good, as our unit does, runs with \
                      that, until the file is mended and read again",
@@ -288,7 +289,14 @@ fn run_check(settings: &Settings) -> ExitCode {
             return code;
         }
     };
-    let checked = runtime().map(|runtime| runtime.block_on(check::describe(&config)));
+    // Without the option default values stand for a file that is gone; our unit has the option.
+    let gone = match config.path {
+        None => last_good::kept_instead(&settings.surroundings(), &Store::of_environment()),
+        Some(_) => None,
+    };
+    let now = Clock::start().wall();
+    let checked =
+        runtime().map(|runtime| runtime.block_on(check::describe(&config, gone.as_ref(), now)));
     match checked {
         Ok(checked) => {
             let printed = print(&checked.text);

@@ -236,12 +236,14 @@ impl Config {
         self.key_access.as_ref().map(|access| access.port)
     }
 
-    /// What is allowed and unwise with this firewall.
-    pub(crate) fn warnings_with(&self, kind: Kind) -> impl Iterator<Item = Warning> {
+    /// What is allowed and unwise with this firewall at this time.
+    pub(crate) fn warnings_with(&self, kind: Kind, now: Wall) -> impl Iterator<Item = Warning> {
         let mut ports = self.knock_ports();
         ports.extend(self.spa_port());
         let walled = warnings::walled(self.hearing, kind, &ports);
-        self.warnings.iter().cloned().chain(without_effect(&self.plan, kind)).chain(walled)
+        let access = self.key_access.iter();
+        let expired = access.flat_map(move |access| warnings::expired(&self.rules, &access.clients, now));
+        self.warnings.iter().cloned().chain(without_effect(&self.plan, kind)).chain(walled).chain(expired)
     }
 
     /// Whether it keeps nobody out, by what the configuration says. That everybody knows a published

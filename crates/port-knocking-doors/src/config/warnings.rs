@@ -9,6 +9,8 @@ use std::{
 use doors_core::{
     access::Rules,
     door::{DoorName, Sequence},
+    spa::client::Clients,
+    time::Wall,
 };
 use doors_firewall::{
     Kind,
@@ -95,8 +97,29 @@ pub enum Warning {
     )]
     NoDoor,
     /// Nobody can open it.
-    #[error("nobody can open the door `{0}`: it has no sequence, and no client may open it")]
+    #[error(
+        "nobody can open the door `{0}`: it has no sequence, and no client may open it; give it a `sequence`, or let a \
+         client open it: port-knocking-doors client add NAME --door {0}"
+    )]
     Useless(DoorName),
+    /// Nobody can open it any more.
+    #[error(
+        "nobody can open the door `{0}`: it has no sequence, and the time of each client that may open it is over; give one \
+         a later `until`, or add another: port-knocking-doors client add NAME --door {0}"
+    )]
+    OnlyExpired(DoorName),
+    /// Clients that were let in once.
+    #[error(
+        "the time of {count} {clients} is over, so that no knock of theirs opens anything: {names}; write a later `until`, \
+         or take them out: port-knocking-doors client remove NAME",
+        clients = if *count == 1 { "client" } else { "clients" }
+    )]
+    Expired {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        names: String,
+    },
     /// A network that leaves nobody to be kept out.
     #[error(
         "`trusted` holds {0}, which is everybody with {family}: nobody of those has to knock; name your own networks",
@@ -124,6 +147,32 @@ pub(super) fn useless(rules: &Rules, of_clients: &HashSet<&DoorName>) -> impl It
     let useless =
         rules.doors.iter().filter(|door| door.sequence.is_none() && !of_clients.contains(&door.name));
     useless.map(|door| Warning::Useless(door.name.clone()))
+}
+
+/// As many expired clients are named; of the others it is said how many they are.
+const NAMED: usize = 5;
+
+/// What was right when it was written, and is not at this time.
+pub(super) fn expired(rules: &Rules, clients: &Clients, now: Wall) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let over = || clients.iter().filter(|client| client.has_expired(now));
+    let count = over().count();
+    if count == 0 {
+        return warnings;
+    }
+    let mut names: Vec<String> = over().take(NAMED).map(|client| client.who.name.to_string()).collect();
+    if let Some(more @ 1..) = count.checked_sub(NAMED) {
+        names.push(format!("and {more} more"));
+    }
+    warnings.push(Warning::Expired { count, names: names.join(", ") });
+    let once: HashSet<&DoorName> = over().flat_map(|client| client.doors.iter()).collect();
+    let still: HashSet<&DoorName> =
+        clients.iter().filter(|client| !client.has_expired(now)).flat_map(|client| client.doors.iter()).collect();
+    let shut = rules.doors.iter().filter(|door| {
+        door.sequence.is_none() && once.contains(&door.name) && !still.contains(&door.name)
+    });
+    warnings.extend(shut.map(|door| Warning::OnlyExpired(door.name.clone())));
+    warnings
 }
 
 /// With fewer different ports than this, their order has less than 40 bits (15! is above 2⁴⁰).

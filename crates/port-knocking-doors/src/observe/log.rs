@@ -12,7 +12,7 @@ use doors_core::{
     packet::WayBack,
     spa::client::ClientLabel,
     spa::server::DropReason,
-    time::Moment,
+    time::{Moment, Wall},
 };
 use doors_firewall::{Choice, Kind, News, plan::Plan};
 use doors_spa::receipt::Answer;
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The first lines: what runs here, and how.
-pub(crate) fn starting(config: &Config, choice: &Choice) {
+pub(crate) fn starting(config: &Config, choice: &Choice, now: Wall) {
     info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), source(config));
     if let (Some(path), Some(why)) = (&config.path, &config.instead_of) {
         runs_with_last_good(path, why);
@@ -56,7 +56,7 @@ pub(crate) fn starting(config: &Config, choice: &Choice) {
         let (count, port) = (access.clients.len(), access.port);
         info!(port, "clients with a key: {count}, on UDP port {port}");
     }
-    for warning in config.warnings_with(choice.kind) {
+    for warning in config.warnings_with(choice.kind, now) {
         warn!("{warning}");
     }
 }
@@ -434,12 +434,12 @@ pub(crate) fn lines_lost(count: u64) {
 }
 
 /// A new configuration is in force. `ended` if until now it was what had been in force before, in the place of the file.
-pub(crate) fn reloaded(config: &Config, kind: Kind, ended: bool) {
+pub(crate) fn reloaded(config: &Config, kind: Kind, ended: bool, now: Wall) {
     info!("the configuration has been read again: {}, doors: {}", source(config), config.plan.doors.len());
     if ended {
         info!("what stands in {} is in force again, and no longer what was last in force", source(config));
     }
-    for warning in config.warnings_with(kind) {
+    for warning in config.warnings_with(kind, now) {
         warn!("{warning}");
     }
 }

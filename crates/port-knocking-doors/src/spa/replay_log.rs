@@ -98,7 +98,7 @@ impl ReplayLog {
         let Contents { generation, mut records, loss } = match understand(&bytes, length) {
             Ok(contents) => contents,
             Err(Unreadable::Damaged(loss)) => {
-                place.put_aside().map_err(write)?;
+                place.put_aside()?;
                 let records = if_lost.to_vec();
                 return Self::make(place, 1, Loaded { records, found: true, loss: Some(loss) });
             }
@@ -129,7 +129,7 @@ impl ReplayLog {
         };
         match understand(&beginning, length) {
             Ok(_) => Ok(State::There),
-            Err(Unreadable::Damaged(_)) => Ok(State::Damaged),
+            Err(Unreadable::Damaged(_)) => place::can_put_aside(directory).map(|()| State::Damaged),
             Err(Unreadable::Version(version)) => {
                 Err(ReplayLogError::Version { path: directory.join(KNOCKS), version })
             }
@@ -205,11 +205,30 @@ fn write(place: &Place, generation: u32, records: &[Record]) -> Result<Log<File>
     Ok(Log::new(file, generation, records.len(), bytes.len()))
 }
 
+/// What an administrator can do about a directory that cannot be used.
+fn way_out(path: &Path, why: &io::Error) -> String {
+    let directory = path.display();
+    match why.kind() {
+        io::ErrorKind::NotFound if path.is_symlink() => {
+            "; it is a link to nothing: make what it names, or name another directory".to_owned()
+        }
+        io::ErrorKind::NotFound => {
+            format!("; the one above it is missing, try: mkdir -p -m 700 {directory}")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => format!(
+            "; in the systemd unit everything is read-only that it does not name: try systemctl edit port-knocking-doors, \
+             with the lines [Service] and ReadWritePaths={directory}, and make the directory before the restart"
+        ),
+        io::ErrorKind::NotADirectory => "; name a directory with state_dir".to_owned(),
+        _ => String::new(),
+    }
+}
+
 /// Why there is no replay log, or why nothing was written to it.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayLogError {
     /// The directory cannot be made or opened.
-    #[error("cannot use the directory {} for the state", path.display())]
+    #[error("cannot use the directory {} for the state{}", path.display(), way_out(path, source))]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -260,6 +279,12 @@ pub enum ReplayLogError {
     #[error("{} is no regular file, so no journal of knocks; move it away", path.display())]
     NotOurs {
         /// The file.
+        path: PathBuf,
+    },
+    /// A directory has a name that the replay log needs.
+    #[error("{} is a directory, and stands where a file for the journal of knocks has to be; move it away", path.display())]
+    InTheWay {
+        /// The directory.
         path: PathBuf,
     },
     /// The replay log is of another version.

@@ -2,16 +2,18 @@
 
 use std::{
     fs::{self, Permissions},
+    net::UdpSocket,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use doors_lab::Process;
+use rustix::process::Signal;
 
 use crate::{
     raw_client::{Device, client},
-    testbed::{PATIENCE, Testbed},
+    testbed::{PATIENCE, Testbed, gate},
 };
 
 const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
@@ -19,6 +21,7 @@ const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
 /// A testbed with a gateway key, and a configuration with a client whose state is in this directory.
 struct Scene {
     testbed: Testbed,
+    device: Device,
     clients: String,
 }
 
@@ -26,7 +29,7 @@ impl Scene {
     fn new() -> Self {
         let testbed = Testbed::new();
         let device = Device::new(1, &testbed.card());
-        Self { clients: client("laptop", &device, &["ssh"], ""), testbed }
+        Self { clients: client("laptop", &device, &["ssh"], ""), device, testbed }
     }
 
     fn write(&self, state: &Path) -> PathBuf {
@@ -86,7 +89,8 @@ fn check_fails_where_the_state_is_missing_and_the_daemon_could_not_make_it() {
     assert!(!missing.exists(), "nothing is touched");
     let (code, said) = scene.check(&missing.join("state"));
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("nothing can be remembered") && said.contains("missing/state"), "{said}");
+    let told = format!("missing, try: mkdir -p -m 700 {}/state", missing.display());
+    assert!(said.contains("error: no client with a key can be let in") && said.contains(&told), "{said}");
 }
 
 #[test]
@@ -110,5 +114,101 @@ fn check_fails_where_the_state_is_on_a_file_system_that_takes_nothing() {
             said.contains("nothing can be remembered") && said.contains("Read-only file system"),
             "{said}"
         );
+        let told = format!("with the lines [Service] and ReadWritePaths={}", state.display());
+        assert!(said.contains(&told), "{said}");
     }
+}
+
+#[test]
+fn check_fails_where_a_directory_stands_in_the_way_of_the_replay_log_and_so_does_the_daemon() {
+    for (name, damaged) in [("knocks.damaged", true), ("knocks.new", false), ("lock", false)] {
+        let mut scene = Scene::new();
+        let state = scene.testbed.place_for("state");
+        fs::create_dir(&state).unwrap();
+        fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir(state.join(name)).unwrap();
+        if damaged {
+            fs::write(state.join("knocks"), "something else of mine").unwrap();
+        }
+        let told = format!("{} is a directory, and stands where a file", state.join(name).display());
+        let (code, said) = scene.check(&state);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("error: no client with a key can be let in"), "{said}");
+        assert!(said.contains(&told) && !said.contains("will keep it"), "{said}");
+        let mut command = scene.testbed.program();
+        command.arg("--conf").arg(scene.testbed.place_for("doors.toml"));
+        scene.testbed.start_command(command);
+        let line = scene.testbed.hear("clients with keys are not heard");
+        assert!(line.contains(&told), "{line}");
+    }
+}
+
+#[test]
+fn clients_whose_time_is_over_are_named_and_a_door_that_only_they_may_open_opens_to_nobody() {
+    let mut scene = Scene::new();
+    let state = scene.testbed.place_for("state");
+    let over = |name: &str, number| {
+        let device = Device::new(number, &scene.device.card);
+        client(name, &device, &["ssh"], "until = \"2020-01-31\"")
+    };
+    let names = "the time of 1 client is over, so that no knock of theirs opens anything: phone;";
+    let nobody = "nobody can open the door `ssh`: it has no sequence, and the time of each client that may open it is over";
+    scene.clients.push_str(&over("phone", 2));
+    let (_, said) = scene.check(&state);
+    assert!(said.contains(names) && !said.contains(nobody), "{said}");
+    scene.clients = over("phone", 2);
+    let (_, said) = scene.check(&state);
+    assert!(said.contains(&format!("warning: {names}")), "{said}");
+    assert!(said.contains(&format!("warning: {nobody}")), "{said}");
+    assert!(said.contains("add NAME --door ssh") && said.contains(", whose time is over"), "{said}");
+
+    scene.write(&state);
+    let mut command = scene.testbed.program();
+    command.arg("--conf").arg(scene.testbed.place_for("doors.toml"));
+    scene.testbed.start_command(command);
+    scene.testbed.hear(names);
+    scene.testbed.hear(nobody);
+
+    let many: String = (2..10).map(|number| over(&format!("phone-{number}"), number)).collect();
+    scene.clients = many;
+    let (_, said) = scene.check(&state);
+    assert!(said.contains("the time of 8 clients is over") && said.contains(", and 3 more;"), "{said}");
+}
+
+#[test]
+fn check_says_of_a_file_that_the_daemon_has_not_read_since_it_was_changed_that_it_is_to_be_reloaded() {
+    const UNREAD: &str = "has not read it since it was changed; try: systemctl reload";
+    let mut testbed = Testbed::new();
+    let other = gate("listen = \"sockets\"");
+    testbed.start(&other);
+    let path = testbed.place_for("doors.toml");
+    let check = |testbed: &Testbed| words(&testbed.run(&["check", "--conf", path.to_str().unwrap()]).1);
+    assert!(!check(&testbed).contains("the daemon that runs"), "{}", check(&testbed));
+    let replace = |text: &str| fs::rename(beside(&path, text), &path).unwrap();
+    let in_place = |text: &str| fs::write(&path, text).unwrap();
+    let ways: [&dyn Fn(&str); 2] = [&replace, &in_place];
+    for (number, change) in ways.into_iter().enumerate() {
+        change(&format!("{other}# change {number}\n"));
+        assert!(check(&testbed).contains(UNREAD), "{}", check(&testbed));
+        testbed.daemon().signal(Signal::HUP).unwrap();
+        testbed.hear("the configuration has been read again");
+        testbed.until("it says no more of it", |testbed| !check(testbed).contains("the daemon that runs"));
+    }
+    // One that it has read and cannot use is another matter, until that is changed, too: here a port that is taken.
+    let taken = testbed.server.enter(|| UdpSocket::bind("0.0.0.0:2001")).unwrap();
+    in_place(&other.replace("40871", "2001"));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("the old configuration stays in force");
+    testbed.until("it says so", |testbed| check(testbed).contains("cannot use it; its log says why; mend that"));
+    drop(taken);
+    in_place(&other);
+    assert!(check(&testbed).contains(UNREAD), "{}", check(&testbed));
+}
+
+/// A file beside this one, as an editor writes it.
+fn beside(path: &Path, text: &str) -> PathBuf {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
+    new
 }

@@ -122,6 +122,36 @@ fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
     testbed.until("the copy is gone", |_| !copy.exists());
 }
 
+#[test]
+fn check_names_what_is_kept_of_a_file_that_is_gone_and_with_what_the_unit_would_run() {
+    let mut testbed = Testbed::new();
+    let found = testbed.place_for(IN_HOME);
+    fs::rename(testbed.write(&gate("")), &found).unwrap();
+    let command = testbed.keeping(&["--last-good"]);
+    testbed.start_command(command);
+    testbed.reboot();
+    assert_eq!(testbed.ended(testbed.keeping(&["check"])).0.code(), Some(0), "while the file is there");
+    fs::remove_file(&found).unwrap();
+    let copy = testbed.kept().path_of(&found);
+    let (status, said) = testbed.ended(testbed.keeping(&["check"]));
+    assert_eq!(status.code(), Some(1), "{said}");
+    let told = format!(
+        "warning: there is no file {}, which was in force; a daemon that starts with --last-good, as our unit does, runs with \
+         what is kept of it ({})",
+        found.display(),
+        copy.display()
+    );
+    assert!(said.contains(&told), "{said}");
+    let (status, said) = testbed.ended(testbed.keeping(&["check", "--last-good"]));
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("opens 22/tcp") && said.contains(&copy.display().to_string()), "{said}");
+
+    // As it says.
+    fs::remove_file(copy).unwrap();
+    let (_, said) = testbed.ended(testbed.keeping(&["check"]));
+    assert!(!said.contains("which was in force"), "{said}");
+}
+
 /// A testbed whose daemon has a client, and keeps what is in force.
 fn with_client() -> (Testbed, Device) {
     let mut testbed = Testbed::new();

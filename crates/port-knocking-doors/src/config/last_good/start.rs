@@ -43,10 +43,11 @@ fn load_now(surroundings: &Inputs, store: &Store) -> Result<Config, Unusable> {
     }
 }
 
-/// What is kept of a file that cannot be used now.
-pub(crate) fn kept_instead(surroundings: &Inputs, store: &Store) -> Option<PathBuf> {
+/// A file that cannot be used now, and what is kept of it.
+pub(crate) fn kept_instead(surroundings: &Inputs, store: &Store) -> Option<(PathBuf, PathBuf)> {
     let file = load_now(surroundings, store).err()?.file?;
-    Some(store.path_of(&file)).filter(|copy| copy.exists())
+    let copy = store.path_of(&file);
+    copy.exists().then_some((file, copy))
 }
 
 /// Why a daemon does not start.

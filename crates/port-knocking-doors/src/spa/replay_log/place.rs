@@ -41,12 +41,18 @@ impl Place {
         let directory = open_directory(path)
             .map_err(|source| ReplayLogError::Directory { path: path.to_owned(), source })?;
         trusted_file::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
-        let lock = open_in(&directory, LOCK, OFlags::RDWR | OFlags::CREATE)
-            .map_err(|source| ReplayLogError::Read { path: path.join(LOCK), source })?;
+        let lock = open_in(&directory, LOCK, OFlags::RDWR | OFlags::CREATE);
+        let lock = lock.map_err(|source| match source.kind() {
+            io::ErrorKind::IsADirectory => ReplayLogError::InTheWay { path: path.join(LOCK) },
+            // Of the directory, and so is the way out.
+            io::ErrorKind::ReadOnlyFilesystem => ReplayLogError::Directory { path: path.to_owned(), source },
+            _ => ReplayLogError::Read { path: path.join(LOCK), source },
+        })?;
         match lock.try_lock() {
             Ok(()) => {
                 // What a crash has left of it is of no use.
                 let _ = rustix::fs::unlinkat(&directory, NEXT, AtFlags::empty());
+                in_the_way(path, NEXT)?;
                 Ok(Self { path: path.to_owned(), directory, _lock: lock })
             }
             Err(TryLockError::WouldBlock) => Err(ReplayLogError::InUse { path: path.to_owned() }),
@@ -97,8 +103,10 @@ impl Place {
     }
 
     /// Gives the replay log the name of a damaged one, in the place of an earlier one.
-    pub(super) fn put_aside(&self) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.directory, KNOCKS, &self.directory, DAMAGED)?)
+    pub(super) fn put_aside(&self) -> Result<(), ReplayLogError> {
+        can_put_aside(&self.path)?;
+        let renamed = rustix::fs::renameat(&self.directory, KNOCKS, &self.directory, DAMAGED);
+        renamed.map_err(|error| ReplayLogError::Write { path: self.path(KNOCKS), source: error.into() })
     }
 
     /// Returns when the names in it are on the disk.
@@ -137,6 +145,7 @@ pub(super) fn look(path: &Path) -> Result<Seen, ReplayLogError> {
         return Err(ReplayLogError::ReadOnly { path: path.to_owned(), mode });
     }
     may_write(&directory, Path::new(".")).map_err(unusable)?;
+    [LOCK, NEXT].into_iter().try_for_each(|name| in_the_way(path, name))?;
     let replay_log = path.join(KNOCKS);
     let file = match open_in(&directory, KNOCKS, OFlags::RDONLY) {
         Ok(file) => file,
@@ -147,6 +156,20 @@ pub(super) fn look(path: &Path) -> Result<Seen, ReplayLogError> {
     let length = judged.map_err(|untrusted| refused(&replay_log, untrusted))?.len();
     let beginning = beginning(&file).map_err(|source| ReplayLogError::Read { path: replay_log, source })?;
     Ok(Seen::ReplayLog(beginning, length))
+}
+
+/// Whether a damaged replay log can be given the name of one.
+pub(super) fn can_put_aside(directory: &Path) -> Result<(), ReplayLogError> {
+    in_the_way(directory, DAMAGED)
+}
+
+/// A file in the place of ours is replaced; a directory cannot be.
+fn in_the_way(directory: &Path, name: &str) -> Result<(), ReplayLogError> {
+    let path = directory.join(name);
+    match path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
+        true => Err(ReplayLogError::InTheWay { path }),
+        false => Ok(()),
+    }
 }
 
 fn beginning(file: &File) -> io::Result<Vec<u8>> {
