@@ -295,8 +295,7 @@ fn run_check(settings: &Settings) -> ExitCode {
         Some(_) => None,
     };
     let now = Clock::start().wall();
-    let checked =
-        runtime().map(|runtime| runtime.block_on(check::describe(&config, gone.as_ref(), now)));
+    let checked = runtime().map(|runtime| runtime.block_on(check::describe(&config, gone.as_ref(), now)));
     match checked {
         Ok(checked) => {
             let printed = print(&checked.text);

@@ -179,7 +179,9 @@ impl Store {
         let file = real(&texts.path);
         let path = self.name(&file);
         let unwritten = |source| CopyError::Write { path: path.clone(), source };
-        if self.path_of(&texts.path) == path && self.read(&texts.path).is_ok_and(|kept| kept.as_ref() == Some(texts)) {
+        if self.path_of(&texts.path) == path
+            && self.read(&texts.path).is_ok_and(|kept| kept.as_ref() == Some(texts))
+        {
             // Of two files that are gone, this is the one that was in force last.
             let copy = open(&path, OFlags::NOFOLLOW).map_err(unwritten)?;
             copy.set_modified(SystemTime::now()).map_err(unwritten)?;

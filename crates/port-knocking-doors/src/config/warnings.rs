@@ -166,11 +166,15 @@ pub(super) fn expired(rules: &Rules, clients: &Clients, now: Wall) -> Vec<Warnin
     }
     warnings.push(Warning::Expired { count, names: names.join(", ") });
     let once: HashSet<&DoorName> = over().flat_map(|client| client.doors.iter()).collect();
-    let still: HashSet<&DoorName> =
-        clients.iter().filter(|client| !client.has_expired(now)).flat_map(|client| client.doors.iter()).collect();
-    let shut = rules.doors.iter().filter(|door| {
-        door.sequence.is_none() && once.contains(&door.name) && !still.contains(&door.name)
-    });
+    let still: HashSet<&DoorName> = clients
+        .iter()
+        .filter(|client| !client.has_expired(now))
+        .flat_map(|client| client.doors.iter())
+        .collect();
+    let shut = rules
+        .doors
+        .iter()
+        .filter(|door| door.sequence.is_none() && once.contains(&door.name) && !still.contains(&door.name));
     warnings.extend(shut.map(|door| Warning::OnlyExpired(door.name.clone())));
     warnings
 }

@@ -199,7 +199,8 @@ fn check_says_of_a_file_that_the_daemon_has_not_read_since_it_was_changed_that_i
     in_place(&other.replace("40871", "2001"));
     testbed.daemon().signal(Signal::HUP).unwrap();
     testbed.hear("the old configuration stays in force");
-    testbed.until("it says so", |testbed| check(testbed).contains("cannot use it; its log says why; mend that"));
+    testbed
+        .until("it says so", |testbed| check(testbed).contains("cannot use it; its log says why; mend that"));
     drop(taken);
     in_place(&other);
     assert!(check(&testbed).contains(UNREAD), "{}", check(&testbed));

@@ -167,8 +167,14 @@ fn ready_does_not_say_that_doors_open_while_nothing_can_open_them() {
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, Permissions::from_mode(0o1777)).unwrap();
     for (text, ready) in [
-        (house(&testbed, &device, ""), "ready: the doors are guarded, and open to nobody until clients with keys"),
-        (with_sequence(&testbed, &device, SEQUENCE), "ready: doors open to those who knock a sequence; clients"),
+        (
+            house(&testbed, &device, ""),
+            "ready: the doors are guarded, and open to nobody until clients with keys",
+        ),
+        (
+            with_sequence(&testbed, &device, SEQUENCE),
+            "ready: doors open to those who knock a sequence; clients",
+        ),
     ] {
         spawn(&mut testbed, &text);
         testbed.hear(ready);
