@@ -10,6 +10,9 @@
 //! It never reads a file, and never waits for a disk, a log or a firewall: threads do. What happens before it is in
 //! `start`, what a reload changes in `reload`.
 
+mod reload;
+mod start;
+
 use std::{io, time::Duration};
 
 use doors_core::{engine::Engine, sequence::trie::Conflict, time::Moment};
@@ -20,14 +23,16 @@ use doors_os::{
 };
 use tokio::sync::mpsc;
 
+use self::{
+    reload::{Force, Read, Reader},
+    start::{Signals, Wish},
+};
 use crate::{
     config::{Config, ConfigError, last_good::Keeper},
     inbox::{Inbox, InboxError},
     observe::{Observe, log},
-    reload::{Force, Read, Reader},
     sd_notify::Supervisor,
     spa::service::{Heard, KeyStatus, SpaService},
-    start::{self, Signals, Wish},
 };
 
 /// How long an orderly stop waits for the firewall, for the replay log, and for the log.

@@ -4,8 +4,6 @@
 //! | module        | what it does                                                                   |
 //! |---------------|--------------------------------------------------------------------------------|
 //! | [`daemon`]    | the loop: wait, feed, drain                                                    |
-//! | `start`       | what happens before the loop                                                   |
-//! | `reload`      | reads the configuration again, in a thread of its own, and takes it over       |
 //! | `sd_notify`   | tells systemd what becomes of the daemon                                       |
 //! | [`commands`]  | the command line, and one file for each command                                |
 //! | [`config`]    | options, variables and file, where each value comes from, what was last in force |
@@ -20,7 +18,5 @@ mod control;
 pub mod daemon;
 mod inbox;
 mod observe;
-mod reload;
 mod sd_notify;
 pub mod spa;
-mod start;

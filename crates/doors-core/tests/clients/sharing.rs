@@ -62,7 +62,8 @@ fn the_time_of_a_client_that_is_removed_goes_with_it_and_the_others_keep_theirs(
     assert_eq!(scene.opens("ssh", 20), Answer::Granted);
     assert_eq!(phone_opens(&mut scene, "ssh", 600).seconds, 600);
     assert_eq!(held(&scene, "ssh"), is("phone", 600));
-    (scene.changes.clear(), scene.events());
+    scene.changes.clear();
+    scene.events();
     scene.set_clients([client(LAPTOP)]);
     // The firewall is told of the time that is left, and that it is the laptop's.
     assert_eq!(held(&scene, "ssh"), is("laptop", 20));

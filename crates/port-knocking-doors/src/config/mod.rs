@@ -214,6 +214,11 @@ impl Config {
         Self::resolve(&Inputs::default(), file::parse(path, text)?, Some(path.to_owned()))
     }
 
+    /// Where it comes from, for a person.
+    pub(crate) fn source(&self) -> String {
+        self.path.as_ref().map_or("default values".to_owned(), |path| path.display().to_string())
+    }
+
     /// The ports that are knocked on, each once.
     #[must_use]
     pub fn knock_ports(&self) -> Vec<u16> {

@@ -12,54 +12,12 @@ use doors_core::{
     packet::WayBack,
     spa::client::ClientLabel,
     spa::server::DropReason,
-    time::{Moment, Wall},
+    time::Moment,
 };
-use doors_firewall::{Choice, Kind, News, plan::Plan};
+use doors_firewall::{Kind, News, plan::Plan};
 use doors_spa::receipt::Answer;
 use doors_text::error_chain::in_one_line;
 use tracing::{debug, error, info, warn};
-
-use crate::{
-    config::{Config, Hearing},
-    spa::replay_log::Loss,
-};
-
-/// The first lines: what runs here, and how.
-pub(crate) fn starting(config: &Config, choice: &Choice, now: Wall) {
-    info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), source(config));
-    if let (Some(path), Some(why)) = (&config.path, &config.instead_of) {
-        runs_with_last_good(path, why);
-    }
-    info!(firewall = %choice.kind, "firewall: {}, because {}", choice.kind, choice.why);
-    if choice.kind == Kind::RichRules {
-        warn!(
-            "no gate guards the doors: strangers get in without a knock where a port is published by a container \
-             engine or forwarded, where a rule, a service or a policy of firewalld lets them, and on addresses and \
-             ports of a connection that is still remembered; firewall = \"auto\" guards against all of that"
-        );
-    }
-    let hearing = match config.hearing {
-        Hearing::Capture => "capture",
-        Hearing::Sockets => "sockets",
-    };
-    for door in &config.plan.doors {
-        let ports: Vec<String> = door.ports.iter().map(ToString::to_string).collect();
-        info!(
-            door = %door.name, listen = hearing,
-            "door {}: {} for {}, knocks heard with {hearing}",
-            door.name,
-            ports.join(" "),
-            seconds(door.open_for),
-        );
-    }
-    if let Some(access) = &config.key_access {
-        let (count, port) = (access.clients.len(), access.port);
-        info!(port, "clients with a key: {count}, on UDP port {port}");
-    }
-    for warning in config.warnings_with(choice.kind, now) {
-        warn!("{warning}");
-    }
-}
 
 /// What stands in the file is not what runs.
 pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
@@ -342,35 +300,17 @@ pub(crate) fn memory_lost(directory: &Path) {
 }
 
 /// Not everything that was on the disk is whole.
-pub(crate) fn journal_damaged(directory: &Path, loss: &Loss) {
-    let Loss { header, long, records, bytes, missing } = *loss;
-    let mut what = Vec::new();
-    for (so, why) in [(header, "its header is damaged"), (long, "it is longer than a journal can be")] {
-        if so {
-            what.push(format!("{why}, so that nothing in it counts; it is kept as knocks.damaged"));
-        }
-    }
-    if records > 0 {
-        let (s, are) = if records == 1 { ("", "is") } else { ("s", "are") };
-        what.push(format!("{records} record{s} ({bytes} bytes) {are} not whole"));
-    }
-    if missing > 0 {
-        what.push(format!("at least {missing} bytes are missing at its end"));
-    }
+pub(crate) fn replay_log_damaged(directory: &Path, loss: &dyn fmt::Display) {
     warn!(
-        records,
-        bytes,
-        missing,
-        "{} was damaged: {}; what is whole counts, no knock from before this start is accepted, and in the first hour each new \
+        "{} was damaged: {loss}; what is whole counts, no knock from before this start is accepted, and in the first hour each new \
          one costs its client a challenge",
-        directory.join("knocks").display(),
-        what.join(", and ")
+        directory.join("knocks").display()
     );
 }
 
 /// The replay log stays as long as it is.
 pub(crate) fn not_shortened(why: &dyn Error) {
-    error!("cannot shorten the journal: {}", in_one_line(why));
+    error!("cannot shorten the replay log: {}", in_one_line(why));
 }
 
 /// The supervisor does not hear us.
@@ -433,17 +373,6 @@ pub(crate) fn lines_lost(count: u64) {
     warn!(count, "{count} lines of the log are lost: it took none for a while");
 }
 
-/// A new configuration is in force. `ended` if until now it was what had been in force before, in the place of the file.
-pub(crate) fn reloaded(config: &Config, kind: Kind, ended: bool, now: Wall) {
-    info!("the configuration has been read again: {}, doors: {}", source(config), config.plan.doors.len());
-    if ended {
-        info!("what stands in {} is in force again, and no longer what was last in force", source(config));
-    }
-    for warning in config.warnings_with(kind, now) {
-        warn!("{warning}");
-    }
-}
-
 /// A new configuration cannot be used.
 pub(crate) fn not_reloaded(why: &dyn Error) {
     error!("the old configuration stays in force: {}", in_one_line(why));
@@ -452,11 +381,6 @@ pub(crate) fn not_reloaded(why: &dyn Error) {
 /// A key has changed that takes effect only after a restart.
 pub(crate) fn needs_restart(key: &str) {
     warn!("`{key}` has changed, which takes effect only after a restart");
-}
-
-/// Where a configuration comes from, for a person.
-fn source(config: &Config) -> String {
-    config.path.as_ref().map_or("default values".to_owned(), |path| path.display().to_string())
 }
 
 /// A sequence, for a person.

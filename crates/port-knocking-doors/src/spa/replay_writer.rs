@@ -78,7 +78,7 @@ impl ReplayWriter {
     pub(crate) fn start(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), ReplayWriterError> {
         let (replay_log, loaded) = ReplayLog::open(directory, if_lost)?;
         if let Some(loss) = &loaded.loss {
-            log::journal_damaged(directory, loss);
+            log::replay_log_damaged(directory, loss);
         }
         let (outcomes, recorded) = mpsc::unbounded_channel();
         let run = move |orders: &blocking::Receiver<Order>| work(replay_log, orders, &outcomes);

@@ -1,5 +1,7 @@
 //! The bytes of the replay log: its header, its records, and what of them is whole.
 
+use std::fmt;
+
 use doors_core::spa::replay::Record;
 use doors_spa::identity::ClientId;
 use sha2::{Digest as _, Sha256};
@@ -57,6 +59,27 @@ pub struct Loss {
     pub bytes: usize,
     /// So many bytes are missing at the end, at the least. What stood there is not known.
     pub missing: usize,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { header, long, records, bytes, missing } = *self;
+        let mut what = Vec::new();
+        for (so, why) in [(header, "its header is damaged"), (long, "it is longer than a replay log can be")]
+        {
+            if so {
+                what.push(format!("{why}, so that nothing in it counts; it is kept as knocks.damaged"));
+            }
+        }
+        if records > 0 {
+            let (s, are) = if records == 1 { ("", "is") } else { ("s", "are") };
+            what.push(format!("{records} record{s} ({bytes} bytes) {are} not whole"));
+        }
+        if missing > 0 {
+            what.push(format!("at least {missing} bytes are missing at its end"));
+        }
+        f.write_str(&what.join(", and "))
+    }
 }
 
 /// Why the bytes of a file are no replay log.

@@ -11,17 +11,21 @@ mod reader;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use doors_core::{sequence::trie::Conflict, time::Moment};
-use doors_firewall::{FirewallError, Order, plan::Plan};
+use doors_core::{
+    sequence::trie::Conflict,
+    time::{Moment, Wall},
+};
+use doors_firewall::{FirewallError, Kind, Order, plan::Plan};
+use tracing::{info, warn};
 
 pub(crate) use self::reader::{New, Read, Reader};
+use super::{Daemon, RunError, forward};
 use crate::{
     config::{
         Config, ConfigError,
         last_good::{Keeper, Reminder},
     },
     control::running::{AsRead, Mark},
-    daemon::{Daemon, RunError, forward},
     observe::{
         Observe,
         log::{self, Readiness},
@@ -110,6 +114,17 @@ fn has_sequence(config: &Config) -> bool {
     config.rules.doors.iter().any(|door| door.sequence.is_some())
 }
 
+/// A new configuration is in force. `ended` if until now it was what had been in force before, in the place of the file.
+fn say_what_is_new(config: &Config, kind: Kind, ended: bool, now: Wall) {
+    info!("the configuration has been read again: {}, doors: {}", config.source(), config.plan.doors.len());
+    if ended {
+        info!("what stands in {} is in force again, and no longer what was last in force", config.source());
+    }
+    for warning in config.warnings_with(kind, now) {
+        warn!("{warning}");
+    }
+}
+
 /// Why a new configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
@@ -177,7 +192,7 @@ impl Daemon<'_> {
         let (told, now) = (Arc::clone(&config), self.clock.wall());
         self.observe.line(move || {
             needs_restart.iter().for_each(|key| log::needs_restart(key));
-            log::reloaded(&told, kind, ended, now);
+            say_what_is_new(&told, kind, ended, now);
         });
         self.control.reader.free((before, config));
         // The order of both matters: what closes is closed before the new plan forgets its doors.

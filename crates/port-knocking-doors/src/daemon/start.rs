@@ -6,17 +6,20 @@
 
 use std::{io, sync::Arc};
 
-use doors_core::engine::Engine;
-use doors_firewall::{Firewall, choose};
+use doors_core::{engine::Engine, time::Wall};
+use doors_firewall::{Choice, Firewall, Kind, choose};
 use doors_os::{clock::Clock, instance_lock::InstanceLock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
+use super::{
+    Control, Daemon, READY_TIMEOUT, RunError,
+    reload::{Force, Reader},
+};
 use crate::{
     config::{Config, ConfigError, Hearing, last_good::Keeper},
-    daemon::{Control, Daemon, READY_TIMEOUT, RunError},
     inbox::{Inbox, InboxError},
     observe::{Observe, log},
-    reload::{Force, Reader},
     sd_notify::Supervisor,
     spa::service::SpaService,
 };
@@ -33,7 +36,7 @@ pub(crate) async fn start(
     let alone = InstanceLock::claim()?;
     let inbox = open_inbox(&config)?;
     let choice = choose(config.firewall).await?;
-    log::starting(&config, &choice, clock.wall());
+    say_what_starts(&config, &choice, clock.wall());
     let firewall = Firewall::start(&choice, config.plan.clone(), clock).await?;
     let (force, config) = Force::begin(config, last_good, clock.now()).map_err(RunError::Start)?;
     let mut reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;
@@ -56,6 +59,43 @@ pub(crate) async fn start(
         ready_by: Some(clock.now().after(READY_TIMEOUT)),
         _alone: alone,
     })
+}
+
+/// The first lines: what runs here, and how.
+fn say_what_starts(config: &Config, choice: &Choice, now: Wall) {
+    info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), config.source());
+    if let (Some(path), Some(why)) = (&config.path, &config.instead_of) {
+        log::runs_with_last_good(path, why);
+    }
+    info!(firewall = %choice.kind, "firewall: {}, because {}", choice.kind, choice.why);
+    if choice.kind == Kind::RichRules {
+        warn!(
+            "no gate guards the doors: strangers get in without a knock where a port is published by a container \
+             engine or forwarded, where a rule, a service or a policy of firewalld lets them, and on addresses and \
+             ports of a connection that is still remembered; firewall = \"auto\" guards against all of that"
+        );
+    }
+    let hearing = match config.hearing {
+        Hearing::Capture => "capture",
+        Hearing::Sockets => "sockets",
+    };
+    for door in &config.plan.doors {
+        let ports: Vec<String> = door.ports.iter().map(ToString::to_string).collect();
+        info!(
+            door = %door.name, listen = hearing,
+            "door {}: {} for {}, knocks heard with {hearing}",
+            door.name,
+            ports.join(" "),
+            log::seconds(door.open_for),
+        );
+    }
+    if let Some(access) = &config.key_access {
+        let (count, port) = (access.clients.len(), access.port);
+        info!(port, "clients with a key: {count}, on UDP port {port}");
+    }
+    for warning in config.warnings_with(choice.kind, now) {
+        warn!("{warning}");
+    }
 }
 
 fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
