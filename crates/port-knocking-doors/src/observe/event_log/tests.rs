@@ -12,7 +12,7 @@ use doors_core::{
 use super::*;
 
 fn lease(number: u32, by: Option<&str>) -> Lease {
-    let source = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
+    let source = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | number));
     let label = |name: &str| ClientLabel { name: name.into(), fingerprint: "SHA256:x".into() };
     let key = GrantKey { door: DoorName::new("ssh").unwrap(), source };
     Lease { key, link: Link(3), until: at(3600), by: by.map(label), once: false }
