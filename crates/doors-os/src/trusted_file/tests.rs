@@ -31,6 +31,7 @@ fn is_read(path: &Path, demands: &Demands) -> bool {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn only_root_and_ourselves_can_have_written_what_is_believed() {
     let (_place, path) = place();
     // Owner, group, mode; and whether it is read: by anybody, as a secret, as an old configuration.
@@ -51,6 +52,7 @@ fn only_root_and_ourselves_can_have_written_what_is_believed() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn a_user_may_run_it_with_what_belongs_to_that_user() {
     let (place, path) = place();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -70,6 +72,7 @@ fn a_user_may_run_it_with_what_belongs_to_that_user() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn a_user_in_the_access_control_list_is_another_user() {
     let (_place, path) = place();
     own(&path, 0, 0, 0o664);
@@ -88,6 +91,7 @@ fn a_user_in_the_access_control_list_is_another_user() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn what_is_no_regular_file_is_refused_at_once() {
     let (place, path) = place();
     let pipe = place.path().join("pipe");
@@ -103,6 +107,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn of_a_link_the_owner_of_its_target_counts() {
     let (place, path) = place();
     let link = place.path().join("link");
@@ -114,6 +119,7 @@ fn of_a_link_the_owner_of_its_target_counts() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn a_file_may_be_as_long_as_its_bound_and_no_byte_longer() {
     let (_place, path) = place();
     for (length, fits) in [(10, true), (11, false), (5000, false)] {
@@ -130,6 +136,7 @@ fn a_file_may_be_as_long_as_its_bound_and_no_byte_longer() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn a_directory_in_which_another_user_can_replace_the_file_is_named() {
     let place = tempfile::tempdir().unwrap();
     let (above, below) = (place.path().join("above"), place.path().join("above/below"));

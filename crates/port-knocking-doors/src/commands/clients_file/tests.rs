@@ -148,6 +148,7 @@ fn alone(path: &Path) -> bool {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn a_replaced_file_keeps_its_mode_and_its_owner() {
     let (_place, path) = file();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();

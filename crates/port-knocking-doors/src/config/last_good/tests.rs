@@ -101,6 +101,7 @@ fn what_is_there_already_is_not_written_again() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn a_copy_that_others_could_have_written_is_refused() {
     let (place, store) = place();
     let kept = texts("/etc/one.toml");

@@ -84,6 +84,7 @@ fn a_rotation_that_cannot_be_written_keeps_the_key() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn what_is_no_key_file_is_refused_with_the_way_out() {
     let (_place, path) = place();
     let message = || load(&path).unwrap_err().to_string();

@@ -212,6 +212,7 @@ fn as_many_records_as_are_damaged_are_counted_wherever_they_stand() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn what_is_no_journal_is_kept_as_a_damaged_one_and_keeps_no_client_out() {
     let (place, good) = small(3);
     let kept = || fs::read(place.path().join(DAMAGED)).unwrap();
@@ -296,6 +297,7 @@ fn only_one_process_has_the_journal() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn what_others_could_have_made_is_refused() {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -355,6 +357,7 @@ fn a_compaction_that_is_killed_leaves_the_old_journal() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
     // A file system of its own, in the namespace of a thread.
     let story = || {

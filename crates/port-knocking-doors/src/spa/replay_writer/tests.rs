@@ -35,6 +35,7 @@ pub(crate) fn record(number: u64) -> Record {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk() {
     // A file system of its own, in the namespace of a thread.
     let story = || {

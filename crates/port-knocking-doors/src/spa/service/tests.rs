@@ -47,6 +47,7 @@ fn on(disk: &SmallDisk) -> Vec<u64> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn what_the_disk_could_not_take_is_given_to_it_again_every_ten_seconds_until_it_holds_it() {
     with_small_disk(|disk| {
         let clock = Clock::start();
@@ -70,6 +71,7 @@ fn what_the_disk_could_not_take_is_given_to_it_again_every_ten_seconds_until_it_
 }
 
 #[test]
+#[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn what_the_disk_could_not_take_is_given_to_it_once_more_at_an_orderly_end() {
     with_small_disk(|disk| {
         let (service, engine) = behind(&disk, Clock::start());
