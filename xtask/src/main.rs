@@ -1,7 +1,7 @@
 //! The one list of commands that people and CI share.
 //!
 //! ```text
-//! cargo xtask test       everything that must be true: format, lints, documents, tests
+//! cargo xtask test       everything that must be true: format, lints, licences, documents, tests
 //! cargo xtask root       a Debian 13 in a directory, whose firewalld is tested with; part of `test`
 //! cargo xtask bench      the figures, beside those of the peers that Debian packages
 //! cargo xtask fuzz       bytes that nobody thought of, for as long as is asked for
@@ -9,8 +9,11 @@
 //! ```
 
 mod bench;
+mod commits;
+mod examples;
 mod fuzz;
 mod generate;
+mod licences;
 mod programs;
 mod root;
 mod test;
@@ -28,7 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check everything: format, lints, documents, every test, and that generated files are current
+    /// Check everything: format, commit messages, licences, lints, documents, every test, and that generated files
+    /// are current
     Test,
     /// Make the Debian 13 whose firewalld is tested with, unless it is there
     Root,

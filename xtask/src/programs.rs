@@ -57,7 +57,8 @@ fn arguments(command: &Command) -> String {
     command.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-fn is_installed(program: &str) -> bool {
+/// Whether there is such a program, or such a file.
+pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/sbin"]);
     // A whole path stays what it is.

@@ -2,10 +2,19 @@
 
 use std::{process::Command, time::Instant};
 
-use crate::programs::{Failure, cargo, install, succeed};
+use crate::{
+    examples::PYTHON,
+    programs::{Failure, cargo, install, succeed},
+};
+
+/// What the tests are behind that need root, or the real kernel and other programs.
+const REAL: &str = "port-knocking-doors/real,doors-os/real";
+
+/// A file of Python's `cryptography`, for the example.
+const CRYPTOGRAPHY: &str = "/usr/lib/python3/dist-packages/cryptography/__init__.py";
 
 /// Programs that the tests use for real, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 17] = [
     ("nft", "nftables"),
     ("firewalld", "firewalld"),
     ("iptables", "iptables"),
@@ -21,6 +30,8 @@ const NEEDED: [(&str, &str); 15] = [
     ("ssh-keygen", "openssh-client"),
     ("ssh", "openssh-client"),
     ("sshd", "openssh-server"),
+    (PYTHON, "python3"),
+    (CRYPTOGRAPHY, "python3-cryptography"),
 ];
 
 /// Runs every check, in the order in which they fail fastest.
@@ -30,14 +41,21 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
     install(&NEEDED)?;
     step("format", cargo(&["fmt", "--all", "--check"]))?;
-    step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    println!("\n── commit messages");
+    crate::commits::run()?;
+    println!("\n── licences");
+    crate::licences::run()?;
+    let lints = ["--workspace", "--all-targets", "--features", REAL, "--locked", "--", "-D", "warnings"];
+    step("lints", cargo(&[&["clippy"], &lints[..]].concat()))?;
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     step("documents", doc)?;
     println!("\n── generated files are current");
     crate::generate::run(true)?;
+    println!("\n── the example in Python makes the numbers of docs/spa.md");
+    crate::examples::run()?;
     crate::root::run()?;
-    let mut test = cargo(&["test", "--workspace", "--locked"]);
+    let mut test = cargo(&["test", "--workspace", "--features", REAL, "--locked"]);
     // A snapshot that differs is a failure, not a proposal.
     test.env("INSTA_UPDATE", "no").env("RUST_BACKTRACE", "0");
     // Where Debian keeps the programs of the firewall, and not every shell looks.
