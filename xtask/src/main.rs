@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo xtask test       everything that must be true: format, lints, licences, documents, tests
+//! cargo xtask check      of that, what takes seconds and needs no root
 //! cargo xtask root       a Debian 13 in a directory, whose firewalld is tested with; part of `test`
 //! cargo xtask bench      the figures, beside those of the peers that Debian packages
 //! cargo xtask fuzz       bytes that nobody thought of, for as long as is asked for
@@ -34,6 +35,9 @@ enum Command {
     /// Check everything: format, commit messages, licences, lints, documents, every test, and that generated files
     /// are current
     Test,
+    /// Check what takes seconds and needs no root: format, commit messages, licences, generated files, the example
+    /// in Python
+    Check,
     /// Make the Debian 13 whose firewalld is tested with, unless it is there
     Root,
     /// Measure, side by side with the peers that Debian packages
@@ -55,6 +59,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Test => test::run(),
+        Command::Check => test::check(),
         Command::Root => root::run(),
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz { seconds } => fuzz::run(seconds),
