@@ -124,6 +124,23 @@ fn there_may_be_1024_doors_and_not_one_more() {
 }
 
 #[test]
+fn all_doors_together_may_have_8192_ports_and_not_one_more() {
+    let door = |number: usize, ports: usize| {
+        let ports: String = (1..=ports).map(|port| format!("\"{}/tcp\",", number * 32 + port)).collect();
+        let sequence = 1000 + number;
+        format!(
+            "[[doors]]\nname = \"door-{number}\"\nports = [{ports}]\nsequence = [{sequence}, 7, 11, 5, 3]\n"
+        )
+    };
+    let text: String = (0..256).map(|number| door(number, 32)).collect();
+    let parse = |text: &str| Config::parse(Path::new("doors.toml"), text);
+    assert_eq!(parse(&text).unwrap().plan.doors.len(), 256);
+    let error = parse(&(text + &door(256, 1))).unwrap_err().to_string();
+    assert!(error.contains("doors.toml:1027:9: these are too many ports"), "{error}");
+    assert!(error.contains("8193") && error.contains("8192"), "{error}");
+}
+
+#[test]
 fn with_sockets_fourteen_different_ports_are_few_and_fifteen_are_not() {
     let ports = [9107, 23, 40011, 5120, 61002, 777, 31999, 12345, 2, 50505, 8181, 19, 33001, 4242, 60606];
     // A port twice makes nothing harder to guess.

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use doors_core::{door::GrantKey, spa::client::ClientLabel, time::Moment};
+use doors_core::{
+    door::{DoorName, GrantKey},
+    spa::client::ClientLabel,
+    time::Moment,
+};
 use doors_os::{
     clock::Clock,
     instance_lock::{InstanceLock, InstanceLockError},
@@ -37,6 +41,9 @@ const LISTS: usize = 3;
 
 /// Grants that come back with the gate, in one transaction, which takes milliseconds.
 const GRANTS_AT_ONCE: usize = 1024;
+
+/// A transaction that takes longer makes grants last longer than they should.
+const SLOW: Duration = Duration::from_millis(50);
 
 /// So many times the table is made anew at once, until it is known what the kernel shows of it. Nearly always
 /// once: only somebody who changes our table without a pause comes between.
@@ -173,8 +180,13 @@ impl Gate {
         }
     }
 
-    /// Follows another plan. Grants of doors that are in it go on.
+    /// Follows another plan. Grants of doors that are in it go on. A plan that makes the same table changes nothing in
+    /// the kernel: with a thousand doors that takes a while, and doors have to open meanwhile.
     pub(super) fn follow(&mut self, plan: Plan, monitor: &mut Monitor) -> Result<(), NetlinkError> {
+        if self.intact.is_some() && ruleset::replace(&plan, []) == ruleset::replace(&self.plan, []) {
+            self.plan = plan;
+            return Ok(());
+        }
         // Without an answer, every grant for one connection counts as used up.
         let held = self.held().unwrap_or_default();
         let used = self.forget_used(&held, &BTreeSet::new());
@@ -402,6 +414,30 @@ impl Gate {
         let now = self.clock.now();
         self.socket.request(&ruleset::replace(&self.plan, self.ledger.running(now)))?;
         self.is_short = false;
+        if self.clock.now().remaining(now) > SLOW {
+            self.correct_times()?;
+        }
+        Ok(())
+    }
+
+    /// Gives grants the time that they have left. In the kernel their time begins in the middle of the transaction that
+    /// makes them: after a slow one they last longer than they should.
+    fn correct_times(&mut self) -> Result<(), NetlinkError> {
+        let now = self.clock.now();
+        let grants: Vec<(&GrantKey, &Standing, Duration)> = self.ledger.running(now).collect();
+        let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
+        let (once, lasting): (Vec<_>, Vec<_>) =
+            grants.into_iter().partition(|(admission, ..)| once(admission));
+        for part in lasting.chunks(GRANTS_AT_ONCE) {
+            self.socket.request(&ruleset::change(&self.plan, part.iter().copied(), [], &[]))?;
+        }
+        for grant in once {
+            match self.socket.request(&ruleset::change_time(&self.plan, grant)) {
+                // A packet has used it up meanwhile.
+                Err(error) if error.number() == Some(libc::ENOENT) => {}
+                other => other?,
+            }
+        }
         Ok(())
     }
 
@@ -420,8 +456,8 @@ impl Gate {
     /// What has no set would make the whole transaction fail.
     fn forget_what_cannot_be(&mut self) {
         self.ledger.prune(self.clock.now());
-        let doors = &self.plan.doors;
-        self.ledger.retain(|name| doors.iter().any(|door| door.name == *name));
+        let doors: BTreeSet<&DoorName> = self.plan.doors.iter().map(|door| &door.name).collect();
+        self.ledger.retain(|name| doors.contains(name));
     }
 
     /// The grants that the kernel holds, and for how much longer; none if there is no table.

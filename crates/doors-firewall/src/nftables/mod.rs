@@ -186,6 +186,8 @@ impl Worker {
                 // Last: whatever is traced holds up nothing.
                 dropped = self.traces.hear(|| clock.now()) => {
                     dropped.iter().for_each(|one| self.tell_dropped(one));
+                    let owed = self.traces.owed_still(clock.now());
+                    self.trace(&owed);
                 }
             }
         }
@@ -324,8 +326,12 @@ impl Worker {
     fn trace_all(&mut self) {
         let running = self.gate.running();
         let owed = self.traces.owe(self.gate.plan(), running.into_iter(), self.clock.now());
+        self.trace(&owed);
+    }
+
+    fn trace(&mut self, owed: &[(GrantKey, Duration)]) {
         if !owed.is_empty()
-            && let Err(error) = self.gate.trace(&owed)
+            && let Err(error) = self.gate.trace(owed)
         {
             tracing::debug!("packets cannot be traced: {}", in_one_line(&error));
         }

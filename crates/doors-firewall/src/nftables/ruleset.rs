@@ -7,7 +7,8 @@
 //!     set trusted4 { type ipv4_addr; flags interval; }
 //!     map guarded { type inet_proto . inet_service : verdict; flags interval
 //!         elements = { tcp . 22 : goto door_ssh, udp . 60000-60010 : goto door_ssh } }
-//!     chain door_ssh { ip saddr @ssh4 accept; ip6 saddr @ssh6 accept; counter drop; }
+//!     chain door_ssh { ip saddr @ssh4 goto granted; ip6 saddr @ssh6 goto granted; counter drop; }
+//!     chain granted { accept; }
 //!     chain gate {
 //!         type filter hook prerouting priority mangle; policy accept;
 //!         tcp flags & (fin | syn | rst | ack) != syn ct state established accept
@@ -52,7 +53,7 @@
 //!     set passing4 { type ipv4_addr . inet_proto . inet_service; flags dynamic,timeout; timeout 1s; }
 //!     chain door_web {
 //!         tcp flags & (fin | syn | rst | ack) == syn ip saddr @web4
-//!             add @passing4 { ip saddr . meta l4proto . th sport } delete @web4 { ip saddr } accept
+//!             add @passing4 { ip saddr . meta l4proto . th sport } delete @web4 { ip saddr } goto granted
 //!         …
 //!     }
 //!     chain arrival {
@@ -68,11 +69,10 @@
 //! A pass is good for one arrival. What is passed on to another machine leaves it in `departure`, or a packet
 //! from the same address and port could use it at another door.
 //!
-//! With `mark`, a grant leads to a chain that marks, so that one rule of another firewall can let in what is granted
-//! while its port stays closed:
+//! With `mark`, what is granted is marked, so that one rule of another firewall can let it in while its port stays
+//! closed:
 //!
 //! ```text
-//!     chain door_ssh { ip saddr @ssh4 goto granted; … }
 //!     chain granted {
 //!         meta mark set meta mark | 0x20000000
 //!         ct mark set ct mark | 0x20000000
@@ -90,16 +90,19 @@
 //! mark must not lead answers another way. The bits are set beside what others have set. In connection tracking they
 //! only say which connections are marked; as soon as our table is gone, no packet is.
 //!
-//! The first packet through a new grant is traced, see `trace`. Which one that is, a set of its own knows, from which
-//! the packet takes itself out:
+//! The first packet through a new grant is traced, see `trace`. Whose that is, two sets for all doors together know,
+//! from which the packet takes itself out. The chain comes behind the grant, so that nothing else spends a trace:
 //!
 //! ```text
-//!     set trace.ssh4 { type ipv4_addr; flags dynamic,timeout; timeout 10m; }
-//!     chain door_ssh {
-//!         tcp flags & (fin | syn | rst | ack) == syn ip saddr @trace.ssh4
-//!             delete @trace.ssh4 { ip saddr } meta nftrace set 1
+//!     set trace.4 { type ipv4_addr; flags dynamic,timeout; timeout 10m; }
+//!     chain granted {
+//!         tcp flags & (fin | syn | rst | ack) == syn ip saddr @trace.4
+//!             delete @trace.4 { ip saddr } meta nftrace set 1
 //!         …
 //! ```
+//!
+//! **Sets are dear**: the kernel finds a set by going through the names of all of them, for each rule that names one.
+//! So a door has the two that it needs, and what can be shared is shared and comes first.
 //!
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
@@ -114,16 +117,15 @@ use doors_core::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use self::guarded::{Guarded, guarded};
+use self::guarded::{DoorChain, Guarded, guarded};
 use super::abi::{
     self,
     chain::{FORWARD, INPUT, PREROUTING},
 };
 use super::batch::{Batch, Element, SetKind, Use};
-use super::expressions::Expressions;
 use super::trace::OWED_FOR;
 use crate::ledger::Standing;
-use crate::plan::{Mark, Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
+use crate::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
 
 /// The name of our table, in the family `inet`.
 pub const TABLE: &str = "port_knocking_doors";
@@ -135,9 +137,9 @@ pub(super) const ARRIVAL: &str = "arrival";
 const DEPARTURE: &str = "departure";
 /// The chain for what has come through destination NAT.
 const TRANSLATED: &str = "translated";
-/// Before the names of sets of grants whose next packet is traced. No door's name holds a point.
-const TRACED: &str = "trace.";
-/// The chain that marks what a grant lets in.
+/// The sets of sources whose next packet through a grant is traced. No door's name holds a point.
+const TRACED: [&str; 2] = ["trace.4", "trace.6"];
+/// The chain that lets in what a grant lets in, and marks and traces it before.
 const GRANTED: &str = "granted";
 /// The sets of packets that have used up a grant for one connection.
 const PASSING: [&str; 2] = ["passing4", "passing6"];
@@ -163,14 +165,10 @@ pub(super) fn replace<'a>(
     batch.add_table();
     batch.delete_table();
     batch.add_table();
-    for door in &plan.doors {
-        let [set4, set6] = sets(&door.name);
-        let each = used_by(door);
-        batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for, each));
-        batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for, each));
-        batch.add_set(&traced(&set4), SetKind::Ipv4Grants(OWED_FOR, Use::Once));
-        batch.add_set(&traced(&set6), SetKind::Ipv6Grants(OWED_FOR, Use::Once));
-    }
+    // Of the sets, those come first that many rules name: the kernel looks for a name in one after the other.
+    let [traced4, traced6] = TRACED;
+    batch.add_set(traced4, SetKind::Ipv4Grants(OWED_FOR, Use::Once));
+    batch.add_set(traced6, SetKind::Ipv6Grants(OWED_FOR, Use::Once));
     if plan.doors.iter().any(|door| door.once) {
         let [passing4, passing6] = PASSING;
         batch.add_set(passing4, SetKind::Ipv4Packets(PASSES_FOR));
@@ -178,17 +176,18 @@ pub(super) fn replace<'a>(
     }
     add_trusted(&mut batch, &plan.trusted);
     batch.add_set(GUARDED, SetKind::PortMap);
-    if let Some(mark) = plan.mark {
-        add_granted_chain(&mut batch, mark);
+    for door in &plan.doors {
+        let [set4, set6] = sets(&door.name);
+        let each = used_by(door);
+        batch.add_set(&set4, SetKind::Ipv4Grants(door.open_for, each));
+        batch.add_set(&set6, SetKind::Ipv6Grants(door.open_for, each));
     }
+    add_granted_chain(&mut batch, plan);
     let guarded = guarded(plan);
-    for chain in guarded.chains.iter() {
+    for mut chain in guarded.chains.iter().cloned() {
         // Of several doors that let somebody in, one that lasts comes first: it is not used up.
-        let of = |once| {
-            plan.doors.iter().filter(move |door| door.once == once && chain.doors.contains(&door.name))
-        };
-        let doors: Vec<&PlannedDoor> = of(false).chain(of(true)).collect();
-        add_door_chain(&mut batch, &chain.name, &doors, plan);
+        chain.doors.sort_by_key(|door| door.once);
+        add_door_chain(&mut batch, &chain, plan);
     }
     let element = |(ports, chain): &(Ports, String)| {
         let key = |port: u16| {
@@ -247,7 +246,8 @@ pub(super) fn change<'a>(
     let mut batch = Batch::new(TABLE);
     for (admission, left) in owed {
         let element = Element::Grant(octets(admission.source), *left, Use::Once, None);
-        batch.add_elements(&traced(&set_of(admission)), &[element]);
+        let [traced4, traced6] = TRACED;
+        batch.add_elements(if admission.source.is_ipv4() { traced4 } else { traced6 }, &[element]);
     }
     for (admission, standing, left) in grants {
         let set = set_of(admission);
@@ -263,6 +263,17 @@ pub(super) fn change<'a>(
         batch.add_elements(&set, &[stand_in(plan, admission)]);
         batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
     }
+    batch.finish()
+}
+
+/// The transaction that gives a grant another time. It fails with `ENOENT` if the kernel does not hold it any more.
+pub(super) fn change_time(
+    plan: &Plan,
+    (admission, standing, left): (&GrantKey, &Standing, Duration),
+) -> Vec<u8> {
+    let (mut batch, set) = (Batch::new(TABLE), set_of(admission));
+    batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
+    batch.add_elements(&set, &[grant(plan, admission, standing, left)]);
     batch.finish()
 }
 
@@ -294,14 +305,9 @@ pub(super) fn sets(door: &DoorName) -> [String; 2] {
     [format!("{door}4"), format!("{door}6")]
 }
 
-/// The set of those whose next packet is traced, for a set of grants.
-fn traced(set: &str) -> String {
-    format!("{TRACED}{set}")
-}
-
 /// Whether the set of this name holds grants, and not what is known of some packets.
 pub(super) fn holds_grants(set: &str) -> bool {
-    !set.starts_with(TRACED) && !PASSING.contains(&set)
+    !TRACED.contains(&set) && !PASSING.contains(&set)
 }
 
 /// The set that holds a grant.
@@ -387,7 +393,7 @@ fn add_passing(batch: &mut Batch, plan: &Plan) {
 
 /// Few connections come through destination NAT, so one rule after the other is quick enough. A map from
 /// `meta l4proto . ct original proto-dst` would be read by the kernel, and not by `nft`.
-fn add_translated_chain(batch: &mut Batch, guarded: &Guarded) {
+fn add_translated_chain(batch: &mut Batch, guarded: &Guarded<'_>) {
     batch.add_chain(TRANSLATED);
     for (ports, chain) in &guarded.ports {
         batch.add_rule(TRANSLATED, |rule| {
@@ -442,58 +448,47 @@ fn protocols(door: &PlannedDoor) -> impl Iterator<Item = Protocol> {
     [Protocol::Tcp, Protocol::Udp].into_iter().filter(has)
 }
 
-/// Lets the kernel tell of the way of the first packet through a grant. Looking for the element spends it.
-fn add_tracing(batch: &mut Batch, chain: &str, door: &PlannedDoor) {
-    for (family, set) in FAMILIES.into_iter().zip(sets(&door.name)) {
-        let traced = traced(&set);
-        for protocol in protocols(door) {
-            batch.add_rule(chain, |rule| {
+/// Traces what a grant lets in, if that is owed, marks it, and accepts it. Looking for the element spends the trace.
+/// Accepting is a rule of its own: connection tracking may be switched off for a packet, and then there is nothing to
+/// mark.
+fn add_granted_chain(batch: &mut Batch, plan: &Plan) {
+    batch.add_chain(GRANTED);
+    for (family, traced) in FAMILIES.into_iter().zip(TRACED) {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            batch.add_rule(GRANTED, |rule| {
                 rule.if_first_of(protocol);
-                rule.if_source_in(family, &traced);
-                rule.take_out(&traced);
+                rule.if_source_in(family, traced);
+                rule.take_out(traced);
                 rule.trace();
             });
         }
     }
-}
-
-/// Marks what a grant lets in. Accepting is a rule of its own: connection tracking may be switched off for a packet,
-/// and then there is nothing to mark.
-fn add_granted_chain(batch: &mut Batch, mark: Mark) {
-    batch.add_chain(GRANTED);
-    batch.add_rule(GRANTED, |rule| rule.mark_packet(mark));
-    batch.add_rule(GRANTED, |rule| rule.mark_connection(mark));
+    if let Some(mark) = plan.mark {
+        batch.add_rule(GRANTED, |rule| rule.mark_packet(mark));
+        batch.add_rule(GRANTED, |rule| rule.mark_connection(mark));
+    }
     batch.add_rule(GRANTED, |rule| rule.accept());
 }
 
-fn add_door_chain(batch: &mut Batch, chain: &str, doors: &[&PlannedDoor], plan: &Plan) {
-    let let_in = |rule: &mut Expressions<'_>| match plan.mark {
-        Some(_) => rule.go_to(GRANTED),
-        None => rule.accept(),
-    };
+fn add_door_chain(batch: &mut Batch, DoorChain { name: chain, doors }: &DoorChain<'_>, plan: &Plan) {
     batch.add_chain(chain);
-    for door in doors {
-        add_tracing(batch, chain, door);
-    }
     for door in doors {
         for ((family, set), passing) in FAMILIES.into_iter().zip(sets(&door.name)).zip(PASSING) {
             if !door.once {
                 batch.add_rule(chain, |rule| {
                     rule.if_source_in(family, &set);
-                    let_in(rule);
+                    rule.go_to(GRANTED);
                 });
                 continue;
             }
             // Looking for the element spends it, so what may not spend it is told apart before.
             for protocol in protocols(door) {
-                {
-                    batch.add_rule(chain, |rule| {
-                        rule.if_first_of(protocol);
-                        rule.if_source_in(family, &set);
-                        rule.use_up(family, &set, passing);
-                        let_in(rule);
-                    });
-                }
+                batch.add_rule(chain, |rule| {
+                    rule.if_first_of(protocol);
+                    rule.if_source_in(family, &set);
+                    rule.use_up(family, &set, passing);
+                    rule.go_to(GRANTED);
+                });
             }
         }
     }

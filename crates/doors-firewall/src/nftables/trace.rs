@@ -3,13 +3,14 @@
 //! ```text
 //!   a door opens ──► the grant, and beside it an element that is good for one packet: a trace is owed
 //!                         │
-//!   the first SYN ──► gate: finds that element, takes it away, `meta nftrace set 1`
+//!   the first SYN ──► gate: finds the grant, finds that element, takes it away, `meta nftrace set 1`
 //!                         │
 //!   every rule that the packet meets from there on ──► one message of the kernel ──► here
 //! ```
 //!
 //! **What it costs is bounded, whatever a client sends.** One packet for each grant is traced: finding the element spends
-//! it, under a lock of its own. So many grants are owed a trace at once and no more, and none for longer than some
+//! it, under a lock of its own. A source has one element for all its grants; it gets the next when a packet has spent
+//! the one that was owed. So many grants are owed a trace at once and no more, and none for longer than some
 //! minutes. A stranger has no grant, and so no trace. The socket is open while a trace is owed, and a minute more; what
 //! it cannot hold is lost, and so is what comes faster than it is read. What is lost is a hint, nothing else.
 
@@ -172,6 +173,13 @@ impl Traces {
         }
     }
 
+    /// The traces that are still owed to a source whose packet has spent one: it has one at a time for all its grants,
+    /// and each packet that spends one is the first through its grant, so that this ends.
+    pub(super) fn owed_still(&mut self, now: Moment) -> Vec<(GrantKey, Duration)> {
+        let spent = std::mem::take(&mut self.story.spent);
+        spent.into_iter().map(|(admission, until)| (admission, until.remaining(now))).collect()
+    }
+
     /// Waits for messages of the kernel, and reads some. Never returns as long as no trace is owed.
     pub(super) async fn hear(&mut self, now: impl Fn() -> Moment) -> Vec<Dropped> {
         let Self { socket, story, .. } = self;
@@ -208,6 +216,8 @@ fn listen() -> Result<AsyncFd<Socket>, NetlinkError> {
 struct Story {
     /// Grants of which the next packet is traced, until when, and the ports that it may go to.
     owed: BTreeMap<GrantKey, (Moment, Vec<Ports>)>,
+    /// Grants whose trace the first packet through another grant of the same source has spent.
+    spent: Vec<(GrantKey, Moment)>,
     ways: BTreeMap<u32, Way>,
     told: BTreeSet<Place>,
 }
@@ -287,7 +297,12 @@ impl Story {
             };
             admission.source != packet.source || !ports.iter().any(is_for)
         });
-        self.owed.len() < before
+        let was_owed = self.owed.len() < before;
+        if was_owed {
+            let mut others = self.owed.iter().filter(|(admission, _)| admission.source == packet.source);
+            self.spent.extend(others.next().map(|(admission, (until, _))| (admission.clone(), *until)));
+        }
+        was_owed
     }
 
     fn has_room(&mut self, now: Moment) -> bool {

@@ -98,6 +98,7 @@ pub(super) fn resolve(
             require_address: Sourced::default(false),
         });
     }
+    let mut ports: usize = doors.iter().map(|door| door.ports.value.len()).sum();
     let mut names: HashSet<DoorName> = doors.iter().map(|door| door.name.value.clone()).collect();
     for door in others {
         if !names.insert(door.name.value.clone()) {
@@ -112,6 +113,15 @@ pub(super) fn resolve(
         if doors.len() >= limits::DOORS {
             let what = format!("this is one door too many; there may be {}", limits::DOORS);
             return Err(ConfigError::at(&door.name.origin, what));
+        }
+        ports = ports.saturating_add(door.ports.value.len());
+        if ports > limits::PORTS {
+            let what = format!(
+                "these are too many ports: the doors have {ports} up to here, and all of them together may have {}, where \
+                 a range counts as one; write ranges",
+                limits::PORTS
+            );
+            return Err(ConfigError::at(&door.ports.origin, what));
         }
         let open_for = door.open_for.unwrap_or(open_for.clone());
         let max_open_for = door.max_open_for.unwrap_or(Sourced::default(longest(open_for.value)));

@@ -73,7 +73,8 @@ pub(crate) fn event(event: &Event, now: Moment) {
     match event {
         Event::NotInTime(GrantKey { door, source }) => error!(
             %door, %source,
-            "the firewall has not opened the door {door} for {source} in time; the client has been told"
+            "too late: the firewall has not done in time what a client asked for, door {door} for {source}; the client has been \
+             told so, and what is late may still be done"
         ),
         // Each client is asked for one in the first minute, and knocks again at once.
         Event::Refused { who, source, why: Answer::Stale, address: None } => debug!(

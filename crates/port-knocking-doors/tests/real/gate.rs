@@ -4,7 +4,7 @@ use std::{
     io::Read as _,
     net::{SocketAddr, TcpListener},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -73,6 +73,65 @@ fn a_thousand_doors_with_the_longest_sequences_are_guarded_and_open() {
     testbed.end(Signal::TERM);
     testbed.start(&text);
     assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Accepted, "{:#?}", testbed.daemon().lines());
+}
+
+#[test]
+fn a_door_costs_two_sets_because_the_kernel_looks_for_each_by_its_name() {
+    let sets = |count| {
+        let mut testbed = Testbed::new();
+        testbed.start(&doors(count));
+        let listed = testbed.on_server("nft", &["list", "sets", "inet"]);
+        listed.lines().filter(|line| line.trim_start().starts_with("set ")).count()
+    };
+    assert_eq!(sets(40) - sets(20), 40);
+}
+
+#[test]
+fn a_reload_that_leaves_the_doors_as_they_are_changes_nothing_in_the_kernel() {
+    let mut testbed = Testbed::new();
+    let text = |more: &str| gate(&format!("max_opened_door_duration = 60\n{more}"));
+    testbed.start(&text(""));
+    // A table that is made anew has another handle.
+    let handle = |testbed: &Testbed| {
+        let table = testbed.on_server("nft", &["-a", "list", "table", "inet", "port_knocking_doors"]);
+        table.lines().next().unwrap().to_owned()
+    };
+    let before = handle(&testbed);
+    testbed.write(&text("firewall_rules_check_periode_seconds = 7"));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("has been read again");
+    assert_eq!(handle(&testbed), before);
+    // The next connection is traced again, and the gate still follows what changes.
+    testbed.write(&text("refuse = \"reject\""));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    testbed.hear("has been read again");
+    testbed.until("the gate is another", |testbed| handle(testbed) != before);
+}
+
+#[test]
+fn a_repair_that_takes_long_makes_no_grant_longer() {
+    let mut testbed = Testbed::new();
+    testbed.start(&doors(1000).replace("open_for = 300", "open_for = 60"));
+    testbed.knock(CLIENT[0], &longest_sequence(999));
+    testbed.hear("opened: door door-999");
+    let began = Instant::now();
+    testbed.on_server("nft", &["delete", "table", "inet", "port_knocking_doors"]);
+    testbed.hear("the table was gone; put back");
+    let passed = began.elapsed();
+    let set = testbed.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "door-9994"]);
+    let (_, expires) = set.split_once("expires ").unwrap();
+    let expires = jiffies(expires.split_whitespace().next().unwrap());
+    assert!(
+        passed + expires <= Duration::from_millis(60_100),
+        "{passed:?} have passed, {expires:?} are left"
+    );
+}
+
+/// A time as `nft` writes it: `59s812ms`.
+fn jiffies(text: &str) -> Duration {
+    let (seconds, rest) = text.split_once('s').unwrap();
+    let millis = rest.strip_suffix("ms").unwrap_or("0");
+    Duration::from_secs(seconds.parse().unwrap()) + Duration::from_millis(millis.parse().unwrap())
 }
 
 #[test]
@@ -329,7 +388,7 @@ fn an_administrator_can_read_and_reload_the_table_with_nft() {
         "ip saddr @trusted4 accept",
         "meta l4proto . th dport vmap @guarded",
         "elements = { tcp . 22 : goto door_default }",
-        "ip saddr @default4 accept",
+        "ip saddr @default4 goto granted",
         "reject with tcp reset",
         "elements = { 198.51.100.0/24 }",
     ] {

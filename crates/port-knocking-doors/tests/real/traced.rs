@@ -326,7 +326,7 @@ fn orders_are_done_while_others_trace_without_a_pause() {
 impl Testbed {
     /// How many grants are owed a trace, in IPv4.
     fn traces(&self) -> usize {
-        let set = self.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "trace.default4"]);
+        let set = self.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "trace.4"]);
         set.matches("expires").count()
     }
 

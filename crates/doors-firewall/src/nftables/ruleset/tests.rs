@@ -32,7 +32,7 @@ fn text(plan: &Plan) -> Vec<String> {
     pieces(plan)
         .iter()
         .map(|(ports, doors)| {
-            let doors: Vec<&str> = doors.iter().map(DoorName::as_str).collect();
+            let doors: Vec<&str> = doors.iter().map(|door| door.name.as_str()).collect();
             format!("{ports} {}", doors.join("+"))
         })
         .collect()
@@ -76,7 +76,7 @@ fn pieces_cover_exactly_the_ports_of_the_doors() {
         let got: Vec<&DoorName> = pieces
             .iter()
             .filter(|(ports, _)| ports.range().contains(&port))
-            .flat_map(|(_, doors)| doors)
+            .flat_map(|(_, doors)| doors.iter().map(|door| &door.name))
             .collect();
         assert_eq!(got, wanted, "{port}");
     }
