@@ -24,9 +24,10 @@ pub const GRANTS_BY_SEQUENCE: usize = 49_152;
 /// Doors in one configuration. Clients count on it, too.
 pub const DOORS: usize = doors_spa::door::MOST as usize;
 
-/// Ports of all doors together; a range counts as one. Each is an entry of a map and a rule in the kernel: so many
-/// are guarded within a second, also when another program has flushed the ruleset and every port is open until then.
-pub const PORTS: usize = 8192;
+/// Ports of all doors together; a range counts as one. Each is an entry of a map, whose cost in the kernel grows with
+/// the square of their number, and a rule: so many are guarded in about a second, also when another program has
+/// flushed the ruleset and every port is open until then.
+pub const PORTS: usize = 4096;
 
 /// Clients in one configuration: the devices of a large company. What is configured of each takes about a
 /// kilobyte, and what is remembered of one that knocks all the time two more, so that all of them together take

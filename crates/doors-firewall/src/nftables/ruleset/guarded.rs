@@ -34,7 +34,17 @@ pub(super) fn guarded(plan: &Plan) -> Guarded<'_> {
             guarded.chains.push(DoorChain { name: name.clone(), doors });
             name
         });
-        guarded.ports.push((ports, name.clone()));
+        match guarded.ports.last_mut() {
+            // Ports that are listed one by one are one range to the kernel.
+            Some((before, to))
+                if to == name
+                    && before.protocol == ports.protocol
+                    && before.last.checked_add(1) == Some(ports.first) =>
+            {
+                before.last = ports.last;
+            }
+            _ => guarded.ports.push((ports, name.clone())),
+        }
     }
     guarded
 }

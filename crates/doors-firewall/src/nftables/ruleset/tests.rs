@@ -59,6 +59,17 @@ fn ports_of_several_doors_are_cut_into_pieces() {
 }
 
 #[test]
+fn ports_listed_one_by_one_are_one_range_to_the_kernel() {
+    use Protocol::{Tcp, Udp};
+    let plan = plan(&[
+        ("a", &[ports(Tcp, 5, 5), ports(Tcp, 3, 4), ports(Tcp, 7, 7)]),
+        ("b", &[ports(Tcp, 6, 6), ports(Udp, 7, 7)]),
+    ]);
+    let ranges = |plan| guarded(plan).ports.iter().map(|(ports, _)| ports.to_string()).collect::<Vec<_>>();
+    assert_eq!(ranges(&plan), ["3-5/tcp", "6/tcp", "7/tcp", "7/udp"]);
+}
+
+#[test]
 fn pieces_cover_exactly_the_ports_of_the_doors() {
     use Protocol::Tcp;
     let plan = plan(&[
