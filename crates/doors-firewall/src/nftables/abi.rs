@@ -20,6 +20,8 @@ pub(super) const FAMILY_ANY: u8 = 0;
 pub(super) const FAMILY_INET: u8 = 1;
 /// `NFPROTO_IPV4`.
 pub(super) const FAMILY_IPV4: u8 = 2;
+/// `NFPROTO_NETDEV`.
+pub(super) const FAMILY_NETDEV: u8 = 5;
 /// `NFPROTO_IPV6`.
 pub(super) const FAMILY_IPV6: u8 = 10;
 
@@ -62,6 +64,13 @@ pub(super) mod chain {
     pub(in super::super) const TYPE: u16 = 7;
     pub(in super::super) const HOOK_NUMBER: u16 = 1;
     pub(in super::super) const HOOK_PRIORITY: u16 = 2;
+    /// `NFTA_HOOK_DEV`, `NFTA_HOOK_DEVS` with `NFTA_DEVICE_NAME`.
+    pub(in super::super) const HOOK_DEVICE: u16 = 3;
+    pub(in super::super) const HOOK_DEVICES: u16 = 4;
+    pub(in super::super) const DEVICE_NAME: u16 = 1;
+    /// `NF_NETDEV_INGRESS`, in the family `netdev`; `NF_INET_INGRESS`.
+    pub(in super::super) const NETDEV_INGRESS: u32 = 0;
+    pub(in super::super) const INGRESS: u32 = 5;
     /// `NF_INET_PRE_ROUTING`.
     pub(in super::super) const PREROUTING: u32 = 0;
     /// `NF_INET_LOCAL_IN`.
@@ -230,6 +239,8 @@ pub(super) mod expression {
     pub(in super::super) const BITWISE_LENGTH: u16 = 3;
     pub(in super::super) const BITWISE_MASK: u16 = 4;
     pub(in super::super) const BITWISE_XOR: u16 = 5;
+    /// `NFTA_BITWISE_OP`; 0 for mask and xor.
+    pub(in super::super) const BITWISE_OPERATION: u16 = 6;
 
     pub(in super::super) const COMPARE_REGISTER: u16 = 1;
     pub(in super::super) const COMPARE_HOW: u16 = 2;

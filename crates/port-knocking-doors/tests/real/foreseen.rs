@@ -216,7 +216,6 @@ fn sets_and_maps_of_nftables_are_looked_into() {
         ("meta mark & 0x80 == 0x80 accept", false),
         ("fib daddr type local tcp dport 22 accept", true),
         ("fib daddr type multicast accept", false),
-        ("ip saddr 203.0.113.9 drop\ntcp dport 22 accept", true),
         ("fib saddr . iif oif missing drop\ntcp dport 22 accept", true),
         ("fib saddr . iif oif 0 drop\ntcp dport 22 accept", true),
         ("fib saddr . iif oif exists accept", true),
@@ -325,4 +324,106 @@ fn several_ports_of_which_the_same_is_to_be_said_stand_in_one_line() {
     let lines = foreseen(&testbed, &text);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     contains(&lines[0], &["drops 22/tcp, 443/tcp ("]);
+}
+
+/// The base chain of a table that lets everything in, and its rules.
+fn passing(family: &str, rules: &str) -> String {
+    format!(
+        "table {family} filter {{\n set ok {{ type ipv4_addr; elements = {{ 192.0.2.9 }}; }}\n chain input {{\n \
+         type filter hook input priority filter; policy accept;\n{rules}\n }}\n }}"
+    )
+}
+
+#[test]
+fn only_what_a_rule_asks_for_is_said_of_it() {
+    for (family, rules, parts) in [
+        // An offset of the header is an address in one family, and something else in the other.
+        (
+            "inet",
+            "ip ttl < 10 tcp dport 22 drop",
+            &["whether 22/tcp", "not understood", "without a packet"][..],
+        ),
+        ("ip", "ip ttl < 10 drop", &["whether 22/tcp", "not understood", "without a packet"]),
+        ("ip", "ip ttl 64 tcp dport 22 drop", &["whether 22/tcp", "not understood"]),
+        ("ip6", "ip6 hoplimit 64 tcp dport 22 drop", &["whether 22/tcp", "not understood"]),
+        ("ip", "ip saddr . tcp dport { 192.0.2.9 . 22 } drop", &["whether 22/tcp", "not understood"]),
+        ("inet", "ip saddr 192.0.2.0-192.0.2.9 tcp dport 22 drop", &["saddr 192.0.2.0-192.0.2.9"]),
+        ("inet", "ip saddr != 192.0.2.0-192.0.2.9 tcp dport 22 drop", &["saddr != 192.0.2.0-192.0.2.9"]),
+        ("inet", "ip saddr > 192.0.2.9 tcp dport 22 drop", &["saddr > 192.0.2.9"]),
+        ("inet", "ip6 saddr 2001::/16 tcp dport 22 drop", &["saddr 2001::/16"]),
+        ("inet", "ip saddr { 192.0.2.9, 192.0.2.8 } tcp dport 22 drop", &["saddr { … }"]),
+    ] {
+        let testbed = Testbed::new();
+        nft(&testbed, &passing(family, rules));
+        match &foreseen(&testbed, &gate(""))[..] {
+            [line] => {
+                contains(line, parts);
+                assert_eq!(line.contains("saddr"), parts[0].contains("saddr"), "{rules}: {line}");
+            }
+            lines => panic!("{rules}: {lines:#?}"),
+        }
+    }
+    let testbed = Testbed::new();
+    nft(&testbed, &dropping("ip ttl > 0 tcp dport 22 accept"));
+    let lines = foreseen(&testbed, &gate(""));
+    assert!(!lines.iter().any(|line| line.contains("for some addresses")), "{lines:#?}");
+    let of_ipv4 = lines.iter().find(|line| line.contains("cannot be said without a packet"));
+    contains(of_ipv4.unwrap(), &["whether 22/tcp gets through", "not understood"]);
+}
+
+#[test]
+fn what_is_dropped_for_some_addresses_only_has_its_line() {
+    let (some, but_some) = ("drops 22/tcp from some addresses", "drops 22/tcp from all but some addresses");
+    for (rules, said) in [
+        ("ip saddr != 10.0.0.0/8 tcp dport 22 drop", but_some),
+        ("tcp dport 22 ip saddr != @ok reject", but_some),
+        ("tcp dport 22 ip saddr @ok drop", some),
+        ("ip saddr @ok drop", some),
+        ("ip saddr 198.51.100.0/24 drop\n ip saddr != 10.0.0.0/8 tcp dport 22 drop", but_some),
+    ] {
+        let testbed = Testbed::new();
+        nft(&testbed, &passing("inet", rules));
+        match &foreseen(&testbed, &gate(""))[..] {
+            [line] => contains(line, &[said, "inet filter input", "by its rule with handle"]),
+            lines => panic!("{rules}: {lines:#?}"),
+        }
+    }
+    for (rules, said) in [
+        ("iptables -A INPUT ! -s 10.0.0.0/8 -p tcp --dport 22 -j DROP", but_some),
+        ("iptables -A INPUT -s 198.51.100.0/24 -p tcp --dport 22 -j DROP", some),
+        ("iptables -N sub\niptables -A INPUT -j sub\niptables -A sub -s 198.51.100.0/24 -j DROP", some),
+        ("iptables -N sub\niptables -A INPUT -s 198.51.100.0/24 -j sub\niptables -A sub -j DROP", some),
+        ("iptables -N sub\niptables -A INPUT ! -s 198.51.100.0/24 -j sub\niptables -A sub -j DROP", but_some),
+    ] {
+        let testbed = Testbed::new();
+        shell(&testbed, rules);
+        match &foreseen(&testbed, &gate(""))[..] {
+            [line] => contains(line, &[said, "ip filter "]),
+            lines => panic!("{rules}: {lines:#?}"),
+        }
+    }
+    // What is dropped for other ports is nobody's affair here.
+    let testbed = Testbed::new();
+    nft(&testbed, &passing("inet", "ip saddr 198.51.100.0/24 tcp dport 80 drop"));
+    is_open(&testbed, "another port");
+}
+
+#[test]
+fn a_chain_at_ingress_that_may_drop_is_named_and_not_judged() {
+    let ingress = |rule: &str| {
+        format!(
+            "table netdev early {{\n chain in {{\n type filter hook ingress device \"server\" priority 0;\n {rule}\n }}\n }}"
+        )
+    };
+    let mut testbed = Testbed::new();
+    nft(&testbed, &ingress("tcp dport 80 accept"));
+    is_open(&testbed, "it drops nothing");
+    nft(&testbed, &ingress("tcp dport 22 drop"));
+    let said = ["the chain netdev early in sees what arrives at server before everything else", "not judged"];
+    match &foreseen(&testbed, &gate(""))[..] {
+        [line] => contains(line, &said),
+        lines => panic!("{lines:#?}"),
+    }
+    testbed.start(&gate(""));
+    contains(&testbed.hear("the chain netdev early"), &said);
 }

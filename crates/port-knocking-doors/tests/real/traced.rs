@@ -103,8 +103,13 @@ fn what_a_rule_of_iptables_rejects_is_named_with_the_rule() {
             "-p tcp ! -s 203.0.113.0/24 -m state --state NEW,INVALID -j DROP",
             ": meta l4proto tcp saddr != 203.0.113.0/24 ct state invalid,new drop)",
         ),
-        // What is not understood has a handle.
-        ("-m pkttype --pkt-type unicast -j DROP", "by its rule with handle"),
+        // What is not understood has a handle, and may be so for this packet alone.
+        ("-m pkttype --pkt-type unicast -j DROP", "not understood: pkttype): that was this packet"),
+        (
+            "-p tcp -m ttl --ttl-lt 255 -j DROP",
+            "that was this packet; whether it drops others cannot be said",
+        ),
+        ("-p tcp --dport 22 -j DROP", "drop): no knock can open that"),
     ] {
         let mut testbed = Testbed::new();
         shell(

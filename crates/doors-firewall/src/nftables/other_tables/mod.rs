@@ -21,7 +21,7 @@ use std::{collections::BTreeSet, fs};
 pub(in super::super) use self::left::left_by_firewalld;
 pub(super) use self::news::{Told, remarks};
 use self::{
-    rule::Rule,
+    rule::{FromWhom, Rule, Verdict},
     walk::{Connection, Decides, Fate, Packet, Ruleset},
 };
 use super::{
@@ -82,6 +82,7 @@ pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Obstacles, 
             tell(&mut found, &base, &chains, &fate, &ports, plan.mark);
         }
     }
+    found.lines.extend(ingress(&mut socket)?);
     found.lines.extend(legacy());
     Ok(found)
 }
@@ -196,6 +197,18 @@ fn tell(
             };
             found.warnings.push(Obstacle::closed(format!("{what}; {remedy}")));
         }
+        Fate::ClosedToSome { by, from } => {
+            let (chain, decides) = in_words(by);
+            let said = |whom| {
+                format!("the chain {chain} drops {names} {whom} ({decides}): for these no knock can open it")
+            };
+            match from {
+                FromWhom::Some => found.lines.push(said("from some addresses")),
+                FromWhom::AllButSome => {
+                    found.warnings.push(Obstacle::closed(said("from all but some addresses")));
+                }
+            }
+        }
         Fate::Translated { by } => {
             let (chain, decides) = in_words(by);
             found.lines.push(format!(
@@ -271,6 +284,43 @@ fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
     Ok(found)
 }
 
+/// A line for each chain at the ingress hook of a device that may drop something: it comes before all that is looked at
+/// here, and before connection tracking.
+fn ingress(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
+    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
+    let chains = socket.dump(&request, |message| {
+        let family = *message.body.first()?;
+        let attributes = message.attributes(4);
+        let hook = attributes.nested(chain::HOOK);
+        let number = hook.u32_be(chain::HOOK_NUMBER)?;
+        let is_ingress = [(abi::FAMILY_NETDEV, chain::NETDEV_INGRESS), (abi::FAMILY_INET, chain::INGRESS)];
+        let drops = attributes.u32_be(chain::POLICY) == Some(data::DROP.cast_unsigned());
+        let of_several = hook.nested(chain::HOOK_DEVICES).filter(|(kind, _)| *kind == chain::DEVICE_NAME);
+        let text =
+            |name: &[u8]| String::from_utf8_lossy(name).trim_end_matches('\0').escape_debug().to_string();
+        let mut devices: Vec<String> = of_several.map(|(_, name)| text(name)).collect();
+        if devices.is_empty() {
+            devices.extend(hook.find(chain::HOOK_DEVICE).map(text));
+        }
+        let (table, name) = (attributes.text(chain::TABLE)?, attributes.text(chain::NAME)?);
+        is_ingress.contains(&(family, number)).then_some((family, table, name, drops, devices))
+    })?;
+    let mut lines = Vec::new();
+    for (family, table, name, drops, devices) in chains {
+        let passes =
+            |rule: &Rule| matches!(rule.verdict, Verdict::Continue | Verdict::Accept | Verdict::Return);
+        if drops || !rules(socket, family, &table, None)?.iter().all(passes) {
+            lines.push(format!(
+                "the chain {} {table} {name} sees what arrives at {} before everything else, and may drop it: what it does \
+                 with the doors' ports is not judged here",
+                family_name(family),
+                devices.join(", "),
+            ));
+        }
+    }
+    Ok(lines)
+}
+
 /// Whether a table is firewalld's, or holds what its iptables backend has made.
 fn is_of_firewalld(family: u8, table: &str, chains: &[String]) -> bool {
     (family == abi::FAMILY_INET && table == FIREWALLD)
@@ -290,19 +340,25 @@ pub(super) fn dropped(
     if beside_firewalld && is_of_firewalld(*family, table, &chains) {
         return Ok(None);
     }
-    let decides = match rule {
-        None => "its policy is drop".to_owned(),
+    let (decides, is_always_so) = match rule {
+        None => ("its policy is drop".to_owned(), true),
         Some(handle) => {
             let mut rules = rules(&mut socket, *family, table, Some(chain))?.into_iter();
             let rule = rules.find(|rule| rule.handle == *handle);
-            by_rule(*handle, rule.and_then(|rule| rule.words()))
+            let words = rule.as_ref().and_then(|rule| rule.words().or_else(|| rule.not_understood()));
+            let is_always_so = rule.is_some_and(|rule| rule.looks_at_ports_and_sources_alone());
+            (by_rule(*handle, words), is_always_so)
         }
+    };
+    let what_now = match is_always_so {
+        true => "no knock can open that",
+        false => "that was this packet; whether it drops others cannot be said",
     };
     let remedy = remedy::Place { family: *family, table, entry, chains: &chains }.remedy(packet.ports, mark);
     let (source, ports, family) = (packet.source, packet.ports, family_name(*family));
     Ok(Some(format!(
         "the gate has let {source} in at {ports}, and the chain {family} {table} {chain} has dropped the connection \
-         ({decides}): no knock can open that; {remedy}"
+         ({decides}): {what_now}; {remedy}"
     )))
 }
 
@@ -335,6 +391,7 @@ fn family_name(family: u8) -> &'static str {
     match family {
         abi::FAMILY_IPV4 => "ip",
         abi::FAMILY_IPV6 => "ip6",
+        abi::FAMILY_NETDEV => "netdev",
         _ => "inet",
     }
 }

@@ -7,7 +7,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 
 use doors_os::netlink::message::{Attributes, Message};
 
-use super::super::abi::{data, expression, register, rule};
+use super::super::abi::{self, data, expression, register, rule};
 use super::xt;
 use crate::plan::address;
 
@@ -21,6 +21,9 @@ pub(in super::super) struct Rule {
     pub(super) verdict: Verdict,
     /// Whether it keeps the packet from connection tracking, before its verdict.
     pub(super) untracks: bool,
+    /// The family of the packets that it is for, as far as its table and its tests say. Without that, nobody knows what
+    /// stands at an offset of the network header.
+    family: Option<u8>,
 }
 
 /// Something that a rule asks of a packet.
@@ -83,6 +86,13 @@ pub(super) enum What {
     Unknown(String),
 }
 
+/// Whose packets a rule is for that asks for sources.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum FromWhom {
+    Some,
+    AllButSome,
+}
+
 /// What becomes of a packet of which everything is so.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
@@ -140,11 +150,15 @@ const LOOPBACK: (u32, &str) = (1, "lo");
 const REGISTERS: usize = 16;
 
 /// What a rule has loaded so far.
-struct Registers([(Loaded, Option<Vec<u8>>); REGISTERS]);
+struct Registers {
+    all: [(Loaded, Option<Vec<u8>>); REGISTERS],
+    /// How many were loaded since one was last asked: several are a key that is put together from them.
+    loads: usize,
+}
 
 impl Registers {
     fn new() -> Self {
-        Self(std::array::from_fn(|_| (Loaded::Other, None)))
+        Self { all: std::array::from_fn(|_| (Loaded::Other, None)), loads: 0 }
     }
 
     /// The four bytes that a register begins with: 1 to 4 have sixteen each.
@@ -157,19 +171,23 @@ impl Registers {
     }
 
     fn load(&mut self, number: Option<u32>, what: Loaded) {
-        if let Some(place) = number.and_then(Self::place).and_then(|place| self.0.get_mut(place)) {
+        self.loads = self.loads.saturating_add(1);
+        if let Some(place) = number.and_then(Self::place).and_then(|place| self.all.get_mut(place)) {
             *place = (what, None);
         }
     }
 
     fn mask(&mut self, number: Option<u32>, mask: Vec<u8>) {
-        if let Some(place) = number.and_then(Self::place).and_then(|place| self.0.get_mut(place)) {
+        if let Some(place) = number.and_then(Self::place).and_then(|place| self.all.get_mut(place)) {
             place.1 = Some(mask);
         }
     }
 
-    fn get(&self, number: Option<u32>) -> (Loaded, Option<&[u8]>) {
-        let place = number.and_then(Self::place).and_then(|place| self.0.get(place));
+    fn get(&mut self, number: Option<u32>) -> (Loaded, Option<&[u8]>) {
+        if std::mem::take(&mut self.loads) > 1 {
+            return (Loaded::Other, None);
+        }
+        let place = number.and_then(Self::place).and_then(|place| self.all.get(place));
         place.map_or((Loaded::Other, None), |(what, mask)| (*what, mask.as_deref()))
     }
 }
@@ -184,6 +202,11 @@ impl Rule {
             tests: Vec::new(),
             verdict: Verdict::Continue,
             untracks: false,
+            family: message
+                .body
+                .first()
+                .copied()
+                .filter(|family| [abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(family)),
         };
         let mut registers = Registers::new();
         for (_, one) in attributes.nested(rule::EXPRESSIONS) {
@@ -198,32 +221,52 @@ impl Rule {
         match name {
             "meta" | "ct" | "payload" | "fib" => {
                 // Or it sets something, which decides nothing here.
-                if let Some((register, what)) = loaded(name, inner) {
+                if let Some((register, what)) = loaded(name, inner, self.family) {
                     registers.load(register, what);
                 }
             }
             "bitwise" => {
-                let mask = inner.nested(expression::BITWISE_MASK).find(data::VALUE).unwrap_or_default();
-                registers.mask(inner.u32_be(expression::BITWISE_SOURCE), mask.to_vec());
+                let value = |kind| inner.nested(kind).find(data::VALUE).unwrap_or_default();
+                let source = inner.u32_be(expression::BITWISE_SOURCE);
+                // It may shift, or set bits, and then nobody knows what is compared.
+                let only_masks = inner.u32_be(expression::BITWISE_OPERATION).unwrap_or(0) == 0
+                    && value(expression::BITWISE_XOR).iter().all(|byte| *byte == 0);
+                match only_masks {
+                    true => registers.mask(source, value(expression::BITWISE_MASK).to_vec()),
+                    false => registers.load(source, Loaded::Other),
+                }
             }
             "cmp" => {
                 let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE).unwrap_or_default();
                 let how = inner.u32_be(expression::COMPARE_HOW).unwrap_or(u32::MAX);
                 let (what, mask) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
-                self.ask(compared(what, mask, how, value));
+                let test = compared(what, mask, how, value, self.family);
+                if let Test { what: What::Family(family), not: false } = test {
+                    self.family = Some(family);
+                }
+                self.ask(test);
             }
             "range" => {
-                let end = |kind| inner.nested(kind).find(data::VALUE).and_then(port);
-                let (what, _) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
-                let what = match (what, end(expression::RANGE_FROM), end(expression::RANGE_TO)) {
-                    (Loaded::Port, Some(from), Some(to)) => What::Port(vec![from..=to]),
-                    (Loaded::SourcePort, Some(from), Some(to)) => What::SourcePort(vec![from..=to]),
-                    (Loaded::Source, ..) => What::Source("a range".to_owned()),
-                    (Loaded::Destination, ..) => What::Destination("a range".to_owned()),
-                    _ => What::Unknown("range".to_owned()),
+                let end = |kind| inner.nested(kind).find(data::VALUE).unwrap_or_default();
+                let (from, to) = (end(expression::RANGE_FROM), end(expression::RANGE_TO));
+                let (what, mask) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
+                let addresses = || Some(format!("{}-{}", address(from)?, address(to)?));
+                let how = inner.u32_be(expression::COMPARE_HOW);
+                let known = match (what, how) {
+                    (_, None | Some(2..)) => None,
+                    (_, _) if mask.is_some() => None,
+                    (Loaded::Port, _) => {
+                        port(from).zip(port(to)).map(|(from, to)| What::Port(vec![from..=to]))
+                    }
+                    (Loaded::SourcePort, _) => {
+                        port(from).zip(port(to)).map(|(from, to)| What::SourcePort(vec![from..=to]))
+                    }
+                    (Loaded::Source, _) => addresses().map(What::Source),
+                    (Loaded::Destination, _) => addresses().map(What::Destination),
+                    _ => None,
                 };
-                let not = inner.u32_be(expression::COMPARE_HOW) == Some(expression::NOT_EQUAL);
-                self.tests.push(Test { what, not });
+                let what = known.unwrap_or_else(|| What::Unknown("range".to_owned()));
+                self.tests.push(Test { what, not: how == Some(expression::NOT_EQUAL) });
             }
             "lookup" => self.lookup(inner, registers),
             "match" => self.tests.push(xt::test(inner)),
@@ -249,8 +292,17 @@ impl Rule {
         }
     }
 
-    /// Adds a test. A range of ports may come as two, not less than its first and not greater than its last.
+    /// Adds a test. A range may come as two, not less than its first and not greater than its last.
     fn ask(&mut self, test: Test) {
+        if let (Some(Test { what: before, not: false }), Test { what: now, not: false }) =
+            (self.tests.last_mut(), &test)
+            && let (What::Source(before), What::Source(now))
+            | (What::Destination(before), What::Destination(now)) = (before, now)
+            && let (Some(from), Some(to)) = (before.strip_prefix(">= "), now.strip_prefix("<= "))
+        {
+            *before = format!("{from}-{to}");
+            return;
+        }
         let pair = match (self.tests.last_mut(), &test) {
             (Some(Test { what: before, not: false }), Test { what: now, not: false }) => {
                 match (before, now) {
@@ -270,7 +322,7 @@ impl Rule {
         }
     }
 
-    fn lookup(&mut self, inner: Attributes<'_>, registers: &Registers) {
+    fn lookup(&mut self, inner: Attributes<'_>, registers: &mut Registers) {
         let set = inner.text(expression::LOOKUP_SET).unwrap_or_default();
         let (what, _) = registers.get(inner.u32_be(expression::LOOKUP_REGISTER));
         if inner.u32_be(expression::LOOKUP_TARGET) == Some(register::VERDICT) {
@@ -281,11 +333,34 @@ impl Rule {
         let what = match what {
             Loaded::Port => What::PortIn(set),
             Loaded::SourcePort => What::SourcePortIn(set),
-            Loaded::Source => What::Source(format!("@{set}")),
-            Loaded::Destination => What::Destination(format!("@{set}")),
+            Loaded::Source | Loaded::Destination => {
+                // A set without a name of its own stands in the rule, and is not looked into.
+                let of = if set.starts_with("__") { "{ … }".to_owned() } else { format!("@{set}") };
+                if what == Loaded::Source { What::Source(of) } else { What::Destination(of) }
+            }
             _ => What::Unknown(format!("@{set}")),
         };
         self.tests.push(Test { what, not });
+    }
+
+    /// Whether all first packets of connections to these ports are alike to it, or those from the same source.
+    pub(super) fn looks_at_ports_and_sources_alone(&self) -> bool {
+        self.tests.iter().all(|test| match test.what {
+            What::Protocol(_)
+            | What::Family(_)
+            | What::Port(_)
+            | What::PortIn(_)
+            | What::Source(_)
+            | What::Remark(_) => true,
+            What::State(states) => (states & STATE_NEW != 0) != test.not,
+            _ => false,
+        })
+    }
+
+    /// From which addresses it is for; `None` if it asks for none.
+    pub(super) fn from_whom(&self) -> Option<FromWhom> {
+        let source = self.tests.iter().find(|test| matches!(test.what, What::Source(_)))?;
+        Some(if source.not { FromWhom::AllButSome } else { FromWhom::Some })
     }
 
     /// The sets that are asked for a port.
@@ -322,7 +397,7 @@ pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
 }
 
 /// What an expression loads, and where to; `None` if it sets something.
-fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
+fn loaded(name: &str, inner: Attributes<'_>, family: Option<u8>) -> Option<(Option<u32>, Loaded)> {
     Some(match name {
         "meta" => {
             let what = match inner.u32_be(expression::META_KEY) {
@@ -364,19 +439,19 @@ fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
         _ => {
             let number = |kind| inner.u32_be(kind).unwrap_or(u32::MAX);
             let place = [expression::PAYLOAD_BASE, expression::PAYLOAD_OFFSET, expression::PAYLOAD_LENGTH];
-            let what = match place.map(number) {
-                [expression::TRANSPORT_HEADER, 0, 2] => Loaded::SourcePort,
-                [expression::TRANSPORT_HEADER, 2, 2] => Loaded::Port,
-                [expression::TRANSPORT_HEADER, 13, 1] => Loaded::Flags,
-                // The source of IPv4, or of IPv6; a network whose length is whole bytes is loaded in part.
-                [expression::NETWORK_HEADER, 12, 1..=4] | [expression::NETWORK_HEADER, 8, 1..=16] => {
-                    Loaded::Source
-                }
-                [expression::NETWORK_HEADER, 16, 1..=4] | [expression::NETWORK_HEADER, 24, 1..=16] => {
-                    Loaded::Destination
-                }
-                // The protocol of IPv4, or the next header of IPv6.
-                [expression::NETWORK_HEADER, 9 | 6, 1] => Loaded::Protocol,
+            let [base, offset, length] = place.map(number);
+            let what = match (base, family, offset, length) {
+                (expression::TRANSPORT_HEADER, _, 0, 2) => Loaded::SourcePort,
+                (expression::TRANSPORT_HEADER, _, 2, 2) => Loaded::Port,
+                (expression::TRANSPORT_HEADER, _, 13, 1) => Loaded::Flags,
+                // A network whose length is whole bytes is loaded in part.
+                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV4), 12, 1..=4) => Loaded::Source,
+                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV4), 16, 1..=4) => Loaded::Destination,
+                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV4), 9, 1) => Loaded::Protocol,
+                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV6), 8, 1..=16) => Loaded::Source,
+                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV6), 24, 1..=16) => Loaded::Destination,
+                // The next header.
+                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV6), 6, 1) => Loaded::Protocol,
                 _ => Loaded::Other,
             };
             (Some(inner.u32_be(expression::PAYLOAD_REGISTER)?), what)
@@ -385,7 +460,7 @@ fn loaded(name: &str, inner: Attributes<'_>) -> Option<(Option<u32>, Loaded)> {
 }
 
 /// What a comparison asks.
-fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8]) -> Test {
+fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8], family: Option<u8>) -> Test {
     let not = how == expression::NOT_EQUAL;
     let equals = [expression::EQUAL, expression::NOT_EQUAL].contains(&how);
     let word = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
@@ -398,8 +473,8 @@ fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8]) -> Test {
         Loaded::SourcePort if mask.is_none() => {
             port(value).and_then(|port| compared_port(how, port)).map(What::SourcePort)
         }
-        Loaded::Source => Some(What::Source(network(value, mask))),
-        Loaded::Destination => Some(What::Destination(network(value, mask))),
+        Loaded::Source => addresses(how, value, mask, family).map(What::Source),
+        Loaded::Destination => addresses(how, value, mask, family).map(What::Destination),
         Loaded::Mark if equals => {
             word(value).map(|value| What::Mark { mask: mask.and_then(word).unwrap_or(u32::MAX), value })
         }
@@ -464,18 +539,38 @@ fn state(mask: Option<u32>, value: Option<u32>, not: bool) -> Test {
     }
 }
 
-/// An address or network, as far as it was loaded.
-fn network(value: &[u8], mask: Option<&[u8]>) -> String {
-    let whole = if value.len() <= 4 { 4 } else { 16 };
+/// An address or network, as far as it was loaded, or one end of a range; `None` if it is none.
+fn addresses(how: u32, value: &[u8], mask: Option<&[u8]>, family: Option<u8>) -> Option<String> {
+    let whole = if family? == abi::FAMILY_IPV4 { 4 } else { 16 };
     let mut bytes = value.to_vec();
     bytes.resize(whole, 0);
-    let loaded = value.len().saturating_mul(8);
-    let bits = mask.map_or(loaded, |mask| mask.iter().map(|byte| byte.count_ones() as usize).sum());
-    let source: Option<IpAddr> = address(&bytes);
-    source.map_or("a network".to_owned(), |source| match bits == whole.saturating_mul(8) {
-        true => source.to_string(),
-        false => format!("{source}/{bits}"),
-    })
+    let source: IpAddr = address(&bytes).filter(|_| value.len() <= whole)?;
+    let sign = match how {
+        expression::EQUAL | expression::NOT_EQUAL => {
+            let ones = |mask: &[u8]| mask.iter().map(|byte| byte.count_ones() as usize).sum();
+            let bits: usize = mask.map_or(value.len().saturating_mul(8), ones);
+            return match bits == whole.saturating_mul(8) {
+                true => Some(source.to_string()),
+                false if mask.is_none_or(is_of_network) => Some(format!("{source}/{bits}")),
+                false => Some(format!("in {source}, with a mask")),
+            };
+        }
+        // The ends of a range are whole addresses.
+        _ if mask.is_some() || value.len() != whole => return None,
+        expression::LESS => "<",
+        expression::NOT_GREATER => "<=",
+        expression::GREATER => ">",
+        expression::NOT_LESS => ">=",
+        _ => return None,
+    };
+    Some(format!("{sign} {source}"))
+}
+
+/// Whether a mask is that of a network: ones, and then zeros.
+fn is_of_network(mask: &[u8]) -> bool {
+    let mut bits = mask.iter().flat_map(|byte| (0..8).map(move |bit| byte & (0x80 >> bit) != 0));
+    bits.by_ref().find(|bit| !bit);
+    !bits.any(|bit| bit)
 }
 
 fn port(bytes: &[u8]) -> Option<u16> {

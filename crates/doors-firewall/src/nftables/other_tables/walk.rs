@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::super::abi;
 use super::elements::Verdicts;
-use super::rule::{Loaded, Rule, STATE_INVALID, STATE_NEW, Test, Verdict, What};
+use super::rule::{FromWhom, Loaded, Rule, STATE_INVALID, STATE_NEW, Test, Verdict, What};
 use crate::plan::Protocol;
 
 /// The kernel allows no more jumps behind each other (`NFT_JUMP_STACK_SIZE`).
@@ -65,6 +65,11 @@ pub(super) enum Fate {
         by: Decides,
         some: bool,
     },
+    /// It is dropped here from some sources only, or from all but some.
+    ClosedToSome {
+        by: Decides,
+        from: FromWhom,
+    },
     /// Its destination becomes another, here.
     Translated {
         by: Decides,
@@ -102,6 +107,8 @@ struct Seen {
     /// It may be let in, or dropped, here.
     may_accept: Option<Decides>,
     may_drop: Option<Decides>,
+    /// It is dropped here from some sources. All but some are told of before some.
+    drops_some: Option<(Decides, FromWhom)>,
     rules: usize,
     too_long: bool,
 }
@@ -123,6 +130,7 @@ impl Ruleset {
             (End::Translated(by), _) => Fate::Translated { by },
             (End::Dropped(by), Seen { some, .. }) => Fate::Closed { by, some },
             (_, Seen { may_drop: Some(by), .. }) => Fate::Unclear { by },
+            (_, Seen { drops_some: Some((by, from)), .. }) => Fate::ClosedToSome { by, from },
             _ => Fate::Passes,
         }
     }
@@ -161,10 +169,19 @@ impl Ruleset {
                 (Applies::ToSome, End::Accepted) => seen.some = true,
                 (Applies::Unclear, End::Accepted) => drop(seen.may_accept.get_or_insert_with(decides)),
                 (Applies::Unclear, End::Dropped(_)) => drop(seen.may_drop.get_or_insert_with(decides)),
-                // A ban of some addresses is their affair.
-                (Applies::ToSome, End::Dropped(_) | End::Translated(_))
-                | (_, End::Returned)
-                | (Applies::No, _) => {}
+                (Applies::ToSome, End::Dropped(by)) => {
+                    let inner = by.1.as_ref().and_then(Rule::from_whom);
+                    let (before, whom) = (seen.drops_some.as_ref(), rule.from_whom().or(inner));
+                    let is_more = |whom: FromWhom| match before {
+                        Some((_, before)) => whom == FromWhom::AllButSome && *before != whom,
+                        None => true,
+                    };
+                    // What goes to some addresses only may go to others than ours: that is not told.
+                    if let Some(whom) = whom.filter(|whom| is_more(*whom)) {
+                        seen.drops_some = Some((by, whom));
+                    }
+                }
+                (Applies::ToSome, End::Translated(_)) | (_, End::Returned) | (Applies::No, _) => {}
             }
         }
         End::Returned
