@@ -1,6 +1,6 @@
 //! The core in a program of your own: packets and time go in, changes for a firewall come out.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use doors_core::{
     access::Rules,
@@ -18,7 +18,10 @@ fn run(say: &mut dyn FnMut(String)) -> Result<(), Box<dyn Error>> {
     let sequence = Sequence::new(&[7001, 9002, 8003, 7004, 9005])?;
     let ssh = Door::with_sequence(DoorName::new("ssh")?, sequence.clone(), Duration::from_secs(30));
     let (quiet_after_wrong, forget_after) = (Duration::from_secs(5), Duration::from_secs(10));
-    let mut engine = Engine::new(Rules { doors: vec![ssh], quiet_after_wrong, forget_after })?;
+    // No client has a key.
+    let clients = Arc::default();
+    let rules = Rules { doors: vec![ssh], quiet_after_wrong, forget_after, clients };
+    let mut engine = Engine::new(rules)?;
 
     // What the network brings: here, the right knocks, a tenth of a second after one another.
     let mut now = Moment::default();
@@ -34,7 +37,7 @@ fn run(say: &mut dyn FnMut(String)) -> Result<(), Box<dyn Error>> {
 
     // Nothing comes any more. A program would wait for the next packet, and for this moment at most.
     while let Some(deadline) = engine.next_deadline() {
-        engine.handle_timeout(deadline);
+        engine.handle_timeout(deadline, Wall::default());
         step(&mut engine, deadline, say);
     }
     Ok(())
@@ -44,8 +47,8 @@ fn run(say: &mut dyn FnMut(String)) -> Result<(), Box<dyn Error>> {
 fn step(engine: &mut Engine, now: Moment, say: &mut dyn FnMut(String)) {
     while let Some(change) = engine.poll_change() {
         say(format!("{:?}: the firewall does {change:?}", now.since_start()));
-        if let Change::Open { admission, .. } = change {
-            engine.handle_report(Report::Done { admission }, now);
+        if let Change::Open(lease) = change {
+            engine.handle_report(Report::Done(lease.key), now, Wall::default());
         }
     }
     while let Some(event) = engine.poll_event() {
