@@ -1,4 +1,4 @@
-//! Judges knocks. The only place where a [`Grant`] is made.
+//! Judges knocks and requests. The only place where a [`Grant`] is made.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
@@ -34,67 +34,68 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Spends the grant: its time begins.
+    /// Turns the grant into a lease, whose time starts at `now`.
     pub fn redeem(self, now: Moment) -> Lease {
         let Self { key, link, open_for, by, once } = self;
         Lease { key, link, until: now.after(open_for), by, once }
     }
 }
 
-/// What a right knock brings.
+/// What a right knock achieves.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// One knock further.
+    /// The sequence is not complete yet.
     Further {
-        /// How many knocks were right.
+        /// The number of right knocks so far.
         right: u8,
     },
     /// The sequence is complete.
     Granted(Grant),
 }
 
-/// Why a knock brought its sender no further. A value, never an error.
+/// Why a knock or a request was refused. A value, never an error: strangers cause these.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
-    /// The knock just accepted came again, as networks do; it counts for nothing.
+    /// The same datagram again, as networks deliver some twice. It is ignored.
     Repeated,
-    /// Not the next port of any running sequence; the source has to be quiet for a while.
+    /// Not the next port of any sequence in progress. The source's quiet period starts.
     Wrong {
-        /// How many knocks had been right.
+        /// The number of right knocks before it.
         after: u8,
     },
-    /// The source knocked while it had to be quiet; its time begins anew.
+    /// Ignored: the source is in its quiet period, which starts again.
     Waiting,
-    /// The kernel throws away what comes from this source in this way, so it is forged, and counts for nothing.
+    /// Ignored: the kernel drops packets from this source on this interface, so the source is forged.
     NotAccepted,
-    /// There is no such door, or it is not for this client.
+    /// The door does not exist, or the client may not open it.
     NotAllowed,
-    /// No grant can be for the address to let in.
+    /// The address is not one for which a grant can be made.
     Address(Ineligible),
 }
 
-/// The rules by which knocks are judged.
+/// The rules by which knocks and requests are judged.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rules {
-    /// The doors, by unique names.
+    /// The doors. Their names are unique.
     pub doors: Vec<Door>,
-    /// After a wrong knock, a source must be quiet this long before its knocks count.
+    /// A source that knocked wrong must be quiet for this long before its knocks count again.
     pub quiet_after_wrong: Duration,
-    /// A knocker is forgotten this long after its last knock.
+    /// A source's progress expires this long after its last right knock.
     pub forget_after: Duration,
-    /// Who has a key, and which doors it is for.
+    /// The clients with a key, and the doors that each may open.
     pub clients: Arc<Clients>,
 }
 
 impl Rules {
-    /// The door of this name.
+    /// Finds a door by its name.
     #[must_use]
     pub fn door(&self, name: &DoorName) -> Option<&Door> {
         self.doors.iter().find(|door| door.name == *name)
     }
 
-    /// Whether a lease could be had now: there is such a door, and whoever has it may open it for this address. What a
-    /// sequence has opened stays open if the sequence is another one now.
+    /// Whether these rules still permit a lease: its door exists and, if a client asked for it, that client
+    /// may open the door for this address and its key has not expired. A lease from a sequence stays
+    /// permitted when the door's sequence changes.
     #[must_use]
     pub fn permit(&self, lease: &Lease, wall: Wall) -> bool {
         let GrantKey { door, source } = &lease.key;
@@ -106,12 +107,12 @@ impl Rules {
     }
 }
 
-/// The longest time for which this client may have this door.
+/// The longest time for which this client may have this door open.
 fn longest(door: &Door, client: &Client) -> Duration {
     client.max_open_for.map_or(door.max_open_for, |longest| longest.min(door.max_open_for))
 }
 
-/// Who has knocked what, and what that gives.
+/// Judges knocks and requests by the rules, and keeps the progress of every source.
 #[derive(Clone, Debug)]
 pub struct Access {
     rules: Rules,
@@ -121,7 +122,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Judges by `rules`.
+    /// Starts to judge by `rules`.
     ///
     /// # Errors
     /// [`Conflict`] if two sequences cannot be told apart.
@@ -130,13 +131,13 @@ impl Access {
         Ok(Self { rules, sequences, knockers: KnockerTable::new(limits::KNOCKERS), own: Own::default() })
     }
 
-    /// Judges by other `rules` from here on.
+    /// Replaces the rules.
     ///
-    /// Knockers keep their progress if the sequences are the same; else they are forgotten, since
-    /// their progress means nothing any more.
+    /// Knockers keep their progress if the sequences are unchanged. Otherwise all progress is dropped: it
+    /// refers to nodes of the old trie.
     ///
     /// # Errors
-    /// [`Conflict`] if two sequences cannot be told apart; then nothing has changed.
+    /// [`Conflict`] if two sequences cannot be told apart. Then the old rules stay in force.
     pub fn change_rules(&mut self, rules: Rules) -> Result<(), Conflict> {
         let sequences = SequenceTrie::new(&rules.doors)?;
         if sequences != self.sequences {
@@ -147,32 +148,32 @@ impl Access {
         Ok(())
     }
 
-    /// Gives nothing to these addresses from here on.
+    /// Sets the addresses of this machine and its networks. No grant is made for them.
     pub fn know_own(&mut self, own: Own) {
         self.own = own;
     }
 
     /// Judges one knock.
     ///
-    /// It must not be able to change what a source has done that the kernel would hear, if the kernel would not hear it.
-    /// A first knock changes nothing of that, so `routes` are asked only of a knock that comes in another way than
-    /// the one before it from its source, and of one that opens a door.
+    /// A forged knock, one that the kernel would drop, must not change the state of a source that the kernel
+    /// would hear. A first knock cannot do that. So `routes` are asked only for a knock that came in by
+    /// another way than the previous one from its source, and for one that completes a sequence.
     ///
-    /// A source that waits is refused before anything else is looked at, and told nothing: a guess
-    /// made during the wait must not be worth more than none. The next port counts before the
-    /// repetition, so that a sequence may hold the same port twice in a row.
+    /// A source in its quiet period is refused before anything else is looked at, and is told nothing: a
+    /// guess during the wait must not be worth more than no guess. The next port is checked before
+    /// repetition, so a sequence may use the same port twice in a row.
     ///
     /// # Errors
-    /// [`Refusal`] says why the knock gives nothing.
+    /// [`Refusal`] says why the knock is refused.
     pub fn judge(&mut self, knock: &Knock, now: Moment, routes: &mut dyn Routes) -> Result<Verdict, Refusal> {
         let known = self.known(knock, now, routes)?;
         if known.is_some_and(|knocker| knocker.waiting) {
             self.make_wait(knock, now);
             return Err(Refusal::Waiting);
         }
-        let (place, last_port) =
-            known.map_or((TrieNode::START, 0), |knocker| (knocker.place, knocker.last_port));
-        match self.sequences.step(place, knock.port) {
+        let (node, last_port) =
+            known.map_or((TrieNode::START, 0), |knocker| (knocker.node, knocker.last_port));
+        match self.sequences.step(node, knock.port) {
             Some(&Step::On(next)) => {
                 self.remember(knock, next, now);
                 Ok(Verdict::Further { right: self.sequences.depth(next) })
@@ -192,15 +193,15 @@ impl Access {
             None if last_port == knock.port => Err(Refusal::Repeated),
             None => {
                 self.make_wait(knock, now);
-                Err(Refusal::Wrong { after: self.sequences.depth(place) })
+                Err(Refusal::Wrong { after: self.sequences.depth(node) })
             }
         }
     }
 
-    /// Judges a client's request to open a door, which is known to be fresh, and to be that client's.
+    /// Judges a client's request to open a door. The request is known to be new and signed by that client.
     ///
-    /// Whether there is no such door, or it is not for this client, is not told apart: a stolen key must not
-    /// learn what else there is.
+    /// Does not distinguish a door that does not exist from one that the client may not open: a stolen key
+    /// must not reveal which other doors there are.
     ///
     /// # Errors
     /// [`Refusal::NotAllowed`] or [`Refusal::Address`].
@@ -227,21 +228,21 @@ impl Access {
         Ok(Grant {
             key: GrantKey { door: door.name.clone(), source },
             link: way.link,
-            // No grant outlives its client.
+            // No grant outlives its client's key.
             open_for: wanted.min(longest(door, client)).min(client.time_left(wall)),
             by: Some(client.who.clone()),
             once: door.once,
         })
     }
 
-    /// The door that a client calls by this short name, if there is one and it may open it.
+    /// Finds the door that a client names by its ID, if the client may open it.
     #[must_use]
     pub fn door_of(&self, client: &Client, door: DoorId) -> Option<&Door> {
         let name = client.doors.iter().find(|name| DoorId::of(name.as_str()) == door)?;
         self.rules.door(name)
     }
 
-    /// The doors that a client may open, and the longest time for each.
+    /// The doors that a client may open, with the longest time for each.
     pub fn doors_of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = (&'a DoorName, Duration)> {
         let doors = client.doors.iter().filter_map(|name| self.rules.door(name));
         doors.map(|door| (&door.name, longest(door, client)))
@@ -259,10 +260,10 @@ impl Access {
         &self.knockers
     }
 
-    /// What its sender has done so far, as far as the kernel would have heard of it.
+    /// The recorded progress of the knock's source, leaving out what a forged knock recorded.
     fn known(&self, knock: &Knock, now: Moment, routes: &mut dyn Routes) -> Result<Option<Knocker>, Refusal> {
         match self.knockers.get(knock.source, now) {
-            // Whatever the kernel says of the one, it says of the other.
+            // The kernel's answer is the same for both, so there is no need to ask.
             Some(known) if known.arrival == knock.arrival => Ok(Some(known)),
             Some(_) if !routes.accept(knock.source, knock.arrival) => Err(Refusal::NotAccepted),
             Some(known) => Ok(routes.accept(knock.source, known.arrival).then_some(known)),
@@ -270,16 +271,16 @@ impl Access {
         }
     }
 
-    fn remember(&mut self, knock: &Knock, place: TrieNode, now: Moment) {
+    fn remember(&mut self, knock: &Knock, node: TrieNode, now: Moment) {
         let until = now.after(self.rules.forget_after);
-        let knocker = Knocker { place, last_port: knock.port, waiting: false, arrival: knock.arrival, until };
-        self.knockers.put(knock.source, knocker, self.sequences.depth(place), now);
+        let knocker = Knocker { node, last_port: knock.port, waiting: false, arrival: knock.arrival, until };
+        self.knockers.put(knock.source, knocker, self.sequences.depth(node), now);
     }
 
     fn make_wait(&mut self, knock: &Knock, now: Moment) {
         let until = now.after(self.rules.quiet_after_wrong);
         let arrival = knock.arrival;
-        let knocker = Knocker { place: TrieNode::START, last_port: 0, waiting: true, arrival, until };
+        let knocker = Knocker { node: TrieNode::START, last_port: 0, waiting: true, arrival, until };
         self.knockers.put(knock.source, knocker, 0, now);
     }
 }

@@ -1,4 +1,4 @@
-//! Knocks in a secret order of ports.
+//! Sequences: knocks on ports in a secret order.
 
 pub mod knock;
 pub mod table;

@@ -193,7 +193,7 @@ proptest! {
             let now = Moment::new(Duration::from_secs(seconds));
             let until = Moment::new(Duration::from_secs(seconds + FORGET));
             let arrival = Arrival { link: Link(1), destination: address(0) };
-            let newcomer = Knocker { place: TrieNode::START, last_port: 1, waiting, arrival, until };
+            let newcomer = Knocker { node: TrieNode::START, last_port: 1, waiting, arrival, until };
             let over = present.keys().any(|source| table.get(address(*source), now).is_none());
             let full = present.len() == room && !present.contains_key(&source);
             table.put(address(source), newcomer, right, now);

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use crate::packet::{Arrival, Packet};
 
-/// One knock of a sequence: somebody sent `knock\n` to a port.
+/// One knock of a sequence: a datagram with `knock\n` to one port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Knock {
     pub(crate) source: IpAddr,
@@ -16,8 +16,8 @@ impl Knock {
     /// What a datagram must contain, byte for byte, to be a knock.
     pub const PAYLOAD: &[u8; 6] = b"knock\n";
 
-    /// Reads a knock from an untrusted packet; `None` for everything that is not one. A source that cannot
-    /// be answered cannot be a client.
+    /// Reads a knock from an untrusted packet; `None` if it is not one. A packet whose source cannot be
+    /// answered is not a client's.
     #[must_use]
     pub fn parse(packet: &Packet<'_>) -> Option<Self> {
         let knock = packet.payload == Self::PAYLOAD && packet.is_answerable();

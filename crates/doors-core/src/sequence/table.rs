@@ -1,40 +1,39 @@
-//! The table of knockers: fixed in size, and hard to push anybody out of.
+//! The table of knockers: the progress of each source, in a fixed size, and who is evicted when it is full.
 //!
 //! ```text
-//!   rank 0   waiting, or just let in   oldest ◄─► … ◄─► newest
-//!   rank 1   one knock right           oldest ◄─► … ◄─► newest
-//!   rank 2   two knocks right          …
+//!   rank 0   in its quiet period, or just let in   oldest ◄─► … ◄─► newest
+//!   rank 1   one right knock                       oldest ◄─► … ◄─► newest
+//!   rank 2   two right knocks                      …
 //! ```
 //!
-//! When the table is full, the place goes to the newcomer from whoever may be forgotten anyway, else
-//! from the oldest of the lowest rank. A newcomer has a low rank itself, so a flood of newcomers
-//! pushes out only the flood.
+//! When the table is full, a newcomer evicts an expired entry, else the oldest entry of the lowest rank. A
+//! newcomer has a low rank itself, so a flood of newcomers evicts only entries of the flood.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::net::IpAddr;
 
 use crate::{door::Sequence, packet::Arrival, sequence::trie::TrieNode, time::Moment};
 
-/// Ranks: one for those who wait or were just let in, and one for each number of right knocks that opens
-/// nothing yet.
+/// The number of ranks: one for sources in their quiet period or just let in, and one for each number of
+/// right knocks that does not complete the longest sequence.
 const RANKS: usize = Sequence::MAX_LEN;
 
-/// No entry; ends a list.
+/// Not an entry: the end of a list.
 const NONE: u32 = u32::MAX;
 
-/// What is remembered of a source.
+/// What is recorded of a source.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Knocker {
-    /// How far it has come; the start for one that waits or was just let in.
-    pub place: TrieNode,
+    /// Its progress. The start, if it is in its quiet period or was just let in.
+    pub node: TrieNode,
     /// The port of its latest right knock, 0 for none: the network may deliver that datagram twice.
     pub last_port: u16,
-    /// Whether it knocked wrong, so that nothing it knocks counts.
+    /// Whether it is in its quiet period: its knocks do not count.
     pub waiting: bool,
-    /// How its latest knock came in. If the kernel does not take what comes from this source like that, somebody else
-    /// has knocked in its name.
+    /// How its latest knock came in. If the kernel would not accept packets from this source this way, the
+    /// knock was forged.
     pub arrival: Arrival,
-    /// When it is forgotten.
+    /// When the entry expires.
     pub until: Moment,
 }
 
@@ -56,32 +55,32 @@ struct Rank {
 /// Knockers by source address.
 #[derive(Clone, Debug)]
 pub struct KnockerTable {
-    room: usize,
+    capacity: usize,
     index: BTreeMap<IpAddr, u32>,
     entries: Vec<Entry>,
     ranks: [Rank; RANKS],
 }
 
 impl KnockerTable {
-    /// A table for `room` knockers, at least one. It takes memory only as it fills.
+    /// A table for up to `capacity` knockers, at least one. It takes memory only as it fills.
     #[must_use]
-    pub fn new(room: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self {
-            room: room.max(1),
+            capacity: capacity.max(1),
             index: BTreeMap::new(),
             entries: Vec::new(),
             ranks: [Rank { oldest: NONE, newest: NONE }; RANKS],
         }
     }
 
-    /// Remembers `knocker`, who has `depth` right knocks, and forgets somebody if there is no room.
+    /// Records `knocker`, which has `depth` right knocks. Evicts an entry if the table is full.
     pub fn put(&mut self, source: IpAddr, knocker: Knocker, depth: u8, now: Moment) {
         let number = match self.index.get(&source) {
             Some(&number) => {
                 self.unlink(number);
                 number
             }
-            None => self.place_for(source, knocker, now),
+            None => self.new_entry(source, knocker, now),
         };
         let rank = if knocker.waiting { 0 } else { depth };
         if let Some(entry) = self.entry_mut(number) {
@@ -92,7 +91,7 @@ impl KnockerTable {
         self.link(number, rank);
     }
 
-    /// Who `source` is, if it is remembered at `now`.
+    /// The entry of `source`, if it has not expired at `now`.
     #[must_use]
     pub fn get(&self, source: IpAddr, now: Moment) -> Option<Knocker> {
         let number = self.index.get(&source)?;
@@ -100,30 +99,30 @@ impl KnockerTable {
         (entry.knocker.until > now).then_some(entry.knocker)
     }
 
-    /// How many entries the table holds; never more than its room.
+    /// The number of entries, expired ones included. Never more than the capacity.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether nobody has knocked.
+    /// Whether the table has no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// An entry for a newcomer, which belongs to no list.
-    fn place_for(&mut self, source: IpAddr, knocker: Knocker, now: Moment) -> u32 {
-        let number = if self.entries.len() < self.room {
+    /// Makes an entry for a newcomer. It is not linked into a list yet.
+    fn new_entry(&mut self, source: IpAddr, knocker: Knocker, now: Moment) -> u32 {
+        let number = if self.entries.len() < self.capacity {
             let number = u32::try_from(self.entries.len()).unwrap_or(NONE);
             self.entries.push(Entry { source, knocker, rank: 0, older: NONE, newer: NONE });
             number
         } else {
-            let number = self.least(now);
+            let number = self.to_evict(now);
             self.unlink(number);
             if let Some(entry) = self.entry(number) {
-                let forgotten = entry.source;
-                self.index.remove(&forgotten);
+                let evicted = entry.source;
+                self.index.remove(&evicted);
             }
             number
         };
@@ -131,16 +130,16 @@ impl KnockerTable {
         number
     }
 
-    /// Whom to forget. All of a rank are remembered for equally long, so the oldest is the first whose time is
-    /// over, and looking at the oldest of each is enough.
+    /// Picks the entry to evict. Entries of one rank share a timeout, so the oldest expires first and the
+    /// head of each list is enough.
     ///
-    /// Only nearly so: rank 0 holds those who wait beside those just let in, and a new configuration brings new
-    /// times. Somebody may then be forgotten while another's time is over. That happens in a full table alone,
-    /// where the oldest of the lowest rank is never safe.
-    fn least(&self, now: Moment) -> u32 {
+    /// There are two exceptions: rank 0 mixes two timeouts, for the quiet period and for progress, and a
+    /// reload changes them. Then an entry may be evicted while another has expired. That happens only in a
+    /// full table, where the oldest entry of the lowest rank is never safe.
+    fn to_evict(&self, now: Moment) -> u32 {
         let oldest = || self.ranks.iter().map(|rank| rank.oldest).filter(|number| *number != NONE);
-        let over = |number: &u32| self.entry(*number).is_some_and(|entry| entry.knocker.until <= now);
-        oldest().find(over).or_else(|| oldest().next()).unwrap_or(0)
+        let has_expired = |number: &u32| self.entry(*number).is_some_and(|entry| entry.knocker.until <= now);
+        oldest().find(has_expired).or_else(|| oldest().next()).unwrap_or(0)
     }
 
     fn unlink(&mut self, number: u32) {
@@ -200,7 +199,7 @@ mod tests {
 
     fn knocker(until: u64) -> Knocker {
         let arrival = Arrival { link: Link(1), destination: source(0) };
-        Knocker { place: TrieNode::START, last_port: 1, waiting: false, arrival, until: at(until) }
+        Knocker { node: TrieNode::START, last_port: 1, waiting: false, arrival, until: at(until) }
     }
 
     fn present(table: &KnockerTable, numbers: core::ops::Range<u32>) -> Vec<u32> {
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_never_outgrows_its_room() {
+    fn the_table_never_exceeds_its_capacity() {
         let mut table = KnockerTable::new(4);
         for number in 0..100 {
             table.put(source(number), knocker(30), 1, at(0));
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_first_knocks_cannot_push_out_somebody_half_way() {
+    fn a_flood_of_first_knocks_cannot_evict_a_source_that_is_half_way() {
         let mut table = KnockerTable::new(4);
         table.put(source(1), knocker(30), 1, at(0));
         table.put(source(1), knocker(30), 2, at(0));
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_are_forgotten_before_those_who_knock() {
+    fn sources_in_their_quiet_period_are_evicted_before_sources_with_progress() {
         let mut table = KnockerTable::new(2);
         table.put(source(1), knocker(30), 1, at(0));
         table.put(source(2), Knocker { waiting: true, ..knocker(30) }, 4, at(0));
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_be_forgotten_anyway_goes_first() {
+    fn expired_entries_are_evicted_first() {
         let mut table = KnockerTable::new(2);
         let almost_in = u8::try_from(Sequence::MAX_LEN - 1).unwrap();
         table.put(source(1), knocker(5), almost_in, at(0));
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_remembered_longer_than_said() {
+    fn an_entry_expires_at_its_timeout() {
         let mut table = KnockerTable::new(2);
         table.put(source(1), knocker(5), 1, at(0));
         assert!(table.get(source(1), at(4)).is_some());
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_with_nineteen_right_knocks_can_be_forgotten() {
+    fn an_expired_entry_is_evicted_whatever_its_progress() {
         let mut table = KnockerTable::new(2);
         table.put(source(1), knocker(30), 1, at(0));
         table.put(source(2), knocker(5), 19, at(0));

@@ -1,4 +1,4 @@
-//! All sequences as one tree, so that a knocker's progress in all of them is one number.
+//! All sequences as one trie, so that a source's progress in all of them is one node.
 //!
 //! ```text
 //!            ┌─ 7001 ── 7002 ── … ── 7005  door "ssh"
@@ -7,8 +7,8 @@
 //!                             └─ … ── 9005  door "admin"
 //! ```
 //!
-//! Sequences may share a beginning. None may begin with the whole of another: knocking for the one
-//! would open the other.
+//! Sequences may share a beginning. But no sequence may begin with the whole of another: knocking the longer
+//! one would open the door of the shorter.
 
 use alloc::vec::Vec;
 
@@ -17,32 +17,33 @@ use crate::{
     limits,
 };
 
-/// The start, and for each door as many places as its sequence has ports; the last port leads to none.
-const MOST_PLACES: usize = 1 + limits::DOORS * (Sequence::MAX_LEN - 1);
-const _: () = assert!(MOST_PLACES <= u16::MAX as usize);
+/// The bound on nodes: the start, and for each door one node for each port of its sequence but the last,
+/// which leads to no node.
+const MAX_NODES: usize = 1 + limits::DOORS * (Sequence::MAX_LEN - 1);
+const _: () = assert!(MAX_NODES <= u16::MAX as usize);
 
-/// A place in the tree: how far a knocker has come. The start is place 0.
+/// A node of the trie: a knocker's progress. The start is node 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct TrieNode(u16);
 
 impl TrieNode {
-    /// Where everybody begins.
+    /// The node before the first knock.
     pub const START: Self = Self(0);
 }
 
-/// Where a port leads.
+/// What a right knock leads to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// One knock further.
+    /// Another node: the sequence goes on.
     On(TrieNode),
-    /// To the end: this door's sequence is complete.
+    /// The end: the sequence of this door is complete.
     Opens(DoorName),
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Node {
     depth: u8,
-    /// A door beyond; at the start there are many, and none is named.
+    /// A door whose sequence leads through this node; `None` at the start.
     door: Option<DoorName>,
     steps: Vec<(u16, Step)>,
 }
@@ -54,30 +55,31 @@ pub struct SequenceTrie {
 }
 
 impl SequenceTrie {
-    /// Joins the sequences of `doors`.
+    /// Builds the trie of the sequences of `doors`.
     ///
     /// # Errors
-    /// [`Conflict`] names two doors of which no knocker could open one without the other.
+    /// [`Conflict`] names two doors of which one cannot be opened without completing the sequence of the
+    /// other.
     pub fn new(doors: &[Door]) -> Result<Self, Conflict> {
-        let mut tree = Self { nodes: alloc::vec![Node::default()] };
+        let mut trie = Self { nodes: alloc::vec![Node::default()] };
         for door in doors {
             if let Some(sequence) = &door.sequence {
-                tree.insert(door, sequence)?;
+                trie.insert(door, sequence)?;
             }
         }
-        Ok(tree)
+        Ok(trie)
     }
 
-    /// Where a knock on `port` leads from `place`; `None` if it is wrong there.
+    /// The step that a knock on `port` makes from `node`; `None` if it is wrong there.
     #[must_use]
-    pub fn step(&self, place: TrieNode, port: u16) -> Option<&Step> {
-        self.node(place)?.steps.iter().find_map(|(wanted, step)| (*wanted == port).then_some(step))
+    pub fn step(&self, node: TrieNode, port: u16) -> Option<&Step> {
+        self.node(node)?.steps.iter().find_map(|(wanted, step)| (*wanted == port).then_some(step))
     }
 
-    /// How many knocks lead to `place`: 0 to 19.
+    /// The number of knocks that lead to `node`: 0 to 19.
     #[must_use]
-    pub fn depth(&self, place: TrieNode) -> u8 {
-        self.node(place).map_or(0, |node| node.depth)
+    pub fn depth(&self, node: TrieNode) -> u8 {
+        self.node(node).map_or(0, |node| node.depth)
     }
 
     fn insert(&mut self, door: &Door, sequence: &Sequence) -> Result<(), Conflict> {
@@ -97,30 +99,30 @@ impl SequenceTrie {
                 Err(Conflict::new(other.unwrap_or(&door.name), door))
             }
             None => {
-                self.join(at, last, Step::Opens(door.name.clone()));
+                self.add_step(at, last, Step::Opens(door.name.clone()));
                 Ok(())
             }
         }
     }
 
-    /// Adds a node behind `port`, on the way to `door`.
+    /// Adds a node after `port`, on the way to `door`.
     fn grow(&mut self, at: TrieNode, port: u16, door: &Door) -> TrieNode {
-        // The number fits, see `MOST_PLACES`.
+        // The number fits; see `MAX_NODES`.
         let new = TrieNode(u16::try_from(self.nodes.len()).unwrap_or(u16::MAX));
         let depth = self.depth(at).saturating_add(1);
         self.nodes.push(Node { depth, door: Some(door.name.clone()), steps: Vec::new() });
-        self.join(at, port, Step::On(new));
+        self.add_step(at, port, Step::On(new));
         new
     }
 
-    fn join(&mut self, at: TrieNode, port: u16, step: Step) {
+    fn add_step(&mut self, at: TrieNode, port: u16, step: Step) {
         if let Some(node) = self.nodes.get_mut(usize::from(at.0)) {
             node.steps.push((port, step));
         }
     }
 
-    fn node(&self, place: TrieNode) -> Option<&Node> {
-        self.nodes.get(usize::from(place.0))
+    fn node(&self, node: TrieNode) -> Option<&Node> {
+        self.nodes.get(usize::from(node.0))
     }
 }
 
@@ -131,9 +133,9 @@ impl SequenceTrie {
      knocking for one would open both: give them different beginnings, or one door both ports"
 )]
 pub struct Conflict {
-    /// The door that was there before.
+    /// The door that comes first in the configuration.
     pub first: DoorName,
-    /// The door that came into its way.
+    /// The door whose sequence conflicts with it.
     pub second: DoorName,
 }
 
@@ -154,14 +156,14 @@ mod tests {
         Door::with_sequence(DoorName::new(name).unwrap(), sequence, Duration::from_secs(10))
     }
 
-    fn walk(tree: &SequenceTrie, ports: &[u16]) -> Option<DoorName> {
-        let mut place = TrieNode::START;
+    fn walk(trie: &SequenceTrie, ports: &[u16]) -> Option<DoorName> {
+        let mut node = TrieNode::START;
         for (number, port) in (1..).zip(ports) {
-            match tree.step(place, *port)? {
-                Step::On(next) => place = *next,
+            match trie.step(node, *port)? {
+                Step::On(next) => node = *next,
                 Step::Opens(door) => return Some(door.clone()),
             }
-            assert_eq!(tree.depth(place), number);
+            assert_eq!(trie.depth(node), number);
         }
         None
     }
@@ -169,11 +171,11 @@ mod tests {
     #[test]
     fn sequences_may_share_a_beginning() {
         let doors = [door("ssh", &[1, 2, 3, 4, 5]), door("web", &[1, 2, 3, 9, 5, 6])];
-        let tree = SequenceTrie::new(&doors).unwrap();
-        assert_eq!(walk(&tree, &[1, 2, 3, 4, 5]), Some(doors[0].name.clone()));
-        assert_eq!(walk(&tree, &[1, 2, 3, 9, 5, 6]), Some(doors[1].name.clone()));
-        assert_eq!(walk(&tree, &[1, 2, 3, 9, 5]), None);
-        assert_eq!(walk(&tree, &[1, 2, 4]), None);
+        let trie = SequenceTrie::new(&doors).unwrap();
+        assert_eq!(walk(&trie, &[1, 2, 3, 4, 5]), Some(doors[0].name.clone()));
+        assert_eq!(walk(&trie, &[1, 2, 3, 9, 5, 6]), Some(doors[1].name.clone()));
+        assert_eq!(walk(&trie, &[1, 2, 3, 9, 5]), None);
+        assert_eq!(walk(&trie, &[1, 2, 4]), None);
     }
 
     #[test]
