@@ -1,4 +1,4 @@
-//! Doors, their names and their sequences, as the configuration gives them.
+//! Doors, their names and their sequences, as the configuration defines them.
 
 use alloc::{borrow::ToOwned, sync::Arc, vec::Vec};
 use core::{fmt, net::IpAddr, time::Duration};
@@ -8,16 +8,16 @@ use doors_spa::door::check_name;
 
 /// The name of a door: 1 to 32 letters, digits, `_` and `-`, the first a letter.
 ///
-/// The rule is [`check_name`], which clients hold an answer to as well. Cheap to clone. A door keeps its
-/// identity by its name when the configuration is read again.
+/// Checked by [`check_name`], which clients apply to receipts as well. Cheap to clone. After a reload, a door
+/// is the same door if its name is the same.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct DoorName(Arc<str>);
 
 impl DoorName {
-    /// Takes a name that somebody wrote.
+    /// Checks a name from a configuration.
     ///
     /// # Errors
-    /// [`BadName`] tells which rule it breaks.
+    /// [`BadName`] says which rule the name breaks.
     pub fn new(name: &str) -> Result<Self, BadName> {
         check_name(name).map(|()| Self(Arc::from(name)))
     }
@@ -44,13 +44,13 @@ impl Sequence {
     pub const MIN_LEN: usize = 5;
     /// The longest sequence.
     pub const MAX_LEN: usize = 20;
-    /// The sequence that the documentation publishes, so that everybody knows it.
+    /// The sequence in the documentation. Everyone knows it, so it is not a secret.
     pub const PUBLISHED: [u16; 5] = [16001, 16002, 16003, 16004, 16005];
 
-    /// Takes the ports in the order in which they are knocked on.
+    /// Checks the ports, which are in the order of the knocks.
     ///
     /// # Errors
-    /// [`BadSequence`] tells what is wrong with them.
+    /// [`BadSequence`] says what is wrong with them.
     pub fn new(ports: &[u16]) -> Result<Self, BadSequence> {
         if !(Self::MIN_LEN..=Self::MAX_LEN).contains(&ports.len()) {
             return Err(BadSequence::Length(ports.len()));
@@ -71,39 +71,39 @@ impl Sequence {
     }
 }
 
-/// Why some ports are no sequence.
+/// Why a list of ports is not a valid sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadSequence {
-    /// Too few or too many; the value is how many there were.
+    /// Too few or too many ports; the value is their number.
     #[error("{0} ports are no sequence; write 5 to 20 of them")]
     Length(usize),
-    /// Nobody can send to port 0.
-    #[error("0 is no port; ports go from 1 to 65535")]
+    /// Port 0 is reserved (RFC 6335, section 6): no datagram can be sent to it.
+    #[error("port 0 cannot be used; ports go from 1 to 65535")]
     Zero,
-    /// Always the same port: any sender that repeats itself would open the door.
-    #[error("a sequence on one single port is no secret; use different ports")]
+    /// All ports are the same: any sender that repeats a datagram would open the door.
+    #[error("a sequence with only one port is not a secret; use different ports")]
     OnePort,
 }
 
-/// What the core needs to know of a door. Which ports it opens is the firewall's affair.
+/// What the core knows of a door. The ports that it opens are known to the firewall only.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Door {
     /// Its name.
     pub name: DoorName,
-    /// The sequence that opens it; `None` if only a client's key does.
+    /// The sequence that opens it; `None` if only clients with a key can open it.
     pub sequence: Option<Sequence>,
-    /// How long it stays open.
+    /// How long it stays open, unless a client asks for another time.
     pub open_for: Duration,
-    /// For how long a client may ask at most.
+    /// The longest time for which a client may ask.
     pub max_open_for: Duration,
-    /// Whether the first new connection uses a grant up.
+    /// Whether a grant is used up by the first new connection.
     pub once: bool,
-    /// Whether a client has to name the address that is let in.
+    /// Whether a client's request must name the address to let in.
     pub require_address: bool,
 }
 
 impl Door {
-    /// A door that a sequence opens, and nothing more.
+    /// A door with a sequence and default settings.
     #[must_use]
     pub fn with_sequence(name: DoorName, sequence: Sequence, open_for: Duration) -> Self {
         let (max_open_for, once, require_address) = (open_for, false, false);
@@ -111,12 +111,12 @@ impl Door {
     }
 }
 
-/// Which door for whom: what a grant is known by.
+/// Identifies a grant: one door for one source address.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct GrantKey {
     /// The door.
     pub door: DoorName,
-    /// The only address that may use it.
+    /// The only address that may use the door.
     pub source: IpAddr,
 }
 

@@ -1,4 +1,4 @@
-//! Which addresses a grant can be for.
+//! Decides for which addresses a grant can be made.
 
 use alloc::vec::Vec;
 use core::{
@@ -10,27 +10,28 @@ use ipnet::IpNet;
 
 use crate::special_purpose::{Block, never_a_clients};
 
-/// Why no grant is for an address.
+/// Why no grant can be made for an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ineligible {
-    /// The door demands that it be named, and it is not.
+    /// The door requires the request to name an address, and it names none.
     Missing,
-    /// This client may not let it in.
+    /// The client's configuration does not allow this address.
     NotThisClients(IpAddr),
-    /// No client has it anywhere.
+    /// A special-purpose address, which no client can have.
     Special(IpAddr, &'static Block),
-    /// This machine has it.
+    /// An address of this machine.
     Own(IpAddr),
-    /// An IPv4 address of this machine is part of it, so that packets to it come here in a tunnel.
+    /// An IPv6 address that contains an IPv4 address of this machine: the kernel's tunnel delivers packets
+    /// for it here.
     Holds(Ipv6Addr, Ipv4Addr),
-    /// It means all machines of a network of ours.
+    /// The broadcast address of a network that this machine is connected to.
     Broadcast(IpAddr),
 }
 
 impl fmt::Display for Ineligible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => f.write_str("the request names no address, and the door demands one"),
+            Self::Missing => f.write_str("the request names no address, and the door requires one"),
             Self::NotThisClients(address) => write!(f, "this client may not let in {address}"),
             Self::Special(address, Block { purpose, source, .. }) => {
                 write!(f, "{address} can be no client's: {purpose} ({source})")
@@ -44,28 +45,29 @@ impl fmt::Display for Ineligible {
     }
 }
 
-/// What the kernel says of this machine's own networks at the moment.
+/// The addresses of this machine and its networks, as the kernel reports them.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// In order.
+    /// Sorted.
     addresses: Vec<IpNet>,
-    /// This machine has these, and so may others.
+    /// Anycast addresses of this machine, which other machines may have as well.
     anycast: Vec<IpNet>,
-    /// In order.
+    /// Sorted.
     broadcast: Vec<IpAddr>,
 }
 
 impl Own {
-    /// Packets to these addresses are for this machine, or for all machines of a network.
+    /// Takes the networks whose packets are delivered to this machine, and the broadcast addresses.
     #[must_use]
     pub fn new(mut addresses: Vec<IpNet>, mut broadcast: Vec<IpAddr>) -> Self {
-        // The most are single addresses: those can be searched.
+        // Most are single addresses, which a binary search finds.
         addresses.sort_unstable();
         broadcast.sort_unstable();
         Self { addresses, anycast: Vec::new(), broadcast }
     }
 
-    /// With these anycast addresses. No client has one, but no knock is heard there: no receipt could come from it.
+    /// Adds anycast addresses. No client can have one. Knocks to one are not heard, because no receipt can be
+    /// sent from it.
     #[must_use]
     pub fn with_anycast(mut self, mut anycast: Vec<IpNet>) -> Self {
         anycast.sort_unstable();
@@ -73,16 +75,16 @@ impl Own {
         self
     }
 
-    /// Whether packets to this address are for this machine, and no other.
+    /// Whether packets to this address are delivered to this machine and no other.
     #[must_use]
     pub fn contain(&self, address: IpAddr) -> bool {
         holds(&self.addresses, address)
     }
 
-    /// Whether a client can have this address.
+    /// Checks whether a client can have this address.
     ///
     /// # Errors
-    /// [`Ineligible`] says why not.
+    /// [`Ineligible`] says why it cannot.
     pub fn judge(&self, address: IpAddr) -> Result<(), Ineligible> {
         if let Some(block) = never_a_clients(address) {
             return Err(Ineligible::Special(address, block));
@@ -104,16 +106,16 @@ impl Own {
     }
 }
 
-/// Whether an address is in one of these networks, that are in order.
+/// Whether an address is in one of these sorted networks.
 fn holds(networks: &[IpNet], address: IpAddr) -> bool {
     let wide = |net: &&IpNet| net.prefix_len() < net.max_prefix_len();
     networks.binary_search(&IpNet::from(address)).is_ok()
         || networks.iter().filter(wide).any(|net| net.contains(&address))
 }
 
-/// The IPv4 address to which the kernel's tunnel device (`sit`) sends what is for this one: 6to4 (RFC 3056), and
-/// IPv4-compatible addresses (RFC 4291, section 2.5.5.1). What a translator makes of IPv4 clients (RFC 6052) is not
-/// among them: those packets are the client's.
+/// The IPv4 address to which the kernel's tunnel device (`sit`) forwards packets for this one: 6to4 (RFC
+/// 3056) and IPv4-compatible addresses (RFC 4291, section 2.5.5.1). Addresses that a translator makes for
+/// IPv4 clients (RFC 6052) are not included: those packets go to the client.
 fn tunnelled(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let bits = match address.segments() {
         [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => [high, low],
@@ -128,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_anycast_address_of_this_machine_is_no_clients_and_takes_no_knocks() {
+    fn an_anycast_address_of_this_machine_cannot_be_a_clients_and_receives_no_knocks() {
         let net = |net: &str| net.parse().unwrap();
         let own = Own::new([net("2001:db8::1/128")].into(), Vec::new())
             .with_anycast([net("2001:db8:7::/64"), net("2001:db8::/128")].into());
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_leads_through_a_tunnel_to_this_machine_is_no_clients() {
+    fn an_address_that_a_tunnel_leads_to_this_machine_cannot_be_a_clients() {
         let own = ["127.0.0.0/8", "192.0.2.7/32"].map(|net| net.parse().unwrap());
         let own = Own::new(own.into(), Vec::new()).with_anycast(["192.0.2.8/32".parse().unwrap()].into());
         for (ours, held) in [
@@ -156,15 +158,15 @@ mod tests {
             assert_eq!(own.judge(ours.parse().unwrap()), Err(expected), "{ours}");
         }
         for theirs in [
-            // Of a translator.
+            // From a translator.
             "64:ff9b::c000:207",
             "64:ff9b:1::c000:207",
-            // Of another machine, in a tunnel.
+            // Another machine, through a tunnel.
             "2002:c000:209::1",
             "2002::7",
             "::192.0.2.9",
             "::2",
-            // Somewhere else in it.
+            // The same bytes elsewhere in the address.
             "2001:db8:c000:207::1",
             "2001:db8::c000:207",
             "::1:c000:207",
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_our_own_addresses_nor_those_of_whole_networks_are_a_clients() {
+    fn own_and_broadcast_addresses_cannot_be_a_clients() {
         let addresses = ["127.0.0.0/8", "192.0.2.1/32", "2001:db8::1/128", "203.0.113.0/28"];
         let own = Own::new(
             addresses.map(|net| net.parse().unwrap()).into(),

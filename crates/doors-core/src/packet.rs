@@ -1,31 +1,31 @@
-//! What the network brought.
+//! Packets as the network delivered them, and how they came in.
 
 use core::net::{IpAddr, SocketAddr};
 
-/// The number of a network interface, as the kernel gives it; 0 when it is not known.
+/// The index of a network interface, as the kernel gives it; 0 if unknown.
 ///
-/// Nothing in here judges by it: it is passed on to the firewall, which may treat interfaces
-/// differently.
+/// No rule of the core depends on it. It is passed to the firewall, which may treat interfaces differently.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Link(pub u32);
 
 /// How a packet came in: on which interface, and to which of our addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Arrival {
-    /// The interface on which it came.
+    /// The interface that received it.
     pub link: Link,
     /// The address of this machine to which it was sent.
     pub destination: IpAddr,
 }
 
-/// What the kernel's routing says of a source.
+/// What the kernel's routing says about sources.
 pub trait Routes {
-    /// Whether the kernel takes what comes from `source` like this. Where it is strict, it throws away what comes in on an
-    /// interface that does not lead back to its source: that source is forged.
+    /// Whether the kernel accepts packets from `source` that come in like this. Where reverse-path filtering
+    /// is strict, it drops packets from an interface that does not lead back to their source (RFC 3704,
+    /// section 2.2): such a source is forged.
     fn accept(&mut self, source: IpAddr, arrival: Arrival) -> bool;
 }
 
-/// For packets that the kernel has taken already.
+/// Accepts all: for packets that the kernel has accepted already.
 #[derive(Clone, Copy, Debug)]
 pub struct AllRoutes;
 
@@ -38,7 +38,7 @@ impl Routes for AllRoutes {
 /// One UDP datagram that was addressed to this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// Who claims to have sent it. UDP sources can be forged.
+    /// The source address. It can be forged in UDP.
     pub source: IpAddr,
     /// The UDP port from which it was sent.
     pub source_port: u16,
@@ -46,14 +46,14 @@ pub struct Packet<'a> {
     pub destination: IpAddr,
     /// The UDP port to which it was sent.
     pub port: u16,
-    /// The interface on which it came.
+    /// The interface that received it.
     pub link: Link,
-    /// What the sender wrote.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
 impl Packet<'_> {
-    /// Whether its source can be answered; if not, it is forged.
+    /// Whether its source can be answered. If not, the source is forged.
     pub(crate) fn is_answerable(&self) -> bool {
         can_be_answered(self.source) && self.port != 0
     }
@@ -63,7 +63,7 @@ impl Packet<'_> {
         Arrival { link: self.link, destination: self.destination }
     }
 
-    /// Where an answer goes, and from where.
+    /// Where an answer goes to, and from which address.
     pub(crate) fn way_back(&self) -> WayBack {
         WayBack {
             to: SocketAddr::new(self.source, self.source_port),
@@ -73,13 +73,13 @@ impl Packet<'_> {
     }
 }
 
-/// Whether an answer can be sent to an address. This machine's own can be: who knocks from here is told why
-/// nothing opens.
+/// Whether an answer can be sent to an address. It can be sent to this machine's own: a knock from here is
+/// told why no door opens.
 ///
 /// No host has an IPv4 address that begins with 0 (RFC 1122, section 3.2.1.3), with 224 to 239, which are
-/// groups, or with 240 to 255, which are reserved (RFC 1112, section 4; RFC 6890), broadcast among them.
-/// Nor does an IPv4 address that is mapped into IPv6 send anything: no network carries it, and it would speak for
-/// an IPv4 client past every protection against forged IPv4 addresses.
+/// multicast groups, or with 240 to 255, which are reserved (RFC 1112, section 4; RFC 6890), with broadcast
+/// among them. An IPv4-mapped IPv6 address is never a source on a network either: a forged one would bypass
+/// every protection against forged IPv4 addresses.
 fn can_be_answered(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => matches!(v4.octets(), [1..=223, ..]),
@@ -87,13 +87,13 @@ fn can_be_answered(address: IpAddr) -> bool {
     }
 }
 
-/// How an answer gets to where a packet came from.
+/// The addresses and the interface for an answer to a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WayBack {
     /// The sender.
     pub to: SocketAddr,
-    /// Our own address and port, to which it had sent.
+    /// Our own address and port, which the packet was sent to.
     pub from: SocketAddr,
-    /// The interface.
+    /// The interface that received the packet.
     pub link: Link,
 }

@@ -1,26 +1,27 @@
-//! Addresses that no client has, wherever the gateway stands.
+//! Addresses that no client has, whatever the gateway's network is.
 //!
-//! From the IANA registries of special-purpose addresses (RFC 6890, RFC 8190): the blocks that may not be the
-//! source of a datagram, or not its destination, or to which nothing is delivered, so that no answer arrives
-//! there; and what the registries leave to others, multicast. Private networks (RFC 1918), shared addresses (RFC 6598), unique local ones (RFC
-//! 4193) and link-local ones (RFC 3927, RFC 4291) are clients'. So are those for documentation (RFC 5737, RFC
-//! 3849, RFC 9637), against the registries: laboratories use them, and so do the tests of this program.
+//! From the IANA registries of special-purpose addresses (RFC 6890, RFC 8190): the blocks that are not valid
+//! as the source or not valid as the destination of a datagram, and those to which nothing is delivered, so
+//! that no answer arrives. Also multicast, which has registries of its own. Private addresses (RFC 1918),
+//! shared addresses (RFC 6598), unique local addresses (RFC 4193) and link-local addresses (RFC 3927, RFC
+//! 4291) can be clients'. So can those for documentation (RFC 5737, RFC 3849, RFC 9637), although the
+//! registries exclude them: laboratories use them, and so do this program's tests.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A block of addresses for a special purpose.
+/// A block of special-purpose addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Block {
     first: IpAddr,
-    /// The length of the prefix.
+    /// The prefix length in bits.
     length: u32,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: &'static str,
-    /// Where that is written.
+    /// The document that defines it.
     pub source: &'static str,
 }
 
-/// No client has these.
+/// No client has an address in these blocks.
 const NEVER: [Block; 13] = [
     v4([0, 0, 0, 0], 8, "\"this network\"", "RFC 791, section 3.2"),
     v4([127, 0, 0, 0], 8, "loopback", "RFC 1122, section 3.2.1.3"),
@@ -30,8 +31,8 @@ const NEVER: [Block; 13] = [
     v4([240, 0, 0, 0], 4, "reserved", "RFC 1112, section 4"),
     v6([0, 0, 0, 0, 0, 0, 0, 0], 128, "unspecified", "RFC 4291, section 2.5.2"),
     v6([0, 0, 0, 0, 0, 0, 0, 1], 128, "loopback", "RFC 4291, section 2.5.3"),
-    // No network carries these, and they would speak for an IPv4 client past every protection against forged
-    // IPv4 addresses.
+    // These never appear on a network. A forged one would bypass every protection against forged IPv4
+    // addresses.
     v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96, "IPv4-mapped", "RFC 4291, section 2.5.5.2"),
     v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64, "discard-only", "RFC 6666"),
     v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64, "dummy prefix", "RFC 9780"),
@@ -39,8 +40,8 @@ const NEVER: [Block; 13] = [
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "multicast", "RFC 4291, section 2.7"),
 ];
 
-/// These may be a client's, though they lie in one of the others.
-const AFTER_ALL: [Block; 13] = [
+/// Exceptions: these lie in one of the blocks above, and can be clients'.
+const EXCEPTIONS: [Block; 13] = [
     v4([192, 0, 0, 0], 29, "IPv4 service continuity", "RFC 7335"),
     v4([192, 0, 0, 9], 32, "port control protocol anycast", "RFC 7723"),
     v4([192, 0, 0, 10], 32, "TURN anycast", "RFC 8155"),
@@ -56,19 +57,19 @@ const AFTER_ALL: [Block; 13] = [
     v6([0x2001, 0x30, 0, 0, 0, 0, 0, 0], 28, "drone remote identification", "RFC 9374"),
 ];
 
-/// The block for which no client has this address.
+/// The block because of which no client has this address; `None` if a client can have it.
 #[must_use]
 pub fn never_a_clients(address: IpAddr) -> Option<&'static Block> {
     let holds = |block: &&Block| block.contains(address);
     let never = NEVER.iter().find(holds)?;
-    AFTER_ALL.iter().find(holds).is_none().then_some(never)
+    EXCEPTIONS.iter().find(holds).is_none().then_some(never)
 }
 
 impl Block {
-    /// Whether an address is in it.
+    /// Whether the block contains an address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        // All bits but those of the prefix are shifted out; of none, nothing is left.
+        // Shifts out all bits but the prefix. For an empty prefix both sides are `None`.
         match (self.first, address) {
             (IpAddr::V4(first), IpAddr::V4(address)) => {
                 let behind = 32_u32.saturating_sub(self.length);
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn private_shared_link_local_and_documentation_addresses_are_clients() {
+    fn private_shared_link_local_and_documentation_addresses_can_be_clients() {
         for real in [
             "1.0.0.0",
             "10.0.0.7",

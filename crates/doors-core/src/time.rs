@@ -1,42 +1,42 @@
-//! Points in time that are only compared with each other.
+//! Points in time, which come in as arguments.
 
 use core::time::Duration;
 
 /// A point on the daemon's monotonic clock.
 ///
-/// Counted from an arbitrary start, so only differences mean anything. Never a date: a door that
-/// trusts the wall clock stays open when somebody moves it.
+/// Counted from an arbitrary start, so only differences mean anything. Never a date: a door that trusts the
+/// wall clock stays open when the clock is set back.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// The moment that lies `since_start` after the clock's start.
+    /// The moment `since_start` after the clock's start.
     #[must_use]
     pub const fn new(since_start: Duration) -> Self {
         Self(since_start)
     }
 
-    /// The moment `wait` after this one; the end of time if that overflows.
+    /// The moment `wait` after this one; the latest moment if that overflows.
     #[must_use]
     pub const fn after(self, wait: Duration) -> Self {
         Self(self.0.saturating_add(wait))
     }
 
-    /// How long after the clock's start.
+    /// The time since the clock's start.
     #[must_use]
     pub const fn since_start(self) -> Duration {
         self.0
     }
 
-    /// How long from `now` until this moment; zero if it has passed.
+    /// The time from `now` until this moment; zero if it has passed.
     #[must_use]
     pub const fn remaining(self, now: Self) -> Duration {
         self.0.saturating_sub(now.0)
     }
 }
 
-/// A date: milliseconds since 1970, by the machine's own clock, which may be wrong and may be set.
+/// A date in milliseconds since 1970 (UTC), by the machine's own clock, which may be wrong and may be set.
 ///
-/// Only for what has to be compared with another machine's clock, or with a date that a person wrote.
+/// Only for comparison with another machine's clock, or with a date that a person wrote.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Wall(pub u64);
