@@ -1,22 +1,24 @@
-//! How often something happened since the start. Plain numbers, for whoever wants to know how it goes.
+//! How often each thing happened since the start.
 
-/// What was counted. Each number only grows.
+/// Counters since the start. Each number only grows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
-    /// Knocks that were one further in a sequence.
+    /// Knocks that were the next of a sequence.
     pub knocks_right: u64,
     /// Knocks that were wrong.
     pub knocks_wrong: u64,
-    /// Knocks in a quiet period, repeated ones, and those that the kernel throws away.
+    /// Knocks in a quiet period, repeated ones, and those from a source that the kernel drops or that cannot
+    /// have a grant.
     pub knocks_ignored: u64,
-    /// Grants by a sequence.
+    /// Grants for a completed sequence.
     pub granted_by_sequence: u64,
-    /// Grants by a key.
+    /// Grants for a client's key.
     pub granted_by_key: u64,
-    /// Requests of clients that were refused, and answered.
+    /// Requests of clients that were refused with a receipt, without those that got a challenge.
     pub refused: u64,
-    /// Datagrams to the port of single packet authorization that were dropped, and not answered.
+    /// Datagrams to the port of single packet authorization that were dropped without an answer.
     pub dropped: u64,
-    /// Doors that the firewall never opened, and clients that waited for it in vain.
+    /// Grants that ended before the firewall had opened the door, and requests whose client waited for the
+    /// firewall in vain.
     pub not_opened: u64,
 }

@@ -1,4 +1,4 @@
-//! The whole system as one value.
+//! The whole decision logic as one state machine.
 
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use core::{net::IpAddr, time::Duration};
@@ -28,10 +28,10 @@ use crate::{
     time::{Moment, Wall},
 };
 
-/// Hears knocks, judges them, and says which doors to open and close.
+/// Takes packets, reports and time; says which doors the firewall has to open and close.
 ///
-/// Feed it with the `handle_*` methods. After each call, drain the `poll_*` methods, then sleep until
-/// `next_deadline` or the next packet. Moments must never go backwards.
+/// Call the `handle_*` methods. After each call, drain the `poll_*` methods, then sleep until `next_deadline`
+/// or the next packet. Moments must never go backwards.
 ///
 /// ```text
 ///   packet ──► handle_packet ──►┐        ┌──► poll_change ──► firewall
@@ -45,7 +45,7 @@ pub struct Engine {
     access: Access,
     grants: Grants,
     server: Option<SpaServer>,
-    /// Questions to the kernel of whether it would take a packet from the source of a wrong knock.
+    /// Budget for asking the kernel whether it would accept a packet from the source of a wrong knock.
     questions: Budget,
     counters: Counters,
     changes: VecDeque<Change>,
@@ -53,7 +53,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Judges by `rules`.
+    /// Starts to judge by `rules`.
     ///
     /// # Errors
     /// [`Conflict`] if two sequences cannot be told apart.
@@ -69,12 +69,12 @@ impl Engine {
         })
     }
 
-    /// Hears clients with keys from here on, too.
+    /// Adds the server for single packet authorization. Without one, only sequences are handled.
     pub fn receive_clients(&mut self, server: SpaServer) {
         self.server = Some(server);
     }
 
-    /// Takes one packet from the network. `routes` say whether the kernel takes it, too.
+    /// Takes one packet from the network. `routes` say whether the kernel accepts it as well.
     pub fn handle_packet(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall, routes: &mut dyn Routes) {
         let heard = self.server.as_mut().and_then(|server| server.hear(packet, now, wall));
         match heard {
@@ -86,7 +86,7 @@ impl Engine {
     fn handle_knock(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall, routes: &mut dyn Routes) {
         let Some(knock) = Knock::parse(packet) else { return };
         let source = knock.source;
-        // A door whose time is over must be told as closed before it opens again.
+        // A door whose time is over must be reported as closed before it opens again.
         self.handle_timeout(now, wall);
         let event = match self.access.judge(&knock, now, routes) {
             Ok(Verdict::Granted(grant)) => {
@@ -107,7 +107,7 @@ impl Engine {
                     Refusal::Waiting => Event::Waiting { source },
                     Refusal::NotAccepted => not_accepted(&knock),
                     Refusal::Address(why) => Event::Ineligible { source, why },
-                    // A knock names no door, so `NotAllowed` cannot come of one.
+                    // A knock names no door, so it is never refused with `NotAllowed`.
                     Refusal::Repeated | Refusal::NotAllowed | Refusal::Wrong { .. } => {
                         Event::Repeated { source }
                     }
@@ -126,7 +126,7 @@ impl Engine {
         Event::Wrong { source: knock.source, port: knock.port, after, quiet, checked }
     }
 
-    /// Takes what the firewall reports.
+    /// Takes a report from the firewall.
     pub fn handle_report(&mut self, report: Report, now: Moment, wall: Wall) {
         match report {
             Report::Done(key) => self.confirmed(&key, now),
@@ -152,7 +152,7 @@ impl Engine {
             }
             Report::Withdrawn(lease) => {
                 if let Some(running) = self.take(&lease) {
-                    // What else was opened for it is closed, too.
+                    // Everything else that was opened for this grant is closed, too.
                     self.changes.push_back(Change::Close(lease.key));
                     self.events.push_back(Event::Withdrawn(running.lease));
                 }
@@ -160,7 +160,7 @@ impl Engine {
         }
     }
 
-    /// Takes out the grant of a report, unless a later lease runs for the same.
+    /// Removes the grant that a report is about, unless a later lease is in force for it.
     fn take(&mut self, lease: &Lease) -> Option<Running> {
         let is_it = self.grants.get(&lease.key).is_some_and(|running| running.lease.until == lease.until);
         if is_it { self.grants.close(&lease.key) } else { None }
@@ -179,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// Lets time pass.
+    /// Ends the leases and promises whose time is over at `now`.
     pub fn handle_timeout(&mut self, now: Moment, wall: Wall) {
         while let Some(running) = self.grants.expire(now) {
             let lease = running.lease.clone();
@@ -200,11 +200,11 @@ impl Engine {
         }
     }
 
-    /// Judges by other `rules` from here on. What could not be opened by them is closed: doors that are gone, and what
-    /// clients have open that have lost their key or their permission. All other doors stay open until their time.
+    /// Replaces the rules. Closes what they no longer permit: doors that are gone, and leases of clients that
+    /// have lost their key or their permission. All other doors stay open until their time.
     ///
     /// # Errors
-    /// [`Conflict`] if two sequences cannot be told apart; then nothing has changed.
+    /// [`Conflict`] if two sequences cannot be told apart. Then the old rules stay in force.
     pub fn change_rules(&mut self, rules: Rules, now: Moment, wall: Wall) -> Result<(), Conflict> {
         self.access.change_rules(rules)?;
         let rules = self.access.rules();
@@ -224,17 +224,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets in none of these addresses from here on: they are this machine's own.
+    /// Sets the addresses of this machine and its networks. No grant is made for them.
     pub fn know_own(&mut self, own: Own) {
         self.access.know_own(own);
     }
 
-    /// Listens to these clients from here on. Gives what was before: to let go of many clients takes time.
+    /// Replaces the configuration of the server for single packet authorization. Returns the old one, so that
+    /// the caller decides when to drop it: with many clients that takes time.
     pub fn change_audience(&mut self, config: ServerConfig) -> Option<ServerConfig> {
         Some(self.server.as_mut()?.listen_to(config))
     }
 
-    /// The disk holds the record of this ticket; or could not take it, and then nothing happens.
+    /// Takes the result of writing the record of `ticket`: `held` if the disk holds it. Otherwise the request
+    /// is refused.
     pub fn handle_recorded(&mut self, ticket: Ticket, held: bool, now: Moment, wall: Wall) {
         let Some(server) = &mut self.server else { return };
         let Some(waiting) = server.recorded(ticket, held) else { return };
@@ -245,17 +247,17 @@ impl Engine {
         }
     }
 
-    /// The next thing that the firewall has to make true.
+    /// The next change that the firewall has to make.
     pub fn poll_change(&mut self) -> Option<Change> {
         self.changes.pop_front()
     }
 
-    /// The next thing that happened.
+    /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// The next thing that the disk has to hold, and the ticket by which to confirm it.
+    /// The next record that the disk has to hold, and the ticket by which to confirm it.
     pub fn poll_record(&mut self) -> Option<(Ticket, Record)> {
         self.server.as_mut()?.poll_record()
     }
@@ -265,38 +267,38 @@ impl Engine {
         self.server.as_mut()?.poll_receipt(now, wall)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` if never.
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next; `None` if nothing is pending.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         let promised = self.server.as_ref().and_then(SpaServer::next_deadline);
         [self.grants.next_end(), promised].into_iter().flatten().min()
     }
 
-    /// The conversation with clients that have a key.
+    /// The server for single packet authorization, if there is one.
     #[must_use]
     pub fn server(&self) -> Option<&SpaServer> {
         self.server.as_ref()
     }
 
-    /// Who is in.
+    /// The live grants.
     #[must_use]
     pub fn grants(&self) -> &Grants {
         &self.grants
     }
 
-    /// The rules, and who has knocked.
+    /// The rules, and the progress of each source.
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// What was counted since the start.
+    /// The counters since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// What is noted of a datagram to the port of single packet authorization.
+    /// Turns the result of a datagram to the port of single packet authorization into an event.
     fn note(&mut self, heard: Heard, source: IpAddr) {
         let event = match heard {
             Heard::Waits => return,
@@ -313,7 +315,7 @@ impl Engine {
         self.events.push_back(event);
     }
 
-    /// Does what a client asks, whose request is accepted and on disk.
+    /// Carries out a client's request, which has been accepted and is on disk.
     fn act(&mut self, asker: &Asker, accepted: &Accepted, now: Moment, wall: Wall) {
         self.handle_timeout(now, wall);
         let clients: Option<Arc<Clients>> =
@@ -361,7 +363,7 @@ impl Engine {
         }
     }
 
-    /// Opens a door for a sequence. It is not answered.
+    /// Opens a door for a completed sequence. No answer is sent.
     fn admit(&mut self, grant: Grant, now: Moment) {
         let opening = self.grants.open(grant, now);
         if matches!(opening, Opening::Changed(_)) {
@@ -370,8 +372,8 @@ impl Engine {
         self.opened(opening);
     }
 
-    /// Opens a door for a client, and answers it as soon as it is open: with the time until it closes, or, where each
-    /// has its turn, with the client's own.
+    /// Opens a door for a client, and answers as soon as it is open. The receipt gives the time until the
+    /// door closes; where clients take turns, the client's own time.
     fn open_for(&mut self, asker: &Asker, grant: Grant, now: Moment) {
         let opening = self.grants.open(grant, now);
         let (key, own) = match &opening {
@@ -391,7 +393,7 @@ impl Engine {
         let left = |until: Moment| seconds(until.remaining(now));
         match running.is_open() && !is_changed {
             true => server.answer(asker, Answer::Granted, left(own.unwrap_or(running.lease.until))),
-            // The firewall is at it.
+            // The firewall has not opened it yet.
             false => server.promise(asker, key, Answer::Granted, own.map(left), now),
         }
     }
@@ -409,7 +411,8 @@ impl Engine {
         self.events.push_back(event);
     }
 
-    /// One connection has used a grant up, or its time is over. The next that waits begins.
+    /// Starts the next waiting lease of a single-connection grant, after the lease before it has been used up
+    /// or is over.
     fn begin_next(&mut self, over: Running, now: Moment, wall: Wall) {
         let rules = self.access.rules();
         if let Some(next) = self.grants.next_waiting(over, now, |lease| rules.permit(lease, wall)) {
@@ -417,8 +420,8 @@ impl Engine {
         }
     }
 
-    /// Gives up what a client has of a door. It is closed if nobody else has it open, or if it was open before this
-    /// program started, so that it is not known whose it is.
+    /// Ends a client's own lease. Closes the door if no other lease keeps it open, or if the door was open
+    /// before the daemon started, so that its owner is unknown.
     fn close_for(&mut self, asker: &Asker, key: GrantKey, who: &ClientLabel, now: Moment, wall: Wall) {
         match self.grants.leave(&key, who, now) {
             Left::Waiting(lease) => {
@@ -433,7 +436,7 @@ impl Engine {
                     self.shorten(&now);
                 }
                 self.events.push_back(Event::GivenUp(lease));
-                // Behind one address it is not the client's alone, and stays open for it, too.
+                // The door stays open for others behind the same address, and therefore for this client, too.
                 if let Some(server) = &mut self.server {
                     server.answer(asker, Answer::NotAllowed, 0);
                 }
@@ -447,7 +450,7 @@ impl Engine {
 
     fn close_now(&mut self, asker: &Asker, key: GrantKey, now: Moment, wall: Wall) {
         let closed = self.grants.close(&key);
-        // Asked of the firewall in any case: it may hold a grant that is not known here.
+        // The firewall is asked in any case: it may hold a lease that is not known here.
         self.changes.push_back(Change::Close(key.clone()));
         if let Some(server) = &mut self.server {
             server.promise(asker, key, Answer::Closed, None, now);
@@ -474,14 +477,14 @@ impl Engine {
         self.events.push_back(Event::Granted(lease));
     }
 
-    /// A door is open for a shorter time than before, or by another client's key. A lease that ends earlier takes the
-    /// place of one that is not there any more.
+    /// Replaces the firewall's lease by one that ends earlier or belongs to another client. The old lease is
+    /// closed first, so that one that ends earlier can take its place.
     fn shorten(&mut self, lease: &Lease) {
         self.changes.push_back(Change::Close(lease.key.clone()));
         self.changes.push_back(Change::Open(lease.clone()));
     }
 
-    /// The kernel does not tell of itself that a packet has used up a grant.
+    /// Asks the firewall to watch a single-connection lease: the kernel does not report its use by itself.
     fn watch(&mut self, lease: &Lease) {
         if lease.once {
             self.changes.push_back(Change::Watch(lease.key.clone()));
@@ -497,7 +500,7 @@ fn not_accepted(knock: &Knock) -> Event {
     Event::NotAccepted { source: knock.source, link: knock.arrival.link }
 }
 
-/// Whole seconds, rounded.
+/// Rounds to whole seconds.
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.saturating_add(Duration::from_millis(500)).as_secs()).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! What goes between the engine, the firewall and whoever wants to know what happened, as values.
+//! The values that the engine, the firewall and the observers exchange.
 
 use core::{net::IpAddr, time::Duration};
 
@@ -12,19 +12,19 @@ use crate::{
     spa::{client::ClientLabel, server::DropReason},
 };
 
-/// What the firewall has to make true.
+/// A change that the firewall has to make.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
-    /// Let this source in until then; the firewall closes the door by itself.
+    /// Let this source in until the end of the lease. The firewall closes the door by itself.
     Open(Lease),
     /// Close the door now.
     Close(GrantKey),
-    /// Report soon when this grant for one connection is used up.
+    /// Watch this single-connection grant, and report soon after it is used up.
     Watch(GrantKey),
 }
 
 impl Change {
-    /// Which door for whom.
+    /// The grant that it is about.
     #[must_use]
     pub fn key(&self) -> &GrantKey {
         match self {
@@ -34,137 +34,138 @@ impl Change {
     }
 }
 
-/// What the firewall reports.
+/// A report from the firewall.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Report {
-    /// The latest [`Change::Open`] for this is true.
+    /// The latest [`Change::Open`] for this grant is done.
     Done(GrantKey),
-    /// The latest [`Change::Close`] for this is true.
+    /// The latest [`Change::Close`] for this grant is done.
     Closed(GrantKey),
-    /// The firewall already lets this source in.
+    /// The firewall held this lease before the daemon started.
     Found(Lease),
-    /// A grant for one connection is used up. A later lease for the same is not meant.
+    /// A single-connection lease is used up. Does not apply to a later lease of the same grant.
     Used(Lease),
-    /// Another hand has taken this out of the firewall, and nothing else. A later lease for the same is not meant.
+    /// Another program or an administrator removed this lease from the firewall, and only this. Does not
+    /// apply to a later lease of the same grant.
     Withdrawn(Lease),
 }
 
-/// What happened. The engine emits all of it, as often as it happens: which of it is worth a line in a log is for the
-/// log to decide.
+/// Something that happened. The engine emits every occurrence; the log decides which are worth a line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// A sequence is complete, or a client's request is right, and the firewall has been asked.
+    /// A sequence is complete or a client's request is accepted, and the firewall has been asked to open the
+    /// door.
     Granted(Lease),
     /// The firewall has opened the door.
     Opened(Lease),
-    /// The firewall keeps an open door open for longer.
+    /// The firewall has extended an open door.
     Extended(Lease),
-    /// The door is open for the same address already, by another. This is what the new one has of its own: it is open
-    /// as long as the one that ends last; or, if it is for one connection, each has its turn.
+    /// The door is already open for the same address, because of another client or a sequence. A door stays
+    /// open until the last of its leases ends; single-connection leases take turns.
     AlsoOpen {
-        /// What the new one has.
+        /// The new lease.
         lease: Lease,
-        /// Whose key had opened it before; `None` if it was a sequence, or is not known.
+        /// The client that had opened it; `None` for a sequence, or if unknown.
         before: Option<ClientLabel>,
     },
-    /// A knock for a door that is open as long already, by the same.
+    /// The same client or sequence asked again, for no longer than the door is open already.
     StillOpen(Lease),
-    /// A client has given up what it had. Others still have the door open behind the same address.
+    /// A client has closed its own lease. The door stays open for others behind the same address.
     GivenUp(Lease),
-    /// The door was open before this program started, and is taken over.
+    /// The door was open before the daemon started, and the engine has adopted its lease.
     Adopted(Lease),
-    /// The door was open before this program started, and is closed: it could not be opened now.
+    /// The door was open before the daemon started, but the rules no longer permit it, so it is closed.
     NotAdopted(Lease),
     /// The door has closed.
     Closed(Lease),
-    /// The one connection that a grant was for has been made.
+    /// The single connection of this lease has been made.
     Used(Lease),
-    /// Another hand has closed the door.
+    /// Another program or an administrator has closed the door.
     Withdrawn(Lease),
-    /// Its client has lost its key or its permission, or the door is gone, so it is closed.
+    /// The door is closed because it was removed, or because its client lost its key or its permission.
     Revoked(Lease),
-    /// The same, but others have asked for it, too, so it stays open for them.
+    /// The lease was revoked as above, but the door stays open for others who asked for it.
     Reduced {
-        /// What was taken back.
+        /// The revoked lease.
         gone: Lease,
-        /// What is left.
+        /// The lease that is now in force.
         now: Lease,
     },
-    /// The time of a grant is over, and the firewall never made it true.
+    /// A lease ended before the firewall had opened the door.
     NeverOpened(Lease),
-    /// A client waited for the firewall in vain, and has been told so.
+    /// A client waited for the firewall in vain, and has been told.
     NotInTime(GrantKey),
-    /// A source is one knock further.
+    /// A source is one knock further in a sequence.
     Further {
         /// The source, which may be forged.
         source: IpAddr,
-        /// How many knocks were right.
+        /// The number of right knocks so far.
         right: u8,
     },
-    /// The knock just accepted came again, and counts for nothing.
+    /// The same datagram came again. It is ignored.
     Repeated {
         /// The source, which may be forged.
         source: IpAddr,
     },
-    /// A source knocked while it was in its quiet period, which starts again.
+    /// Ignored: the source is in its quiet period, which starts again.
     Waiting {
         /// The source, which may be forged.
         source: IpAddr,
     },
-    /// A knock counted for nothing, because the kernel throws away what comes from its source like that.
+    /// Ignored: the kernel drops packets from this source on this interface.
     NotAccepted {
         /// The source, which is forged.
         source: IpAddr,
         /// The interface on which the knock came.
         link: Link,
     },
-    /// A source knocked wrong and has to be quiet.
+    /// A source knocked wrong. Its quiet period starts.
     Wrong {
         /// The source, which may be forged.
         source: IpAddr,
         /// The port on which it knocked.
         port: u16,
-        /// How many knocks had been right.
+        /// The number of right knocks before it.
         after: u8,
-        /// How long it has to be quiet.
+        /// The length of the quiet period.
         quiet: Duration,
-        /// Whether the kernel was asked, and would take a packet from this source. It is asked of a few only, so a
-        /// flood costs no questions.
+        /// Whether the kernel was asked and would accept a packet from this source. It is asked for few
+        /// knocks, so that a flood causes no queries.
         checked: bool,
     },
-    /// A sequence was complete, but too many grants run.
+    /// A sequence was completed, but too many grants are open.
     NoRoom(Lease),
-    /// A client's request was refused, and the client has been told.
+    /// A client's request was refused, and the client is told.
     Refused {
-        /// Whose key it was.
+        /// The client.
         who: ClientLabel,
-        /// Where it came from.
+        /// The source of the request.
         source: IpAddr,
         /// What the client was told.
         why: Answer,
-        /// Why no grant is for the address, if that is why.
+        /// Why no grant can be made for the address, if that is the reason.
         address: Option<Ineligible>,
     },
-    /// A sequence was complete, and no grant can be for its source.
+    /// A sequence was completed, but no grant can be made for its source.
     Ineligible {
         /// The source.
         source: IpAddr,
         /// Why.
         why: Ineligible,
     },
-    /// A datagram to the port of single packet authorization was dropped, and nothing was answered.
+    /// A datagram to the port of single packet authorization was dropped without an answer.
     Dropped {
-        /// Where it came from, which may be forged.
+        /// The source, which may be forged.
         source: IpAddr,
         /// Why.
         why: DropReason,
-        /// Whose key it was, if that is known.
+        /// The client that it claims to be from, if that is known.
         who: Option<ClientLabel>,
     },
 }
 
 impl Event {
-    /// What became of a door, if this is about one.
+    /// The lease that this event is about, if there is one.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match self {

@@ -1,4 +1,4 @@
-//! Live grants: who is in, until when, and who has asked for it.
+//! Live grants: which doors are open for which addresses until when, and which clients asked for them.
 //!
 //! ```text
 //!   one door, one address        the firewall holds one lease at a time
@@ -11,8 +11,8 @@
 //!   └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Behind an address translator several clients are one address. Each keeps its own time, so that what a client had
-//! goes with it, and nothing else does.
+//! Behind an address translator, several clients share one address. Each keeps its own lease. When a client
+//! is removed, only its own lease ends.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,72 +29,74 @@ use crate::{
     time::Moment,
 };
 
-/// What the firewall has said of a lease.
+/// What the firewall has confirmed of a lease.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum State {
-    /// Nothing yet.
+    /// Nothing yet: the firewall has been asked to open it.
     Asked,
-    /// It is open.
+    /// The door is open.
     Open,
-    /// It was open and has been changed without a knock; that this is done is no news.
+    /// The door is open, and its lease was replaced without a knock. The firewall's confirmation of that is
+    /// not an event.
     Corrected,
 }
 
-/// A grant that runs.
+/// A live grant: one door for one address.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Running {
-    /// What the firewall holds, or has been asked for.
+    /// The lease that the firewall holds or has been asked for.
     pub lease: Lease,
-    /// What the firewall has said of it.
+    /// What the firewall has confirmed of it.
     pub state: State,
-    /// Whether it was there before this program started, so that it is not known who opened it.
+    /// Whether it was adopted: the firewall held it before the daemon started, so who opened it may be
+    /// unknown.
     pub adopted: bool,
-    /// Of the others who asked for it, each their own, which ends before the lease.
+    /// The leases of others who asked for it, one for each client. None ends later than `lease`.
     others: Vec<Lease>,
-    /// Grants for one connection of others: the firewall holds one at a time, so each begins when the one before it
-    /// is used up or over.
+    /// Single-connection leases of others, in order. The firewall holds one at a time, so each starts when
+    /// the one before it is used up or over.
     waiting: VecDeque<Lease>,
 }
 
-/// What a grant changes.
+/// The effect of a grant on a door.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Opening {
-    /// The firewall has to know.
+    /// The firewall has to open or extend the door.
     Changed(Lease),
-    /// The door is open for as long already, and one more has asked for it: this is the new one's own.
+    /// The door is open for at least as long already, because of others. This is the new lease.
     Joined(Lease),
-    /// The door is open for as long already, and it has been asked for by the same before.
+    /// The same client or sequence asked before, and the firewall's lease does not change.
     Unchanged(Lease),
-    /// It is for one connection, and another's comes first.
+    /// A single-connection lease that waits for its turn.
     Waits(Lease),
-    /// [`limits::GRANTS`] run, or [`limits::GRANTS_BY_SEQUENCE`], or [`limits::GRANTS_PER_CLIENT`] for this
-    /// client, or [`SHARING_ONE_ADDRESS`] share this one.
+    /// Refused: one of the bounds is reached, [`limits::GRANTS`] in all, [`limits::GRANTS_BY_SEQUENCE`],
+    /// [`limits::GRANTS_PER_CLIENT`], or [`SHARING_ONE_ADDRESS`] for this door and address.
     Full(Lease),
 }
 
-/// What becomes of a door when a client gives up what it had.
+/// What happens to a door when a client closes its own lease.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Left {
-    /// It had nothing.
+    /// The client had no lease for it.
     Nothing,
-    /// It was waiting.
+    /// The client's lease was waiting for its turn.
     Waiting(Lease),
-    /// Others have the door open, too. This is what the client had, and whether the lease has changed.
+    /// The door stays open for others. Gives the client's lease, and whether the firewall's lease changed.
     Others(Lease, bool),
-    /// It was the only one.
+    /// The client's lease was the only one.
     Alone,
 }
 
-/// A grant that is not permitted any more, or not to all who asked for it.
+/// A grant that the rules no longer permit, at least not to all clients that share it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Retracted {
-    /// It is over; what it was.
+    /// The grant has ended.
     Closed(Running),
-    /// It goes on for others, by another lease than this.
+    /// The grant stays for others, with another lease.
     Changed {
-        /// What it was.
+        /// The lease that ended.
         before: Lease,
-        /// What it is.
+        /// The lease that replaces it.
         now: Lease,
     },
 }
@@ -105,32 +107,32 @@ impl Running {
         Self { lease, state: State::Asked, adopted: false, others, waiting }
     }
 
-    /// Whether the firewall has said that it is open.
+    /// Whether the firewall has confirmed that the door is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state != State::Asked
     }
 
-    /// Whether it was open before this program started, and it is not known by whom.
+    /// Whether it was open before the daemon started, and the client that opened it is unknown.
     #[must_use]
     pub fn is_unowned(&self) -> bool {
         self.adopted && self.lease.by.is_none() && self.others.is_empty()
     }
 
-    /// Whether others wait until this one is over.
+    /// Whether leases of others wait until this one is over.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// The time that a client has of its own.
+    /// A client's own lease.
     #[must_use]
     pub fn own(&self, by: Option<&ClientLabel>) -> Option<&Lease> {
         let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
         leases.into_iter().find(|lease| lease.by.as_ref() == by)
     }
 
-    /// All who are in it, one entry each.
+    /// The owner of each lease in it: each takes one place of its owner's share.
     fn shares(&self) -> Vec<Option<ClientLabel>> {
         let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
         leases.map(|lease| lease.by.clone()).collect()
@@ -140,13 +142,13 @@ impl Running {
         self.others.len().saturating_add(self.waiting.len())
     }
 
-    /// The next lease, of the others who asked for it: the one that ends last.
+    /// Takes the lease of the others that ends last.
     fn take_next(&mut self) -> Option<Lease> {
         let (last, _) = self.others.iter().enumerate().max_by_key(|(_, lease)| lease.until)?;
         Some(self.others.swap_remove(last))
     }
 
-    /// Replaces the lease, without a knock.
+    /// Replaces the lease without a knock. Returns the old one.
     fn correct(&mut self, lease: Lease) -> Lease {
         if self.state == State::Open {
             self.state = State::Corrected;
@@ -155,17 +157,17 @@ impl Running {
     }
 }
 
-/// All grants that run.
+/// All live grants.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     running: BTreeMap<GrantKey, Running>,
     by_end: BTreeSet<(Moment, GrantKey)>,
-    /// How many each client has or waits for, and how many sequences have.
+    /// The number of leases of each client, waiting ones included; under `None`, of sequences.
     shares: BTreeMap<Option<ClientLabel>, usize>,
 }
 
 impl Grants {
-    /// Opens a door, or keeps it open for longer; never for shorter.
+    /// Opens a door or extends it. Never shortens it.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let lease = grant.redeem(now);
         let is_full = self.is_full_for(lease.by.as_ref());
@@ -184,10 +186,10 @@ impl Grants {
         opening
     }
 
-    /// Takes over a grant that the firewall already holds, from before this program started. Says whether
-    /// there was room; if not, the firewall ends it all the same, and no event tells of it.
+    /// Adopts a lease that the firewall held before the daemon started. Returns whether there was room. If
+    /// not, the firewall still ends the lease on time, and no event reports that.
     pub fn adopt(&mut self, lease: Lease) -> bool {
-        // Whose grants these are was settled before, so that only the room for all of them counts.
+        // Shares do not count here: they were checked when the lease was granted. Only the total bound does.
         match self.running.get(&lease.key).cloned() {
             Some(mut known) => {
                 known.lease = Lease { link: known.lease.link, ..lease };
@@ -200,18 +202,19 @@ impl Grants {
         true
     }
 
-    /// Notes that the firewall has made the grant true. Gives what it said before; `None` if no such grant runs.
+    /// Records that the firewall has opened or extended the door. Returns the state before; `None` if there
+    /// is no such grant.
     pub fn confirm(&mut self, key: &GrantKey) -> Option<State> {
         Some(mem::replace(&mut self.running.get_mut(key)?.state, State::Open))
     }
 
-    /// Takes out one grant whose time is over at `now`.
+    /// Removes one grant whose lease is over at `now`.
     pub fn expire(&mut self, now: Moment) -> Option<Running> {
         let (_, key) = self.by_end.first().filter(|(until, _)| *until <= now)?;
         self.close(&key.clone())
     }
 
-    /// Takes back what is not `permitted` any more.
+    /// Ends the leases that are no longer `permitted`.
     pub fn retract(&mut self, now: Moment, permitted: impl Fn(&Lease) -> bool) -> Vec<Retracted> {
         let all_permitted = |running: &Running| {
             [&running.lease].into_iter().chain(&running.others).chain(&running.waiting).all(&permitted)
@@ -245,7 +248,7 @@ impl Grants {
         retracted
     }
 
-    /// Takes out the grant for this door and source.
+    /// Removes the grant for this door and source.
     pub fn close(&mut self, key: &GrantKey) -> Option<Running> {
         let running = self.running.remove(key)?;
         self.by_end.remove(&(running.lease.until, key.clone()));
@@ -253,7 +256,8 @@ impl Grants {
         Some(running)
     }
 
-    /// Takes out what a client has of a grant that others have, too.
+    /// Removes a client's own lease from a grant, if others share the grant. A client that has the grant
+    /// alone is only reported, as [`Left::Alone`].
     pub fn leave(&mut self, key: &GrantKey, who: &ClientLabel, now: Moment) -> Left {
         let Some(mut running) = self.running.get(key).cloned() else { return Left::Nothing };
         running.others.retain(|other| other.until > now);
@@ -275,8 +279,7 @@ impl Grants {
         left
     }
 
-    /// Begins the next grant for one connection that was waiting until this one was over, if it is still
-    /// `permitted`.
+    /// Starts the next lease that was waiting until this grant was over and that is still `permitted`.
     pub fn next_waiting(
         &mut self,
         over: Running,
@@ -291,19 +294,19 @@ impl Grants {
         Some(running)
     }
 
-    /// When the next grant ends.
+    /// When the next lease ends.
     #[must_use]
     pub fn next_end(&self) -> Option<Moment> {
         self.by_end.first().map(|(until, _)| *until)
     }
 
-    /// The grant that runs for this door and source, if one does.
+    /// The grant for this door and source, if there is one.
     #[must_use]
     pub fn get(&self, key: &GrantKey) -> Option<&Running> {
         self.running.get(key)
     }
 
-    /// The grants that run.
+    /// All live grants.
     pub fn iter(&self) -> impl Iterator<Item = &Running> {
         self.running.values()
     }
@@ -317,7 +320,7 @@ impl Grants {
         self.running.len() >= limits::GRANTS || taken >= share
     }
 
-    /// Puts a grant in the place of what was there for its door and source.
+    /// Inserts a grant, in place of the one for the same door and source.
     fn put(&mut self, running: Running) {
         self.close(&running.lease.key);
         for by in running.shares() {
@@ -338,7 +341,7 @@ impl Grants {
     }
 }
 
-/// One more asks for a door that is open.
+/// Adds a lease to a grant whose door is open.
 fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
     let extends = lease.until >= running.lease.until.after(EXTEND_AFTER);
     if lease.by == running.lease.by {
@@ -352,7 +355,7 @@ fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
     let is_known = known.is_some();
     match known {
         None if is_full || running.sharing() >= SHARING_ONE_ADDRESS => return Opening::Full(lease),
-        // Either way its own is replaced; it never ends earlier than it did.
+        // The new lease replaces the client's own, if that is not later.
         None => {}
         Some(at) if running.others.get(at).is_some_and(|other| other.until >= lease.until) => {
             return Opening::Unchanged(lease);
@@ -364,12 +367,12 @@ fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
         running.others.push(before);
         return Opening::Changed(lease);
     }
-    // The lease is the one that ends last.
+    // No lease ends later than the firewall's.
     running.others.push(Lease { until: lease.until.min(running.lease.until), ..lease.clone() });
     if is_known { Opening::Unchanged(lease) } else { Opening::Joined(lease) }
 }
 
-/// A grant for one connection, where one runs already.
+/// Adds a single-connection lease to a grant that exists already.
 fn once_more(running: &mut Running, mut lease: Lease, is_full: bool) -> Opening {
     if lease.by != running.lease.by {
         if let Some(own) = running.waiting.iter_mut().find(|waiting| waiting.by == lease.by) {
@@ -382,11 +385,13 @@ fn once_more(running: &mut Running, mut lease: Lease, is_full: bool) -> Opening 
         running.waiting.push_back(lease.clone());
         return Opening::Waits(lease);
     }
-    // The one before may be used up, so a client gets a new one at once. A sequence may be repeated by strangers.
+    // A client gets a new lease at once, because the one before may be used up. A sequence does not:
+    // strangers can replay it.
     if lease.by.is_none() && lease.until < running.lease.until.after(EXTEND_AFTER) {
         return Opening::Unchanged(lease);
     }
-    // Never the same as the one before, so that news of that one are not taken for this one's.
+    // Its end must differ from that of the lease before, so that a late report about that one is not taken
+    // for this one.
     if lease.until == running.lease.until {
         lease.until = lease.until.after(Duration::from_millis(1));
     }

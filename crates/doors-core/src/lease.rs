@@ -1,20 +1,21 @@
-//! A grant on its way from the core to the kernel and back.
+//! A grant in the form in which core and firewall exchange it.
 
 use crate::{door::GrantKey, packet::Link, spa::client::ClientLabel, time::Moment};
 
-/// Who may use which door until when: what the firewall is asked for, holds, and reports.
+/// Which door is open for which address until when: what the firewall is asked for, holds and reports.
 ///
-/// Anything may make one; what lets somebody in is a [`Grant`](crate::access::Grant), of which the core makes it.
+/// Any code can build a lease. The permission is the [`Grant`](crate::access::Grant), from which the core
+/// makes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lease {
-    /// Which door for whom.
+    /// The door and the source address.
     pub key: GrantKey,
-    /// The interface on which the knocks came.
+    /// The interface on which the request or the last knock came in.
     pub link: Link,
     /// When the firewall closes the door.
     pub until: Moment,
-    /// Whose key it was; `None` for a sequence, or if it is not known.
+    /// The client that asked; `None` for a sequence, or if unknown.
     pub by: Option<ClientLabel>,
-    /// Whether the first new connection uses it up.
+    /// Whether the first new connection uses the lease up.
     pub once: bool,
 }
