@@ -1,33 +1,33 @@
-//! A few at once, and then one now and again.
+//! A token bucket: a burst at once, then one more after each interval.
 
 use core::time::Duration;
 
 use crate::time::Moment;
 
-/// How much may be spent.
+/// The size of a bucket and the rate at which it refills.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// So many in one go.
+    /// The size of the burst.
     pub at_once: u32,
-    /// After this long, one more.
+    /// The time after which one more is available.
     pub every: Duration,
 }
 
-/// What was spent, as the moment at which the last of it is paid for. Each is one number, since there is one for each
-/// client.
+/// What was spent, stored as the moment at which the bucket is full again. One number, because there is one
+/// budget for each client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Budget {
-    paid_until: Moment,
+    full_at: Moment,
 }
 
 impl Budget {
-    /// Spends one, if there is one left at `now`.
+    /// Spends one if one is left at `now`, and says whether it did.
     pub fn spend(&mut self, rate: Rate, now: Moment) -> bool {
-        let from = self.paid_until.max(now);
-        let all = rate.every.saturating_mul(rate.at_once);
-        let affordable = from.remaining(now).saturating_add(rate.every) <= all;
+        let from = self.full_at.max(now);
+        let capacity = rate.every.saturating_mul(rate.at_once);
+        let affordable = from.remaining(now).saturating_add(rate.every) <= capacity;
         if affordable {
-            self.paid_until = from.after(rate.every);
+            self.full_at = from.after(rate.every);
         }
         affordable
     }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_refilled_by_time() {
+    fn a_budget_refills_over_time() {
         let rate = Rate { at_once: 256, every: Duration::from_millis(2) };
         let mut budget = Budget::default();
         let now = Moment::new(Duration::from_secs(100));

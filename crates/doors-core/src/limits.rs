@@ -1,84 +1,87 @@
-//! The bound of everything that a stranger can grow, each with its reason.
+//! The bounds of everything that a stranger can grow, each with its reason.
 
 use core::time::Duration;
 
 use crate::budget::Rate;
 
-/// Knockers that are remembered at once.
+/// Sources whose progress is remembered at once.
 ///
-/// Some eight megabytes when full. A flood of forged first knocks at 200,000 a second leaves a client a
-/// third of a second for its second knock; from then on the flood cannot reach it, because those who
-/// have come the least far are forgotten first.
+/// About eight megabytes when full. During a flood of forged first knocks at 200,000 a second, a client has a
+/// third of a second for its second knock. After that the flood cannot evict it, because the table evicts the
+/// sources with the least progress first.
 pub const KNOCKERS: usize = 65_536;
 
-/// Grants that run at once, over all doors.
+/// Live grants, over all doors.
 ///
-/// The kernel holds ten times as many without effort. The bound is for somebody who overhears a
+/// The kernel holds ten times as many without effort. The bound is for an attacker who has overheard a
 /// sequence and replays it from forged addresses.
 pub const GRANTS: usize = 65_536;
 
-/// Of these, as many as sequences may take. The rest is left to clients with keys, whose grants cannot be
+/// The number of these that sequences may take. The rest is left to clients with keys, whose grants cannot be
 /// forged: a replayed sequence takes none of theirs.
 pub const GRANTS_BY_SEQUENCE: usize = 49_152;
 
-/// Doors in one configuration. Clients count on it, too.
+/// Doors in one configuration. Clients rely on this bound, too.
 pub const DOORS: usize = doors_spa::door::MOST as usize;
 
-/// Ports of all doors together; a range counts as one. Each is an entry of a map, whose cost in the kernel grows with
-/// the square of their number, and a rule: so many are guarded in about a second, also when another program has
-/// flushed the ruleset and every port is open until then.
+/// Ports of all doors together; a range counts as one. Each is an element of a map, which costs the kernel time
+/// with the square of their number, and a rule. This many are guarded within about a second. That is also how
+/// long every port stays open after another program has flushed the ruleset.
 pub const PORTS: usize = 4096;
 
-/// Clients in one configuration: the devices of a large company. What is configured of each takes about a
-/// kilobyte, and what is remembered of one that knocks all the time two more, so that all of them together take
-/// less than half a gigabyte.
+/// Clients in one configuration: the devices of a large company. Each takes about a kilobyte for its
+/// configuration, and two more if it knocks all the time, so that all of them together take less than half a
+/// gigabyte.
 pub const CLIENTS: usize = 100_000;
 
-/// A door that was opened or extended this short a time ago is not extended again.
+/// A lease is extended only if it then ends at least this much later.
 ///
-/// Whoever repeats a sequence as fast as the network carries it costs the firewall one change a second.
+/// So a sequence that is repeated as fast as the network carries it causes one firewall change a second.
 pub const EXTEND_AFTER: Duration = Duration::from_secs(1);
 
-/// Wrong knocks of whose source the kernel is asked whether it would take a packet from there: as many as the log tells
-/// one by one. A flood of first knocks so costs no questions.
+/// Wrong knocks for which the kernel is asked whether it would accept a packet from the source: as many as
+/// the log reports one by one. So a flood of wrong knocks causes few queries.
 pub const QUESTIONS: Rate = Rate { at_once: 20, every: Duration::from_secs(3) };
 
-/// The widest window that can be configured. After a loss nobody knows which was: what was accepted then was not
-/// dated later than this, so a first start costs each knock a challenge for so long.
+/// The widest window that can be configured. If the replay log is lost, the window that was in force is
+/// unknown as well. No request accepted before was dated later than the end of this one, so after a first
+/// start every request costs a challenge for this long.
 pub const WIDEST_WINDOW: Duration = Duration::from_secs(3600);
 
-/// Requests that are remembered of each client that were accepted by their time. A client that knocks more often
-/// in a minute than this has its oldest forgotten; then nothing that old is accepted any more by its time.
+/// Requests accepted by their time that are remembered of each client. If a client sends more within its
+/// window, its oldest are evicted, and its low-water mark rises to the latest of those.
 pub const KNOCKS_REMEMBERED: usize = 32;
 
-/// Answers to challenges that are remembered of each client. A client that answers more in a minute and a half
-/// has its oldest forgotten; then no challenge that it has got so far is good any more. That costs each of its
-/// knocks on the way one more challenge, so it has to be rare: sixteen knocks at once, sixteen times in a row,
-/// are remembered whole. The replay log keeps the latest [`KNOCKS_REMEMBERED`] of them.
+/// Answered challenges that are remembered of each client. If a client answers more in a minute and a half,
+/// its oldest are evicted, and all challenges that it received so far become invalid. That costs each of its
+/// requests on the way one more challenge, so it has to be rare: sixteen requests at once, sixteen times in a
+/// row, fit. The replay log keeps the latest [`KNOCKS_REMEMBERED`] of them.
 pub const CHALLENGES_REMEMBERED: usize = 256;
 
-/// Requests of one client that wait for the disk or the firewall. One more is told that it is too many, but not
-/// before the disk knows of it.
+/// Requests of one client that may wait for the disk or the firewall. A further one is refused as too many,
+/// but only after its record is on disk.
 pub const WAITING_PER_CLIENT: usize = 16;
 
-/// When so many of one client wait, whatever comes in its name is dropped before keys are used on it. This bounds
-/// what a disk that does not answer leaves in memory.
+/// If this many requests of one client wait, further datagrams in its name are dropped before any public-key
+/// work. This bounds the memory that requests take while the disk does not answer.
 pub const WAITING_AT_MOST: usize = 4 * WAITING_PER_CLIENT;
 
-/// Grants that run for one client: it can name addresses, and must not fill the table of all.
+/// Leases of one client: it can name addresses, and must not fill the table for all.
 pub const GRANTS_PER_CLIENT: usize = 256;
 
-/// Others that may each have a grant of their own for the same door and address: so many as may knock at once behind one
-/// address translator. The next is told that too much is open.
+/// Clients, besides the first, that may each have a lease for the same door and address: as many as may knock
+/// at once behind one address translator. A further one is refused as too many.
 pub const SHARING_ONE_ADDRESS: usize = 64;
 
-/// A client waits this long for its receipt if the firewall does not say that the door is open.
+/// How long a request waits for the firewall to open or close the door, before its client is told that the
+/// firewall did not.
 pub const PATIENCE_WITH_FIREWALL: Duration = Duration::from_secs(3);
 
-/// Datagrams in the name of one client that are opened with keys. Whoever knows the card and a client's public key can
-/// make them, and each costs a tenth of a millisecond: so this costs at most a twentieth of a processor for each client.
+/// Datagrams in the name of one client that are decrypted. An attacker who knows the card and a client's
+/// public key can make them, and each costs a tenth of a millisecond: at most a twentieth of a processor for
+/// each client.
 pub const OPENINGS: Rate = Rate { at_once: 256, every: Duration::from_millis(2) };
 
-/// Datagrams of each client, all signed by it, that are known again by their first bytes: those
-/// are answered with silence, for a hash and no keys. Each client has its own, so that none pushes out another's.
+/// Datagrams of each client, all with a verified signature, whose first bytes are remembered. Copies of them
+/// are dropped without public-key work. Each client has its own list, so that none evicts another's.
 pub const COPIES_PER_CLIENT: usize = 64;

@@ -1,4 +1,4 @@
-//! Single packet authorization: what a gateway decides about the knocks of clients with keys.
+//! Single packet authorization: what a gateway decides about the requests of clients with keys.
 
 pub mod challenge;
 pub mod client;

@@ -1,9 +1,10 @@
-//! How a client whose clock is wrong, or whose gateway's is, proves that its knock is fresh.
+//! Challenges: how a client whose clock is wrong, or whose gateway's clock is, proves that its request is
+//! new.
 //!
-//! A challenge is a MAC over client, source address, a coarse monotonic time and the client's round, under a
-//! key of this run. It is worthless from another address, for another client, after a restart, and after a
-//! minute and a half. Only the rounds have to be remembered: another one begins when a client has answered more
-//! challenges than can be remembered, so that all its challenges so far are worthless.
+//! A challenge is a MAC over client, source address, a coarse monotonic time and the client's round, with a
+//! key of this run. It is not valid from another address, for another client, after a restart, or after a
+//! minute and a half. Only the rounds are stored: when a client has answered more challenges than can be
+//! remembered, its round ends, and with it all its challenges become invalid.
 
 use core::net::IpAddr;
 
@@ -17,7 +18,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::time::Moment;
 
-/// Random bytes of this run of the daemon, which nobody else ever sees.
+/// Random bytes of this run of the daemon. They never leave it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct RunKey(pub [u8; 32]);
 
@@ -27,18 +28,18 @@ impl core::fmt::Debug for RunKey {
     }
 }
 
-/// A challenge is worth something in the slot of its making and in the next two: one to one and a half
-/// minutes, of which a client needs a second.
+/// A challenge is valid in the time slot in which it was made and in the next two: for 60 to 90 seconds, of
+/// which a client needs one.
 const SLOT_SECONDS: u64 = 30;
 
 impl RunKey {
-    /// The challenge for this client at this address; never zero.
+    /// The challenge for this client at this address. Never zero.
     #[must_use]
     pub fn challenge(&self, client: ClientId, source: IpAddr, round: u64, now: Moment) -> [u8; 8] {
         self.of_slot(client, source, round, slot(now))
     }
 
-    /// Whether this is a challenge that was made for this client at this address of late.
+    /// Whether this is a challenge that was made recently for this client at this address.
     #[must_use]
     pub fn recognises(
         &self,
@@ -54,7 +55,7 @@ impl RunKey {
         })
     }
 
-    /// A salt for a receipt. No number may be used twice in a run.
+    /// A salt for a receipt. A number must not be used twice in a run.
     #[must_use]
     pub fn salt(&self, number: u64) -> [u8; 16] {
         let mut mac = Blake2sMac::<U16>::new((&self.0).into());
@@ -71,7 +72,7 @@ impl RunKey {
         mac.update(&round.to_be_bytes());
         mac.update(&slot.to_be_bytes());
         let challenge: [u8; 8] = mac.finalize().into_bytes().into();
-        // Zero says that there is none.
+        // Zero means that there is no challenge.
         if challenge == [0; 8] { [1; 8] } else { challenge }
     }
 }

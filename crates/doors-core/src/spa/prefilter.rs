@@ -1,8 +1,8 @@
-//! Tells datagrams that may be a client's from all others, before anything is spent on them.
+//! Selects the datagrams that may be a client's, before any public-key work.
 //!
-//! A stranger without the card, and somebody with the card who does not know the public key of any client
-//! here, costs one short hash. Somebody who knows both costs an opening with keys; so each client has a
-//! budget for those, and only the client whose key is known can be crowded out.
+//! A sender without the card costs one short hash. So does one with the card that does not know the public
+//! key of a client here. A sender that knows both costs a decryption. So each client has a budget for
+//! decryptions, and an attacker can exhaust only the budgets of the clients whose keys it knows.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -23,40 +23,40 @@ use crate::{
     time::{Moment, Wall},
 };
 
-/// A gateway's key, and the date of its end, if it has one.
+/// A gateway's key, and the date on which it expires, if there is one.
 pub type Lasting = (Arc<Gateway>, Option<Wall>);
 
-/// What tells the datagrams of clients from all others. It takes a hash for each client and gateway key to make,
-/// so it is made where nobody waits for it.
+/// The table that maps datagrams to clients. Building it takes a hash for each client and gateway key, so it
+/// is built off the packet path.
 #[derive(Clone, Debug, Default)]
 pub struct Recognition {
-    gateways: Vec<Known>,
+    gateways: Vec<GatewayClients>,
 }
 
-/// What was spent on datagrams that claim to be a client's.
+/// Per client: the budget for decryptions, and the latest datagrams that were verified.
 #[derive(Debug, Default)]
 pub struct Prefilter {
     budgets: BTreeMap<ClientId, Budget>,
-    copied: BTreeMap<ClientId, Copied>,
+    recent: BTreeMap<ClientId, Recent>,
 }
 
-/// The beginnings of the latest datagrams that one client has signed, the oldest first. Nobody makes the same
-/// bytes twice, but copying them takes no card.
-type Copied = VecDeque<Front>;
+/// The prefixes of the latest datagrams that one client has signed, oldest first. A client never makes the
+/// same bytes twice; but copying them takes no card.
+type Recent = VecDeque<Prefix>;
 
-/// Hint and tag.
-type Front = [u8; 16];
+/// Hint and tag of a datagram.
+type Prefix = [u8; 16];
 
-/// The clients at one gateway key, by what hints at them.
+/// The clients at one gateway key, by hint.
 #[derive(Clone, Debug)]
-struct Known {
+struct GatewayClients {
     gateway: Arc<Gateway>,
     until: Option<Wall>,
     clients: BTreeMap<Hint, Vec<(ClientId, TagKey)>>,
 }
 
 impl Recognition {
-    /// Recognises these clients at these gateway keys.
+    /// Builds the table for these clients at these gateway keys.
     #[must_use]
     pub fn new(gateways: &[Lasting], clients: &Clients) -> Self {
         let known = |(gateway, until): &Lasting| {
@@ -64,12 +64,13 @@ impl Recognition {
             for (id, client) in clients.with_ids() {
                 by_hint.entry(Hint::at(id)).or_default().push((id, gateway.tag_key(&client.key)));
             }
-            Known { gateway: Arc::clone(gateway), until: *until, clients: by_hint }
+            GatewayClients { gateway: Arc::clone(gateway), until: *until, clients: by_hint }
         };
         Self { gateways: gateways.iter().map(known).collect() }
     }
 
-    /// In whose name a datagram was made, and at which key; `None` for nobody's.
+    /// The client that a datagram claims to be from, and the gateway key that it was made for; `None` if
+    /// there is none. Skips gateway keys that have expired.
     #[must_use]
     pub fn recognise<'a>(
         &self,
@@ -86,31 +87,31 @@ impl Recognition {
 }
 
 impl Prefilter {
-    /// Forgets the clients that are gone.
+    /// Drops what is stored of clients that are gone.
     pub fn keep(&mut self, clients: &Clients) {
         self.budgets.retain(|client, _| clients.get(*client).is_some());
-        self.copied.retain(|client, _| clients.get(*client).is_some());
+        self.recent.retain(|client, _| clients.get(*client).is_some());
     }
 
-    /// Whether this client has signed these very bytes before.
+    /// Whether the datagram is a copy of one that this client has signed recently.
     #[must_use]
     pub fn is_copied(&self, client: ClientId, datagram: &[u8; KNOCK]) -> bool {
-        let copied = self.copied.get(&client).zip(datagram.first_chunk());
-        copied.is_some_and(|(copied, front)| copied.contains(front))
+        let recent = self.recent.get(&client).zip(datagram.first_chunk());
+recent.is_some_and(|(recent, prefix)| recent.contains(prefix))
     }
 
-    /// Remembers bytes that this client is proven to have signed. No others: what anybody can make would push
-    /// these out.
+    /// Stores the prefix of a datagram whose signature has been verified. Others must not be stored: anyone
+    /// with the card could evict the client's own.
     pub fn remember(&mut self, client: ClientId, datagram: &[u8; KNOCK]) {
-        let Some(front) = datagram.first_chunk::<16>().copied() else { return };
-        let copied = self.copied.entry(client).or_default();
-        copied.push_back(front);
-        if copied.len() > COPIES_PER_CLIENT {
-            copied.pop_front();
+        let Some(prefix) = datagram.first_chunk::<16>().copied() else { return };
+        let recent = self.recent.entry(client).or_default();
+        recent.push_back(prefix);
+        if recent.len() > COPIES_PER_CLIENT {
+            recent.pop_front();
         }
     }
 
-    /// Whether one more datagram in the name of this client may be opened.
+    /// Spends one decryption from the client's budget, and says whether there was one left.
     pub fn spend(&mut self, client: ClientId, now: Moment) -> bool {
         self.budgets.entry(client).or_default().spend(OPENINGS, now)
     }
