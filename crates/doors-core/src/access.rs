@@ -207,7 +207,7 @@ impl Access {
     /// [`Refusal::NotAllowed`] or [`Refusal::Address`].
     pub fn judge_request(
         &self,
-        fresh: &Accepted,
+        accepted: &Accepted,
         client: &Client,
         door: DoorId,
         wanted: Duration,
@@ -215,7 +215,7 @@ impl Access {
         wall: Wall,
     ) -> Result<Grant, Refusal> {
         let door = self.door_of(client, door).ok_or(Refusal::NotAllowed)?;
-        let source = match fresh.request.address {
+        let source = match accepted.request.address {
             Some(named) => named,
             None if door.require_address => return Err(Refusal::Address(Ineligible::Missing)),
             None => way.to.ip(),

@@ -23,7 +23,7 @@ use crate::{
     spa::{
         client::{ClientLabel, Clients},
         replay::{Accepted, Record},
-        server::{Asker, Heard, Outgoing, ServerConfig, SpaServer, Then, Ticket},
+        server::{Heard, NextStep, Outgoing, Requester, ServerConfig, SpaServer, Ticket},
     },
     time::{Moment, Wall},
 };
@@ -132,7 +132,7 @@ impl Engine {
             Report::Done(key) => self.confirmed(&key, now),
             Report::Closed(key) => {
                 if let Some(server) = &mut self.server {
-                    server.keep_promises(&key, Answer::Closed, 0);
+                    server.answer_deferred(&key, Answer::Closed, 0);
                 }
             }
             Report::Found(lease) => {
@@ -170,7 +170,7 @@ impl Engine {
         let Some(before) = self.grants.confirm(key) else { return };
         let Some(Running { lease, .. }) = self.grants.get(key) else { return };
         if let Some(server) = &mut self.server {
-            server.keep_promises(key, Answer::Granted, seconds(lease.until.remaining(now)));
+            server.answer_deferred(key, Answer::Granted, seconds(lease.until.remaining(now)));
         }
         match before {
             State::Asked => self.events.push_back(Event::Opened(lease.clone())),
@@ -179,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// Ends the leases and promises whose time is over at `now`.
+    /// Ends the leases and the deferred replies whose time is over at `now`.
     pub fn handle_timeout(&mut self, now: Moment, wall: Wall) {
         while let Some(running) = self.grants.expire(now) {
             let lease = running.lease.clone();
@@ -240,10 +240,10 @@ impl Engine {
     pub fn handle_recorded(&mut self, ticket: Ticket, held: bool, now: Moment, wall: Wall) {
         let Some(server) = &mut self.server else { return };
         let Some(waiting) = server.recorded(ticket, held) else { return };
-        match (held, waiting.then) {
-            (false, _) => self.refuse(&waiting.asker, Answer::NotRecorded, None),
-            (true, Then::Refuse(why)) => self.refuse(&waiting.asker, why, None),
-            (true, Then::Act(accepted)) => self.act(&waiting.asker, &accepted, now, wall),
+        match (held, waiting.next) {
+            (false, _) => self.refuse(&waiting.requester, Answer::NotRecorded, None),
+            (true, NextStep::Refuse(why)) => self.refuse(&waiting.requester, why, None),
+            (true, NextStep::Act(accepted)) => self.act(&waiting.requester, &accepted, now, wall),
         }
     }
 
@@ -270,8 +270,8 @@ impl Engine {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next; `None` if nothing is pending.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        let promised = self.server.as_ref().and_then(SpaServer::next_deadline);
-        [self.grants.next_end(), promised].into_iter().flatten().min()
+        let deferred = self.server.as_ref().and_then(SpaServer::next_deadline);
+        [self.grants.next_end(), deferred].into_iter().flatten().min()
     }
 
     /// The server for single packet authorization, if there is one.
@@ -316,11 +316,11 @@ impl Engine {
     }
 
     /// Carries out a client's request, which has been accepted and is on disk.
-    fn act(&mut self, asker: &Asker, accepted: &Accepted, now: Moment, wall: Wall) {
+    fn act(&mut self, requester: &Requester, accepted: &Accepted, now: Moment, wall: Wall) {
         self.handle_timeout(now, wall);
         let clients: Option<Arc<Clients>> =
             self.server.as_ref().map(|server| Arc::clone(&server.config().clients));
-        let Some(client) = clients.as_ref().and_then(|clients| clients.get(asker.client)) else { return };
+        let Some(client) = clients.as_ref().and_then(|clients| clients.get(requester.client)) else { return };
         match accepted.operation() {
             Operation::Ask { skip } => {
                 let told = |(name, longest): (&DoorName, Duration)| ToldDoor {
@@ -331,34 +331,34 @@ impl Engine {
                 let in_all = u16::try_from(doors.len()).unwrap_or(u16::MAX);
                 let skip = usize::try_from(skip).unwrap_or(usize::MAX);
                 if let Some(server) = &mut self.server {
-                    server.tell(asker, in_all, doors.into_iter().skip(skip));
+                    server.answer_doors(requester, in_all, doors.into_iter().skip(skip));
                 }
             }
             Operation::Open { door, wanted } => {
                 let wanted = Duration::from_secs(wanted.into());
-                match self.access.judge_request(accepted, client, door, wanted, asker.way, wall) {
-                    Ok(grant) => self.open_for(asker, grant, now),
-                    Err(Refusal::Address(why)) => self.refuse(asker, Answer::Address, Some(why)),
+                match self.access.judge_request(accepted, client, door, wanted, requester.way, wall) {
+                    Ok(grant) => self.open_for(requester, grant, now),
+                    Err(Refusal::Address(why)) => self.refuse(requester, Answer::Address, Some(why)),
                     Err(
                         Refusal::NotAllowed
                         | Refusal::NotAccepted
                         | Refusal::Repeated
                         | Refusal::Waiting
                         | Refusal::Wrong { .. },
-                    ) => self.refuse(asker, Answer::NotAllowed, None),
+                    ) => self.refuse(requester, Answer::NotAllowed, None),
                 }
             }
             Operation::Close { door } => {
                 let Some(door) = self.access.door_of(client, door) else {
-                    return self.refuse(asker, Answer::NotAllowed, None);
+                    return self.refuse(requester, Answer::NotAllowed, None);
                 };
-                let source = accepted.address().unwrap_or(asker.way.to.ip());
+                let source = accepted.address().unwrap_or(requester.way.to.ip());
                 if !client.may_come_from(source) {
                     let why = Ineligible::NotThisClients(source);
-                    return self.refuse(asker, Answer::Address, Some(why));
+                    return self.refuse(requester, Answer::Address, Some(why));
                 }
                 let key = GrantKey { door: door.name.clone(), source };
-                self.close_for(asker, key, &client.who, now, wall);
+                self.close_for(requester, key, &client.who, now, wall);
             }
         }
     }
@@ -374,10 +374,10 @@ impl Engine {
 
     /// Opens a door for a client, and answers as soon as it is open. The receipt gives the time until the
     /// door closes; where clients take turns, the client's own time.
-    fn open_for(&mut self, asker: &Asker, grant: Grant, now: Moment) {
+    fn open_for(&mut self, requester: &Requester, grant: Grant, now: Moment) {
         let opening = self.grants.open(grant, now);
         let (key, own) = match &opening {
-            Opening::Full(_) => return self.refuse(asker, Answer::TooMany, None),
+            Opening::Full(_) => return self.refuse(requester, Answer::TooMany, None),
             Opening::Waits(lease) => (lease.key.clone(), Some(lease.until)),
             Opening::Unchanged(lease) if lease.once => (lease.key.clone(), Some(lease.until)),
             Opening::Changed(lease) => {
@@ -392,9 +392,9 @@ impl Engine {
         let Some(server) = &mut self.server else { return };
         let left = |until: Moment| seconds(until.remaining(now));
         match running.is_open() && !is_changed {
-            true => server.answer(asker, Answer::Granted, left(own.unwrap_or(running.lease.until))),
+            true => server.answer(requester, Answer::Granted, left(own.unwrap_or(running.lease.until))),
             // The firewall has not opened it yet.
-            false => server.promise(asker, key, Answer::Granted, own.map(left), now),
+            false => server.defer_answer(requester, key, Answer::Granted, own.map(left), now),
         }
     }
 
@@ -422,12 +422,19 @@ impl Engine {
 
     /// Ends a client's own lease. Closes the door if no other lease keeps it open, or if the door was open
     /// before the daemon started, so that its owner is unknown.
-    fn close_for(&mut self, asker: &Asker, key: GrantKey, who: &ClientLabel, now: Moment, wall: Wall) {
+    fn close_for(
+        &mut self,
+        requester: &Requester,
+        key: GrantKey,
+        who: &ClientLabel,
+        now: Moment,
+        wall: Wall,
+    ) {
         match self.grants.leave(&key, who, now) {
             Left::Waiting(lease) => {
                 self.events.push_back(Event::GivenUp(lease));
                 if let Some(server) = &mut self.server {
-                    server.answer(asker, Answer::Closed, 0);
+                    server.answer(requester, Answer::Closed, 0);
                 }
             }
             Left::Others(lease, is_changed) => {
@@ -438,22 +445,22 @@ impl Engine {
                 self.events.push_back(Event::GivenUp(lease));
                 // The door stays open for others behind the same address, and therefore for this client, too.
                 if let Some(server) = &mut self.server {
-                    server.answer(asker, Answer::NotAllowed, 0);
+                    server.answer(requester, Answer::NotAllowed, 0);
                 }
             }
             Left::Nothing if self.grants.get(&key).is_some_and(|running| !running.is_unowned()) => {
-                self.refuse(asker, Answer::NotAllowed, None);
+                self.refuse(requester, Answer::NotAllowed, None);
             }
-            Left::Alone | Left::Nothing => self.close_now(asker, key, now, wall),
+            Left::Alone | Left::Nothing => self.close_now(requester, key, now, wall),
         }
     }
 
-    fn close_now(&mut self, asker: &Asker, key: GrantKey, now: Moment, wall: Wall) {
+    fn close_now(&mut self, requester: &Requester, key: GrantKey, now: Moment, wall: Wall) {
         let closed = self.grants.close(&key);
         // The firewall is asked in any case: it may hold a lease that is not known here.
         self.changes.push_back(Change::Close(key.clone()));
         if let Some(server) = &mut self.server {
-            server.promise(asker, key, Answer::Closed, None, now);
+            server.defer_answer(requester, key, Answer::Closed, None, now);
         }
         if let Some(running) = closed {
             self.events.push_back(Event::Closed(running.lease.clone()));
@@ -461,14 +468,14 @@ impl Engine {
         }
     }
 
-    fn refuse(&mut self, asker: &Asker, why: Answer, address: Option<Ineligible>) {
+    fn refuse(&mut self, requester: &Requester, why: Answer, address: Option<Ineligible>) {
         let Some(server) = &mut self.server else { return };
-        server.answer(asker, why, 0);
+        server.answer(requester, why, 0);
         if why != Answer::Stale {
             count(&mut self.counters.refused);
         }
-        let Some(who) = server.client(asker.client).map(|client| client.who.clone()) else { return };
-        self.events.push_back(Event::Refused { who, source: asker.way.to.ip(), why, address });
+        let Some(who) = server.client(requester.client).map(|client| client.who.clone()) else { return };
+        self.events.push_back(Event::Refused { who, source: requester.way.to.ip(), why, address });
     }
 
     fn changed(&mut self, lease: Lease) {

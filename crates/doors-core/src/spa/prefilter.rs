@@ -97,7 +97,7 @@ impl Prefilter {
     #[must_use]
     pub fn is_copied(&self, client: ClientId, datagram: &[u8; KNOCK]) -> bool {
         let recent = self.recent.get(&client).zip(datagram.first_chunk());
-recent.is_some_and(|(recent, prefix)| recent.contains(prefix))
+        recent.is_some_and(|(recent, prefix)| recent.contains(prefix))
     }
 
     /// Stores the prefix of a datagram whose signature has been verified. Others must not be stored: anyone

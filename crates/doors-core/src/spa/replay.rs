@@ -1,43 +1,50 @@
-//! Lets every knock count once.
+//! Anti-replay: accepts every request at most once.
 //!
 //! ```text
-//!                    ┌ challenge in place ──► made here, for this client, of late, and not used? ─┐
-//!   Proven ── seen? ─┤                                                                            ├─► Fresh
-//!      │        │    └ none ──► time within the window, and after the low-water marks? ────────────────────┘
-//!      │        └ yes: silence               └ no: Stale; the low-water mark rises to its time, and the client gets
-//!      │                                           a challenge
-//!      └─ whatever the answer: the request is spent, but for one whose challenge is worthless
+//!                    ┌ with challenge ─► made in this run, recently, for this client and source? ─┐ yes
+//!   Proven ─► seen? ─┤                                                                            ├────► Accepted
+//!               │    └ without ────────► time in the window, and above both low-water marks? ─────┘
+//!               │                          │ no: Stale. The client's low-water mark rises to its time,
+//!               └ yes: Replayed            └     and the client gets a challenge.
 //! ```
 //!
-//! By its time alone a request is accepted only if it is later than two low-water marks.
+//! Whatever the result, the request is spent, unless its challenge is not valid.
 //!
-//! - *The client's own*: what was accepted of it and is forgotten, and what was refused for its time. A knock
-//!   that is dated ahead would be good as soon as our date gets there; so the low-water mark rises to its time, on disk,
-//!   before it is answered. If the disk cannot take it, the answer says so. No other client's low-water mark is touched
-//!   by that, or one clock could make all others knock twice.
-//! - *Everybody's*: the end of the window at the start, and the latest time that was ever accepted of anybody
-//!   by its time. What was made before the start, with a clock that is ahead by no more than the window, lies
-//!   below the first; what was accepted by an earlier run whose date was later than ours, below the second. So
-//!   neither a date that goes back nor a state that is restored brings an accepted knock back.
+//! Without a challenge, a request is accepted only if its time is in the window and above two low-water
+//! marks:
 //!
-//! Everybody's low-water mark is a number on the disk that only rises: a window that is made smaller does not lower it, nor
-//! does a later start. After a loss it is the end of the widest window that can be configured, since how wide the
-//! window was is lost, too.
+//! - *The client's low-water mark* covers its requests that were accepted and then evicted from memory, and
+//!   those that were refused for their time. A request that is dated ahead would become acceptable when our
+//!   date gets there. So the mark rises to the request's time, on disk, before the request is answered. If
+//!   the disk cannot take it, the receipt says so. The marks of other clients do not change: otherwise one
+//!   wrong clock would cost all clients a challenge.
+//! - *The global low-water mark* is the later of two times: the end of the window at the start, and the
+//!   latest time by which an earlier run accepted a request of any client. A request that was made before the
+//!   start, by a clock that is ahead by no more than the window, is below the first. A request that an
+//!   earlier run accepted when its date was later than ours is below the second. So neither a date that goes
+//!   back nor a restored state makes an accepted request acceptable again.
 //!
-//! While it runs, a date that jumps is a start: from there on, everybody's low-water mark is the end of the window at
-//! the later of both dates. A date that is set forward was behind, and so was what the low-water mark was made of: as far
-//! as the date, the low-water mark is set forward, but never beyond the end of the widest window.
+//! The disk holds the global low-water mark, and it only rises: neither a smaller window nor a later start
+//! lowers it. If the replay log is lost, the mark is the end of the widest window that can be configured,
+//! because the window that was in force is lost, too.
 //!
-//! On disk is what a later start cannot know: what was accepted and what was refused for its time, of each client,
-//! and everybody's low-water mark.
+//! A jump of the date while the daemon runs counts as a start: from then on, the global low-water mark is at
+//! least the end of the window at the later of the two dates. If the date jumps forward, it was behind
+//! before, and the mark was computed from it: the mark moves forward by as much, but not beyond the end of
+//! the widest window.
 //!
-//! What is *spent* opens nothing in this run, though its client was told that it had too much on its way or that
-//! it cannot be recorded. By time, what is forgotten is below the low-water mark. By challenge, a client that has answered
-//! more challenges than can be remembered has those that it got so far made worthless, and gets another when it
-//! asks. What comes with a challenge of another run, source, slot or round is not remembered: that can never
-//! become good there, and with recordings of it anybody could make the client's challenges worthless.
+//! The disk holds what a later start cannot know: for each client the accepted requests that are remembered
+//! and the low-water mark, and the global low-water mark.
 //!
-//! Time never locks anybody out: a client whose request is stale gets a challenge, and then time is not asked.
+//! A request that is *spent* opens nothing in this run, even if its client was told that too many are in
+//! progress or that it cannot be recorded. If it was judged by its time and is evicted, it is below the
+//! client's low-water mark. If it was judged by its challenge and is evicted, the client's round ends: all
+//! its challenges so far become invalid, and it gets another when it asks. A request with a challenge of
+//! another run, source, slot or round is not remembered. It cannot become acceptable there, and if it were
+//! remembered, an attacker could end the client's rounds with recordings of such requests.
+//!
+//! A wrong clock never locks a client out: a client whose request is stale gets a challenge, and with that
+//! its time is not checked.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::{net::IpAddr, time::Duration};
@@ -55,87 +62,89 @@ use crate::{
     time::{Moment, Wall},
 };
 
-/// A request of a client that was never seen before. Only [`ReplayGuard::judge`] makes one.
+/// A client's request that was never seen before. Only [`ReplayGuard::judge`] makes one.
 #[derive(Debug)]
 pub struct Accepted {
     pub(crate) request: Request,
 }
 
 impl Accepted {
-    /// The address that the client names.
+    /// The address to let in, if the request names one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         self.request.address
     }
 
-    /// What is asked for.
+    /// The operation that is requested.
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.request.operation
     }
 }
 
-/// Why a client's request is not fresh.
+/// Why a client's request is not accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Unfresh {
+pub enum Rejected {
     /// It was seen before.
     Replayed,
-    /// Its time says nothing; a challenge would. With what has to be on disk before the client gets one.
+    /// It cannot be accepted by its time, or its challenge is not valid. With the record that has to be on
+    /// disk before the client gets a challenge, if there is one.
     Stale(Option<Record>),
 }
 
-/// One accepted request, or a low-water mark, as it is kept on disk.
+/// A record of the replay log: one accepted request, or a low-water mark.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Record {
-    /// Whose it was.
+    /// The client; all zeros in the global low-water mark.
     pub client: ClientId,
-    /// Its time, in milliseconds since 1970. The highest bit says that it was accepted for its challenge, so
-    /// that its time may be anything; the bit below says that this is no request, but the client's low-water mark, or
-    /// that of everybody if the client is zero.
+    /// The request's time in milliseconds since 1970, or the low-water mark. Bit 63 is set if the request was
+    /// accepted by its challenge, so that its time may be anything. Bit 62 is set if this is a low-water mark
+    /// and not a request.
     pub time: u64,
-    /// Its nonce.
+    /// The request's nonce; zeros in a low-water mark.
     pub nonce: [u8; 8],
 }
 
 impl Record {
     fn low_water(client: ClientId, time: u64) -> Self {
-        Self { client, time: time.min(LATEST) | FLOOR, nonce: [0; 8] }
+        Self { client, time: time.min(MAX_TIME) | LOW_WATER, nonce: [0; 8] }
     }
 }
 
 /// See [`Record::time`].
 const BY_CHALLENGE: u64 = 1 << 63;
-const FLOOR: u64 = 1 << 62;
-const EVERYBODY: ClientId = ClientId([0; 8]);
-/// The latest time that leaves room for the two bits. No clock gets so far.
-const LATEST: u64 = FLOOR - 1;
+const LOW_WATER: u64 = 1 << 62;
+const ALL_CLIENTS: ClientId = ClientId([0; 8]);
+/// The latest time that leaves these two bits clear. No clock gets there.
+const MAX_TIME: u64 = LOW_WATER - 1;
 
-/// A time without the two bits.
+/// A time without these two bits.
 fn bare(time: u64) -> u64 {
-    time & LATEST
+    time & MAX_TIME
 }
 
-/// A date that differs from the monotonic clock by so much more or less than before has jumped.
-const JUMP: i64 = 1000;
+/// The date has jumped if its distance from the monotonic clock changes by more than this, in milliseconds.
+const JUMP_MILLISECONDS: i64 = 1000;
 
-/// A challenge is worthless after this long; see `challenge`.
-const CHALLENGE_LIVES: Duration = Duration::from_secs(90);
+/// A challenge is not valid for longer than this; see [`RunKey::challenge`].
+const CHALLENGE_LIFETIME: Duration = Duration::from_secs(90);
 
 /// What is remembered of one client.
 #[derive(Clone, Debug, Default)]
-struct Memory {
-    /// Within the window when they came, by their time.
+struct History {
+    /// Accepted by their time: time and nonce.
     by_time: BTreeSet<(u64, [u8; 8])>,
-    /// With a challenge, the latest last, and when that challenge is worthless.
+    /// Accepted by their challenge, oldest first: time, nonce, and when the challenge expires.
     by_challenge: VecDeque<(u64, [u8; 8], Moment)>,
-    /// Challenges of earlier rounds are worthless.
+    /// The current round. Challenges of earlier rounds are not valid.
     round: u64,
     low_water: u64,
-    /// What the disk is known to say of the low-water mark. Less than `low_water` while the disk has not answered, or fails.
-    floor_on_disk: u64,
+    /// The client's low-water mark that is confirmed to be on disk. Below `low_water` while the disk has not
+    /// answered, or fails.
+    low_water_on_disk: u64,
 }
 
-impl Memory {
+impl History {
     fn has_seen(&self, time: u64, nonce: [u8; 8]) -> bool {
         let challenged = (bare(time), nonce);
         self.by_time.contains(&(time, nonce))
@@ -144,7 +153,7 @@ impl Memory {
 
     fn note_time(&mut self, time: u64, nonce: [u8; 8]) {
         self.by_time.insert((time, nonce));
-        // What is forgotten must not be accepted again.
+        // What is evicted must not be accepted again.
         while self.by_time.len() > KNOCKS_REMEMBERED
             && let Some((time, _)) = self.by_time.pop_first()
         {
@@ -152,82 +161,82 @@ impl Memory {
         }
     }
 
-    fn note_challenge(&mut self, time: u64, nonce: [u8; 8], now: Moment, worthless: Moment) {
-        self.by_challenge.push_back((bare(time), nonce, worthless));
+    fn note_challenge(&mut self, time: u64, nonce: [u8; 8], now: Moment, expires: Moment) {
+        self.by_challenge.push_back((bare(time), nonce, expires));
         while self.by_challenge.len() > CHALLENGES_REMEMBERED
-            && let Some((_, _, worthless)) = self.by_challenge.pop_front()
+            && let Some((_, _, expires)) = self.by_challenge.pop_front()
         {
-            // What is forgotten must not be accepted again.
-            if worthless > now {
+            // What is evicted must not be accepted again.
+            if expires > now {
                 self.round = self.round.saturating_add(1);
-                // So are the challenges of all others: forgetting those ends no other round.
-                self.by_challenge.iter_mut().for_each(|(_, _, worthless)| *worthless = now);
+                // The challenges of the others have ended as well: their eviction ends no further round.
+                self.by_challenge.iter_mut().for_each(|(_, _, expires)| *expires = now);
             }
         }
     }
 }
 
-/// What was accepted, of all clients.
+/// Decides whether a request is new, for all clients.
 #[derive(Clone, Debug)]
 pub struct ReplayGuard {
     window: Duration,
-    memories: BTreeMap<ClientId, Memory>,
-    /// Everybody's low-water mark in this run. It only rises.
+    histories: BTreeMap<ClientId, History>,
+    /// The global low-water mark in this run. It only rises.
     low_water: u64,
-    /// Everybody's low-water mark in the next run, as the disk will know it: ours, or the latest time that was accepted of
-    /// anybody by its time, if that is later.
+    /// The global low-water mark that the next run will start with: this run's, or the latest time by which a
+    /// request was accepted, if that is later.
     highest: u64,
-    /// The disk has not been given `highest`.
+    /// Whether `highest` has risen since the disk was last given it.
     unwritten: bool,
-    /// The date at the start, or at the latest jump of the date if that was later.
+    /// The date at the start or, if later, at the latest jump.
     since: u64,
-    /// How far the date is ahead of the monotonic clock, in milliseconds.
+    /// The distance of the date from the monotonic clock, in milliseconds.
     ahead: i64,
 }
 
 impl ReplayGuard {
-    /// Starts with what the run before has left.
+    /// Starts with the records of earlier runs.
     #[must_use]
     pub fn new(window: Duration, records: &[Record], now: Moment, wall: Wall) -> Self {
         let mut replay = Self {
             window,
-            memories: BTreeMap::new(),
+            histories: BTreeMap::new(),
             low_water: 0,
             highest: 0,
             unwritten: false,
             since: wall.0,
             ahead: ahead(now, wall),
         };
-        // A challenge of another run is worthless.
+        // The challenges in these records are of earlier runs, so they have expired.
         records.iter().for_each(|record| replay.remember(record, now, now));
         replay.low_water = replay.highest;
         replay.raise(end_of_window(wall.0, window));
-        replay.memories.values_mut().for_each(|memory| memory.floor_on_disk = memory.low_water);
+        replay.histories.values_mut().for_each(|history| history.low_water_on_disk = history.low_water);
         replay
     }
 
-    /// What a disk that has lost something has to hold from a start at this date on: what was accepted before
-    /// is not known, and was not dated later than this, however wide the window was.
+    /// The record to start with after the disk has lost records: requests accepted before are not known, but
+    /// none was dated later than this, however wide the window was.
     #[must_use]
     pub fn lost(wall: Wall) -> Record {
-        Record::low_water(EVERYBODY, end_of_window(wall.0, WIDEST_WINDOW))
+        Record::low_water(ALL_CLIENTS, end_of_window(wall.0, WIDEST_WINDOW))
     }
 
-    /// Accepts another difference between the clocks from here on. What was made before the start, by a clock that
-    /// is ahead by no more than a wider one, is accepted no more than before.
+    /// Sets the window. If it becomes wider, the global low-water mark rises to its end as of the start, so
+    /// that a request from before the start is not accepted because of the wider window.
     pub fn set_window(&mut self, window: Duration) {
         self.window = window;
         self.raise(end_of_window(self.since, window));
     }
 
-    /// Watches the date.
-    pub fn watch_the_date(&mut self, now: Moment, wall: Wall) {
+    /// Compares the date with the monotonic clock. If it has jumped, raises the global low-water mark.
+    pub fn observe_date(&mut self, now: Moment, wall: Wall) {
         let (before, after) = (self.ahead, ahead(now, wall));
-        if before.abs_diff(after) <= JUMP.unsigned_abs() {
+        if before.abs_diff(after) <= JUMP_MILLISECONDS.unsigned_abs() {
             return;
         }
         self.ahead = after;
-        // Where the date would be without the jump.
+        // The date as it would be without the jump.
         let unmoved = u64::try_from(milliseconds(now).saturating_add(before)).unwrap_or(0);
         self.since = self.since.max(wall.0).max(unmoved);
         let moved = self.low_water.saturating_add(wall.0.saturating_sub(unmoved));
@@ -235,25 +244,26 @@ impl ReplayGuard {
         self.raise(end_of_window(self.since, self.window));
     }
 
-    /// What has to be on disk because everybody's low-water mark has risen.
-    pub fn poll_floor(&mut self) -> Option<Record> {
-        core::mem::take(&mut self.unwritten).then(|| Record::low_water(EVERYBODY, self.highest))
+    /// The record that has to be on disk because the global low-water mark has risen; `None` if it has not.
+    pub fn poll_low_water(&mut self) -> Option<Record> {
+        core::mem::take(&mut self.unwritten).then(|| Record::low_water(ALL_CLIENTS, self.highest))
     }
 
-    /// Raises everybody's low-water mark. It never falls: below it is what nobody remembers.
+    /// Raises the global low-water mark. It never falls: requests below it may have been evicted.
     fn raise(&mut self, to: u64) {
-        let to = to.min(LATEST);
+        let to = to.min(MAX_TIME);
         self.low_water = self.low_water.max(to);
         self.unwritten |= to > self.highest;
         self.highest = self.highest.max(to);
     }
 
-    /// Judges a request that its client has signed. Gives what seals its receipt, and what has to be on disk
-    /// before anything is done. Whatever comes of it, the same request is never fresh again in this run; only one
-    /// whose challenge was for another source may still come from there.
+    /// Judges a request with a verified signature. Returns the key that seals its receipt, and the record
+    /// that has to be on disk before anything is done. Whatever the result, the same request is never
+    /// accepted again in this run. The exception is a request whose challenge is for another source: it may
+    /// still be accepted from there.
     ///
     /// # Errors
-    /// [`Unfresh`] says why it must not be done.
+    /// [`Rejected`] says why the request must not be carried out.
     pub fn judge(
         &mut self,
         proven: Proven,
@@ -261,69 +271,72 @@ impl ReplayGuard {
         key: &RunKey,
         now: Moment,
         wall: Wall,
-    ) -> (ReceiptKey, Result<(Accepted, Record), Unfresh>) {
+    ) -> (ReceiptKey, Result<(Accepted, Record), Rejected>) {
         let (request, receipt_key) = proven.into_parts();
         let seen =
-            self.memories.get(&request.client).map(|memory| memory.has_seen(request.time, request.nonce));
+            self.histories.get(&request.client).map(|history| history.has_seen(request.time, request.nonce));
         let judged = match request.challenge {
-            _ if seen == Some(true) => Err(Unfresh::Replayed),
+            _ if seen == Some(true) => Err(Rejected::Replayed),
             [0, 0, 0, 0, 0, 0, 0, 0] => self.judge_time(&request, now, wall),
             _ => self.judge_challenge(&request, source, key, now),
         };
         (receipt_key, judged.map(|record| (Accepted { request }, record)))
     }
 
-    /// What the disk will say of a client's low-water mark when it holds all that it was given so far.
+    /// The client's low-water mark that the disk will hold after it has taken all records so far.
     #[must_use]
     pub fn low_water(&self, client: ClientId) -> u64 {
-        self.memories.get(&client).map_or(0, |memory| memory.low_water)
+        self.histories.get(&client).map_or(0, |history| history.low_water)
     }
 
-    /// The disk says this of a client's low-water mark.
-    pub fn confirm_floor(&mut self, client: ClientId, low_water: u64) {
-        if let Some(memory) = self.memories.get_mut(&client) {
-            memory.floor_on_disk = memory.floor_on_disk.max(low_water);
+    /// Confirms that the disk holds this low-water mark of a client.
+    pub fn confirm_low_water(&mut self, client: ClientId, low_water: u64) {
+        if let Some(history) = self.histories.get_mut(&client) {
+            history.low_water_on_disk = history.low_water_on_disk.max(low_water);
         }
     }
 
-    /// A challenge for this client.
+    /// A challenge for this client at this address.
     #[must_use]
     pub fn challenge(&self, key: &RunKey, client: ClientId, source: IpAddr, now: Moment) -> [u8; 8] {
         key.challenge(client, source, self.round(client), now)
     }
 
-    /// Everything that has to stay on disk.
+    /// All records that have to stay on disk.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let low_water = |client, time: u64| (time > 0).then(|| Record::low_water(client, time));
-        let of_one = move |(client, memory): (&ClientId, &Memory)| {
+        let of_one = move |(client, history): (&ClientId, &History)| {
             let client = *client;
             let record = |(time, nonce)| Record { client, time, nonce };
-            let mut all: VecDeque<Record> = low_water(client, memory.low_water).into_iter().collect();
-            all.extend(memory.by_time.iter().copied().map(record));
-            // A later start believes no challenge of this run. It knows the latest of these again, to be silent.
-            let untold = memory.by_challenge.len().saturating_sub(KNOCKS_REMEMBERED);
-            let by_challenge = memory.by_challenge.iter().skip(untold);
+            let mut all: VecDeque<Record> = low_water(client, history.low_water).into_iter().collect();
+            all.extend(history.by_time.iter().copied().map(record));
+            // A later run accepts no challenge of this run. It needs the latest of these to recognise copies
+            // and drop them.
+            let skipped = history.by_challenge.len().saturating_sub(KNOCKS_REMEMBERED);
+            let by_challenge = history.by_challenge.iter().skip(skipped);
             all.extend(by_challenge.map(|(time, nonce, _)| record((time | BY_CHALLENGE, *nonce))));
             all
         };
-        low_water(EVERYBODY, self.highest).into_iter().chain(self.memories.iter().flat_map(of_one))
+        low_water(ALL_CLIENTS, self.highest).into_iter().chain(self.histories.iter().flat_map(of_one))
     }
 
-    fn judge_time(&mut self, request: &Request, now: Moment, wall: Wall) -> Result<Record, Unfresh> {
+    fn judge_time(&mut self, request: &Request, now: Moment, wall: Wall) -> Result<Record, Rejected> {
         let Request { client, time, nonce, .. } = *request;
-        let own_floor = self.low_water(client);
-        let low_water = own_floor.max(self.low_water);
+        let own_low_water = self.low_water(client);
+        let low_water = own_low_water.max(self.low_water);
         let apart = u128::from(time.abs_diff(wall.0));
-        if apart <= self.window.as_millis() && time > low_water && time <= LATEST {
+        if apart <= self.window.as_millis() && time > low_water && time <= MAX_TIME {
             let record = Record { client, time, nonce };
             self.remember(&record, now, now);
             return Ok(record);
         }
-        // Its own low-water mark, though it may be below everybody's: that one may not be on disk yet. And nothing is answered
-        // that the disk does not know of: what it has failed to write is asked of it again.
-        let on_disk = self.memories.get(&client).map_or(0, |memory| memory.floor_on_disk);
-        let raised = (time.min(LATEST) > on_disk).then(|| Record::low_water(client, time.max(own_floor)));
-        Err(Unfresh::Stale(raised.inspect(|record| self.remember(record, now, now))))
+        // The client's own mark is raised even if the time is below the global mark, which may not be on disk
+        // yet. The answer waits for the disk. If an earlier write has failed, the record is given to the disk
+        // again.
+        let on_disk = self.histories.get(&client).map_or(0, |history| history.low_water_on_disk);
+        let raised =
+            (time.min(MAX_TIME) > on_disk).then(|| Record::low_water(client, time.max(own_low_water)));
+        Err(Rejected::Stale(raised.inspect(|record| self.remember(record, now, now))))
     }
 
     fn judge_challenge(
@@ -332,38 +345,38 @@ impl ReplayGuard {
         source: IpAddr,
         key: &RunKey,
         now: Moment,
-    ) -> Result<Record, Unfresh> {
+    ) -> Result<Record, Rejected> {
         let Request { client, nonce, challenge, .. } = *request;
         if !key.recognises(challenge, client, source, self.round(client), now) {
-            return Err(Unfresh::Stale(None));
+            return Err(Rejected::Stale(None));
         }
-        // One challenge serves for all knocks of a client in its slot, each with its own nonce. The time is the
-        // client's, and may have any bits.
+        // One challenge is valid for all requests of a client in its slot, each with its own nonce. The time
+        // is whatever the client says, so its upper bits are cleared.
         let record = Record { client, time: bare(request.time) | BY_CHALLENGE, nonce };
-        self.remember(&record, now, now.after(CHALLENGE_LIVES));
+        self.remember(&record, now, now.after(CHALLENGE_LIFETIME));
         Ok(record)
     }
 
     fn round(&self, client: ClientId) -> u64 {
-        self.memories.get(&client).map_or(0, |memory| memory.round)
+        self.histories.get(&client).map_or(0, |history| history.round)
     }
 
-    /// Remembers what was accepted, and until when its challenge is good, if it had one.
-    fn remember(&mut self, record: &Record, now: Moment, worthless: Moment) {
+    /// Remembers a record, and until when its challenge is valid, if it was accepted by one.
+    fn remember(&mut self, record: &Record, now: Moment, expires: Moment) {
         let time = bare(record.time);
-        let is_floor = record.time & FLOOR != 0;
-        if is_floor && record.client == EVERYBODY {
+        let is_low_water = record.time & LOW_WATER != 0;
+        if is_low_water && record.client == ALL_CLIENTS {
             self.highest = self.highest.max(time);
             return;
         }
-        let memory = self.memories.entry(record.client).or_default();
+        let history = self.histories.entry(record.client).or_default();
         match record.time & BY_CHALLENGE {
-            _ if is_floor => memory.low_water = memory.low_water.max(time),
+            _ if is_low_water => history.low_water = history.low_water.max(time),
             0 => {
                 self.highest = self.highest.max(time);
-                memory.note_time(time, record.nonce);
+                history.note_time(time, record.nonce);
             }
-            _ => memory.note_challenge(time, record.nonce, now, worthless),
+            _ => history.note_challenge(time, record.nonce, now, expires),
         }
     }
 }
@@ -372,7 +385,7 @@ fn end_of_window(date: u64, window: Duration) -> u64 {
     date.saturating_add(u64::try_from(window.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// How far the date is ahead of the monotonic clock, in milliseconds.
+/// The distance of the date from the monotonic clock, in milliseconds; positive if the date is ahead.
 fn ahead(now: Moment, wall: Wall) -> i64 {
     i64::try_from(wall.0).unwrap_or(i64::MAX).saturating_sub(milliseconds(now))
 }

@@ -1,15 +1,16 @@
-//! Talks with clients that have a key: what was asked, and what is answered, and when.
+//! The server side of single packet authorization: which requests are accepted, and when each is answered.
 //!
 //! ```text
-//!   datagram ─► hint, tag ─► expired? network? ─► copied? budget? ─► HPKE ─► signature ─► fresh? ─► Record ─► disk
-//!               └──────── silence for everybody else ──────────────────┘                                       │
-//!                                                                                                 recorded ◄───┘
-//!   receipt ◄── Reply ◄────────────────────────────────── firewall ◄── grant ◄── policy ◄── fresh ◄──┤
-//!                 └◄───────────────────────────────────────────────────── challenge ◄─────── stale ◄─┘
+//!   datagram ─► hint, tag ─► expired? network? ─► copy? budget? ─► HPKE ─► signature ─► replay guard ─► Record
+//!               └────────── if one fails, it is dropped without an answer ─────────┘                      │ disk
+//!                                                                                                         ▼
+//!   receipt ◄─ Reply ◄─ firewall ◄─ grant ◄─ access ◄────────────────────── accepted ◄───────────── recorded
+//!                └◄───────────────────────────────────────── challenge ◄─── stale ◄───────────────────────┘
 //! ```
 //!
-//! A request has no effect before the disk remembers it. One that could be good in a later run is not answered
-//! before, with whatever. A receipt says "granted" only when the firewall has said so.
+//! A request has no effect before the disk holds its record. A request that a later run could accept is not
+//! answered before that either, whatever the answer is. A receipt says "granted" only after the firewall has
+//! confirmed it.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -32,61 +33,61 @@ use crate::{
     spa::challenge::RunKey,
     spa::client::{Client, ClientLabel, Clients},
     spa::prefilter::{Prefilter, Recognition},
-    spa::replay::{Accepted, Record, ReplayGuard, Unfresh},
+    spa::replay::{Accepted, Record, Rejected, ReplayGuard},
     time::{Moment, Wall},
 };
 
-/// What clients with keys need to be heard.
+/// The configuration of the server.
 #[derive(Clone, Debug, Default)]
 pub struct ServerConfig {
     /// The UDP port of single packet authorization.
     pub port: u16,
-    /// Who has a key.
+    /// The clients with a key.
     pub clients: Arc<Clients>,
-    /// What tells their datagrams from all others.
+    /// The table that maps datagrams to these clients.
     pub recognition: Recognition,
     /// How far a client's clock may be from ours.
     pub window: Duration,
 }
 
-/// Why a datagram is nobody's. A value, never an error, and never answered.
+/// Why a datagram was dropped. A value, never an error, and never answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DropReason {
-    /// Made without the card, or in the name of nobody who has a key here, or changed on its way.
+    /// Made without the card, or in the name of a client that is not configured, or altered on its way.
     Unknown,
-    /// Made with the card in the name of a client that has not signed it.
+    /// Made with the card in a client's name, but not signed by that client.
     Forged,
-    /// More is made in the name of this client than it could send.
+    /// More datagrams come in this client's name than its budget allows, or too many of its requests wait.
     Flood,
-    /// The very same bytes came before.
+    /// The same bytes came before.
     Copied,
     /// The same request came before.
     Replayed,
-    /// The client's time is over.
+    /// The client's key has expired.
     Expired,
-    /// The client may not come from there.
+    /// The client may not knock from this address.
     Network,
 }
 
-/// What a datagram turned out to be.
+/// The result of one datagram.
 #[derive(Debug)]
 pub enum Heard {
-    /// Nobody's.
+    /// Dropped, for this reason; with the client whose tag it carries, if the log is to name it.
     Dropped(DropReason, Option<ClientLabel>),
-    /// A client's, and waiting for the disk.
+    /// A client's request, which waits for the disk.
     Waits,
-    /// A client's whose time says nothing: it gets a challenge.
+    /// A client's request that is refused for its time. The client gets a challenge.
     Stale(ClientLabel),
-    /// A client's that has too much on its way, and nothing has to be on disk before it is told.
+    /// A client's request that is refused as too many. Nothing has to be on disk before the client is told.
     Crowded(ClientLabel),
 }
 
-/// A client that waits for an answer.
+/// The client that an answer goes to.
 #[derive(Clone, Debug)]
-pub struct Asker {
-    /// Who asks.
+pub struct Requester {
+    /// The client.
     pub client: ClientId,
-    /// Where the answer goes.
+    /// The addresses for the answer.
     pub way: WayBack,
     key: ReceiptKey,
 }
@@ -94,60 +95,60 @@ pub struct Asker {
 /// A request that waits for the disk.
 #[derive(Debug)]
 pub struct Waiting {
-    /// Who asks.
-    pub asker: Asker,
-    /// What becomes of it when the disk has it.
-    pub then: Then,
+    /// The client that asks.
+    pub requester: Requester,
+    /// The next step, once the disk holds the record.
+    pub next: NextStep,
 }
 
-/// What becomes of a request that the disk has.
+/// The next step for a request whose record is on disk.
 #[derive(Debug)]
-pub enum Then {
-    /// What it asks for.
+pub enum NextStep {
+    /// Carry it out.
     Act(Accepted),
-    /// It is refused, for this reason.
+    /// Refuse it with this answer.
     Refuse(Answer),
 }
 
-/// What a record and its confirmation are matched by.
+/// Identifies a record, so that the disk's confirmation can be matched with it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Ticket(pub u64);
 
-/// What the disk has been given.
+/// A record that the disk has not confirmed yet.
 #[derive(Debug)]
-struct Given {
-    /// Whose low-water mark it raises, and to what.
+struct Unconfirmed {
+    /// The client's low-water mark that is on disk after it.
     low_water: (ClientId, u64),
     waiting: Option<Waiting>,
 }
 
-/// An answer that has yet to be sealed.
+/// An answer that has not been sealed yet.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// What it says; its time and challenge are filled in when it is sealed.
+    /// Its content. Time and challenge are filled in when it is sealed.
     pub receipt: Receipt,
-    asker: Asker,
+    requester: Requester,
 }
 
-/// A receipt on its way.
+/// A sealed receipt, ready to be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Outgoing {
-    /// Where it goes.
+    /// The addresses and the interface to send it with.
     pub way: WayBack,
-    /// Its bytes.
+    /// The datagram's payload.
     pub bytes: [u8; KNOCK],
 }
 
-/// A reply that the firewall has to make true.
+/// A reply that waits until the firewall has made the change.
 #[derive(Debug)]
-struct Promise {
+struct DeferredReply {
     reply: Reply,
-    /// Its own, if they are not those of the door.
+    /// The seconds that it reports, if not those that the door stays open.
     seconds: Option<u32>,
     until: Moment,
 }
 
-/// The conversation with all clients.
+/// The server side of single packet authorization, for all clients.
 #[derive(Debug)]
 pub struct SpaServer {
     config: ServerConfig,
@@ -157,14 +158,14 @@ pub struct SpaServer {
     salts: u64,
     to_record: VecDeque<(Ticket, Record)>,
     tickets: u64,
-    /// One for each record that the disk has not answered.
-    given: BTreeMap<Ticket, Given>,
-    promises: BTreeMap<GrantKey, Vec<Promise>>,
+    /// The records that the disk has not confirmed.
+    unconfirmed: BTreeMap<Ticket, Unconfirmed>,
+    deferred: BTreeMap<GrantKey, Vec<DeferredReply>>,
     replies: VecDeque<Reply>,
 }
 
 impl SpaServer {
-    /// Begins to listen to nobody.
+    /// Starts without clients.
     #[must_use]
     pub fn new(key: RunKey, replay: ReplayGuard) -> Self {
         let mut server = Self {
@@ -175,38 +176,40 @@ impl SpaServer {
             salts: 0,
             to_record: VecDeque::new(),
             tickets: 0,
-            given: BTreeMap::new(),
-            promises: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
+            deferred: BTreeMap::new(),
             replies: VecDeque::new(),
         };
-        server.write_floor();
+        server.write_low_water();
         server
     }
 
-    /// Listens to these from here on. Gives those before: to let go of many takes time.
+    /// Replaces the configuration. Returns the old one, so that the caller decides when to drop it: with many
+    /// clients that takes time.
     pub fn listen_to(&mut self, config: ServerConfig) -> ServerConfig {
         self.replay.set_window(config.window);
-        self.write_floor();
+        self.write_low_water();
         self.prefilter.keep(&config.clients);
         core::mem::replace(&mut self.config, config)
     }
 
-    /// Whom it listens to.
+    /// The configuration in force.
     #[must_use]
     pub fn config(&self) -> &ServerConfig {
         &self.config
     }
 
-    /// What was accepted so far.
+    /// The replay guard, with the requests accepted so far.
     #[must_use]
     pub fn replay(&self) -> &ReplayGuard {
         &self.replay
     }
 
-    /// Takes one datagram; `None` if it is not even addressed to this.
+    /// Takes one datagram; `None` if it is not for this server: another port or length, or a source that
+    /// cannot be answered.
     ///
-    /// Everything up to the signature is silent: neither a stranger nor somebody with a stolen key in the
-    /// wrong place learns that anything is there.
+    /// Everything up to the signature is silent: neither a stranger nor the holder of a stolen key in the
+    /// wrong network learns that anything is listening.
     pub fn hear(&mut self, packet: &Packet<'_>, now: Moment, wall: Wall) -> Option<Heard> {
         if packet.port != self.config.port || packet.payload.len() != KNOCK || !packet.is_answerable() {
             return None;
@@ -219,7 +222,8 @@ impl SpaServer {
             return Some(Heard::Dropped(DropReason::Unknown, None));
         };
         let who = client.who.clone();
-        // Before copies are looked at: a copy that comes from elsewhere must not take the original's place.
+        // Checked before datagrams are remembered: a copy that comes first, from elsewhere, must not make the
+        // original look like the copy.
         let restricted = match client {
             client if client.has_expired(wall) => Some(DropReason::Expired),
             client if !client.may_come_from(packet.source) => Some(DropReason::Network),
@@ -231,8 +235,9 @@ impl SpaServer {
         if self.prefilter.is_copied(id, datagram) {
             return Some(Heard::Dropped(DropReason::Copied, None));
         }
-        // In this order: what anybody can make must not have all that waits counted.
-        if !self.prefilter.spend(id, now) || self.on_the_way(id) >= WAITING_AT_MOST {
+        // In this order: counting what waits takes a pass over all of it, which a forged datagram must not
+        // cause.
+        if !self.prefilter.spend(id, now) || self.in_progress(id) >= WAITING_AT_MOST {
             return Some(Heard::Dropped(DropReason::Flood, Some(who)));
         }
         let proven = gateway.open(tagged).ok().and_then(|unproven| unproven.prove(&client.key));
@@ -243,92 +248,100 @@ impl SpaServer {
         Some(self.admit(proven, id, who, packet.way_back(), now, wall))
     }
 
-    /// The next thing that has to be on disk, synced, before [`recorded`](Self::recorded) is told.
+    /// The next record that has to be on disk, synced, before [`recorded`](Self::recorded) is called with its
+    /// ticket.
     pub fn poll_record(&mut self) -> Option<(Ticket, Record)> {
         self.to_record.pop_front()
     }
 
-    /// The disk has answered: it holds the record of this ticket, or could not take it. Gives the request that waited
-    /// for it, if one did. A ticket counts once.
+    /// Takes the disk's answer for a ticket: `held` if it holds the record, else it could not take it.
+    /// Returns the request that waited for it, if there is one. Each ticket counts once.
     pub fn recorded(&mut self, ticket: Ticket, held: bool) -> Option<Waiting> {
-        let Given { low_water: (client, low_water), waiting } = self.given.remove(&ticket)?;
+        let Unconfirmed { low_water: (client, low_water), waiting } = self.unconfirmed.remove(&ticket)?;
         if held {
-            self.replay.confirm_floor(client, low_water);
+            self.replay.confirm_low_water(client, low_water);
         }
         waiting
     }
 
-    /// The client of a request, if it has not gone in the meantime.
+    /// The client with this ID, if it is still configured.
     #[must_use]
     pub fn client(&self, id: ClientId) -> Option<&Client> {
         self.config.clients.get(id)
     }
 
-    /// Answers a request at once.
-    pub fn answer(&mut self, asker: &Asker, answer: Answer, seconds: u32) {
-        self.replies.push_back(Reply::new(asker.clone(), answer, seconds));
+    /// Answers a request without waiting for the firewall.
+    pub fn answer(&mut self, requester: &Requester, answer: Answer, seconds: u32) {
+        self.replies.push_back(Reply::new(requester.clone(), answer, seconds));
     }
 
-    /// Answers what a client may open.
-    pub fn tell(&mut self, asker: &Asker, in_all: u16, doors: impl IntoIterator<Item = ToldDoor>) {
-        let mut reply = Reply::new(asker.clone(), Answer::Told, 0);
+    /// Answers which doors a client may open: `in_all` is their number, `doors` those of this page and later.
+    pub fn answer_doors(
+        &mut self,
+        requester: &Requester,
+        in_all: u16,
+        doors: impl IntoIterator<Item = ToldDoor>,
+    ) {
+        let mut reply = Reply::new(requester.clone(), Answer::Told, 0);
         reply.receipt.doors_in_all = in_all;
         reply.receipt = reply.receipt.with_doors(doors);
         self.replies.push_back(reply);
     }
 
-    /// Answers a request when the firewall has made it true, or has not in time. With so many `seconds`, or those
-    /// for which the door is open then.
-    pub fn promise(
+    /// Answers a request when the firewall has made the change or its time to do so is over. The receipt
+    /// gives `seconds`, or those for which the door is then open.
+    pub fn defer_answer(
         &mut self,
-        asker: &Asker,
+        requester: &Requester,
         key: GrantKey,
         answer: Answer,
         seconds: Option<u32>,
         now: Moment,
     ) {
-        let reply = Reply::new(asker.clone(), answer, 0);
-        let promise = Promise { reply, seconds, until: now.after(PATIENCE_WITH_FIREWALL) };
-        self.promises.entry(key).or_default().push(promise);
+        let reply = Reply::new(requester.clone(), answer, 0);
+        let entry = DeferredReply { reply, seconds, until: now.after(PATIENCE_WITH_FIREWALL) };
+        self.deferred.entry(key).or_default().push(entry);
     }
 
-    /// The firewall has made it true: the door is open for so many seconds more, or it is closed.
-    pub fn keep_promises(&mut self, key: &GrantKey, kept: Answer, seconds: u32) {
-        let Some(promises) = self.promises.get_mut(key) else { return };
-        for mut promise in promises.extract_if(.., |promise| promise.reply.receipt.answer == kept) {
-            promise.reply.receipt.seconds = promise.seconds.unwrap_or(seconds);
-            self.replies.push_back(promise.reply);
+    /// The firewall has opened the door for `seconds` more, or closed it: sends the deferred replies with
+    /// this `answer`.
+    pub fn answer_deferred(&mut self, key: &GrantKey, answer: Answer, seconds: u32) {
+        let Some(deferred) = self.deferred.get_mut(key) else { return };
+        for mut entry in deferred.extract_if(.., |entry| entry.reply.receipt.answer == answer) {
+            entry.reply.receipt.seconds = entry.seconds.unwrap_or(seconds);
+            self.replies.push_back(entry.reply);
         }
-        if promises.is_empty() {
-            self.promises.remove(key);
+        if deferred.is_empty() {
+            self.deferred.remove(key);
         }
     }
 
-    /// A client that has waited too long for the firewall is told so. Gives what it waited for.
+    /// Tells clients that have waited too long for the firewall. Returns the grants that they waited for, one
+    /// for each client.
     pub fn handle_timeout(&mut self, now: Moment) -> Vec<GrantKey> {
-        let (replies, mut in_vain) = (&mut self.replies, Vec::new());
-        self.promises.retain(|key, promises| {
-            for mut broken in promises.extract_if(.., |promise| promise.until <= now) {
-                broken.reply.receipt.answer = Answer::Firewall;
-                replies.push_back(broken.reply);
-                in_vain.push(key.clone());
+        let (replies, mut timed_out) = (&mut self.replies, Vec::new());
+        self.deferred.retain(|key, deferred| {
+            for mut entry in deferred.extract_if(.., |entry| entry.until <= now) {
+                entry.reply.receipt.answer = Answer::Firewall;
+                replies.push_back(entry.reply);
+                timed_out.push(key.clone());
             }
-            !promises.is_empty()
+            !deferred.is_empty()
         });
-        in_vain
+        timed_out
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next; `None` if nothing is pending.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
-        self.promises.values().flatten().map(|promise| promise.until).min()
+        self.deferred.values().flatten().map(|entry| entry.until).min()
     }
 
     /// The next receipt to send, sealed.
     pub fn poll_receipt(&mut self, now: Moment, wall: Wall) -> Option<Outgoing> {
         let mut reply = self.replies.pop_front()?;
         reply.receipt.time = wall.0;
-        let Asker { client, way, key } = reply.asker;
+        let Requester { client, way, key } = reply.requester;
         if reply.receipt.answer == Answer::Stale {
             reply.receipt.challenge = self.replay.challenge(&self.key, client, way.to.ip(), now);
         }
@@ -346,61 +359,62 @@ impl SpaServer {
         now: Moment,
         wall: Wall,
     ) -> Heard {
-        let crowded = self.on_the_way(client) >= WAITING_PER_CLIENT;
-        self.replay.watch_the_date(now, wall);
-        self.write_floor();
+        let crowded = self.in_progress(client) >= WAITING_PER_CLIENT;
+        self.replay.observe_date(now, wall);
+        self.write_low_water();
         let (key, judged) = self.replay.judge(proven, way.to.ip(), &self.key, now, wall);
-        let asker = Asker { client, way, key };
-        let (then, record) = match judged {
-            Err(Unfresh::Replayed) => return Heard::Dropped(DropReason::Replayed, Some(who)),
-            Err(Unfresh::Stale(None)) if crowded => {
-                self.answer(&asker, Answer::TooMany, 0);
+        let requester = Requester { client, way, key };
+        let (next, record) = match judged {
+            Err(Rejected::Replayed) => return Heard::Dropped(DropReason::Replayed, Some(who)),
+            Err(Rejected::Stale(None)) if crowded => {
+                self.answer(&requester, Answer::TooMany, 0);
                 return Heard::Crowded(who);
             }
-            Err(Unfresh::Stale(None)) => {
-                self.answer(&asker, Answer::Stale, 0);
+            Err(Rejected::Stale(None)) => {
+                self.answer(&requester, Answer::Stale, 0);
                 return Heard::Stale(who);
             }
-            // Judging has spent these: the disk has to know that before their client does.
-            Err(Unfresh::Stale(Some(record))) | Ok((_, record)) if crowded => {
-                (Then::Refuse(Answer::TooMany), record)
+            // Judging has spent these requests. The disk has to hold that before the client is told.
+            Err(Rejected::Stale(Some(record))) | Ok((_, record)) if crowded => {
+                (NextStep::Refuse(Answer::TooMany), record)
             }
-            Err(Unfresh::Stale(Some(record))) => (Then::Refuse(Answer::Stale), record),
-            Ok((fresh, record)) => (Then::Act(fresh), record),
+            Err(Rejected::Stale(Some(record))) => (NextStep::Refuse(Answer::Stale), record),
+            Ok((accepted, record)) => (NextStep::Act(accepted), record),
         };
-        self.write_down(record, Some(Waiting { asker, then }));
+        self.queue_record(record, Some(Waiting { requester, next }));
         Heard::Waits
     }
 
-    /// Gives everybody's low-water mark to the disk if it has risen, before anything that is accepted above it.
-    fn write_floor(&mut self) {
-        if let Some(record) = self.replay.poll_floor() {
-            self.write_down(record, None);
+    /// Gives the global low-water mark to the disk if it has risen, before any record of a request that is
+    /// accepted above it.
+    fn write_low_water(&mut self) {
+        if let Some(record) = self.replay.poll_low_water() {
+            self.queue_record(record, None);
         }
     }
 
-    fn write_down(&mut self, record: Record, waiting: Option<Waiting>) {
+    fn queue_record(&mut self, record: Record, waiting: Option<Waiting>) {
         let low_water = (record.client, self.replay.low_water(record.client));
         let ticket = Ticket(self.tickets);
         self.tickets = self.tickets.saturating_add(1);
         self.to_record.push_back((ticket, record));
-        self.given.insert(ticket, Given { low_water, waiting });
+        self.unconfirmed.insert(ticket, Unconfirmed { low_water, waiting });
     }
 
-    fn on_the_way(&self, client: ClientId) -> usize {
-        let waiting = self.given.values().filter_map(|given| given.waiting.as_ref());
-        let waiting = waiting.filter(|waiting| waiting.asker.client == client).count();
-        let promised = self.promises.values().flatten();
-        let promised = promised.filter(|promise| promise.reply.asker.client == client).count();
-        waiting.saturating_add(promised)
+    fn in_progress(&self, client: ClientId) -> usize {
+        let waiting = self.unconfirmed.values().filter_map(|record| record.waiting.as_ref());
+        let waiting = waiting.filter(|waiting| waiting.requester.client == client).count();
+        let deferred = self.deferred.values().flatten();
+        let deferred = deferred.filter(|entry| entry.reply.requester.client == client).count();
+        waiting.saturating_add(deferred)
     }
 }
 
 impl Reply {
-    fn new(asker: Asker, answer: Answer, seconds: u32) -> Self {
-        let seen: SocketAddr = asker.way.to;
+    fn new(requester: Requester, answer: Answer, seconds: u32) -> Self {
+        let seen: SocketAddr = requester.way.to;
         let (challenge, doors) = ([0; 8], Vec::new());
         let receipt = Receipt { answer, seconds, time: 0, seen, challenge, doors_in_all: 0, doors };
-        Self { receipt, asker }
+        Self { receipt, requester }
     }
 }
