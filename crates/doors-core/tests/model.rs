@@ -1,7 +1,7 @@
 //! The engine against a model that is too simple to be wrong.
 //!
-//! The model keeps the whole history of every source and reads it from the rules as they are
-//! documented; it knows no tree, no table and no expiry.
+//! The model keeps the whole history of every source and applies the rules as they are documented. It has no
+//! trie, no table and no expiry.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -29,7 +29,7 @@ use doors_core::{
     time::{Moment, Wall},
 };
 
-/// What no rule looks at.
+/// Values that no rule depends on.
 const NOWHERE: Packet<'_> = Packet {
     source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     source_port: 40000,
@@ -48,12 +48,12 @@ const OPEN: u64 = 10;
 
 #[derive(Clone, Debug, Default)]
 struct Model {
-    sources: BTreeMap<u8, Person>,
-    doors: BTreeMap<(u8, &'static str), u64>,
+    sources: BTreeMap<u8, Source>,
+    grants: BTreeMap<(u8, &'static str), u64>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Person {
+struct Source {
     right: Vec<u16>,
     last: Option<u16>,
     last_knock: u64,
@@ -63,34 +63,35 @@ struct Person {
 impl Model {
     /// The door that opens, if one does.
     fn knock(&mut self, source: u8, port: u16, now: u64) -> Option<&'static str> {
-        let person = self.sources.entry(source).or_default();
-        if now < person.quiet_until {
-            person.quiet_until = now + QUIET;
+        let known = self.sources.entry(source).or_default();
+        if now < known.quiet_until {
+            known.quiet_until = now + QUIET;
             return None;
         }
-        if now >= person.last_knock + FORGET {
-            person.right.clear();
-            person.last = None;
+        if now >= known.last_knock + FORGET {
+            known.right.clear();
+            known.last = None;
         }
-        let mut knocked = person.right.clone();
+        let mut knocked = known.right.clone();
         knocked.push(port);
         let mut fitting = SEQUENCES.iter().filter(|(_, sequence)| sequence.starts_with(&knocked));
         match fitting.next() {
             Some((door, sequence)) => {
-                person.last = Some(port);
-                person.last_knock = now;
+                known.last = Some(port);
+                known.last_knock = now;
                 if sequence.len() > knocked.len() {
-                    person.right = knocked;
+                    known.right = knocked;
                     return None;
                 }
-                person.right.clear();
-                let before = self.doors.insert((source, door), now + OPEN);
-                // In whole seconds, only just now means in the same second.
+                known.right.clear();
+                let before = self.grants.insert((source, door), now + OPEN);
+                // A lease is extended only if it then ends at least a second later. In whole seconds: not
+                // within the same second.
                 (before != Some(now + OPEN)).then_some(*door)
             }
-            None if person.last == Some(port) => None,
+            None if known.last == Some(port) => None,
             None => {
-                *person = Person { quiet_until: now + QUIET, ..Person::default() };
+                *known = Source { quiet_until: now + QUIET, ..Source::default() };
                 None
             }
         }
@@ -117,7 +118,7 @@ fn address(source: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, source))
 }
 
-/// Mostly whole sequences and pieces of them, so that doors do open; some noise between.
+/// Mostly whole sequences and pieces of them, so that doors do open, with some noise between.
 fn knocks() -> impl Strategy<Value = Vec<(u8, u16, u64)>> {
     let ports = prop_oneof![
         6 => (0..SEQUENCES.len()).prop_map(|number| SEQUENCES[number].1.to_vec()),
@@ -166,7 +167,7 @@ proptest! {
             }
             let running: BTreeSet<_> =
                 engine.grants().iter().map(|running| (running.lease.key.clone(), running.lease.until)).collect();
-            prop_assert_eq!(running.len(), model.doors.values().filter(|until| **until > seconds).count());
+            prop_assert_eq!(running.len(), model.grants.values().filter(|until| **until > seconds).count());
             for (_, until) in running {
                 prop_assert!(until > now, "a grant outlives its time");
             }
@@ -174,18 +175,18 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_but_a_knock_ever_count(payload in payloads(), port in prop_oneof![Just(0_u16), any::<u16>()]) {
+    fn only_the_exact_payload_to_a_valid_port_is_a_knock(payload in payloads(), port in prop_oneof![Just(0_u16), any::<u16>()]) {
         let packet = Packet { source: address(1), port, link: Link(1), payload: &payload, ..NOWHERE };
         prop_assert_eq!(Knock::parse(&packet).is_some(), payload == b"knock\n" && port != 0);
     }
 
     #[test]
-    fn whatever_strangers_knock_the_table_keeps_its_bound_and_those_who_are_furthest(
-        room in 1..8_usize,
+    fn whatever_is_knocked_the_table_keeps_its_bound_and_the_sources_with_the_most_progress(
+        capacity in 1..8_usize,
         knocks in prop::collection::vec((0..20_u8, 0..20_u8, any::<bool>(), 0..3_u64), 1..200)
     ) {
-        let mut table = KnockerTable::new(room);
-        // Who is in the table, and how many knocks were right.
+        let mut table = KnockerTable::new(capacity);
+        // The sources in the table, with their number of right knocks.
         let mut present: BTreeMap<u8, u8> = BTreeMap::new();
         let mut seconds = 0;
         for (source, right, waiting, pause) in knocks {
@@ -194,18 +195,18 @@ proptest! {
             let until = Moment::new(Duration::from_secs(seconds + FORGET));
             let arrival = Arrival { link: Link(1), destination: address(0) };
             let newcomer = Knocker { node: TrieNode::START, last_port: 1, waiting, arrival, until };
-            let over = present.keys().any(|source| table.get(address(*source), now).is_none());
-            let full = present.len() == room && !present.contains_key(&source);
+            let one_has_expired = present.keys().any(|source| table.get(address(*source), now).is_none());
+            let full = present.len() == capacity && !present.contains_key(&source);
             table.put(address(source), newcomer, right, now);
-            prop_assert!(table.len() <= room);
-            // Whom the table still holds, whether or not the time is over.
+            prop_assert!(table.len() <= capacity);
+            // The sources that the table still holds, expired or not.
             let holds = |source: &u8| table.get(address(*source), Moment::default()).is_some();
-            let (stay, gone): (BTreeMap<u8, u8>, BTreeMap<u8, u8>) =
+            let (stay, evicted): (BTreeMap<u8, u8>, BTreeMap<u8, u8>) =
                 present.into_iter().partition(|(source, _)| holds(source));
-            prop_assert_eq!(gone.len(), usize::from(full), "as many as there is no room for");
-            if !over {
-                let furthest = gone.values().max();
-                prop_assert!(stay.values().all(|right| furthest.is_none_or(|gone| gone <= right)), "{gone:?}");
+            prop_assert_eq!(evicted.len(), usize::from(full), "one is evicted if the table is full");
+            if !one_has_expired {
+                let furthest = evicted.values().max();
+                prop_assert!(stay.values().all(|right| furthest.is_none_or(|most| most <= right)), "{evicted:?}");
             }
             prop_assert_eq!(table.get(address(source), now), Some(newcomer));
             present = stay;
@@ -214,7 +215,7 @@ proptest! {
     }
 }
 
-/// The knock, what differs from it a little, and anything.
+/// The knock's payload, payloads that differ from it a little, and random ones.
 fn payloads() -> impl Strategy<Value = Vec<u8>> {
     let knock = || Knock::PAYLOAD.to_vec();
     prop_oneof![

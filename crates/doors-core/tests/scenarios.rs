@@ -1,4 +1,4 @@
-//! Short scenes at the door. The clock is a number in the scene; nothing sleeps.
+//! Short scenes with sequences. The clock is a number in the scene; nothing sleeps.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -26,7 +26,7 @@ use doors_core::{
     time::{Moment, Wall},
 };
 
-/// What no rule looks at.
+/// Values that no rule depends on.
 const NOWHERE: Packet<'_> = Packet {
     source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     source_port: 40000,
@@ -67,7 +67,7 @@ impl Scene {
     }
 
     fn done(&mut self, door: &str, source: &str) -> &mut Self {
-        self.engine.handle_report(Report::Done(admission(door, source)), self.now, Wall(0));
+        self.engine.handle_report(Report::Done(grant_key(door, source)), self.now, Wall(0));
         self
     }
 
@@ -75,7 +75,7 @@ impl Scene {
         std::iter::from_fn(|| self.engine.poll_change()).collect()
     }
 
-    /// What happened, without the details.
+    /// The events, without the details.
     fn events(&mut self) -> Vec<Event> {
         let detail = |event: &Event| {
             matches!(event, Event::Further { .. } | Event::Waiting { .. } | Event::StillOpen(_))
@@ -88,13 +88,13 @@ impl Scene {
     }
 }
 
-/// A kernel that takes IPv4 on one interface only, and counts how often it is asked.
+/// A kernel that accepts packets on one interface only, and counts how often it is asked.
 #[derive(Default)]
 struct Strict {
     asked: usize,
 }
 
-/// Where clients are, and where they are not.
+/// The interface that leads to the clients, and one that does not.
 const INSIDE: Link = Link(3);
 const OUTSIDE: Link = Link(4);
 
@@ -137,15 +137,15 @@ fn rules(doors: &[(&str, &[u16])]) -> Rules {
 }
 
 fn lease(door: &str, source: &str, until: u64) -> Lease {
-    Lease { key: admission(door, source), link: Link(3), until: at(until), by: None, once: false }
+    Lease { key: grant_key(door, source), link: Link(3), until: at(until), by: None, once: false }
 }
 
-/// What the firewall holds from an earlier run.
+/// A lease that the firewall holds from an earlier run.
 fn found_open(key: &GrantKey, until: u64) -> Lease {
     Lease { key: key.clone(), link: Link::default(), until: at(until), by: None, once: false }
 }
 
-fn admission(door: &str, source: &str) -> GrantKey {
+fn grant_key(door: &str, source: &str) -> GrantKey {
     let source: IpAddr = source.parse().unwrap();
     GrantKey { door: DoorName::new(door).unwrap(), source }
 }
@@ -155,13 +155,13 @@ fn open(door: &str, source: &str, until: u64) -> Change {
 }
 
 #[test]
-fn what_the_kernel_does_not_take_neither_brings_a_client_further_nor_makes_it_wait() {
+fn a_knock_that_the_kernel_drops_neither_advances_a_client_nor_starts_its_quiet_period() {
     let (mut scene, mut routes, client) = (Scene::new(), Strict::default(), CLIENT.parse().unwrap());
     for right in 0..SSH.len() {
         scene.at(u64::try_from(right).unwrap() * 100);
         let (before, after) = SSH.split_at(right);
         routes.knock(&mut scene, INSIDE, client, before);
-        // Wrong, first, next, and the same once more.
+        // A wrong knock, the first, the next, and a wrong one twice.
         routes.knock(&mut scene, OUTSIDE, client, &[9, SSH[0], after[0], 9, 9]);
         assert_eq!(scene.changes(), []);
         routes.knock(&mut scene, INSIDE, client, after);
@@ -174,7 +174,7 @@ fn what_the_kernel_does_not_take_neither_brings_a_client_further_nor_makes_it_wa
 }
 
 #[test]
-fn a_flood_of_first_knocks_asks_the_kernel_only_of_what_is_told() {
+fn a_flood_of_first_or_wrong_knocks_causes_few_route_queries() {
     let (mut scene, mut routes) = (Scene::new(), Strict::default());
     for number in 0..20_000_u32 {
         let source = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
@@ -184,7 +184,7 @@ fn a_flood_of_first_knocks_asks_the_kernel_only_of_what_is_told() {
     scene.details();
     for number in 0..20_000_u32 {
         let source = IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 + number));
-        // Each of them twice: the second comes as the first did.
+        // Each twice: the second comes in the same way as the first.
         routes.knock(&mut scene, OUTSIDE, source, &[9, 9]);
     }
     assert!(routes.asked < 100, "{}", routes.asked);
@@ -206,7 +206,7 @@ fn nothing_less_than_the_sequence_opens() {
 }
 
 #[test]
-fn the_knocks_of_two_sources_are_never_added_up() {
+fn knocks_of_two_sources_are_never_combined() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]).knock(OTHER, &SSH[3..]).knock(CLIENT, &SSH[4..]);
     assert_eq!(scene.changes(), []);
@@ -220,7 +220,7 @@ fn two_doors_may_share_the_beginning_of_their_sequences() {
 }
 
 #[test]
-fn a_wrong_knock_makes_the_source_wait() {
+fn a_wrong_knock_starts_a_quiet_period() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &[7001, 7002, 7004]);
     let (source, quiet) = (CLIENT.parse().unwrap(), Duration::from_secs(5));
@@ -230,7 +230,7 @@ fn a_wrong_knock_makes_the_source_wait() {
     scene.at(4).knock(CLIENT, &SSH);
     assert_eq!(scene.changes(), []);
 
-    // Each knock during the wait began it anew: the last was at 4.
+    // Each knock during the quiet period restarts it: the last was at 4.
     scene.at(8).knock(CLIENT, &SSH[..1]);
     scene.at(12).knock(CLIENT, &SSH);
     assert_eq!(scene.changes(), []);
@@ -247,7 +247,7 @@ fn a_knock_on_any_other_port_is_wrong_even_as_the_first() {
 }
 
 #[test]
-fn whoever_looks_for_a_fault_sees_each_step() {
+fn each_knock_is_reported_for_fault_finding() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &[7001, 7002, 1, 7001]);
     let source = CLIENT.parse().unwrap();
@@ -257,14 +257,14 @@ fn whoever_looks_for_a_fault_sees_each_step() {
 }
 
 #[test]
-fn a_wait_is_told_once() {
+fn a_quiet_period_is_reported_once() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &[1, 2, 3, 4]);
     assert_eq!(scene.events().len(), 1);
 }
 
 #[test]
-fn a_knocker_is_forgotten_some_time_after_its_last_knock() {
+fn progress_expires_some_time_after_the_last_knock() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..2]);
     scene.at(29).knock(CLIENT, &SSH[2..4]);
@@ -284,7 +284,7 @@ fn a_repeated_datagram_is_ignored() {
     }
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
 
-    // Also after the last knock: the source does not wait.
+    // Also after the last knock: that starts no quiet period.
     scene.at(1).knock(CLIENT, &SSH);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 11)]);
 }
@@ -301,7 +301,7 @@ fn a_sequence_may_hold_a_port_twice_in_a_row() {
 }
 
 #[test]
-fn a_finished_sequence_keeps_an_open_door_open_for_longer() {
+fn a_completed_sequence_extends_an_open_door() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
     scene.at(8).knock(CLIENT, &SSH).done("ssh", CLIENT);
@@ -319,7 +319,7 @@ fn a_finished_sequence_keeps_an_open_door_open_for_longer() {
 }
 
 #[test]
-fn a_source_that_waits_keeps_its_open_door() {
+fn a_source_in_its_quiet_period_keeps_its_open_door() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT).knock(CLIENT, &[1]);
     scene.changes();
@@ -331,7 +331,7 @@ fn a_source_that_waits_keeps_its_open_door() {
 }
 
 #[test]
-fn a_door_that_the_firewall_never_opened_is_never_called_open() {
+fn a_door_that_the_firewall_never_opened_is_never_reported_as_open() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH).at(10);
     let door = lease("ssh", CLIENT, 10);
@@ -339,9 +339,9 @@ fn a_door_that_the_firewall_never_opened_is_never_called_open() {
 }
 
 #[test]
-fn a_door_found_open_is_taken_over_with_its_time() {
+fn a_door_found_open_is_adopted_with_its_time() {
     let mut scene = Scene::new();
-    let found = admission("ssh", CLIENT);
+    let found = grant_key("ssh", CLIENT);
     scene.engine.handle_report(Report::Found(found_open(&found, 7)), at(0), Wall(0));
     assert_eq!(scene.events(), [Event::Adopted(found_open(&found, 7))]);
     assert_eq!(scene.changes(), []);
@@ -350,9 +350,9 @@ fn a_door_found_open_is_taken_over_with_its_time() {
 }
 
 #[test]
-fn what_is_found_open_and_is_no_door_is_closed() {
+fn a_lease_found_for_a_door_that_does_not_exist_is_closed() {
     let mut scene = Scene::new();
-    let found = admission("gone", CLIENT);
+    let found = grant_key("gone", CLIENT);
     scene.engine.handle_report(Report::Found(found_open(&found, 7)), at(0), Wall(0));
     assert_eq!(scene.changes(), [Change::Close(found.clone())]);
     assert_eq!(scene.events(), [Event::NotAdopted(found_open(&found, 7))]);
@@ -367,7 +367,7 @@ fn new_rules_close_the_doors_that_are_gone_and_no_others() {
     scene.events();
 
     scene.engine.change_rules(rules(&[("ssh", &[1, 2, 3, 4, 5])]), scene.now, Wall(0)).unwrap();
-    assert_eq!(scene.changes(), [Change::Close(admission("web", OTHER))]);
+    assert_eq!(scene.changes(), [Change::Close(grant_key("web", OTHER))]);
     assert_eq!(scene.events(), [Event::Revoked(lease("web", OTHER, 10))]);
 
     scene.at(1).knock(CLIENT, &[1, 2, 3, 4, 5]);
@@ -375,7 +375,7 @@ fn new_rules_close_the_doors_that_are_gone_and_no_others() {
 }
 
 #[test]
-fn new_rules_close_as_many_doors_as_there_are() {
+fn new_rules_close_any_number_of_doors() {
     let mut scene = Scene::new();
     let source = |number: usize| format!("2001:db8::{number:x}");
     for number in 0..5_000 {
@@ -390,7 +390,7 @@ fn new_rules_close_as_many_doors_as_there_are() {
 }
 
 #[test]
-fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
+fn progress_survives_new_rules_with_the_same_sequences() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]);
     scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &WEB)]), scene.now, Wall(0)).unwrap();
@@ -399,7 +399,7 @@ fn the_same_sequences_in_new_rules_let_a_knocker_go_on() {
 }
 
 #[test]
-fn impossible_rules_change_nothing() {
+fn rules_with_a_conflict_change_nothing() {
     let mut scene = Scene::new();
     scene.engine.change_rules(rules(&[("ssh", &SSH), ("web", &SSH)]), scene.now, Wall(0)).unwrap_err();
     scene.knock(CLIENT, &WEB);
@@ -407,7 +407,7 @@ fn impossible_rules_change_nothing() {
 }
 
 #[test]
-fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
+fn grants_are_bounded_and_live_ones_are_never_evicted() {
     let mut scene = Scene::new();
     let source = |number: usize| format!("2001:db8::{number:x}");
     for number in 0..limits::GRANTS_BY_SEQUENCE {
@@ -427,7 +427,7 @@ fn grants_are_bounded_and_running_ones_are_never_pushed_out() {
 }
 
 #[test]
-fn a_sequence_repeated_without_end_costs_one_change_a_second() {
+fn a_sequence_repeated_without_end_causes_one_change_a_second() {
     let mut scene = Scene::new();
     for tenth in 0..100_u64 {
         scene.now = Moment::new(Duration::from_millis(tenth * 100));
@@ -438,11 +438,11 @@ fn a_sequence_repeated_without_end_costs_one_change_a_second() {
 }
 
 #[test]
-fn the_keeper_sleeps_until_the_next_door_closes_and_no_shorter() {
+fn the_engine_sleeps_exactly_until_the_next_door_closes() {
     let mut scene = Scene::new();
     assert_eq!(scene.engine.next_deadline(), None);
     scene.knock(CLIENT, &SSH[..3]).knock(OTHER, &[1]);
-    assert_eq!(scene.engine.next_deadline(), None, "knockers are forgotten without waking up");
+    assert_eq!(scene.engine.next_deadline(), None, "progress expires without waking up");
     scene.at(2).knock(CLIENT, &SSH[3..]);
     assert_eq!(scene.engine.next_deadline(), Some(at(12)));
     scene.at(12);
@@ -450,7 +450,7 @@ fn the_keeper_sleeps_until_the_next_door_closes_and_no_shorter() {
 }
 
 #[test]
-fn a_flood_of_forged_knocks_keeps_nobody_out_who_is_half_way() {
+fn a_flood_of_forged_knocks_does_not_stop_a_client_that_is_half_way() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..2]);
     for number in 0..200_000 {
@@ -463,10 +463,10 @@ fn a_flood_of_forged_knocks_keeps_nobody_out_who_is_half_way() {
 }
 
 #[test]
-fn other_sequences_in_new_rules_forget_what_was_knocked() {
+fn new_rules_with_other_sequences_drop_all_progress() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]);
-    // The one that was begun is the same, and the other is not.
+    // The sequence in progress is unchanged, the other is not.
     scene
         .engine
         .change_rules(rules(&[("ssh", &SSH), ("web", &[1, 2, 3, 4, 5])]), scene.now, Wall(0))
@@ -476,45 +476,45 @@ fn other_sequences_in_new_rules_forget_what_was_knocked() {
 }
 
 #[test]
-fn a_datagram_to_port_0_is_no_knock() {
+fn a_datagram_to_port_0_is_ignored() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &SSH[..3]).knock(CLIENT, &[0]).knock(CLIENT, &SSH[3..]);
     assert_eq!(scene.changes(), [open("ssh", CLIENT, 10)]);
     assert_eq!(scene.events(), [Event::Granted(lease("ssh", CLIENT, 10))]);
 }
 
-/// As many open doors as there may be.
+/// A scene with the maximum of live grants.
 fn full() -> Scene {
     let mut scene = Scene::new();
     for number in 0..limits::GRANTS {
-        let admission = admission("ssh", &format!("2001:db8::{number:x}"));
-        scene.engine.handle_report(Report::Found(found_open(&admission, 60)), at(0), Wall(0));
+        let key = grant_key("ssh", &format!("2001:db8::{number:x}"));
+        scene.engine.handle_report(Report::Found(found_open(&key, 60)), at(0), Wall(0));
     }
     scene.events();
     scene
 }
 
 #[test]
-fn what_is_found_open_is_bounded() {
+fn adopted_leases_are_bounded() {
     let mut scene = full();
-    let one_more = Report::Found(found_open(&admission("ssh", CLIENT), 60));
+    let one_more = Report::Found(found_open(&grant_key("ssh", CLIENT), 60));
     scene.engine.handle_report(one_more, at(0), Wall(0));
     assert_eq!(scene.engine.grants().iter().count(), limits::GRANTS);
-    assert_eq!(scene.events(), [], "what is not taken over is not said to be");
+    assert_eq!(scene.events(), [], "what is not adopted is not reported as adopted");
 }
 
 #[test]
-fn what_is_known_and_held_for_longer_needs_no_room() {
+fn a_known_lease_that_the_firewall_holds_for_longer_needs_no_room() {
     let mut scene = full();
-    let known = admission("ssh", "2001:db8::5");
+    let known = grant_key("ssh", "2001:db8::5");
     scene.engine.handle_report(Report::Found(found_open(&known, 120)), at(0), Wall(0));
     assert_eq!(scene.engine.grants().get(&known).map(|running| running.lease.until), Some(at(120)));
 }
 
 #[test]
-fn what_the_firewall_holds_for_longer_is_taken_over() {
+fn a_lease_that_the_firewall_holds_for_longer_is_adopted() {
     let mut scene = Scene::new();
-    let door = admission("ssh", CLIENT);
+    let door = grant_key("ssh", CLIENT);
     scene.knock(CLIENT, &SSH).done("ssh", CLIENT);
     scene.engine.handle_report(Report::Found(found_open(&door, 60)), at(5), Wall(0));
     scene.changes();
@@ -526,12 +526,12 @@ fn what_the_firewall_holds_for_longer_is_taken_over() {
 }
 
 #[test]
-fn a_door_that_never_opened_is_not_called_closed_by_new_rules() {
+fn a_door_that_never_opened_is_not_reported_as_closed_by_new_rules() {
     let mut scene = Scene::new();
     scene.knock(CLIENT, &WEB);
     scene.changes();
     scene.engine.change_rules(rules(&[("ssh", &SSH)]), scene.now, Wall(0)).unwrap();
-    assert_eq!(scene.changes(), [Change::Close(admission("web", CLIENT))]);
+    assert_eq!(scene.changes(), [Change::Close(grant_key("web", CLIENT))]);
     assert_eq!(
         scene.events(),
         [Event::Granted(lease("web", CLIENT, 10)), Event::Revoked(lease("web", CLIENT, 10))]

@@ -1,4 +1,4 @@
-//! What a client may, and what it may not.
+//! What a client may do, and what it may not.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use doors_core::{
 use doors_spa::{identity::DoorId, receipt::Answer, request::Operation};
 
 use crate::scene::{
-    LAPTOP, OTHER, PHONE, SOURCE, START, Scene, admission, client, open, rules_with_sequence,
+    LAPTOP, OTHER, PHONE, SOURCE, START, Scene, client, grant_key, open, rules_with_sequence,
 };
 
 #[test]
@@ -23,7 +23,7 @@ fn a_request_opens_its_door_and_says_for_how_long() {
     let receipt = scene.open("ssh", 0).unwrap();
     assert_eq!((receipt.answer, receipt.seconds, receipt.time), (Answer::Granted, 30, START));
     let until = scene.now.after(Duration::from_secs(30));
-    let (key, by) = (admission("ssh", SOURCE), Some(client(LAPTOP).who));
+    let (key, by) = (grant_key("ssh", SOURCE), Some(client(LAPTOP).who));
     let lease = Lease { key, link: Link(3), until, by, once: false };
     assert_eq!(scene.changes, [Change::Open(lease.clone())]);
     assert_eq!(scene.events(), [Event::Granted(lease.clone()), Event::Opened(lease.clone())]);
@@ -32,11 +32,11 @@ fn a_request_opens_its_door_and_says_for_how_long() {
 }
 
 #[test]
-fn nobody_gets_more_time_than_door_and_client_allow() {
+fn no_client_gets_more_time_than_door_and_client_allow() {
     let mut scene = Scene::new();
     assert_eq!(scene.open("ssh", 100).unwrap().seconds, 100);
     assert_eq!(scene.open("ssh", u32::MAX).unwrap().seconds, 600);
-    // Less than what runs is no shortening.
+    // A request for less time does not shorten the lease.
     assert_eq!(scene.open("ssh", 5).unwrap().seconds, 600);
     let mut scene = Scene::with_laptop(|laptop| laptop.max_open_for = Some(Duration::from_secs(20)));
     assert_eq!(scene.open("ssh", 0).unwrap().seconds, 20);
@@ -44,7 +44,7 @@ fn nobody_gets_more_time_than_door_and_client_allow() {
 }
 
 #[test]
-fn a_door_that_is_not_for_this_client_looks_like_none() {
+fn a_door_that_is_not_for_this_client_looks_like_one_that_does_not_exist() {
     let mut scene = Scene::new();
     for door in ["admin", "none"] {
         assert_eq!(scene.opens(door, 0), Answer::NotAllowed);
@@ -57,26 +57,30 @@ fn a_door_that_is_not_for_this_client_looks_like_none() {
 }
 
 #[test]
-fn granted_is_said_only_when_the_firewall_has_said_so() {
+fn a_receipt_says_granted_only_after_the_firewall_has_confirmed_it() {
     let mut scene = Scene::new();
     scene.firewall_works = false;
     let request = scene.request(open("ssh", 0));
     let sealed = scene.seal(&request, LAPTOP);
     assert_eq!(scene.send(SOURCE, &sealed.bytes), None);
-    // Whoever asks again waits with it.
+    // A second request waits as well.
     assert_eq!(scene.open("ssh", 0), None);
     scene.now = scene.now.after(limits::PATIENCE_WITH_FIREWALL);
     scene.engine.handle_timeout(scene.now, Wall(scene.wall));
     scene.work();
     assert_eq!(scene.receipts.len(), 2);
-    let in_vain = Event::NotInTime(admission("ssh", SOURCE));
-    assert_eq!(scene.events().iter().filter(|event| **event == in_vain).count(), 2, "the log says so, too");
+    let not_in_time = Event::NotInTime(grant_key("ssh", SOURCE));
+    assert_eq!(
+        scene.events().iter().filter(|event| **event == not_in_time).count(),
+        2,
+        "the log reports it, too"
+    );
     let (_, answer) = scene.receipts[0];
     assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Firewall);
 }
 
 #[test]
-fn a_client_closes_what_it_has_opened_and_nothing_else() {
+fn a_client_can_close_what_it_has_opened_and_nothing_else() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
     let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
@@ -85,16 +89,16 @@ fn a_client_closes_what_it_has_opened_and_nothing_else() {
     let close = scene.request(Operation::Close { door: DoorId::of("ssh") });
     assert_eq!(scene.ask(SOURCE, &close, LAPTOP).unwrap().answer, Answer::Closed);
     assert!(!scene.is_open("ssh", SOURCE));
-    assert_eq!(scene.changes.last(), Some(&Change::Close(admission("ssh", SOURCE))));
+    assert_eq!(scene.changes.last(), Some(&Change::Close(grant_key("ssh", SOURCE))));
 }
 
 #[test]
-fn the_address_is_the_named_one_and_one_that_a_client_can_have() {
+fn the_address_is_the_named_one_and_must_be_one_that_a_client_can_have() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("named", 0), Answer::Address);
     let own = ["192.0.2.1/32", "2001:db8::1/128"].map(|net| net.parse().unwrap());
     scene.engine.know_own(Own::new(own.into(), ["192.0.2.255".parse().unwrap()].into()));
-    for none in [
+    for ineligible in [
         "0.0.0.0",
         "0.0.0.7",
         "127.0.0.1",
@@ -110,14 +114,14 @@ fn the_address_is_the_named_one_and_one_that_a_client_can_have() {
         "ff02::1",
     ] {
         let mut request = scene.request(open("ssh", 0));
-        request.address = Some(none.parse().unwrap());
+        request.address = Some(ineligible.parse().unwrap());
         let answer = scene.ask(SOURCE, &request, LAPTOP).unwrap().answer;
-        // All zeroes are no address at all.
-        assert_eq!(answer, Answer::Address, "{none}");
+        // An address of all zeros means that none is named.
+        assert_eq!(answer, Answer::Address, "{ineligible}");
         let told = scene.events();
         assert!(
             matches!(told.last(), Some(Event::Refused { address: Some(_), .. })),
-            "the log names why: {told:?}"
+            "the log gives the reason: {told:?}"
         );
     }
     let mut request = scene.request(open("named", 0));
@@ -127,7 +131,7 @@ fn the_address_is_the_named_one_and_one_that_a_client_can_have() {
 }
 
 #[test]
-fn expired_and_misplaced_clients_are_strangers() {
+fn expired_clients_and_clients_in_the_wrong_network_are_dropped_in_silence() {
     let restrictions: [fn(&mut Client); 2] = [
         |client| client.until = Some(Wall(START)),
         |client| client.from = vec!["198.51.100.0/24".parse().unwrap()],
@@ -141,7 +145,7 @@ fn expired_and_misplaced_clients_are_strangers() {
 }
 
 #[test]
-fn no_sequence_opens_for_an_address_that_can_be_no_clients() {
+fn no_sequence_opens_for_an_address_that_no_client_can_have() {
     for (source, opens) in [
         ("127.0.0.1", false),
         ("::1", false),
@@ -167,13 +171,13 @@ fn no_sequence_opens_for_an_address_that_can_be_no_clients() {
 }
 
 #[test]
-fn no_grant_outlives_its_client() {
+fn no_grant_outlives_its_clients_key() {
     let mut scene = Scene::with_laptop(|laptop| laptop.until = Some(Wall(START + 7_000)));
     assert_eq!(scene.open("ssh", 0).unwrap().seconds, 7);
 }
 
 #[test]
-fn a_client_lets_in_no_address_from_which_it_may_not_come() {
+fn a_client_cannot_let_in_an_address_from_which_it_may_not_knock() {
     let mut scene = Scene::with_laptop(|laptop| laptop.from = vec!["192.0.2.0/24".parse().unwrap()]);
     let mut request = scene.request(open("ssh", 0));
     request.address = Some(OTHER.parse().unwrap());

@@ -1,4 +1,4 @@
-//! Scenes with clients that have keys: who, whether fresh, and what for.
+//! Scenes with clients that have keys: identity, anti-replay, permission, and shared addresses.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -9,8 +9,8 @@
 )]
 
 mod allowed;
-mod fresh;
 mod properties;
+mod replay;
 mod scene;
 mod shares;
 mod sharing;

@@ -1,4 +1,4 @@
-//! Whatever clients, clocks and disks do.
+//! Properties that hold whatever clients, clocks and disks do.
 
 use std::time::Duration;
 
@@ -9,45 +9,45 @@ use proptest::prelude::*;
 use crate::scene::{LAPTOP, OTHER, SOURCE, Scene, Sealed, client, open};
 
 #[derive(Clone, Debug)]
-enum Deed {
+enum Step {
     Wait(u64),
     SetDate(i64),
-    /// The next run, on the disk as it is.
+    /// The next run, with the disk as it is.
     Restart,
-    /// The next run, on the disk as it was so many steps ago.
+    /// The next run, with the disk as it was that many steps ago.
     Restore(usize),
     LoseDisk,
     FillDisk(bool),
-    /// A knock whose clock is off by so many milliseconds, with a challenge or without.
+    /// A knock with a clock that is off by so many milliseconds; `challenge`: it answers a challenge.
     Knock {
         off: i64,
         challenge: bool,
     },
-    /// The same, but it does not arrive.
+    /// The same, but the datagram is held back.
     HoldBack {
         off: i64,
     },
-    /// One of the knocks of before, wherever it has got to, from somebody else.
+    /// A copy of an earlier knock, from another address.
     Copy(usize),
 }
 
-fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+fn steps() -> impl Strategy<Value = Vec<Step>> {
     let off = || prop_oneof![-90_000_i64..90_000, Just(0), Just(60_000)];
-    let deed = prop_oneof![
-        2 => (0_u64..100).prop_map(Deed::Wait),
-        1 => (-200_000_i64..200_000).prop_map(Deed::SetDate),
-        1 => Just(Deed::Restart),
-        1 => any::<usize>().prop_map(Deed::Restore),
-        1 => Just(Deed::LoseDisk),
-        1 => any::<bool>().prop_map(Deed::FillDisk),
-        3 => (off(), any::<bool>()).prop_map(|(off, challenge)| Deed::Knock { off, challenge }),
-        2 => off().prop_map(|off| Deed::HoldBack { off }),
-        6 => any::<usize>().prop_map(Deed::Copy),
+    let step = prop_oneof![
+        2 => (0_u64..100).prop_map(Step::Wait),
+        1 => (-200_000_i64..200_000).prop_map(Step::SetDate),
+        1 => Just(Step::Restart),
+        1 => any::<usize>().prop_map(Step::Restore),
+        1 => Just(Step::LoseDisk),
+        1 => any::<bool>().prop_map(Step::FillDisk),
+        3 => (off(), any::<bool>()).prop_map(|(off, challenge)| Step::Knock { off, challenge }),
+        2 => off().prop_map(|off| Step::HoldBack { off }),
+        6 => any::<usize>().prop_map(Step::Copy),
     ];
-    proptest::collection::vec(deed, 1..80)
+    proptest::collection::vec(step, 1..80)
 }
 
-/// A knock that a client has made, and what became of it.
+/// A knock that a client has made, and its result.
 struct Made {
     sealed: Sealed,
     time: u64,
@@ -55,15 +55,15 @@ struct Made {
     /// The run in which it was made.
     run: u32,
     opened: bool,
-    /// It arrived, and its client was told no.
+    /// The run in which it arrived and was refused.
     refused_in: Option<u32>,
 }
 
 proptest! {
-    /// Behind the signature, too: whatever 64 bytes a client signs, it opens its own doors only, for no longer
-    /// than it may, and nothing panics.
+    /// Whatever 64 bytes a client signs, they open only its own doors, for no longer than it may, and nothing
+    /// panics.
     #[test]
-    fn whatever_a_client_signs_opens_no_more_than_it_may(
+    fn no_signed_request_opens_more_than_its_client_may(
         mut bytes in any::<[u8; 64]>(),
         shaped in any::<bool>(),
         operation in 0_u8..5,
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_from_anybody_are_answered_or_change_anything(
+    fn no_random_bytes_are_answered_or_change_anything(
         bytes in proptest::collection::vec(any::<u8>(), 0..400)
     ) {
         let mut scene = Scene::new();
@@ -107,36 +107,36 @@ proptest! {
     /// Whatever happens to clocks, disk and daemon:
     ///
     /// - no knock opens a door twice;
-    /// - none that was made before the last start opens one by its time alone;
-    /// - none that was refused opens one in the same run;
+    /// - no knock from before the last start opens a door by its time alone;
+    /// - no refused knock opens a door in the same run;
     /// - a client that answers a challenge gets in.
     ///
-    /// A date that is behind at a start is told from a right one by what the disk says of before; so where the
-    /// disk is lost or older at the same time, the date is as late as it ever was.
+    /// Only the records on disk reveal that the date at a start is behind. So where the disk is lost or
+    /// restored at the same time, the date is as late as it ever was.
     #[test]
-    fn no_knock_ever_counts_twice_and_a_challenge_always_helps(deeds in deeds()) {
+    fn no_knock_ever_counts_twice_and_a_client_that_answers_a_challenge_gets_in(steps in steps()) {
         let mut scene = Scene::new();
         let mut disks = vec![scene.disk.clone()];
         let mut all: Vec<Made> = Vec::new();
         let (mut run, mut latest) = (0, scene.wall);
-        for deed in deeds {
+        for step in steps {
             latest = latest.max(scene.wall);
-            match deed {
-                Deed::Wait(seconds) => scene.wait(seconds),
-                Deed::SetDate(by) => scene.wall = scene.wall.saturating_add_signed(by).max(1_000_000_000),
-                Deed::FillDisk(full) => scene.disk_is_full = full,
-                Deed::Restart | Deed::Restore(_) | Deed::LoseDisk => {
-                    let older = match deed {
-                        Deed::Restore(which) => Some(disks[which % disks.len()].clone()),
+            match step {
+                Step::Wait(seconds) => scene.wait(seconds),
+                Step::SetDate(by) => scene.wall = scene.wall.saturating_add_signed(by).max(1_000_000_000),
+                Step::FillDisk(full) => scene.disk_is_full = full,
+                Step::Restart | Step::Restore(_) | Step::LoseDisk => {
+                    let older = match step {
+                        Step::Restore(which) => Some(disks[which % disks.len()].clone()),
                         _ => Some(scene.disk.clone()),
                     };
-                    // What was made before, and never arrived, is on no disk.
+                    // A knock that was made before and never arrived is on no disk.
                     scene.wall = scene.wall.max(latest);
-                    let disk = if matches!(deed, Deed::LoseDisk) { None } else { older };
+                    let disk = if matches!(step, Step::LoseDisk) { None } else { older };
                     scene = scene.restart_with(disk.as_deref());
                     run += 1;
                 }
-                Deed::Knock { off, challenge } => {
+                Step::Knock { off, challenge } => {
                     let time = scene.wall.saturating_add_signed(off);
                     let request = Request { time, ..scene.request(open("ssh", 0)) };
                     let sealed = scene.seal(&request, LAPTOP);
@@ -161,13 +161,13 @@ proptest! {
                         all.push(made(sealed, answer, true));
                     }
                 }
-                Deed::HoldBack { off } => {
+                Step::HoldBack { off } => {
                     let time = scene.wall.saturating_add_signed(off);
                     let request = Request { time, ..scene.request(open("ssh", 0)) };
                     let sealed = scene.seal(&request, LAPTOP);
                     all.push(Made { sealed, time, challenged: false, run, opened: false, refused_in: None });
                 }
-                Deed::Copy(which) => {
+                Step::Copy(which) => {
                     let Some(which) = which.checked_rem(all.len()) else { continue };
                     let made = &mut all[which];
                     scene.changes.clear();
@@ -179,7 +179,7 @@ proptest! {
                         prop_assert!(!made.opened, "twice");
                         prop_assert!(made.refused_in != Some(run), "refused before");
                         prop_assert!(!made.challenged, "from elsewhere");
-                        // Dated later than the window at the start allows, it cannot be told from a new one.
+                        // If it is dated later than the window at the start, it looks like a new one.
                         let ahead = made.time > scene.started + 60_000;
                         prop_assert!(made.run == run || ahead, "from before the start");
                     }
@@ -187,17 +187,17 @@ proptest! {
                     if answer.is_some() && !opens {
                         made.refused_in = Some(run);
                     }
-                    scene.forget("ssh", OTHER);
+                    scene.use_up("ssh", OTHER);
                 }
             }
             disks.push(scene.disk.clone());
         }
     }
 
-    /// The same with a date that may also be behind at a start, on the disk as it is: what arrived before, and was
-    /// accepted or refused for its time, opens nothing any more.
+    /// The same with a date that may also be behind at a start, on the disk as it is: a request that arrived
+    /// before, and was accepted or refused for its time, opens nothing any more.
     #[test]
-    fn a_date_that_is_behind_at_a_start_brings_nothing_back_that_arrived(
+    fn a_date_that_is_behind_at_a_start_makes_no_earlier_request_acceptable(
         steps in proptest::collection::vec((-300_000_i64..300_000, -90_000_i64..90_000, 0_u64..200), 1..12)
     ) {
         let mut scene = Scene::new();

@@ -1,4 +1,4 @@
-//! A engine with clients, and all that it touches.
+//! An engine with clients, and everything around it.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -30,7 +30,7 @@ use doors_spa::{
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{TryCryptoRng, TryRng};
 
-/// Other bytes every time, the same in every run.
+/// Different bytes at each call, the same in every run.
 pub(crate) struct Counting(pub(crate) u64);
 
 impl TryRng for Counting {
@@ -63,13 +63,13 @@ pub(crate) const OTHER: &str = "198.51.100.9";
 pub(crate) const LAPTOP: u8 = 1;
 pub(crate) const PHONE: u8 = 2;
 
-/// A knock on its way, and what opens its receipt.
+/// A sealed knock, and the key that opens its receipt.
 pub(crate) struct Sealed {
     pub(crate) bytes: [u8; 192],
     pub(crate) key: ReceiptKey,
 }
 
-/// A engine, a disk, a clock and a date. The firewall does at once what it is asked.
+/// An engine, a disk, a clock and a date. The firewall makes each change at once.
 pub(crate) struct Scene {
     pub(crate) engine: Engine,
     pub(crate) gateway: GatewayKey,
@@ -78,10 +78,10 @@ pub(crate) struct Scene {
     pub(crate) wall: u64,
     pub(crate) disk: Vec<Record>,
     pub(crate) disk_is_full: bool,
-    /// It takes its time: until this is over, nothing is on it.
+    /// The disk is slow: while this is set, it answers nothing.
     pub(crate) disk_is_slow: bool,
-    /// The disk knows less than the keeper.
-    behind: bool,
+    /// The disk lacks records that it could not take.
+    disk_is_behind: bool,
     run: u8,
     /// The date of the start.
     pub(crate) started: u64,
@@ -110,7 +110,7 @@ pub(crate) fn rules() -> Rules {
     }
 }
 
-/// Opens the door `ssh`, too.
+/// Also opens the door `ssh`.
 const SEQUENCE: [u16; 5] = [7001, 7002, 7003, 7004, 7005];
 
 pub(crate) fn rules_with_sequence() -> Rules {
@@ -126,14 +126,14 @@ pub(crate) fn client(number: u8) -> Client {
 }
 
 pub(crate) fn config(gateway: &GatewayKey) -> ServerConfig {
-    audience_of([client(LAPTOP), client(PHONE)], &[lasting(gateway, None)])
+    server_config([client(LAPTOP), client(PHONE)], &[lasting(gateway, None)])
 }
 
 pub(crate) fn lasting(key: &GatewayKey, until: Option<Wall>) -> Lasting {
     (Arc::new(Gateway::new(key).unwrap()), until)
 }
 
-pub(crate) fn audience_of(clients: impl IntoIterator<Item = Client>, gateways: &[Lasting]) -> ServerConfig {
+pub(crate) fn server_config(clients: impl IntoIterator<Item = Client>, gateways: &[Lasting]) -> ServerConfig {
     let clients = Clients::new(clients);
     ServerConfig {
         port: PORT,
@@ -144,14 +144,14 @@ pub(crate) fn audience_of(clients: impl IntoIterator<Item = Client>, gateways: &
 }
 
 impl Scene {
-    /// Started so long ago that a request is accepted by its time.
+    /// A daemon that started long enough ago to accept requests by their time.
     pub(crate) fn new() -> Self {
         let mut scene = Self::after(Some(&[]), START - 121_000);
         scene.wait(121);
         scene
     }
 
-    /// A run that finds this on the disk, or that the disk has lost what it held.
+    /// A run that finds these records on the disk; with `None`, the disk has lost what it held.
     pub(crate) fn after(records: Option<&[Record]>, wall: u64) -> Self {
         Self::run(1, records, wall)
     }
@@ -175,7 +175,7 @@ impl Scene {
             disk,
             disk_is_full: false,
             disk_is_slow: false,
-            behind: false,
+            disk_is_behind: false,
             run,
             started: wall,
             firewall_works: true,
@@ -186,14 +186,14 @@ impl Scene {
         scene
     }
 
-    /// Reads a configuration with a window of so many seconds.
+    /// Sets the window, in seconds.
     pub(crate) fn set_window(&mut self, seconds: u64) {
         let config = ServerConfig { window: Duration::from_secs(seconds), ..config(&self.gateway) };
         self.engine.change_audience(config);
         self.work();
     }
 
-    /// With one client only, that is not quite like [`client`].
+    /// A scene with the laptop as the only client, changed by `change`.
     pub(crate) fn with_laptop(change: impl FnOnce(&mut Client)) -> Self {
         let mut scene = Self::new();
         let mut laptop = client(LAPTOP);
@@ -212,7 +212,7 @@ impl Scene {
         self.next(Some(&self.disk), wall)
     }
 
-    /// The next run, with this on its disk.
+    /// The next run, with these records on its disk.
     pub(crate) fn restart_with(&self, disk: Option<&[Record]>) -> Self {
         self.next(disk, self.wall)
     }
@@ -223,7 +223,7 @@ impl Scene {
         next
     }
 
-    /// Lets time pass, by both clocks.
+    /// Lets time pass on both clocks.
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now = self.now.after(Duration::from_secs(seconds));
         self.wall += seconds * 1000;
@@ -248,7 +248,7 @@ impl Scene {
         Sealed { bytes, key }
     }
 
-    /// Sends bytes from an address, and gives what comes back.
+    /// Sends bytes from an address, and returns the answer.
     pub(crate) fn send(&mut self, source: &str, bytes: &[u8]) -> Option<[u8; 192]> {
         let source = source.parse().unwrap();
         self.arrives(source, PORT, bytes);
@@ -271,7 +271,7 @@ impl Scene {
         self.engine.handle_packet(&packet, self.now, Wall(self.wall), &mut AllRoutes);
     }
 
-    /// Disk, firewall and network do their work.
+    /// Lets disk, firewall and network do their work.
     pub(crate) fn work(&mut self) {
         loop {
             let mut worked = false;
@@ -279,13 +279,13 @@ impl Scene {
                 && let Some((ticket, record)) = self.engine.poll_record()
             {
                 assert_eq!(self.engine.poll_change(), None, "nothing changes before the disk has it");
-                match (self.disk_is_full, self.behind) {
-                    (true, _) => self.behind = true,
+                match (self.disk_is_full, self.disk_is_behind) {
+                    (true, _) => self.disk_is_behind = true,
                     (false, false) => self.disk.push(record),
-                    // As the daemon does: what could not be written comes with the next.
+                    // As the daemon does: records that could not be written are written with the next.
                     (false, true) => {
                         self.disk = self.remembered();
-                        self.behind = false;
+                        self.disk_is_behind = false;
                     }
                 }
                 self.engine.handle_recorded(ticket, !self.disk_is_full, self.now, Wall(self.wall));
@@ -318,31 +318,32 @@ impl Scene {
 
     /// The lease that the firewall holds.
     pub(crate) fn lease(&self, door: &str, source: &str) -> Option<Lease> {
-        self.engine.grants().get(&admission(door, source)).map(|running| running.lease.clone())
+        self.engine.grants().get(&grant_key(door, source)).map(|running| running.lease.clone())
     }
 
-    /// A connection uses up a grant, and the firewall reports it.
-    pub(crate) fn forget(&mut self, door: &str, source: &str) {
+    /// A connection uses up a lease, and the firewall reports it.
+    pub(crate) fn use_up(&mut self, door: &str, source: &str) {
         let Some(lease) = self.lease(door, source) else { return };
         self.engine.handle_report(Report::Used(lease), self.now, Wall(self.wall));
         self.work();
     }
 
-    /// Judges by these clients from here on.
+    /// Replaces the clients.
     pub(crate) fn set_clients(&mut self, clients: impl IntoIterator<Item = Client>) {
-        let config = audience_of(clients, &[lasting(&self.gateway, None)]);
+        let config = server_config(clients, &[lasting(&self.gateway, None)]);
         let rules = Rules { clients: Arc::clone(&config.clients), ..self.engine.access().rules().clone() };
         self.engine.change_rules(rules, self.now, Wall(self.wall)).unwrap();
         self.engine.change_audience(config);
         self.work();
     }
 
-    /// All that has to be on the disk.
+    /// All records that have to be on the disk.
     pub(crate) fn remembered(&self) -> Vec<Record> {
         self.engine.server().unwrap().replay().records().collect()
     }
 
-    /// Asks, and answers the challenge if there is one, as a client does.
+    /// Knocks with a clock that is off by `off` milliseconds, and answers the challenge if there is one, as a
+    /// client does.
     pub(crate) fn gets_in(&mut self, off: i64) -> Answer {
         let time = self.wall.saturating_add_signed(off);
         let request = Request { time, ..self.request(open("ssh", 0)) };
@@ -375,7 +376,7 @@ impl Scene {
     }
 
     pub(crate) fn is_open(&self, door: &str, source: &str) -> bool {
-        self.engine.grants().get(&admission(door, source)).is_some()
+        self.engine.grants().get(&grant_key(door, source)).is_some()
     }
 }
 
@@ -383,6 +384,6 @@ pub(crate) fn open(door: &str, wanted: u32) -> Operation {
     Operation::Open { door: DoorId::of(door), wanted }
 }
 
-pub(crate) fn admission(door: &str, source: &str) -> GrantKey {
+pub(crate) fn grant_key(door: &str, source: &str) -> GrantKey {
     GrantKey { door: DoorName::new(door).unwrap(), source: source.parse().unwrap() }
 }

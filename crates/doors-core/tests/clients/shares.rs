@@ -1,4 +1,4 @@
-//! What one client can take from the others.
+//! What one client can use up at the cost of others.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -11,14 +11,14 @@ use doors_spa::{receipt::Answer, seal::Letter};
 use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open, rules_with_sequence};
 
 #[test]
-fn a_client_fills_its_own_share_and_nobody_elses() {
+fn a_client_can_fill_its_own_share_and_no_other() {
     let mut scene = Scene::new();
     scene.firewall_works = false;
     for number in 0..limits::WAITING_PER_CLIENT + 5 {
         let mut request = scene.request(open("ssh", 0));
         request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_6400 + u32::try_from(number).unwrap())));
         let told = scene.ask(SOURCE, &request, PHONE).map(|receipt| receipt.answer);
-        // Whoever is refused is told so; the others wait for the firewall.
+        // A refused client is told at once; the others wait for the firewall.
         assert_eq!(told, (number >= limits::WAITING_PER_CLIENT).then_some(Answer::TooMany), "{number}");
     }
     assert_eq!(scene.changes.len(), limits::WAITING_PER_CLIENT);
@@ -40,7 +40,7 @@ fn a_client_fills_its_own_share_and_nobody_elses() {
 }
 
 #[test]
-fn what_waits_behind_another_client_is_in_its_own_clients_share() {
+fn a_waiting_lease_counts_in_its_own_clients_share() {
     let mut scene = Scene::new();
     let mut opens = |signer, door, number: usize| {
         let mut request = scene.request(open(door, 0));
@@ -77,12 +77,12 @@ fn a_replayed_sequence_takes_no_room_from_clients_with_keys() {
 }
 
 #[test]
-fn a_flood_in_one_clients_name_pushes_no_other_clients_copies_out() {
+fn a_flood_in_one_clients_name_evicts_no_remembered_datagram_of_another() {
     let mut scene = Scene::new();
     let request = scene.request(open("ssh", 0));
     let sealed = scene.seal(&request, LAPTOP);
     assert!(scene.send(SOURCE, &sealed.bytes).is_some());
-    // Whoever knows the card and the phone's public key makes these by the thousand.
+    // An attacker who knows the card and the phone's public key makes these by the thousand.
     let tagged = scene.seal(&request, PHONE).bytes;
     for _ in 0..4 * limits::OPENINGS.at_once {
         let forged = scene.seal(&request, PHONE);
@@ -95,7 +95,7 @@ fn a_flood_in_one_clients_name_pushes_no_other_clients_copies_out() {
 }
 
 #[test]
-fn what_a_client_has_not_signed_pushes_out_no_copy_of_what_it_has() {
+fn an_unsigned_datagram_evicts_no_remembered_datagram_of_a_client() {
     let mut scene = Scene::new();
     let request = scene.request(open("ssh", 0));
     let sealed = scene.seal(&request, LAPTOP);
@@ -112,7 +112,7 @@ fn what_a_client_has_not_signed_pushes_out_no_copy_of_what_it_has() {
 }
 
 #[test]
-fn two_clients_together_fill_no_more_than_their_shares() {
+fn two_clients_together_take_no_more_than_their_shares() {
     let mut scene = Scene::new();
     for number in 0..2 * limits::GRANTS_PER_CLIENT + 20 {
         for (signer, wanted) in [(LAPTOP, 500), (PHONE, 600)] {

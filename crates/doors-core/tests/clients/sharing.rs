@@ -1,4 +1,4 @@
-//! What several clients behind one address have: one address translator makes them one address, and each its own time.
+//! Several clients behind one address translator: they share one address, and each keeps its own lease.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use doors_spa::{
     request::Operation,
 };
 
-use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, admission, client, open, rules_with_sequence};
+use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, grant_key, open, rules_with_sequence};
 
 /// The phone knocks from the laptop's address.
 fn phone_opens(scene: &mut Scene, door: &str, wanted: u32) -> Receipt {
@@ -27,7 +27,7 @@ fn closes(scene: &mut Scene, door: &str, signer: u8) -> Answer {
     scene.ask(SOURCE, &close, signer).unwrap().answer
 }
 
-/// Whose the lease is that the firewall holds, and for how many seconds more.
+/// The owner of the lease that the firewall holds, and the seconds that are left.
 fn held(scene: &Scene, door: &str) -> Option<(String, u64)> {
     let lease = scene.lease(door, SOURCE)?;
     let left = lease.until.remaining(scene.now).as_secs();
@@ -39,7 +39,7 @@ fn is(name: &str, seconds: u64) -> Option<(String, u64)> {
 }
 
 #[test]
-fn a_client_that_is_removed_has_no_open_door_and_what_others_asked_for_too_stays() {
+fn a_removed_client_has_no_open_door_and_doors_that_others_asked_for_stay() {
     let mut scene = Scene::new();
     for (source, signers) in [(SOURCE, &[LAPTOP][..]), ("198.51.100.3", &[LAPTOP, PHONE])] {
         for signer in signers {
@@ -51,13 +51,13 @@ fn a_client_that_is_removed_has_no_open_door_and_what_others_asked_for_too_stays
     scene.events();
     scene.set_clients([client(PHONE)]);
     assert!(!scene.is_open("ssh", SOURCE));
-    assert_eq!(scene.changes.last(), Some(&Change::Close(admission("ssh", SOURCE))));
-    assert!(matches!(&scene.events()[..], [Event::Revoked(lease)] if lease.key == admission("ssh", SOURCE)));
+    assert_eq!(scene.changes.last(), Some(&Change::Close(grant_key("ssh", SOURCE))));
+    assert!(matches!(&scene.events()[..], [Event::Revoked(lease)] if lease.key == grant_key("ssh", SOURCE)));
     assert!(scene.is_open("ssh", "198.51.100.3"), "the phone has asked for it, too");
 }
 
 #[test]
-fn the_time_of_a_client_that_is_removed_goes_with_it_and_the_others_keep_theirs() {
+fn the_lease_of_a_removed_client_ends_and_those_of_others_stay() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("ssh", 20), Answer::Granted);
     assert_eq!(phone_opens(&mut scene, "ssh", 600).seconds, 600);
@@ -65,7 +65,7 @@ fn the_time_of_a_client_that_is_removed_goes_with_it_and_the_others_keep_theirs(
     scene.changes.clear();
     scene.events();
     scene.set_clients([client(LAPTOP)]);
-    // The firewall is told of the time that is left, and that it is the laptop's.
+    // The firewall gets the laptop's lease, with the time that is left.
     assert_eq!(held(&scene, "ssh"), is("laptop", 20));
     let lease = scene.lease("ssh", SOURCE).unwrap();
     assert_eq!(scene.changes, [Change::Close(lease.key.clone()), Change::Open(lease.clone())]);
@@ -76,7 +76,7 @@ fn the_time_of_a_client_that_is_removed_goes_with_it_and_the_others_keep_theirs(
 }
 
 #[test]
-fn what_a_client_knocked_after_a_sequence_goes_with_it() {
+fn after_a_client_is_removed_the_lease_of_a_sequence_for_the_same_door_stays() {
     let mut scene = Scene::new();
     scene.engine.change_rules(rules_with_sequence(), scene.now, Wall(scene.wall)).unwrap();
     scene.knock(SOURCE.parse().unwrap());
@@ -88,7 +88,7 @@ fn what_a_client_knocked_after_a_sequence_goes_with_it() {
 }
 
 #[test]
-fn a_client_that_loses_its_permission_loses_what_it_has_open_and_what_it_waits_for() {
+fn a_client_that_loses_its_permission_loses_its_open_and_waiting_leases() {
     let without = |door: &str, number| {
         let mut client = client(number);
         client.doors = client.doors.iter().filter(|name| name.as_str() != door).cloned().collect();
@@ -102,10 +102,10 @@ fn a_client_that_loses_its_permission_loses_what_it_has_open_and_what_it_waits_f
     assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
     assert_eq!(scene.opens("once", 60), Answer::Granted);
     scene.set_clients([without("once", LAPTOP), client(PHONE)]);
-    scene.forget("once", SOURCE);
+    scene.use_up("once", SOURCE);
     assert!(!scene.is_open("once", SOURCE), "the laptop waited for what it may not open any more");
 
-    // The same for an address from which it may not come any more, and for a client whose time is over.
+    // The same for an address from which it may no longer knock, and for an expired key.
     for restrict in [
         |client: &mut doors_core::spa::client::Client| client.from = vec!["198.51.100.0/24".parse().unwrap()],
         |client: &mut doors_core::spa::client::Client| client.until = Some(Wall(0)),
@@ -120,12 +120,12 @@ fn a_client_that_loses_its_permission_loses_what_it_has_open_and_what_it_waits_f
 }
 
 #[test]
-fn what_a_client_had_open_that_was_removed_while_no_daemon_ran_is_closed_at_the_start() {
+fn leases_of_a_client_that_was_removed_while_no_daemon_ran_are_closed_at_the_start() {
     let mut scene = Scene::new();
     scene.set_clients([client(LAPTOP)]);
     scene.changes.clear();
     let found = |number, source| Lease {
-        key: admission("ssh", source),
+        key: grant_key("ssh", source),
         link: Link::default(),
         until: scene.now.after(Duration::from_secs(9)),
         by: Some(client(number).who),
@@ -136,42 +136,42 @@ fn what_a_client_had_open_that_was_removed_while_no_daemon_ran_is_closed_at_the_
         scene.engine.handle_report(Report::Found(lease.clone()), scene.now, Wall(scene.wall));
     }
     scene.work();
-    assert_eq!(scene.changes, [Change::Close(admission("ssh", OTHER))]);
+    assert_eq!(scene.changes, [Change::Close(grant_key("ssh", OTHER))]);
     assert!(scene.is_open("ssh", SOURCE) && !scene.is_open("ssh", OTHER));
     assert_eq!(scene.events(), [Event::Adopted(known), Event::NotAdopted(unknown)]);
 }
 
 #[test]
-fn a_grant_for_one_connection_that_is_used_up_can_be_had_again_at_once() {
+fn a_single_connection_lease_that_is_used_up_can_be_requested_again_at_once() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("once", 0), Answer::Granted);
     let used = scene.lease("once", SOURCE).unwrap();
-    // It is asked for again before the firewall says that it is used up.
+    // The next request comes before the firewall reports that the lease is used up.
     scene.wait(1);
     assert_eq!(scene.opens("once", 0), Answer::Granted);
     let opened = scene.changes.iter().filter(|change| matches!(change, Change::Open(_)));
     assert_eq!(opened.count(), 2);
     scene.engine.handle_report(Report::Used(used), scene.now, Wall(scene.wall));
-    assert!(scene.is_open("once", SOURCE), "the later grant is not meant");
+    assert!(scene.is_open("once", SOURCE), "the report is not about the later lease");
     let before = scene.lease("once", SOURCE).unwrap();
-    // Asked for again, for a shorter time, it is another grant all the same.
+    // The next one is shorter, but is a new lease all the same.
     assert_eq!(scene.opens("once", 1), Answer::Granted);
     scene.engine.handle_report(Report::Used(before), scene.now, Wall(scene.wall));
     assert!(scene.is_open("once", SOURCE));
     scene.events();
-    scene.forget("once", SOURCE);
+    scene.use_up("once", SOURCE);
     assert!(matches!(&scene.events()[..], [Event::Used(lease)] if lease.by.is_some()));
 }
 
 #[test]
-fn each_grant_for_one_connection_is_watched_since_the_kernel_does_not_tell_of_its_use() {
+fn each_single_connection_lease_is_watched_because_the_kernel_does_not_report_its_use() {
     let mut scene = Scene::new();
     scene.opens("once", 0);
-    assert_eq!(scene.changes.last(), Some(&Change::Watch(admission("once", SOURCE))));
+    assert_eq!(scene.changes.last(), Some(&Change::Watch(grant_key("once", SOURCE))));
 }
 
 #[test]
-fn a_second_client_behind_one_address_has_its_line_in_the_log() {
+fn a_second_client_behind_one_address_is_reported_in_the_log() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("ssh", 60), Answer::Granted);
     scene.events();
@@ -181,29 +181,29 @@ fn a_second_client_behind_one_address_has_its_line_in_the_log() {
     let [Event::AlsoOpen { lease, before: Some(before) }] = &events[..] else { panic!("{events:?}") };
     assert_eq!((lease.by.as_ref(), before), (Some(&client(PHONE).who), &client(LAPTOP).who));
     assert_eq!(lease.until.remaining(scene.now).as_secs(), 10, "its own time");
-    // The first one's own knock again is nobody else's.
+    // A second request of the first client is reported as its own.
     assert_eq!(scene.opens("ssh", 10), Answer::Granted);
     assert!(matches!(&scene.events()[..], [Event::StillOpen(_)]));
 }
 
 #[test]
-fn behind_one_address_each_clients_knock_is_worth_one_connection() {
+fn behind_one_address_each_client_gets_one_connection() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("once", 0), Answer::Granted);
     assert_eq!(phone_opens(&mut scene, "once", 0).answer, Answer::Granted);
-    // However often it knocks.
+    // No matter how often it knocks.
     assert_eq!(phone_opens(&mut scene, "once", 0).answer, Answer::Granted);
     assert_eq!(held(&scene, "once"), is("laptop", 30));
-    scene.forget("once", SOURCE);
+    scene.use_up("once", SOURCE);
     assert_eq!(held(&scene, "once"), is("phone", 30));
     let opened = |event: &Event| matches!(event, Event::Opened(lease) if lease.by == Some(client(PHONE).who));
     assert!(scene.events().iter().any(opened));
-    scene.forget("once", SOURCE);
+    scene.use_up("once", SOURCE);
     assert_eq!(held(&scene, "once"), None);
 }
 
 #[test]
-fn a_sequence_behind_a_clients_grant_for_one_connection_is_worth_one_too() {
+fn a_sequence_that_waits_for_a_clients_single_connection_lease_gets_one_connection_too() {
     let mut scene = Scene::new();
     let mut rules = rules_with_sequence();
     rules.doors[2].sequence = rules.doors[0].sequence.take();
@@ -212,21 +212,21 @@ fn a_sequence_behind_a_clients_grant_for_one_connection_is_worth_one_too() {
     scene.events();
     scene.knock(SOURCE.parse().unwrap());
     let also = |event: &Event| matches!(event, Event::AlsoOpen { lease, .. } if lease.by.is_none());
-    assert!(scene.events().iter().any(also), "the log says so");
-    scene.forget("once", SOURCE);
+    assert!(scene.events().iter().any(also), "the log reports it");
+    scene.use_up("once", SOURCE);
     assert_eq!(held(&scene, "once"), is("a sequence", 30));
-    scene.forget("once", SOURCE);
+    scene.use_up("once", SOURCE);
     assert_eq!(held(&scene, "once"), None);
 }
 
 #[test]
-fn a_grant_behind_another_lasts_its_own_time_and_goes_with_its_client() {
+fn a_waiting_lease_lasts_its_own_time_and_ends_with_its_client() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("once", 60), Answer::Granted);
     let told = phone_opens(&mut scene, "once", 5);
     assert_eq!((told.answer, told.seconds), (Answer::Granted, 5));
     scene.wait(6);
-    scene.forget("once", SOURCE);
+    scene.use_up("once", SOURCE);
     assert!(!scene.is_open("once", SOURCE), "its time is over");
 
     assert_eq!(scene.opens("once", 5), Answer::Granted);
@@ -238,12 +238,12 @@ fn a_grant_behind_another_lasts_its_own_time_and_goes_with_its_client() {
     assert_eq!(closes(&mut scene, "once", LAPTOP), Answer::Closed, "it had not begun");
     assert_eq!(scene.opens("once", 60), Answer::Granted);
     scene.set_clients([client(PHONE)]);
-    scene.forget("once", SOURCE);
-    assert!(!scene.is_open("once", SOURCE), "the laptop is no client any more");
+    scene.use_up("once", SOURCE);
+    assert!(!scene.is_open("once", SOURCE), "the laptop is not a client any more");
 }
 
 #[test]
-fn a_client_closes_its_own_grant_for_one_connection_and_the_next_one_begins() {
+fn a_client_closes_its_own_single_connection_lease_and_the_next_one_starts() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("once", 60), Answer::Granted);
     assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
@@ -254,10 +254,10 @@ fn a_client_closes_its_own_grant_for_one_connection_and_the_next_one_begins() {
     scene.events();
     assert_eq!(closes(&mut scene, "once", LAPTOP), Answer::Closed, "it had not begun");
     assert!(matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.by == Some(client(LAPTOP).who)));
-    assert_eq!(closes(&mut scene, "once", PHONE), Answer::Closed, "nobody else waits");
+    assert_eq!(closes(&mut scene, "once", PHONE), Answer::Closed, "no other lease waits");
     assert_eq!(held(&scene, "once"), None);
 
-    // A client that is removed takes its own with it, and leaves the others theirs.
+    // When a client is removed, its own lease ends and those of the others stay.
     assert_eq!(scene.opens("once", 60), Answer::Granted);
     assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
     scene.set_clients([client(PHONE)]);
@@ -265,12 +265,12 @@ fn a_client_closes_its_own_grant_for_one_connection_and_the_next_one_begins() {
 }
 
 #[test]
-fn what_two_clients_have_opened_stays_open_until_both_have_closed_it() {
+fn a_door_that_two_clients_opened_stays_open_until_both_have_closed_it() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("ssh", 20), Answer::Granted);
     assert_eq!(phone_opens(&mut scene, "ssh", 600).answer, Answer::Granted);
     scene.events();
-    // The phone's time is over with that, and the laptop's is not.
+    // The phone's lease has ended with that, the laptop's has not.
     assert_eq!(closes(&mut scene, "ssh", PHONE), Answer::NotAllowed);
     assert!(matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.by == Some(client(PHONE).who)));
     assert_eq!(held(&scene, "ssh"), is("laptop", 20));
@@ -279,16 +279,16 @@ fn what_two_clients_have_opened_stays_open_until_both_have_closed_it() {
 }
 
 #[test]
-fn what_was_there_before_the_start_is_closed_by_each_client_that_may_open_it() {
+fn a_door_of_unknown_owner_can_be_closed_by_each_client_that_may_open_it() {
     let mut scene = Scene::new();
     let until = scene.now.after(Duration::from_secs(9));
-    let found = Lease { key: admission("ssh", SOURCE), link: Link::default(), until, by: None, once: false };
+    let found = Lease { key: grant_key("ssh", SOURCE), link: Link::default(), until, by: None, once: false };
     scene.engine.handle_report(Report::Found(found), scene.now, Wall(scene.wall));
     assert_eq!(closes(&mut scene, "ssh", LAPTOP), Answer::Closed);
 }
 
 #[test]
-fn what_a_sequence_has_opened_is_no_clients_to_close() {
+fn a_client_cannot_close_what_a_sequence_has_opened() {
     let mut scene = Scene::new();
     scene.engine.change_rules(rules_with_sequence(), scene.now, Wall(scene.wall)).unwrap();
     scene.knock(SOURCE.parse().unwrap());
@@ -299,7 +299,7 @@ fn what_a_sequence_has_opened_is_no_clients_to_close() {
 }
 
 #[test]
-fn what_an_administrator_takes_out_is_closed_for_all_who_share_it_or_wait_for_it() {
+fn a_lease_that_an_administrator_removes_is_closed_for_all_clients_that_share_it_or_wait() {
     for door in ["ssh", "once"] {
         let mut scene = Scene::new();
         assert_eq!(scene.opens(door, 60), Answer::Granted);
@@ -308,6 +308,6 @@ fn what_an_administrator_takes_out_is_closed_for_all_who_share_it_or_wait_for_it
         scene.engine.handle_report(Report::Withdrawn(lease), scene.now, Wall(scene.wall));
         scene.work();
         assert!(!scene.is_open(door, SOURCE), "{door}");
-        assert_eq!(scene.changes.last(), Some(&Change::Close(admission(door, SOURCE))));
+        assert_eq!(scene.changes.last(), Some(&Change::Close(grant_key(door, SOURCE))));
     }
 }

@@ -1,4 +1,4 @@
-//! No knock counts twice.
+//! No request counts twice.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,11 +10,11 @@ use doors_spa::{
 };
 
 use crate::scene::{
-    Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, Sealed, audience_of, client, lasting, open, rules,
+    Counting, LAPTOP, OTHER, PHONE, SOURCE, START, Scene, Sealed, client, lasting, open, rules, server_config,
 };
 
 #[test]
-fn nothing_happens_before_the_disk_has_it_and_nothing_if_it_cannot() {
+fn nothing_happens_before_the_record_is_on_disk_nor_if_it_cannot_be_written() {
     let mut scene = Scene::new();
     scene.disk_is_full = true;
     assert_eq!(scene.opens("ssh", 0), Answer::NotRecorded);
@@ -24,7 +24,7 @@ fn nothing_happens_before_the_disk_has_it_and_nothing_if_it_cannot() {
 }
 
 #[test]
-fn a_knock_counts_once_from_wherever_and_whenever_it_comes_again() {
+fn a_request_counts_once_from_any_source_and_at_any_time() {
     let mut scene = Scene::new();
     let request = scene.request(open("ssh", 0));
     let sealed = scene.seal(&request, LAPTOP);
@@ -40,7 +40,7 @@ fn a_knock_counts_once_from_wherever_and_whenever_it_comes_again() {
 }
 
 #[test]
-fn a_knock_that_is_forgotten_within_the_window_is_stale_and_its_challenge_is_for_its_client() {
+fn a_copy_of_an_evicted_request_within_the_window_is_stale_and_its_receipt_is_for_its_client() {
     let mut scene = Scene::new();
     let request = scene.request(open("ssh", 0));
     let sealed = scene.seal(&request, LAPTOP);
@@ -56,7 +56,7 @@ fn a_knock_that_is_forgotten_within_the_window_is_stale_and_its_challenge_is_for
 }
 
 #[test]
-fn a_wrong_clock_costs_one_challenge_and_the_challenge_is_for_one_place() {
+fn a_wrong_clock_costs_one_challenge_which_is_valid_for_one_client_at_one_address() {
     for time in [0, START - 61_000, START + 61_000, u64::MAX] {
         let mut scene = Scene::new();
         let mut request = scene.request(open("ssh", 0));
@@ -82,7 +82,7 @@ fn a_wrong_clock_costs_one_challenge_and_the_challenge_is_for_one_place() {
 }
 
 #[test]
-fn however_often_a_client_answers_challenges_it_gets_in_and_no_answer_counts_twice() {
+fn a_client_that_answers_any_number_of_challenges_gets_in_and_no_answer_counts_twice() {
     let mut scene = Scene::new();
     let mut made = Vec::new();
     for number in 0..2 * limits::CHALLENGES_REMEMBERED {
@@ -107,7 +107,7 @@ fn however_often_a_client_answers_challenges_it_gets_in_and_no_answer_counts_twi
 }
 
 #[test]
-fn what_has_to_stay_on_disk_of_one_client_is_bounded() {
+fn the_records_of_one_client_on_disk_are_bounded() {
     let mut scene = Scene::new();
     for number in 0..limits::CHALLENGES_REMEMBERED {
         scene.now = scene.now.after(Duration::from_millis(500));
@@ -119,11 +119,12 @@ fn what_has_to_stay_on_disk_of_one_client_is_bounded() {
         let challenged = Request { time: 0, challenge, ..scene.request(open("ssh", 0)) };
         assert_eq!(scene.ask(SOURCE, &challenged, LAPTOP).unwrap().answer, Answer::Granted, "{number}");
     }
-    // Of both kinds; the client's low-water mark, and everybody's.
+    // Records of both kinds, the client's low-water mark, and the global one.
     assert_eq!(scene.remembered().len(), 2 * limits::KNOCKS_REMEMBERED + 2);
 }
 
-/// Answers to challenges of so many earlier runs, all recorded; and the next run.
+/// Makes one answered challenge in each of so many earlier runs, all recorded. Returns the next run and the
+/// datagrams.
 fn recorded_answers(many: usize) -> (Scene, Vec<Sealed>) {
     let (mut scene, mut recorded) = (Scene::new(), Vec::new());
     for _ in 0..many {
@@ -140,7 +141,7 @@ fn recorded_answers(many: usize) -> (Scene, Vec<Sealed>) {
 }
 
 #[test]
-fn recordings_of_answers_to_challenges_of_earlier_runs_take_no_challenge_from_their_client() {
+fn replaying_answers_to_challenges_of_earlier_runs_ends_no_round() {
     let (mut scene, recorded) = recorded_answers(limits::CHALLENGES_REMEMBERED + 44);
     let mut copies = recorded.iter().cycle();
     for number in 0..100 {
@@ -157,7 +158,7 @@ fn recordings_of_answers_to_challenges_of_earlier_runs_take_no_challenge_from_th
 }
 
 #[test]
-fn what_the_disk_says_of_challenges_of_an_earlier_run_ends_no_round() {
+fn records_of_challenges_of_an_earlier_run_end_no_round() {
     let (mut scene, _) = recorded_answers(limits::CHALLENGES_REMEMBERED);
     let stale = Request { time: 0, ..scene.request(open("ssh", 0)) };
     let challenge = scene.ask(SOURCE, &stale, LAPTOP).unwrap().challenge;
@@ -170,7 +171,7 @@ fn what_the_disk_says_of_challenges_of_an_earlier_run_ends_no_round() {
 }
 
 #[test]
-fn sixteen_knocks_at_once_get_in_after_however_many_answered_challenges() {
+fn sixteen_requests_at_once_get_in_after_any_number_of_answered_challenges() {
     for before in [0, 36, limits::CHALLENGES_REMEMBERED - 20, limits::CHALLENGES_REMEMBERED + 5] {
         let mut scene = Scene::new();
         for _ in 0..before {
@@ -179,7 +180,7 @@ fn sixteen_knocks_at_once_get_in_after_however_many_answered_challenges() {
             scene.wall += 100;
         }
         let mut challenges = vec![Some([0; 8]); 16];
-        // As many challenges as a client answers.
+        // As many challenges as a client answers before it gives up.
         for _ in 0..4 {
             for challenge in &mut challenges {
                 let Some(answered) = *challenge else { continue };
@@ -193,14 +194,14 @@ fn sixteen_knocks_at_once_get_in_after_however_many_answered_challenges() {
 }
 
 #[test]
-fn a_knock_that_is_dated_ahead_is_answered_once_and_opens_nothing_when_its_time_comes() {
+fn a_request_that_is_dated_ahead_is_answered_once_and_opens_nothing_when_its_time_comes() {
     for (restart, junk) in [(false, false), (true, false), (false, true)] {
         let mut scene = Scene::new();
         let request = Request { time: scene.wall + 75_000, ..scene.request(open("ssh", 0)) };
         let sealed = scene.seal(&request, LAPTOP);
         let stale = scene.send(SOURCE, &sealed.bytes).unwrap();
         assert_eq!(sealed.key.open(&stale).unwrap().answer, Answer::Stale);
-        // More proven datagrams of this client than are remembered, and unsigned ones in the other's name.
+        // More signed datagrams of this client than are remembered, and unsigned ones in the phone's name.
         for number in 0..limits::COPIES_PER_CLIENT + 1 {
             let request = Request { time: number as u64, ..scene.request(open("ssh", 0)) };
             scene.ask(SOURCE, &request, LAPTOP);
@@ -213,7 +214,7 @@ fn a_knock_that_is_dated_ahead_is_answered_once_and_opens_nothing_when_its_time_
         if restart {
             scene = scene.restart();
         }
-        // Its time comes; after a restart, as soon as a knock is accepted by its time at all.
+        // Its time comes; after a restart, as soon as requests are accepted by their time at all.
         scene.wait(60);
         for _ in 0..3 {
             let answer = scene.send(OTHER, &sealed.bytes);
@@ -226,14 +227,14 @@ fn a_knock_that_is_dated_ahead_is_answered_once_and_opens_nothing_when_its_time_
 }
 
 #[test]
-fn a_floor_that_rises_for_a_knock_dated_ahead_is_on_disk_before_the_challenge_leaves() {
+fn a_low_water_mark_that_rises_for_a_request_dated_ahead_is_on_disk_before_the_challenge_is_sent() {
     let mut scene = Scene::new();
     let request = Request { time: scene.wall + 75_000, ..scene.request(open("ssh", 0)) };
     let sealed = scene.seal(&request, LAPTOP);
     scene.disk_is_full = true;
     let answer = scene.send(SOURCE, &sealed.bytes).unwrap();
     assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::NotRecorded);
-    // In memory it is raised all the same.
+    // In memory the mark has risen all the same.
     scene.wait(75);
     assert!(
         scene
@@ -241,9 +242,9 @@ fn a_floor_that_rises_for_a_knock_dated_ahead_is_on_disk_before_the_challenge_le
             .is_none_or(|answer| { sealed.key.open(&answer).unwrap().answer == Answer::NotRecorded })
     );
     assert!(!scene.is_open("ssh", OTHER));
-    // And with the next that can be written it comes to the disk.
+    // It comes to the disk with the next record that can be written.
     scene.disk_is_full = false;
-    assert_eq!(scene.disk.len(), 1, "everybody's floor at the start");
+    assert_eq!(scene.disk.len(), 1, "the global low-water mark at the start");
     assert_eq!(scene.gets_in(0), Answer::Granted);
     assert_eq!(scene.disk, scene.remembered());
     let mut next = scene.restart();
@@ -257,7 +258,7 @@ fn a_floor_that_rises_for_a_knock_dated_ahead_is_on_disk_before_the_challenge_le
     assert!(!next.is_open("ssh", OTHER));
 }
 
-/// As many on their way as a client may have: the firewall does not answer.
+/// Fills the client's waiting requests: the firewall does not answer.
 fn crowd(scene: &mut Scene) {
     scene.firewall_works = false;
     for _ in 0..limits::WAITING_PER_CLIENT {
@@ -272,8 +273,9 @@ fn answer(sealed: &Sealed, bytes: Option<[u8; 192]>) -> Option<Answer> {
     bytes.map(|bytes| sealed.key.open(&bytes).unwrap().answer)
 }
 
-/// Whether a knock opens its door after a restart that begins so many milliseconds before this date, whenever it
-/// comes: each time in a run of its own, since a run that has refused it takes it no more.
+/// Whether a datagram opens its door after a restart that begins so many milliseconds before this date, at
+/// any time after it. Each time is tried in a run of its own, because a run that has refused a request does
+/// not accept it later.
 fn opens_in_a_later_run(scene: &Scene, back: u64, sealed: &Sealed) -> bool {
     (1..20).any(|twenty| {
         let mut next = scene.restart_at(scene.wall - back);
@@ -284,14 +286,14 @@ fn opens_in_a_later_run(scene: &Scene, back: u64, sealed: &Sealed) -> bool {
 }
 
 #[test]
-fn what_was_told_that_it_is_too_many_opens_nothing_after_a_restart() {
-    // Dated ahead; or with a right clock, and the date goes back.
+fn a_request_refused_as_too_many_opens_nothing_after_a_restart() {
+    // Dated ahead; or with a right clock, after which the date goes back.
     for (ahead, back) in [(300_000, 0), (0, 180_000)] {
         let mut scene = Scene::new();
         crowd(&mut scene);
         let request = Request { time: scene.wall + ahead, ..scene.request(open("ssh", 0)) };
         let sealed = scene.seal(&request, LAPTOP);
-        // Another that is not heard of: this can be seen if it is let in.
+        // Another that does not arrive: it shows that this one could be accepted.
         let unheard = Request { time: request.time, ..scene.request(open("ssh", 0)) };
         let unheard = scene.seal(&unheard, LAPTOP);
         assert!(opens_in_a_later_run(&scene, back, &unheard), "{ahead} {back}");
@@ -310,7 +312,7 @@ fn what_was_told_that_it_is_too_many_opens_nothing_after_a_restart() {
 }
 
 #[test]
-fn too_many_is_not_said_before_the_disk_knows_and_four_times_as_many_are_dropped_before_keys_are_used() {
+fn too_many_is_answered_only_after_the_record_is_on_disk_and_at_four_times_as_many_datagrams_are_dropped() {
     let mut scene = Scene::new();
     scene.disk_is_slow = true;
     for _ in 0..limits::WAITING_AT_MOST {
@@ -328,7 +330,7 @@ fn too_many_is_not_said_before_the_disk_knows_and_four_times_as_many_are_dropped
             .count();
     }
     assert!(flood > 0);
-    // Another client is heard.
+    // Another client's request is accepted.
     let request = scene.request(Operation::Ask { skip: 0 });
     let phone = scene.seal(&request, PHONE);
     assert_eq!(scene.send(SOURCE, &phone.bytes), None);
@@ -339,20 +341,20 @@ fn too_many_is_not_said_before_the_disk_knows_and_four_times_as_many_are_dropped
 }
 
 #[test]
-fn a_stale_knock_is_not_answered_as_one_while_the_disk_does_not_know_its_floor() {
+fn a_stale_request_gets_no_challenge_before_the_clients_low_water_mark_is_on_disk() {
     let mut scene = Scene::new();
     scene.disk_is_full = true;
     let time = scene.wall + 300_000;
     let first = Request { time, ..scene.request(open("ssh", 0)) };
     let second = Request { time: time + 500, ..scene.request(open("ssh", 0)) };
-    // The second overtakes the first.
+    // The second arrives before the first.
     for request in [second, first] {
         assert_eq!(scene.ask(SOURCE, &request, LAPTOP).unwrap().answer, Answer::NotRecorded);
     }
     scene.disk_is_full = false;
     let again = Request { time, ..scene.request(open("ssh", 0)) };
     assert_eq!(scene.ask(SOURCE, &again, LAPTOP).unwrap().answer, Answer::Stale);
-    // From here on it is known to be there, and no more is written.
+    // From here on the mark is known to be on disk, and nothing more is written.
     let written = scene.disk.len();
     for _ in 0..5 {
         let again = Request { time, ..scene.request(open("ssh", 0)) };
@@ -368,7 +370,7 @@ fn a_clock_that_is_ahead_costs_its_own_client_a_challenge_each_time_and_no_other
         scene.wait(10);
         assert_eq!(scene.gets_in(50 * 365 * 24 * 3_600_000), Answer::Granted);
     }
-    // Right again, it needs one all the same: its knocks of before are dated later.
+    // With a right clock it still needs one: its earlier requests are dated later.
     assert_eq!(scene.opens("ssh", 0), Answer::Stale);
     assert_eq!(scene.gets_in(0), Answer::Granted);
     for _ in 0..2 {
@@ -381,7 +383,7 @@ fn a_clock_that_is_ahead_costs_its_own_client_a_challenge_each_time_and_no_other
 }
 
 #[test]
-fn in_the_first_minute_after_a_start_a_knock_costs_one_challenge_and_then_none() {
+fn in_the_first_minute_after_a_start_a_request_costs_one_challenge_and_then_none() {
     let mut scene = Scene::new().restart();
     for _ in 0..6 {
         assert_eq!(scene.opens("ssh", 0), Answer::Stale);
@@ -398,7 +400,7 @@ fn in_the_first_minute_after_a_start_a_knock_costs_one_challenge_and_then_none()
 }
 
 #[test]
-fn a_start_on_a_day_before_takes_no_knock_of_that_day() {
+fn a_start_on_an_earlier_day_accepts_no_request_of_that_day() {
     let day = 24 * 3_600_000;
     let mut scene = Scene::new();
     let yesterday = Request { time: START - day + 5_000, ..scene.request(open("ssh", 0)) };
@@ -415,7 +417,7 @@ fn a_start_on_a_day_before_takes_no_knock_of_that_day() {
             let answer = next.send(OTHER, &sealed.bytes);
             assert!(answer.is_none_or(|answer| sealed.key.open(&answer).unwrap().answer == Answer::Stale));
             assert!(!next.is_open("ssh", OTHER));
-            assert_eq!(next.gets_in(0), Answer::Granted, "nobody is locked out");
+            assert_eq!(next.gets_in(0), Answer::Granted, "no client is locked out");
         }
         scene = next;
         scene.disk = scene.remembered();
@@ -424,7 +426,7 @@ fn a_start_on_a_day_before_takes_no_knock_of_that_day() {
 }
 
 #[test]
-fn a_state_of_a_minute_ago_lets_no_copy_in() {
+fn a_state_restored_from_a_minute_ago_lets_no_copy_in() {
     let mut scene = Scene::new();
     let older = scene.disk.clone();
     for off in [-60_000, 0, 60_000] {
@@ -444,7 +446,7 @@ fn a_state_of_a_minute_ago_lets_no_copy_in() {
 }
 
 #[test]
-fn what_was_accepted_of_one_client_is_a_floor_for_all_after_a_start_and_what_was_refused_is_not() {
+fn after_a_start_accepted_requests_of_one_client_are_a_low_water_mark_for_all_and_refused_ones_are_not() {
     let mut scene = Scene::new();
     for number in 0..limits::KNOCKS_REMEMBERED * 2 {
         let request = Request { time: scene.wall + 30_000 + number as u64, ..scene.request(open("ssh", 0)) };
@@ -453,7 +455,7 @@ fn what_was_accepted_of_one_client_is_a_floor_for_all_after_a_start_and_what_was
     }
     let highest = scene.wall - 1_000 + 30_000 + 2 * limits::KNOCKS_REMEMBERED as u64 - 1;
     assert_eq!(scene.gets_in(500_000), Answer::Granted);
-    // Over compaction, too.
+    // Also after the replay log has been compacted.
     scene.disk = scene.remembered();
     scene.wall -= 300_000;
     let mut next = scene.restart();
@@ -466,10 +468,10 @@ fn what_was_accepted_of_one_client_is_a_floor_for_all_after_a_start_and_what_was
 }
 
 #[test]
-fn a_date_that_jumps_while_it_runs_takes_no_knock_of_before_the_jump() {
+fn after_the_date_jumps_no_request_from_before_the_jump_is_accepted() {
     for by in [-3_600_000_i64, -61_000, 3_600_000, 61_000] {
         let mut scene = Scene::new();
-        // Held back: one of before the jump for each moment after it.
+        // Held back: datagrams from before the jump, one for each moment after it.
         let made: Vec<_> = (0..80)
             .map(|number: u64| {
                 let date = scene.wall.min(scene.wall.saturating_add_signed(by)) + number * 2_000;
@@ -492,7 +494,7 @@ fn a_date_that_jumps_while_it_runs_takes_no_knock_of_before_the_jump() {
 }
 
 #[test]
-fn a_date_far_ahead_that_is_corrected_costs_challenges_and_locks_nobody_out() {
+fn correcting_a_date_far_ahead_costs_challenges_and_locks_no_client_out() {
     let years = 14 * 365 * 24 * 3_600_000;
     let mut scene = Scene::new();
     scene.wall += years;
@@ -508,14 +510,14 @@ fn a_date_far_ahead_that_is_corrected_costs_challenges_and_locks_nobody_out() {
         }
         scene = scene.restart();
     }
-    // What ends it: the state is taken away.
+    // The way out: the state is removed.
     let mut scene = scene.restart_with(None);
     scene.wait(3_601);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
 }
 
 #[test]
-fn a_first_start_in_1970_is_over_when_the_date_comes() {
+fn after_a_first_start_in_1970_requests_are_accepted_an_hour_after_the_date_is_set() {
     let mut scene = Scene::after(None, 20_000);
     let before = Request { time: START, ..scene.request(open("ssh", 0)) };
     let sealed = scene.seal(&before, LAPTOP);
@@ -531,7 +533,7 @@ fn a_first_start_in_1970_is_over_when_the_date_comes() {
 }
 
 #[test]
-fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() {
+fn a_refused_request_opens_nothing_later_whatever_the_reason() {
     type Refuse = fn(&mut Scene);
     let too_many_on_the_way: Refuse = |scene| {
         scene.firewall_works = false;
@@ -551,7 +553,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
         (cannot_be_recorded, Answer::NotRecorded),
         (not_allowed, Answer::NotAllowed),
     ] {
-        // Copies by their bytes, copies that are forgotten, and all that is remembered.
+        // None, so that copies are known by their bytes; and so many that those are evicted.
         for more in [0, limits::COPIES_PER_CLIENT + 1] {
             for challenged in [false, true] {
                 let mut scene = Scene::new();
@@ -568,7 +570,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
                     let request = Request { challenge, time, ..scene.request(open("ssh", 0)) };
                     scene.ask(SOURCE, &request, LAPTOP);
                 }
-                // All is well again: nothing is on the way, the challenges are a minute old, the disk is empty.
+                // All is well again: nothing waits, the challenges are a minute old, the disk has room.
                 (scene.disk_is_full, scene.firewall_works) = (false, true);
                 scene.engine.change_rules(rules(), scene.now, Wall(scene.wall)).unwrap();
                 scene.changes.clear();
@@ -586,7 +588,7 @@ fn a_request_that_was_refused_opens_nothing_later_whatever_it_was_refused_for() 
 }
 
 #[test]
-fn without_the_memory_of_before_the_start_is_the_floor_over_every_later_restart() {
+fn after_a_loss_the_start_sets_the_low_water_mark_for_every_later_run() {
     let mut before = Scene::new();
     let mut request = before.request(open("ssh", 0));
     request.time = before.wall + 60_000;
@@ -600,24 +602,24 @@ fn without_the_memory_of_before_the_start_is_the_floor_over_every_later_restart(
         assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
         lost = lost.restart();
     }
-    // Also if the date goes back then, and the replay log has been shortened.
+    // Also if the date then goes back, and the replay log has been compacted.
     lost.disk = lost.remembered();
     lost.wall = START - 600_000;
     lost = lost.restart();
     lost.wait(640);
     let answer = lost.send(SOURCE, &sealed.bytes).unwrap();
     assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
-    // A date that is set only after the start brings nothing back.
+    // Setting the date only after the start makes nothing acceptable.
     let mut early = Scene::after(None, 0);
     early.wall = START + 2000;
     let answer = early.send(SOURCE, &sealed.bytes).unwrap();
     assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
-    // And it passes.
+    // In time, the mark is passed.
     lost.wait(3_600);
     assert_eq!(lost.opens("ssh", 0), Answer::Granted);
 }
 
-/// What a knock that is dated so is answered as soon as its date comes.
+/// The answer to a datagram as soon as its date comes.
 fn when_its_date_comes(scene: &mut Scene, sealed: &Sealed, date: u64) -> Option<Answer> {
     scene.wait((date - scene.wall).div_ceil(1000));
     let got = scene.send(OTHER, &sealed.bytes);
@@ -625,38 +627,38 @@ fn when_its_date_comes(scene: &mut Scene, sealed: &Sealed, date: u64) -> Option<
 }
 
 #[test]
-fn the_floor_of_a_start_falls_neither_with_a_smaller_window_nor_with_a_later_start() {
+fn the_low_water_mark_of_a_start_falls_neither_with_a_smaller_window_nor_with_a_later_start() {
     let mut scene = Scene::new();
-    // Held back: it was never heard.
+    // Held back: it never arrived.
     let request = Request { time: START + 2_000_000, ..scene.request(open("ssh", 0)) };
     let sealed = scene.seal(&request, LAPTOP);
     assert_eq!(when_its_date_comes(&mut scene.restart(), &sealed, request.time), Some(Answer::Granted));
-    // Started anew, with a window of an hour.
+    // Restarted, with a window of an hour.
     scene = scene.restart();
     scene.set_window(3_600);
     scene.wait(10);
-    // Over compaction, too.
+    // Also after the replay log has been compacted.
     for disk in [scene.disk.clone(), scene.remembered()] {
         let mut next = scene.restart_with(Some(&disk)).restart();
         assert_eq!(when_its_date_comes(&mut next, &sealed, request.time), Some(Answer::Stale));
     }
     scene.set_window(60);
     assert_eq!(when_its_date_comes(&mut scene, &sealed, request.time), Some(Answer::Stale));
-    // It passes.
+    // In time, the mark is passed.
     scene.wait(1_601);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
 }
 
 #[test]
-fn the_floor_of_a_start_is_on_the_disk_at_once_and_once() {
+fn the_low_water_mark_of_a_start_is_written_at_once_and_only_once() {
     let scene = Scene::new().restart();
     assert_eq!(scene.disk.last(), scene.remembered().first());
     let low_waters = scene.disk.len();
-    assert_eq!(scene.restart().disk.len(), low_waters, "no more is written than rises");
+    assert_eq!(scene.restart().disk.len(), low_waters, "it is written only when it rises");
 }
 
 #[test]
-fn after_a_loss_no_knock_is_accepted_by_its_time_that_the_widest_window_could_have_let_in_before() {
+fn after_a_loss_no_request_is_accepted_by_its_time_that_the_widest_window_could_have_let_in_before() {
     let mut before = Scene::after(Some(&[]), START - 4_000_000);
     before.set_window(3_600);
     before.wait(4_000);
@@ -664,7 +666,8 @@ fn after_a_loss_no_knock_is_accepted_by_its_time_that_the_widest_window_could_ha
     let sealed = before.seal(&request, LAPTOP);
     assert!(before.send(SOURCE, &sealed.bytes).is_some());
     assert!(before.is_open("ssh", SOURCE));
-    // The state is lost; or the date, too, and comes back in this run, or in two steps with a start between.
+    // The state is lost. Or the date is lost, too, and comes back in this run, or in two steps with a start
+    // between.
     let mut lost = Scene::after(None, START);
     assert_eq!(when_its_date_comes(&mut lost, &sealed, request.time), Some(Answer::Stale));
     let mut early = Scene::after(None, 20_000);
@@ -681,13 +684,13 @@ fn after_a_loss_no_knock_is_accepted_by_its_time_that_the_widest_window_could_ha
     behind.wall = START;
     assert_eq!(behind.opens("ssh", 0), Answer::Stale);
     assert_eq!(when_its_date_comes(&mut behind, &sealed, request.time), Some(Answer::Stale));
-    // It passes.
+    // In time, the mark is passed.
     lost.wait(20);
     assert_eq!(lost.opens("ssh", 0), Answer::Granted);
 }
 
 #[test]
-fn a_date_that_is_set_forward_by_seconds_long_after_a_start_costs_a_minute_of_challenges() {
+fn setting_the_date_forward_by_seconds_long_after_a_start_costs_a_minute_of_challenges() {
     let mut scene = Scene::after(None, START - 7_200_000);
     scene.wait(7_200);
     for _ in 0..5 {
@@ -699,7 +702,7 @@ fn a_date_that_is_set_forward_by_seconds_long_after_a_start_costs_a_minute_of_ch
 }
 
 #[test]
-fn what_a_loss_has_put_on_the_disk_stays_there_when_the_journal_is_shortened() {
+fn the_record_of_a_loss_survives_compaction_of_the_replay_log() {
     let mut before = Scene::new();
     let request = Request { time: START + 60_000, ..before.request(open("ssh", 0)) };
     let sealed = before.seal(&request, LAPTOP);
@@ -714,7 +717,7 @@ fn what_a_loss_has_put_on_the_disk_stays_there_when_the_journal_is_shortened() {
 }
 
 #[test]
-fn a_copy_from_where_the_client_may_not_be_does_not_take_the_originals_place() {
+fn a_copy_from_a_network_that_the_client_may_not_use_does_not_block_the_original() {
     let mut scene = Scene::with_laptop(|laptop| laptop.from = vec!["192.0.2.0/24".parse().unwrap()]);
     let request = scene.request(open("ssh", 0));
     let sealed = scene.seal(&request, LAPTOP);
@@ -723,7 +726,7 @@ fn a_copy_from_where_the_client_may_not_be_does_not_take_the_originals_place() {
 }
 
 #[test]
-fn a_copy_is_silent_and_costs_no_keys_even_of_a_knock_that_was_stale() {
+fn a_copy_gets_no_answer_and_costs_no_decryption_even_if_the_original_was_stale() {
     let mut scene = Scene::new();
     let mut request = scene.request(open("ssh", 0));
     request.time = 0;
@@ -732,21 +735,21 @@ fn a_copy_is_silent_and_costs_no_keys_even_of_a_knock_that_was_stale() {
     for _ in 0..3 * limits::OPENINGS.at_once {
         assert_eq!(scene.send(OTHER, &sealed.bytes), None);
     }
-    // The client's own budget is untouched by copies.
+    // Copies do not use up the client's budget.
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
 }
 
 #[test]
-fn a_floor_that_rises_with_the_date_is_on_disk_before_anything_is_done() {
+fn a_low_water_mark_that_rises_with_the_date_is_on_disk_before_anything_is_done() {
     let mut before = Scene::new();
     let request = before.request(open("ssh", 0));
     let sealed = before.seal(&request, LAPTOP);
     assert!(before.send(SOURCE, &sealed.bytes).is_some());
-    // The memory is lost, and so is the date; then the date comes back, and somebody knocks.
+    // The records are lost, and so is the date. Then the date comes back, and a client knocks.
     let mut early = Scene::after(None, 0);
     early.wall = START + 1000;
     assert_eq!(early.opens("ssh", 0), Answer::Stale);
-    // And after another restart, nothing of before is fresh.
+    // After another restart, no earlier request is accepted.
     let mut next = early.restart();
     let answer = next.send(OTHER, &sealed.bytes).unwrap();
     assert_eq!(sealed.key.open(&answer).unwrap().answer, Answer::Stale);
@@ -757,7 +760,7 @@ fn an_old_gateway_key_works_until_its_date() {
     let mut scene = Scene::new();
     let old = scene.gateway.clone();
     let new = lasting(&GatewayKey::generate(&mut Counting(77)), None);
-    let config = audience_of([client(LAPTOP)], &[new, lasting(&old, Some(Wall(START + 10_000)))]);
+    let config = server_config([client(LAPTOP)], &[new, lasting(&old, Some(Wall(START + 10_000)))]);
     scene.engine.change_audience(config);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
     scene.wait(10);
