@@ -18,23 +18,23 @@
 //!   date gets there. So the mark rises to the request's time, on disk, before the request is answered. If
 //!   the disk cannot take it, the receipt says so. The marks of other clients do not change: otherwise one
 //!   wrong clock would cost all clients a challenge.
-//! - *The global low-water mark* is the later of two times: the end of the window at the start, and the
+//! - *The gateway's low-water mark* is the later of two times: the end of the window at the start, and the
 //!   latest time by which an earlier run accepted a request of any client. A request that was made before the
 //!   start, by a clock that is ahead by no more than the window, is below the first. A request that an
 //!   earlier run accepted when its date was later than ours is below the second. So neither a date that goes
 //!   back nor a restored state makes an accepted request acceptable again.
 //!
-//! The disk holds the global low-water mark, and it only rises: neither a smaller window nor a later start
+//! The disk holds the gateway's low-water mark, and it only rises: neither a smaller window nor a later start
 //! lowers it. If the replay log is lost, the mark is the end of the widest window that can be configured,
 //! because the window that was in force is lost, too.
 //!
-//! A jump of the date while the daemon runs counts as a start: from then on, the global low-water mark is at
-//! least the end of the window at the later of the two dates. If the date jumps forward, it was behind
+//! A jump of the date while the daemon runs counts as a start: from then on, the gateway's low-water mark is
+//! at least the end of the window at the later of the two dates. If the date jumps forward, it was behind
 //! before, and the mark was computed from it: the mark moves forward by as much, but not beyond the end of
 //! the widest window.
 //!
 //! The disk holds what a later start cannot know: for each client the accepted requests that are remembered
-//! and the low-water mark, and the global low-water mark.
+//! and the low-water mark, and the gateway's low-water mark.
 //!
 //! A request that is *spent* opens nothing in this run, even if its client was told that too many are in
 //! progress or that it cannot be recorded. If it was judged by its time and is evicted, it is below the
@@ -95,7 +95,7 @@ pub enum Rejected {
 /// A record of the replay log: one accepted request, or a low-water mark.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Record {
-    /// The client; all zeros in the global low-water mark.
+    /// The client; all zeros in the gateway's low-water mark.
     pub client: ClientId,
     /// The request's time in milliseconds since 1970, or the low-water mark. Bit 63 is set if the request was
     /// accepted by its challenge, so that its time may be anything. Bit 62 is set if this is a low-water mark
@@ -181,10 +181,10 @@ impl History {
 pub struct ReplayGuard {
     window: Duration,
     histories: BTreeMap<ClientId, History>,
-    /// The global low-water mark in this run. It only rises.
+    /// The gateway's low-water mark in this run. It only rises.
     low_water: u64,
-    /// The global low-water mark that the next run will start with: this run's, or the latest time by which a
-    /// request was accepted, if that is later.
+    /// The gateway's low-water mark that the next run will start with: this run's, or the latest time by
+    /// which a request was accepted, if that is later.
     highest: u64,
     /// Whether `highest` has risen since the disk was last given it.
     unwritten: bool,
@@ -222,14 +222,14 @@ impl ReplayGuard {
         Record::low_water(ALL_CLIENTS, end_of_window(wall.0, WIDEST_WINDOW))
     }
 
-    /// Sets the window. If it becomes wider, the global low-water mark rises to its end as of the start, so
-    /// that a request from before the start is not accepted because of the wider window.
+    /// Sets the window. If it becomes wider, the gateway's low-water mark rises to its end as of the start,
+    /// so that a request from before the start is not accepted because of the wider window.
     pub fn set_window(&mut self, window: Duration) {
         self.window = window;
         self.raise(end_of_window(self.since, window));
     }
 
-    /// Compares the date with the monotonic clock. If it has jumped, raises the global low-water mark.
+    /// Compares the date with the monotonic clock. If it has jumped, raises the gateway's low-water mark.
     pub fn observe_date(&mut self, now: Moment, wall: Wall) {
         let (before, after) = (self.ahead, ahead(now, wall));
         if before.abs_diff(after) <= JUMP_MILLISECONDS.unsigned_abs() {
@@ -244,12 +244,13 @@ impl ReplayGuard {
         self.raise(end_of_window(self.since, self.window));
     }
 
-    /// The record that has to be on disk because the global low-water mark has risen; `None` if it has not.
+    /// The record that has to be on disk because the gateway's low-water mark has risen; `None` if it has
+    /// not.
     pub fn poll_low_water(&mut self) -> Option<Record> {
         core::mem::take(&mut self.unwritten).then(|| Record::low_water(ALL_CLIENTS, self.highest))
     }
 
-    /// Raises the global low-water mark. It never falls: requests below it may have been evicted.
+    /// Raises the gateway's low-water mark. It never falls: requests below it may have been evicted.
     fn raise(&mut self, to: u64) {
         let to = to.min(MAX_TIME);
         self.low_water = self.low_water.max(to);
@@ -330,9 +331,9 @@ impl ReplayGuard {
             self.remember(&record, now, now);
             return Ok(record);
         }
-        // The client's own mark is raised even if the time is below the global mark, which may not be on disk
-        // yet. The answer waits for the disk. If an earlier write has failed, the record is given to the disk
-        // again.
+        // The client's own mark is raised even if the time is below the gateway's mark, which may not be on
+        // disk yet. The answer waits for the disk. If an earlier write has failed, the record is given to the
+        // disk again.
         let on_disk = self.histories.get(&client).map_or(0, |history| history.low_water_on_disk);
         let raised =
             (time.min(MAX_TIME) > on_disk).then(|| Record::low_water(client, time.max(own_low_water)));

@@ -385,7 +385,7 @@ impl SpaServer {
         Heard::Waits
     }
 
-    /// Gives the global low-water mark to the disk if it has risen, before any record of a request that is
+    /// Gives the gateway's low-water mark to the disk if it has risen, before any record of a request that is
     /// accepted above it.
     fn write_low_water(&mut self) {
         if let Some(record) = self.replay.poll_low_water() {

@@ -119,7 +119,7 @@ fn the_records_of_one_client_on_disk_are_bounded() {
         let challenged = Request { time: 0, challenge, ..scene.request(open("ssh", 0)) };
         assert_eq!(scene.ask(SOURCE, &challenged, LAPTOP).unwrap().answer, Answer::Granted, "{number}");
     }
-    // Records of both kinds, the client's low-water mark, and the global one.
+    // Records of both kinds, the client's low-water mark, and the gateway's.
     assert_eq!(scene.remembered().len(), 2 * limits::KNOCKS_REMEMBERED + 2);
 }
 
@@ -244,7 +244,7 @@ fn a_low_water_mark_that_rises_for_a_request_dated_ahead_is_on_disk_before_the_c
     assert!(!scene.is_open("ssh", OTHER));
     // It comes to the disk with the next record that can be written.
     scene.disk_is_full = false;
-    assert_eq!(scene.disk.len(), 1, "the global low-water mark at the start");
+    assert_eq!(scene.disk.len(), 1, "the gateway's low-water mark at the start");
     assert_eq!(scene.gets_in(0), Answer::Granted);
     assert_eq!(scene.disk, scene.remembered());
     let mut next = scene.restart();

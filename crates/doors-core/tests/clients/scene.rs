@@ -242,9 +242,9 @@ impl Scene {
         let mut request = *request;
         request.client = client(signer).key.id();
         let key = client(signer).key;
-        let letter = Letter::new(&self.gateway.card(), &key, &request, &mut self.random).unwrap();
-        let signature = SigningKey::from_bytes(&[signer; 32]).sign(letter.to_sign()).to_bytes();
-        let (bytes, key) = letter.seal(&signature).unwrap();
+        let unsigned = Letter::new(&self.gateway.card(), &key, &request, &mut self.random).unwrap();
+        let signature = SigningKey::from_bytes(&[signer; 32]).sign(unsigned.to_sign()).to_bytes();
+        let (bytes, key) = unsigned.seal(&signature).unwrap();
         Sealed { bytes, key }
     }
 

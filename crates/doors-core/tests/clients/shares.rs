@@ -102,8 +102,8 @@ fn an_unsigned_datagram_evicts_no_remembered_datagram_of_a_client() {
     assert!(scene.send(SOURCE, &sealed.bytes).is_some());
     let card = scene.gateway.card();
     for _ in 0..2 * limits::COPIES_PER_CLIENT {
-        let letter = Letter::new(&card, &client(LAPTOP).key, &request, &mut scene.random).unwrap();
-        let (unsigned, _) = letter.seal(&[0; 64]).unwrap();
+        let unsigned = Letter::new(&card, &client(LAPTOP).key, &request, &mut scene.random).unwrap();
+        let (unsigned, _) = unsigned.seal(&[0; 64]).unwrap();
         assert_eq!(scene.send(OTHER, &unsigned), None);
     }
     scene.events();
