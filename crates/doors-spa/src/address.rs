@@ -1,9 +1,9 @@
-//! An IP address in sixteen bytes: IPv4 is mapped into IPv6 (RFC 4291, section 2.5.5.2), and all zeroes
-//! are no address.
+//! An IP address in 16 bytes: IPv4 is mapped into IPv6 (RFC 4291, section 2.5.5.2), and all zeros mean that
+//! there is no address.
 
 use core::net::{IpAddr, Ipv6Addr};
 
-/// Writes an address, or that there is none.
+/// Encodes an address in 16 bytes, network order; `None` as zeros.
 #[must_use]
 pub fn encode(address: Option<IpAddr>) -> [u8; 16] {
     match address {
@@ -13,7 +13,7 @@ pub fn encode(address: Option<IpAddr>) -> [u8; 16] {
     }
 }
 
-/// Reads an address; `None` if there is none.
+/// Decodes an address; `None` if all bytes are zero.
 #[must_use]
 pub fn decode(bytes: [u8; 16]) -> Option<IpAddr> {
     let v6 = Ipv6Addr::from(bytes);
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_as_it_was_written() {
+    fn an_address_decodes_to_what_was_encoded() {
         assert_eq!(decode(encode(None)), None);
         for address in ["192.0.2.7", "2001:db8::7", "0.0.0.0"] {
             let address: IpAddr = address.parse().unwrap();

@@ -1,11 +1,11 @@
-//! The gateway card: what a client has to know of a gateway, as one line of text.
+//! The gateway card: what a client has to know about a gateway, as one line of text.
 //!
 //! ```text
 //!   doors1-<base64url of: gateway's public key (32), site secret (32), check (4)>
 //! ```
 //!
-//! Whoever has only the card opens nothing. It is still not for everybody: it lets its holder make the
-//! gateway work.
+//! The card alone opens nothing. Keep it from the public all the same: its holder can make datagrams that
+//! cost the gateway public-key work.
 
 use alloc::{string::String, vec::Vec};
 use core::{fmt, str::FromStr};
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// What a client has to know of a gateway.
+/// What a client has to know about a gateway.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Card {
     pub(crate) gateway: [u8; 32],
@@ -25,13 +25,13 @@ pub struct Card {
 const PREFIX: &str = "doors1-";
 
 impl Card {
-    /// The gateway's X25519 public key.
+    /// The gateway's X25519 public key (RFC 7748), 32 bytes.
     #[must_use]
     pub fn gateway(&self) -> &[u8; 32] {
         &self.gateway
     }
 
-    /// The card as one line.
+    /// The card as one line of text.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         to_text(PREFIX, &self.gateway, &self.site)
@@ -61,21 +61,21 @@ impl fmt::Debug for Card {
     }
 }
 
-/// Why a text is no card, or no key.
+/// Why a text is not a valid card or gateway key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadCard {
-    /// It begins in another way.
+    /// It does not start with this prefix.
     #[error("it has to begin with \"{0}\"")]
     Prefix(&'static str),
-    /// Characters are missing, are too many, or are none of base64url.
+    /// It is too short or too long, or not base64url (RFC 4648, section 5).
     #[error("it has been cut off, or changed; copy the whole line again")]
     Shape,
-    /// It was altered on its way.
-    #[error("there is a typing error in it; copy the whole line again")]
+    /// The checksum is wrong: it has been altered.
+    #[error("it contains a typing error; copy the whole line again")]
     Check,
 }
 
-/// Two keys as text, with a check against typing errors.
+/// Encodes two keys as text, with a checksum against typing errors.
 pub(crate) fn to_text(prefix: &str, first: &[u8; 32], second: &[u8; 32]) -> Zeroizing<String> {
     let check = check(prefix, first, second);
     let bytes = Zeroizing::new([&first[..], second, &check].concat());
@@ -83,15 +83,15 @@ pub(crate) fn to_text(prefix: &str, first: &[u8; 32], second: &[u8; 32]) -> Zero
     Zeroizing::new([prefix, &encoded].concat())
 }
 
-/// The two keys out of a text.
+/// Decodes such a text, and verifies the checksum.
 pub(crate) fn from_text(prefix: &'static str, text: &str) -> Result<([u8; 32], [u8; 32]), BadCard> {
     let encoded = text.trim().strip_prefix(prefix).ok_or(BadCard::Prefix(prefix))?;
     let bytes = Base64UrlUnpadded::decode_vec(encoded).map_err(|_| BadCard::Shape)?;
     let bytes: Zeroizing<Vec<u8>> = Zeroizing::new(bytes);
     let (first, rest) = bytes.split_first_chunk::<32>().ok_or(BadCard::Shape)?;
-    let (second, told) = rest.split_first_chunk::<32>().ok_or(BadCard::Shape)?;
-    let told: [u8; 4] = told.try_into().map_err(|_| BadCard::Shape)?;
-    match told == check(prefix, first, second) {
+    let (second, checksum) = rest.split_first_chunk::<32>().ok_or(BadCard::Shape)?;
+    let checksum: [u8; 4] = checksum.try_into().map_err(|_| BadCard::Shape)?;
+    match checksum == check(prefix, first, second) {
         true => Ok((*first, *second)),
         false => Err(BadCard::Check),
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_card_is_read_as_it_was_written_and_a_typing_error_is_seen() {
+    fn a_card_is_read_as_it_was_written_and_a_typing_error_is_detected() {
         let card = Card { gateway: [7; 32], site: [9; 32] };
         let text = card.to_text();
         assert_eq!(text.len(), 98);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_printed_for_debugging() {
+    fn debug_output_contains_no_secret() {
         let card = Card { gateway: [7; 32], site: [9; 32] };
         assert_eq!(alloc::format!("{card:?}"), "Card(…)");
     }

@@ -1,12 +1,12 @@
-//! How a door may be called, how many doors a gateway can have, and how long one can be open.
+//! Valid names of doors, how many doors a gateway can have, and how long one can be open.
 //!
-//! The gateway refuses a configuration that breaks these rules, and a client an answer that does: what a
-//! receipt tells is shown on a terminal, and asked for page by page.
+//! The gateway rejects a configuration that breaks these rules, and a client rejects such a receipt: it shows
+//! the names on a terminal, and asks for the doors page by page.
 
 use core::time::Duration;
 
-/// Doors in one configuration: one for each host of a large network behind a gateway, and few enough that a client
-/// can ask for all of them in a minute.
+/// The most doors in one configuration: enough for one for each host of a large network, and few enough that
+/// a client can ask for all of them in a minute.
 pub const MOST: u16 = 1024;
 
 /// The longest time for which a door can be open: a year.
@@ -15,16 +15,16 @@ pub const LONGEST: Duration = Duration::from_secs(31_536_000);
 /// The longest name, in bytes.
 pub const NAME_MAX: usize = 32;
 
-/// Names that would give the kernel's sets a name that `nft` reads as a word of its own.
+/// Names that would turn into keywords of `nft` as names of the kernel's sets.
 const RESERVED: [&str; 3] = ["icmpv", "ip", "trusted"];
 
-/// Checks a name: 1 to 32 letters from a to z, digits, `_` and `-`, the first a letter.
+/// Checks a name: 1 to 32 letters from a to z, digits, `_` and `-`, the first a unsigned.
 ///
-/// It becomes part of names in the kernel and a word on a terminal, so it holds nothing that would need
-/// quoting in either.
+/// The name becomes part of names in the kernel and is shown on terminals, so it contains nothing that would
+/// need quoting in either.
 ///
 /// # Errors
-/// [`BadName`] tells which rule it breaks.
+/// [`BadName`] says which rule the name breaks.
 pub fn check_name(name: &str) -> Result<(), BadName> {
     if RESERVED.contains(&name) {
         return Err(BadName::Reserved);
@@ -32,7 +32,7 @@ pub fn check_name(name: &str) -> Result<(), BadName> {
     if name.len() > NAME_MAX {
         return Err(BadName::Long);
     }
-    // First of all characters: what is not seen where the name stands is named by its number.
+    // Characters come first: one that is not visible is named by its number, wherever it stands.
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if let Some(other) = name.chars().find(|c| !allowed(*c)) {
         return Err(BadName::Character(other));
@@ -43,19 +43,19 @@ pub fn check_name(name: &str) -> Result<(), BadName> {
     Ok(())
 }
 
-/// Why a text cannot name a door.
+/// Why a text is not a valid name of a door.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadName {
-    /// A word of nftables or of ours.
+    /// A keyword of nftables, or a name that the daemon uses itself.
     #[error("is a word of the firewall; choose another name")]
     Reserved,
-    /// Over [`NAME_MAX`].
+    /// Longer than [`NAME_MAX`].
     #[error("is too long; a door's name has at most 32 characters")]
     Long,
-    /// Empty, or the first character is no letter.
-    #[error("must begin with a letter from a to z")]
+    /// Empty, or the first character is not a unsigned.
+    #[error("must begin with a unsigned from a to z")]
     Start,
-    /// A character that the kernel's names cannot hold, or that is not seen as itself on a terminal.
+    /// A character that the kernel's names cannot contain, or that a terminal does not show as itself.
     #[error("may hold only letters from a to z, digits, `_` and `-`, not U+{:04X}", u32::from(*.0))]
     Character(char),
 }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_turns_the_direction_of_text_is_refused_by_its_number_wherever_it_stands() {
+    fn a_character_that_changes_the_direction_of_text_is_named_by_its_number_wherever_it_stands() {
         let turns =
             ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain("\u{200e}\u{200f}\u{61c}".chars());
         for turn in turns {

@@ -1,4 +1,4 @@
-//! The gateway's key, and how it opens a knock: cheapest first, and no further than the first no.
+//! The gateway's key, and how it opens a knock: cheapest check first, and it stops at the first that fails.
 
 use alloc::{string::String, vec::Vec};
 use core::{fmt, str::FromStr};
@@ -18,7 +18,7 @@ use crate::{
     suite::{self, Aead, FRONT, HINT, Kdf, Kem, TAG},
 };
 
-/// The secret that a gateway is known by: an X25519 private key and the site secret.
+/// A gateway's secret: an X25519 private key and the site secret, 32 bytes each.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct GatewayKey {
     private: [u8; 32],
@@ -28,7 +28,7 @@ pub struct GatewayKey {
 const PREFIX: &str = "doors1-secret-";
 
 impl GatewayKey {
-    /// Makes a new one.
+    /// Generates a new key.
     #[must_use]
     pub fn generate(random: &mut impl CryptoRng) -> Self {
         let mut key = Self { private: [0; 32], site: [0; 32] };
@@ -37,13 +37,13 @@ impl GatewayKey {
         key
     }
 
-    /// What clients have to know of it.
+    /// The card for its clients.
     #[must_use]
     pub fn card(&self) -> Card {
         Card { gateway: self.public(), site: self.site }
     }
 
-    /// The key as one line, for a file that nobody else may read.
+    /// The key as one line of text, for a file that only the daemon may read.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         to_text(PREFIX, &self.private, &self.site)
@@ -73,21 +73,22 @@ impl fmt::Debug for GatewayKey {
     }
 }
 
-/// Why a datagram is no knock. A value, never an error: strangers make these.
+/// Why a datagram is not a knock. A value, never an error: strangers cause these.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoKnock {
-    /// Not sealed for this gateway, or changed on its way.
+    /// Not sealed for this gateway, or altered on its way.
     Sealed,
-    /// The request holds what has no meaning here.
+    /// The request has a field whose value has no meaning here.
     Request,
 }
 
-/// The first two bytes of the client that a knock claims to be from: good for finding its [`TagKey`].
+/// The first two bytes of the ID of the client that a knock claims to be from. They serve to find its
+/// [`TagKey`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Hint([u8; HINT]);
 
 impl Hint {
-    /// The hint at a client.
+    /// The hint of a client.
     #[must_use]
     pub fn at(client: ClientId) -> Self {
         let [c0, c1, ..] = client.0;
@@ -95,18 +96,18 @@ impl Hint {
     }
 }
 
-/// Recognises the datagrams of one client, or of somebody who knows the card and this client's public key.
+/// Recognises datagrams in the name of one client. Making one takes the card and that client's public key.
 #[derive(Clone)]
 pub struct TagKey(Zeroizing<[u8; 32]>);
 
 impl TagKey {
-    /// Whether a datagram was made in the name of this client.
+    /// Checks whether a datagram was made in the name of this client; `None` if not.
     #[must_use]
     pub fn fits<'a>(&self, datagram: &'a [u8; KNOCK]) -> Option<Tagged<'a>> {
         let (hint, rest) = datagram.split_first_chunk::<HINT>()?;
-        let (told, rest) = rest.split_first_chunk::<TAG>()?;
+        let (received, rest) = rest.split_first_chunk::<TAG>()?;
         let tag = suite::tag(&self.0, *hint, rest);
-        bool::from(told.ct_eq(&tag)).then_some(Tagged(rest))
+        bool::from(received.ct_eq(&tag)).then_some(Tagged(rest))
     }
 }
 
@@ -116,12 +117,12 @@ impl fmt::Debug for TagKey {
     }
 }
 
-/// What is behind the tag of a datagram whose tag is right. Only [`TagKey::fits`] makes one, so nothing is
-/// spent on others.
+/// The part after the tag, of a datagram whose tag is right. Only [`TagKey::fits`] makes one, so no
+/// public-key work is done for other datagrams.
 #[derive(Clone, Copy, Debug)]
 pub struct Tagged<'a>(&'a [u8]);
 
-/// A gateway key, ready to open knocks.
+/// A gateway key with everything derived from it that opening knocks needs.
 pub struct Gateway {
     private: <Kem as hpke::Kem>::PrivateKey,
     site: Zeroizing<[u8; 32]>,
@@ -130,7 +131,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Makes a key ready.
+    /// Derives everything from a key; `None` if its private key is not valid.
     #[must_use]
     pub fn new(key: &GatewayKey) -> Option<Self> {
         Some(Self {
@@ -141,14 +142,14 @@ impl Gateway {
         })
     }
 
-    /// What recognises the datagrams of a client.
+    /// The key that recognises the datagrams of a client.
     #[must_use]
     pub fn tag_key(&self, client: &ClientKey) -> TagKey {
         TagKey(suite::tag_key(&self.site, client))
     }
 
-    /// At whom a datagram hints. A stranger's costs nothing more than this, and one [`TagKey::fits`] for each
-    /// client at whom it happens to hint.
+    /// The hint of a datagram. A stranger's datagram costs this, and one [`TagKey::fits`] for each client
+    /// that it happens to hint at.
     #[must_use]
     pub fn hint(&self, datagram: &[u8; KNOCK]) -> Option<Hint> {
         let (hint, _) = datagram.split_first_chunk::<HINT>()?;
@@ -157,10 +158,10 @@ impl Gateway {
         Some(Hint(suite::hint(&self.hint_key, enc, *hint)))
     }
 
-    /// Opens a datagram. Whose it is has yet to be proven.
+    /// Decrypts a datagram. Its client's signature is not verified yet.
     ///
     /// # Errors
-    /// [`NoKnock`] for everything that is not a knock at this gateway.
+    /// [`NoKnock`] if it is not a knock for this gateway.
     pub fn open(&self, tagged: Tagged<'_>) -> Result<Unproven, NoKnock> {
         let (enc, rest) = tagged.0.split_first_chunk::<32>().ok_or(NoKnock::Sealed)?;
         let (inner, sealed) = rest.split_first_chunk::<128>().ok_or(NoKnock::Sealed)?;
@@ -192,7 +193,7 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// A request that somebody with the card has sealed, who claims to be a client.
+/// A request that was sealed by a holder of the card who claims to be a client.
 #[derive(Debug)]
 pub struct Unproven {
     request: Request,
@@ -202,7 +203,7 @@ pub struct Unproven {
 }
 
 impl Unproven {
-    /// Proves that this client has signed; `None` if it has not.
+    /// Verifies the client's signature; `None` if it is not valid.
     #[must_use]
     pub fn prove(self, key: &ClientKey) -> Option<Proven> {
         let proven = self.request.client == key.id() && key.verifies(&self.signed, &self.signature);
@@ -210,7 +211,7 @@ impl Unproven {
     }
 }
 
-/// A request that its client has signed. Only [`Unproven::prove`] makes one.
+/// A request with a verified signature. Only [`Unproven::prove`] makes one.
 #[derive(Debug)]
 pub struct Proven {
     request: Request,
@@ -218,13 +219,13 @@ pub struct Proven {
 }
 
 impl Proven {
-    /// What the client asks for.
+    /// The request.
     #[must_use]
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// Takes it apart: what is asked for, and what seals the receipt.
+    /// Splits it into the request and the key that seals the receipt.
     #[must_use]
     pub fn into_parts(self) -> (Request, ReceiptKey) {
         (self.request, self.receipt_key)

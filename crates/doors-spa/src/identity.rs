@@ -1,4 +1,4 @@
-//! Who knocks, and where: public keys, and the short names that stand for them in a knock.
+//! Identities: clients' public keys, and the IDs that stand for clients and doors in a knock.
 
 use alloc::string::String;
 
@@ -6,13 +6,13 @@ use base64ct::{Base64Unpadded, Encoding as _};
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
-/// What OpenSSH puts before a fingerprint: the name of the digest.
+/// The prefix that OpenSSH writes before a fingerprint: the name of the digest.
 const FINGERPRINT_PREFIX: &str = "SHA256:";
 
-/// A client's Ed25519 public key. It is known to be a point that can verify.
+/// A client's Ed25519 public key (RFC 8032). It is known to be a valid point.
 ///
-/// The point itself is not kept: it takes 160 bytes, there may be a hundred thousand keys, and working it out again
-/// is a small part of verifying.
+/// The decoded point is not stored: it takes 160 bytes, there may be a hundred thousand keys, and decoding it
+/// again is a small part of a verification.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClientKey {
     bytes: [u8; 32],
@@ -20,10 +20,11 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
-    /// Takes the 32 bytes of an `ssh-ed25519` key (RFC 8709).
+    /// Checks the 32 bytes of an `ssh-ed25519` key (RFC 8709).
     ///
     /// # Errors
-    /// [`BadKey`] if they are no point, or one of the few with which anybody could sign.
+    /// [`BadKey::Point`] if they are not a point of the curve, or one of small order, for which anyone can
+    /// make signatures.
     pub fn new(bytes: &[u8; 32]) -> Result<Self, BadKey> {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| BadKey::Point)?;
         match key.is_weak() {
@@ -32,10 +33,11 @@ impl ClientKey {
         }
     }
 
-    /// Reads a line as in `authorized_keys`: type, key, and perhaps a comment, which is given too.
+    /// Reads a line as in `authorized_keys`: type, key and an optional comment, without options. Returns the
+    /// key and the comment.
     ///
     /// # Errors
-    /// [`BadKey`] tells what is wrong with it.
+    /// [`BadKey`] says what is wrong with it.
     pub fn from_openssh(line: &str) -> Result<(Self, &str), BadKey> {
         let (kind, rest) = line.trim().split_once([' ', '\t']).ok_or(BadKey::Shape)?;
         let rest = rest.trim_start();
@@ -53,7 +55,7 @@ impl ClientKey {
         }
     }
 
-    /// The 32 bytes.
+    /// The 32 bytes of the key (RFC 8032, section 5.1.5).
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.bytes
@@ -72,8 +74,8 @@ impl ClientKey {
         ["ssh-ed25519 ", &base64ct::Base64::encode_string(&self.encoded())].concat()
     }
 
-    /// The name by which a knock calls this client: the first bytes of the SHA-256 of the encoded key, so
-    /// also the first of its fingerprint.
+    /// The ID of this client in a knock: the first 8 bytes of the SHA-256 of the encoded key, which are also
+    /// the first of its fingerprint.
     #[must_use]
     pub fn id(&self) -> ClientId {
         ClientId(first_bytes(&self.digest()))
@@ -90,8 +92,8 @@ impl ClientKey {
         self.digest
     }
 
-    /// Whether this key has signed these bytes. Strict: no signature has a second form (RFC 8032, section
-    /// 5.1.7, and no point of small order).
+    /// Whether `signature` is this key's signature of these bytes. Strict: no signature has a second valid
+    /// form (RFC 8032, section 5.1.7, without points of small order).
     pub(crate) fn verifies(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
         VerifyingKey::from_bytes(&self.bytes)
             .is_ok_and(|key| key.verify_strict(bytes, &Signature::from_bytes(signature)).is_ok())
@@ -107,7 +109,7 @@ fn encode(bytes: &[u8; 32]) -> [u8; 51] {
     encoded
 }
 
-/// Why something is no usable public key.
+/// Why a text or bytes are not a usable public key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadKey {
     /// A key of another type.
@@ -115,23 +117,24 @@ pub enum BadKey {
         "only keys of the type ssh-ed25519 work; make one with: ssh-keygen -t ed25519, or doorknock keygen"
     )]
     Type,
-    /// Not type and key.
+    /// It does not have the form type, key, comment.
     #[error("a public key looks like: ssh-ed25519 AAAA… comment")]
     Shape,
-    /// Cut off or changed.
+    /// The key is truncated or altered.
     #[error("the key has been cut off, or changed; copy the whole line again")]
     Encoding,
-    /// No point of the curve, or one with which anybody could sign.
-    #[error("the key is no usable Ed25519 public key; perhaps it was cut off: copy the whole line again")]
+    /// Not a point of the curve, or one of small order, for which anyone can make signatures.
+    #[error("the key is not a usable Ed25519 public key; perhaps it was cut off: copy the whole line again")]
     Point,
 }
 
-/// The name by which a knock calls a client.
+/// The ID of a client in a knock: the first 8 bytes of the SHA-256 of its encoded key.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientId(pub [u8; 8]);
 
 impl ClientId {
-    /// The client whose key has this fingerprint; `None` if it is not written as `ssh-keygen -l` prints one.
+    /// The ID of the client whose key has this fingerprint; `None` if it is not in the form that `ssh-keygen
+    /// -l` prints.
     #[must_use]
     pub fn of_fingerprint(fingerprint: &str) -> Option<Self> {
         let mut digest = [0; 32];
@@ -140,12 +143,12 @@ impl ClientId {
     }
 }
 
-/// The name by which a knock calls a door: the first bytes of the SHA-256 of its name.
+/// The ID of a door in a knock: the first 8 bytes of the SHA-256 of its name.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct DoorId(pub [u8; 8]);
 
 impl DoorId {
-    /// The door of this name.
+    /// The ID of the door with this name.
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self(first_bytes(&Sha256::digest(name.as_bytes())))
@@ -161,23 +164,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_with_which_anybody_can_sign_is_none() {
+    fn a_key_for_which_anyone_can_sign_is_rejected() {
         let mut neutral = [0; 32];
         neutral[0] = 1;
         assert_eq!(ClientKey::new(&neutral), Err(BadKey::Point));
-        // No point of the curve has this.
+        // No point of the curve has this encoding.
         neutral[0] = 2;
         assert_eq!(ClientKey::new(&neutral), Err(BadKey::Point));
     }
 
-    /// Made by `ssh-keygen -t ed25519`; the fingerprint is what `ssh-keygen -l` says of it.
+    /// Made by `ssh-keygen -t ed25519`, with the fingerprint that `ssh-keygen -l` prints.
     const LINE: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT laptop of somebody";
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT laptop of a user";
 
     #[test]
     fn a_public_line_is_read_as_openssh_writes_it() {
         let (key, comment) = ClientKey::from_openssh(LINE).unwrap();
-        assert_eq!(comment, "laptop of somebody");
+        assert_eq!(comment, "laptop of a user");
         assert!(LINE.starts_with(&key.to_openssh()));
         assert_eq!(key.fingerprint(), "SHA256:g5UmEX139fYkygav3ctASI6asAoS7PAkyvzPMOA5bnc");
         let digest = Base64Unpadded::decode_vec(&key.fingerprint()[7..]).unwrap();

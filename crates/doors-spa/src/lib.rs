@@ -1,31 +1,31 @@
-//! Single packet authorization: what a knock and its receipt are made of, for both sides.
+//! Single packet authorization: the format of a knock and of its receipt, for both sides.
 //!
 //! ```text
 //!   client                                                                gateway
 //!   ──────                                                                ───────
-//!   Request ──► Letter::new ──► to_sign ──► signature                Gateway::hint, TagKey::fits
-//!                   └──────────── seal ◄──────┘                          ▼ cheap
-//!                                  │      knock, 192 bytes           Gateway::open
-//!                                  └──────────────────────────────►      ▼ HPKE
+//!   Request ──► Letter::new ──► to_sign ──► signature         Gateway::hint, TagKey::fits
+//!                   └─────────────────── seal ◄──────┘                    ▼ cheap
+//!                                         │  knock, 192 bytes        Gateway::open
+//!                                         └─────────────────────────►     ▼ HPKE
 //!                                                                    Unproven::prove (the client's key)
-//!                                                                        ▼ signature
-//!   ReceiptKey::open ◄─────────── receipt, 192 bytes ──────────────── ReceiptKey::seal
+//!                                                                         ▼ signature
+//!   ReceiptKey::open ◄─────────────── receipt, 192 bytes ──────────── ReceiptKey::seal
 //! ```
 //!
-//! This crate is `no_std`: it has no clock, no socket, no file and no randomness of its own. It never
-//! decides anything: who may open which door, and whether a knock is fresh, is judged elsewhere.
+//! This crate is `no_std`: it has no clock, no socket, no file and no randomness of its own. It decides
+//! nothing: whether a client may open a door, and whether a knock is a replay, is judged in `doors-core`.
 //!
-//! | module        | what it holds                                                       |
-//! |---------------|---------------------------------------------------------------------|
-//! | [`address`]   | an IP address in sixteen bytes                                      |
-//! | [`door`]      | how a door may be called, and how many there can be                 |
-//! | [`identity`]  | a client's public key, and its short name; a door's short name      |
-//! | [`card`]      | what the gateway gives to every client                              |
-//! | [`gateway`]   | the gateway's key, and how it opens a knock                         |
-//! | [`request`]   | what the client asks for, 64 bytes                                  |
-//! | [`signature`] | the bytes that a client signs: OpenSSH's SSHSIG                     |
-//! | [`letter`]    | how a client seals a knock                                          |
-//! | [`receipt`]   | what the gateway answers                                            |
+//! | module        | contents                                                                |
+//! |---------------|-------------------------------------------------------------------------|
+//! | [`address`]   | an IP address in 16 bytes                                               |
+//! | [`door`]      | valid names of doors, and how many there can be                         |
+//! | [`identity`]  | a client's public key and ID; a door's ID                               |
+//! | [`card`]      | the gateway card, which every client gets                               |
+//! | [`gateway`]   | the gateway's key, and how it opens a knock                             |
+//! | [`request`]   | a client's request, 64 bytes                                            |
+//! | [`signature`] | the bytes that a client signs: OpenSSH's SSHSIG                         |
+//! | [`seal`]      | how a client seals a knock                                              |
+//! | [`receipt`]   | the gateway's answer                                                    |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -43,8 +43,8 @@ pub mod seal;
 pub mod signature;
 mod suite;
 
-/// The length of every knock, and of every receipt, in bytes.
+/// The length of every knock and every receipt, in bytes.
 pub const KNOCK: usize = 192;
 
-/// Where single packet authorization is sent if nobody says otherwise.
+/// The default UDP port of single packet authorization.
 pub const PORT: u16 = 62201;

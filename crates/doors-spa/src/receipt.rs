@@ -1,25 +1,26 @@
-//! What the gateway answers to a client that has proven who it is.
+//! Receipts: the gateway's answer to a client with a verified signature.
 //!
 //! ```text
-//!   0  16  salt     never the same twice under one gateway's run
+//!   0  16  salt     never used twice in a run of the gateway
 //!  16 160  sealed   the receipt
 //! 176  16  tag
 //!
 //!  receipt, 160 bytes, big-endian
 //!   0   1  answer
-//!   1   1  doors that are told here
-//!   2   2  doors that this client may open, in all
+//!   1   1  number of doors listed here
+//!   2   2  number of doors that this client may open, in all
 //!   4   4  seconds granted
 //!   8   8  the gateway's time, milliseconds since 1970
 //!  16  16  the source address that the gateway saw
 //!  32   2  the source port
 //!  34   2  reserved, zero
 //!  36   8  challenge
-//!  44 116  doors: for each the length of its name, the name, and its longest time in seconds (4)
+//!  44 116  doors: for each the length of its name (1), the name, and its longest time in seconds (4)
 //! ```
 //!
-//! The key is BLAKE2s-256 of the salt, keyed with what the knock's HPKE context exports (RFC 9180, section
-//! 5.3). So only whoever sealed the knock can read the receipt, and no key ever seals two of them.
+//! The key is BLAKE2s-256 of the salt, keyed with a secret that is exported from the knock's HPKE context
+//! (RFC 9180, section 5.3). So only the sender of the knock can read the receipt, and no key seals two
+//! receipts.
 
 use alloc::{string::String, vec::Vec};
 use core::{
@@ -40,26 +41,27 @@ use crate::{
     suite::{AEAD_TAG, Aead, Kdf, Kem},
 };
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Answer {
     /// The door is open.
     Granted,
     /// The door is closed.
     Closed,
-    /// Here is what you may open.
+    /// The receipt lists the doors that the client may open.
     Told,
-    /// There is no such door, or it is not for this client; which of both is not said.
+    /// The door does not exist, or the client may not open it. The receipt does not say which.
     NotAllowed,
-    /// The time is wrong; knock again with this challenge.
+    /// The request's time is wrong. The client may knock again with the receipt's challenge.
     Stale,
-    /// Too much is open or on its way, so nothing more is opened for the moment.
+    /// Too many doors are open or too many requests are in progress.
     TooMany,
-    /// The address to admit cannot be: the door wants one to be named, or it is no address of a client.
+    /// The address cannot be let in: the door requires one to be named, or no client can have it, or this
+    /// client may not let it in.
     Address,
-    /// The gateway cannot write down that it has seen this knock, so it opens nothing.
+    /// The gateway cannot record that it has seen this knock, so it opens nothing.
     NotRecorded,
-    /// The firewall has not opened the door.
+    /// The firewall has not made the change in time.
     Firewall,
 }
 
@@ -90,26 +92,26 @@ impl Answer {
 pub struct ToldDoor {
     /// Its name.
     pub name: String,
-    /// The longest time for which this client may have it, in seconds.
+    /// The longest time for which this client may have it open, in seconds.
     pub longest: u32,
 }
 
-/// What the gateway answers.
+/// The content of a receipt.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Receipt {
-    /// What became of the request.
+    /// The result of the request.
     pub answer: Answer,
-    /// For how many seconds from now the door is open.
+    /// The seconds for which the door is open from now on.
     pub seconds: u32,
     /// The gateway's clock, in milliseconds since 1970.
     pub time: u64,
-    /// Where the knock came from, as the gateway saw it.
+    /// The source of the knock, as the gateway saw it.
     pub seen: SocketAddr,
-    /// What to put into the next knock if this one was stale; zero if it was not.
+    /// The challenge for the next knock if this one was stale, else zeros.
     pub challenge: [u8; 8],
-    /// How many doors the client may open in all.
+    /// The number of doors that the client may open, in all.
     pub doors_in_all: u16,
-    /// As many of them as there was room for.
+    /// As many of these doors as fit.
     pub doors: Vec<ToldDoor>,
 }
 
@@ -117,13 +119,13 @@ const SALT: usize = 16;
 const PLAIN: usize = KNOCK - SALT - AEAD_TAG;
 const FIXED: usize = 44;
 
-/// Doors that a page holds at least, unless it is the last: there is room for so many of the longest names.
+/// The doors that a page lists at least, unless it is the last: that many fit with the longest names.
 pub const DOORS_ON_A_PAGE: u16 = 3;
 
 const _: () = assert!((PLAIN - FIXED) / (NAME_MAX + 5) == DOORS_ON_A_PAGE as usize);
 
 impl Receipt {
-    /// Keeps as many doors as there is room for.
+    /// Adds as many doors as fit.
     #[must_use]
     pub fn with_doors(mut self, doors: impl IntoIterator<Item = ToldDoor>) -> Self {
         let mut room = PLAIN.saturating_sub(FIXED);
@@ -157,17 +159,17 @@ impl Receipt {
         bytes
     }
 
-    /// Reads an opened receipt. Only a gateway makes one, and a client need trust it neither with its memory
-    /// nor with its terminal. An address that is none is read as the unspecified one.
+    /// Reads a decrypted receipt. It was sealed by the gateway, but the client does not rely on the gateway
+    /// for its memory safety or its terminal. A missing source address is read as the unspecified one.
     ///
     /// # Errors
-    /// [`BadReceipt`] if it says what is not known here, or what no gateway can mean.
+    /// [`BadReceipt`] if it contains an answer that is not known here, or a value that no gateway sends.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadReceipt> {
-        let Written { answer, mut receipt, doors } = Written::split(bytes).ok_or(BadReceipt::Shape)?;
+        let Fields { answer, mut receipt, doors } = Fields::split(bytes).ok_or(BadReceipt::Shape)?;
         receipt.answer = Answer::from_number(answer).ok_or(BadReceipt::Answer)?;
         for (name, longest) in doors {
-            let no_text = BadReceipt::Name(BadName::Character(char::REPLACEMENT_CHARACTER));
-            let name = core::str::from_utf8(name).map_err(|_| no_text)?;
+            let not_text = BadReceipt::Name(BadName::Character(char::REPLACEMENT_CHARACTER));
+            let name = core::str::from_utf8(name).map_err(|_| not_text)?;
             check_name(name).map_err(BadReceipt::Name)?;
             receipt.doors.push(ToldDoor { name: String::from(name), longest });
         }
@@ -175,15 +177,15 @@ impl Receipt {
     }
 }
 
-/// The parts of a receipt, of which not all have been looked at.
-struct Written<'a> {
+/// The fields of a receipt. Answer and doors have not been checked yet.
+struct Fields<'a> {
     answer: u8,
-    /// All but its answer and its doors.
+    /// All fields but answer and doors.
     receipt: Receipt,
     doors: Vec<(&'a [u8], u32)>,
 }
 
-impl<'a> Written<'a> {
+impl<'a> Fields<'a> {
     fn split(bytes: &'a [u8]) -> Option<Self> {
         let ([answer, count], rest) = bytes.split_first_chunk()?;
         let (in_all, rest) = rest.split_first_chunk()?;
@@ -215,25 +217,25 @@ impl<'a> Written<'a> {
     }
 }
 
-/// Why a receipt cannot be read, though the gateway has sealed it.
+/// Why a receipt cannot be read, although the gateway has sealed it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadReceipt {
-    /// It is shorter than it says.
+    /// It is shorter than its fields say.
     #[error("it is cut off")]
     Shape,
-    /// The number of its answer has no meaning here.
+    /// The code of its answer has no meaning here.
     #[error("its kind is not known here; a newer doorknock may know it")]
     Answer,
-    /// It tells of a door that no configuration can have.
+    /// It names a door that no configuration can have.
     #[error("it names a door whose name {0}")]
     Name(BadName),
 }
 
-/// What seals and opens the receipt of one knock. Both sides have it, and nobody else.
+/// The key that seals and opens the receipt of one knock. Only its client and the gateway have it.
 #[derive(Clone)]
 pub struct ReceiptKey(Zeroizing<[u8; 32]>);
 
-/// What is exported from the HPKE context.
+/// The exporter context for the HPKE export.
 const EXPORT: &[u8] = b"port-knocking-doors spa/1 receipt";
 
 impl ReceiptKey {
@@ -247,13 +249,13 @@ impl ReceiptKey {
 
     fn exported(export: impl Fn(&[u8], &mut [u8]) -> bool) -> Self {
         let mut key = Zeroizing::new([0; 32]);
-        // Only a longer key than HKDF can make is refused.
+        // The export fails only for a key that is longer than HKDF can make.
         let exported = export(EXPORT, &mut key[..]);
         debug_assert!(exported, "32 bytes can be exported");
         Self(key)
     }
 
-    /// Seals a receipt. No salt may be used twice.
+    /// Seals a receipt. A salt must not be used twice.
     #[must_use]
     pub fn seal(&self, receipt: &Receipt, salt: [u8; SALT]) -> [u8; KNOCK] {
         let mut sealed = receipt.encode();
@@ -268,13 +270,13 @@ impl ReceiptKey {
         bytes
     }
 
-    /// Opens a receipt; `None` if it is none for this knock, or cannot be read.
+    /// Opens a receipt; `None` if it is not for this knock or cannot be read.
     #[must_use]
     pub fn open(&self, datagram: &[u8]) -> Option<Receipt> {
         self.unseal(datagram)?.ok()
     }
 
-    /// Opens a receipt; `None` if it is none for this knock. What is one comes from the gateway, even if it
+    /// Opens a receipt; `None` if it is not for this knock. If it is, it comes from the gateway, even if it
     /// cannot be read.
     #[must_use]
     pub fn unseal(&self, datagram: &[u8]) -> Option<Result<Receipt, BadReceipt>> {
@@ -289,7 +291,7 @@ impl ReceiptKey {
         Some(Receipt::decode(&plain))
     }
 
-    /// Each salt makes a key of its own, so the nonce never changes.
+    /// Each salt gives a key of its own, so the nonce can be constant.
     fn cipher(&self, salt: &[u8; SALT]) -> ChaCha20Poly1305 {
         let key = Zeroizing::new(crate::suite::receipt_key(&self.0, salt));
         ChaCha20Poly1305::new((&*key).into())

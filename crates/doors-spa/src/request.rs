@@ -1,20 +1,20 @@
-//! What a client asks for.
+//! Requests: what a client asks of the gateway.
 //!
 //! ```text
 //!   0   1  operation: 1 open, 2 close, 3 ask
 //!   1   1  flags, zero
 //!   2   2  reserved, zero
-//!   4   4  wanted seconds, 0 for what the door gives; of "ask": the number of doors to leave out
+//!   4   4  open: wanted seconds, 0 for the door's default; ask: the number of doors to skip
 //!   8   8  time, milliseconds since 1970
 //!  16   8  nonce
-//!  24   8  client
-//!  32   8  door, zero for "ask"
-//!  40  16  address to admit, zero for the source of the packet
+//!  24   8  client ID
+//!  32   8  door ID, zero for "ask"
+//!  40  16  address to let in, zero for the source of the packet
 //!  56   8  challenge from an earlier receipt, or zero
 //! ```
 //!
-//! All numbers are big-endian. A receiver refuses what is not zero and should be, and what it does not
-//! know: then a later version can give it a meaning.
+//! All numbers are big-endian. A receiver rejects a request with reserved bits set or with an unknown
+//! operation, so that a later version can give them a meaning.
 
 use core::net::IpAddr;
 
@@ -23,24 +23,24 @@ use crate::{
     identity::{ClientId, DoorId},
 };
 
-/// What is to be done.
+/// The operation that a client requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
-    /// Open a door, or keep it open for longer.
+    /// Open a door, or extend it.
     Open {
         /// The door.
         door: DoorId,
-        /// For so many seconds; 0 for what the door gives.
+        /// For this many seconds; 0 for the door's default.
         wanted: u32,
     },
-    /// Close a door again.
+    /// Close a door.
     Close {
         /// The door.
         door: DoorId,
     },
-    /// Say what this client may open.
+    /// List the doors that this client may open.
     Ask {
-        /// So many doors were told already.
+        /// The number of doors to skip: those listed on earlier pages.
         skip: u32,
     },
 }
@@ -48,17 +48,17 @@ pub enum Operation {
 /// A client's request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Request {
-    /// What is to be done.
+    /// The operation.
     pub operation: Operation,
     /// The client's clock, in milliseconds since 1970.
     pub time: u64,
-    /// Random, so that no two requests are the same.
+    /// Random, so that no two requests are equal.
     pub nonce: [u8; 8],
-    /// Who asks.
+    /// The client.
     pub client: ClientId,
-    /// Whom to admit; `None` for the source of the packet.
+    /// The address to let in; `None` for the source of the packet.
     pub address: Option<IpAddr>,
-    /// The challenge from an earlier receipt; zero for none.
+    /// The challenge from an earlier receipt; zeros for none.
     pub challenge: [u8; 8],
 }
 
@@ -71,7 +71,7 @@ impl Request {
     /// The length in bytes.
     pub const LEN: usize = 64;
 
-    /// The bytes.
+    /// Encodes the request.
     #[must_use]
     pub fn encode(&self) -> [u8; Self::LEN] {
         let (operation, door, number) = match self.operation {
@@ -97,7 +97,7 @@ impl Request {
         bytes
     }
 
-    /// Reads a request; `None` if it asks for anything that is not known here.
+    /// Decodes a request; `None` if it contains anything that is not known here.
     #[must_use]
     pub fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
@@ -133,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_can_be_read_is_written_the_same(mut bytes: [u8; 64], operation in 0_u8..5) {
+        fn every_request_that_decodes_encodes_to_the_same_bytes(mut bytes: [u8; 64], operation in 0_u8..5) {
             [bytes[0], bytes[1], bytes[2], bytes[3]] = [operation, 0, 0, 0];
             if let Some(request) = Request::decode(&bytes) {
                 prop_assert_eq!(request.encode(), bytes);
@@ -141,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn what_has_no_meaning_is_refused(mut bytes: [u8; 64], at in 1_usize..4, bit in 0_u8..8) {
+        fn a_request_with_reserved_bits_is_rejected(mut bytes: [u8; 64], at in 1_usize..4, bit in 0_u8..8) {
             [bytes[0], bytes[1], bytes[2], bytes[3]] = [OPEN, 0, 0, 0];
             prop_assert!(Request::decode(&bytes).is_some());
             bytes[at] ^= 1 << bit;

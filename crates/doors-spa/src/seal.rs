@@ -1,10 +1,10 @@
 //! How a client seals a knock.
 //!
 //! ```text
-//!   0   2  hint    at who knocks, masked
-//!   2  14  tag     keyed for the client, over the hint and everything behind
+//!   0   2  hint    masked, the first two bytes of the client's ID
+//!   2  14  tag     keyed for the client, over the hint and everything after the tag
 //!  16  32  enc     the encapsulated key
-//!  48 144  sealed  request (64) and signature (64), with a tag of 16
+//!  48 144  sealed  request (64) and signature (64), with an AEAD tag (16)
 //! ```
 
 use alloc::vec::Vec;
@@ -23,7 +23,7 @@ use crate::{
     suite::{self, AEAD_TAG, Aead, HINT, Kdf, Kem},
 };
 
-/// A request on its way into a knock: it lacks the signature.
+/// A knock that lacks only its signature.
 pub struct Letter {
     context: AeadCtxS<Aead, Kdf, Kem>,
     enc: [u8; 32],
@@ -33,19 +33,19 @@ pub struct Letter {
     tag_key: Zeroizing<[u8; 32]>,
 }
 
-/// A letter could not be sealed.
+/// Why a knock cannot be sealed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unsealed {
-    /// The card's public key is none.
-    #[error("the card's public key is none that can be used; ask for the card again")]
+    /// The card's public key is not valid.
+    #[error("the card's public key is not usable; ask for the card again")]
     Card,
 }
 
 impl Letter {
-    /// Begins a knock of this client for the gateway of this card, with fresh randomness.
+    /// Starts a knock of this client for the gateway of this card, with new randomness.
     ///
     /// # Errors
-    /// [`Unsealed`] if the card is no use.
+    /// [`Unsealed`] if the card is not usable.
     pub fn new(
         card: &Card,
         client: &ClientKey,
@@ -55,10 +55,10 @@ impl Letter {
         Self::of_bytes(card, client, request.encode(), random)
     }
 
-    /// The same for any 64 bytes in a client's name: what a client with a key could do that means ill.
+    /// The same with any 64 bytes as the request, for tests: a malicious client can sign anything.
     ///
     /// # Errors
-    /// [`Unsealed`] if the card is no use.
+    /// [`Unsealed`] if the card is not usable.
     pub fn of_bytes(
         card: &Card,
         client: &ClientKey,
@@ -79,16 +79,16 @@ impl Letter {
         Ok(Self { context, enc, request, to_sign, hint, tag_key: suite::tag_key(&card.site, client) })
     }
 
-    /// What the client's key has to sign, with plain Ed25519 (RFC 8032).
+    /// The bytes that the client's key has to sign, with plain Ed25519 (RFC 8032).
     #[must_use]
     pub fn to_sign(&self) -> &[u8] {
         &self.to_sign
     }
 
-    /// Seals the knock. Gives it, and what opens its receipt.
+    /// Seals the knock. Returns it, and the key that opens its receipt.
     ///
     /// # Errors
-    /// [`Unsealed`] if it cannot be.
+    /// [`Unsealed`] if it cannot be sealed.
     pub fn seal(mut self, signature: &[u8; 64]) -> Result<([u8; KNOCK], ReceiptKey), Unsealed> {
         let mut inner = [0; 128];
         for (to, from) in inner.iter_mut().zip(self.request.iter().chain(signature)) {

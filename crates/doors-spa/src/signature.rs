@@ -1,7 +1,7 @@
 //! The bytes that a client signs.
 //!
-//! OpenSSH's format for signatures over anything but a login, so that a key in an `ssh-agent` can be used,
-//! and so that no signature made here is worth anything elsewhere, or the other way round:
+//! It is OpenSSH's format for signatures over anything but a login. So a key in an `ssh-agent` can be used,
+//! and a signature made here is not valid for anything else, nor the other way round:
 //!
 //! ```text
 //!   "SSHSIG"
@@ -11,17 +11,17 @@
 //!   string  SHA-512 of: info, enc, request
 //! ```
 //!
-//! Source: `PROTOCOL.sshsig` of OpenSSH, section 3. A string is its length in four bytes, and itself
-//! (RFC 4251, section 5).
+//! Source: `PROTOCOL.sshsig` of OpenSSH, section 3. A string is its length in four bytes, then its bytes (RFC
+//! 4251, section 5).
 
 use alloc::vec::Vec;
 
 use sha2::{Digest as _, Sha512};
 
-/// What the signatures are for. It belongs into `-n` of `ssh-keygen -Y`.
+/// The namespace of the signatures, as for `ssh-keygen -Y sign -n`.
 pub const NAMESPACE: &str = "spa@port-knocking-doors";
 
-/// The bytes that are signed, for a message of several parts.
+/// The bytes to sign, for a message of several parts.
 pub(crate) fn signed_bytes(parts: &[&[u8]]) -> Vec<u8> {
     let mut hash = Sha512::new();
     parts.iter().for_each(|part| hash.update(part));

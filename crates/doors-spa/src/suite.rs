@@ -1,5 +1,5 @@
-//! The one set of algorithms: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20Poly1305 of RFC 9180 in
-//! `mode_psk`, and BLAKE2s (RFC 7693) for what stands in front of it.
+//! The set of algorithms: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20Poly1305 of RFC 9180 in
+//! `mode_psk`, and BLAKE2s (RFC 7693) for hint, tag and receipt key.
 
 use alloc::vec::Vec;
 
@@ -18,19 +18,19 @@ pub(crate) type Kem = hpke::kem::X25519HkdfSha256;
 pub(crate) type Kdf = hpke::kdf::HkdfSha256;
 pub(crate) type Aead = hpke::aead::ChaCha20Poly1305;
 
-/// The lengths of the two fields in front: the hint at who knocks, and the tag.
+/// The lengths of the two fields at the front, in bytes: the hint and the tag.
 pub(crate) const HINT: usize = 2;
 pub(crate) const TAG: usize = 14;
 /// Both together.
 pub(crate) const FRONT: usize = HINT + TAG;
-/// The sealed part's own tag.
+/// The AEAD tag of the sealed part.
 pub(crate) const AEAD_TAG: usize = 16;
 
-/// What every derived value is for.
+/// The purpose, which is bound into every derived value.
 const PURPOSE: &[u8] = b"port-knocking-doors spa/1";
-/// The pre-shared key's identity, which HPKE wants to have.
+/// The identity of the pre-shared key, which HPKE requires.
 pub(crate) const PSK_ID: &[u8] = b"port-knocking-doors spa/1 site";
-/// What the keys of hint and tag are derived with.
+/// The labels from which the keys of hint and tag are derived.
 const HINT_KEY: &[u8] = b"port-knocking-doors spa/1 hint";
 const TAG_KEY: &[u8] = b"port-knocking-doors spa/1 tag";
 
@@ -39,30 +39,30 @@ pub(crate) fn info(gateway: &[u8; 32]) -> Vec<u8> {
     [PURPOSE, gateway].concat()
 }
 
-/// The key of the hints, from the site secret.
+/// The key of all hints, derived from the site secret.
 pub(crate) fn hint_key(site: &[u8; 32]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(mac::<U32>(site, &[HINT_KEY]).into())
 }
 
-/// The key of one client's tags, from the site secret and the whole digest of the client's public key: a
-/// shorter name could be found by trying all of them at one recorded knock.
+/// The key of one client's tags, derived from the site secret and the whole digest of the client's public
+/// key. With an ID of 8 bytes instead, a holder of the card could find the ID by trying all of them on one
+/// recorded knock.
 pub(crate) fn tag_key(site: &[u8; 32], client: &ClientKey) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(mac::<U32>(site, &[TAG_KEY, &client.digest()]).into())
 }
 
-/// The hint at a client in a knock with this encapsulated key; or the other way round, the first bytes of
-/// the client that a hint is at.
+/// Masks the first two bytes of a client's ID for a knock with this encapsulated key; or unmasks a hint.
 pub(crate) fn hint(key: &[u8; 32], enc: &[u8; 32], [c0, c1]: [u8; HINT]) -> [u8; HINT] {
     let [m0, m1]: [u8; HINT] = mac::<U2>(key, &[enc]).into();
     [c0 ^ m0, c1 ^ m1]
 }
 
-/// The tag over hint and everything behind it.
+/// The tag over the hint and everything after the tag.
 pub(crate) fn tag(key: &[u8; 32], hint: [u8; HINT], rest: &[u8]) -> [u8; TAG] {
     mac::<U14>(key, &[&hint, rest]).into()
 }
 
-/// The key of one receipt, from what the HPKE context exports.
+/// The key of one receipt, derived from the secret that the HPKE context exports.
 pub(crate) fn receipt_key(exported: &[u8; 32], salt: &[u8; 16]) -> [u8; 32] {
     mac::<U32>(exported, &[salt]).into()
 }
@@ -89,10 +89,10 @@ mod tests {
         digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
     }
 
-    /// Gives what the vector calls `ikmE`.
-    struct Given(Vec<u8>);
+    /// Returns what the test vector calls `ikmE`.
+    struct FixedBytes(Vec<u8>);
 
-    impl TryRng for Given {
+    impl TryRng for FixedBytes {
         type Error = core::convert::Infallible;
 
         fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
@@ -109,11 +109,11 @@ mod tests {
         }
     }
 
-    impl TryCryptoRng for Given {}
+    impl TryCryptoRng for FixedBytes {}
 
     /// RFC 9180, appendix A.2.2: this suite in `mode_psk`.
     #[test]
-    fn the_suite_is_the_one_of_the_rfc() {
+    fn the_suite_reproduces_the_rfcs_test_vector() {
         let info = hex("4f6465206f6e2061204772656369616e2055726e");
         let psk = hex("0247fd33b913760fa1fa51e1892d9f307fbe65eb171e8132c2af18555a738b82");
         let psk_id = hex("456e6e796e20447572696e206172616e204d6f726961");
@@ -127,7 +127,7 @@ mod tests {
 
         let bundle = || hpke::PskBundle::new(&psk, &psk_id).unwrap();
         let recipient = <Kem as hpke::Kem>::PublicKey::from_bytes(&public).unwrap();
-        let mut random = Given(hex("35706a0b09fb26fb45c39c2f5079c709c7cf98e43afa973f14d88ece7e29c2e3"));
+        let mut random = FixedBytes(hex("35706a0b09fb26fb45c39c2f5079c709c7cf98e43afa973f14d88ece7e29c2e3"));
         let mode = hpke::OpModeS::Psk(bundle());
         let (encapsulated, mut sender) =
             hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&mode, &recipient, &info, &mut random).unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_key_is_made_of_the_whole_digest_and_not_of_the_short_name_in_a_knock() {
+    fn a_tag_key_is_derived_from_the_whole_digest_and_not_from_the_id_in_a_knock() {
         let (site, line) =
             ([7; 32], "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT");
         let (client, _) = ClientKey::from_openssh(&[line, " x"].concat()).unwrap();
@@ -166,10 +166,10 @@ mod tests {
         }
     }
 
-    /// RFC 7693 has no keyed vector for BLAKE2s; these are of Python's `hashlib.blake2s`, with `key =
+    /// RFC 7693 has no keyed vector for BLAKE2s; these are from Python's `hashlib.blake2s` with `key =
     /// bytes(range(32))`.
     #[test]
-    fn hint_and_tag_are_blake2s_with_a_key() {
+    fn hint_and_tag_are_keyed_blake2s() {
         let key: Vec<u8> = (0..32).collect();
         let key: &[u8; 32] = key[..].try_into().unwrap();
         assert_eq!(tag(key, [1, 2], b"abc").to_vec(), hex("45fdc443933ed40cfdef02d9870f"));

@@ -21,7 +21,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
 use rand_core::{TryCryptoRng, TryRng};
 
-/// The same bytes at every run, other ones for every seed.
+/// The same bytes in every run, different ones for every seed.
 struct Fixed(u8);
 
 impl TryRng for Fixed {
@@ -70,14 +70,14 @@ fn request() -> Request {
 }
 
 fn knock(request: &Request) -> ([u8; KNOCK], ReceiptKey) {
-    let letter = Letter::new(&gateway_key(1).card(), &client(3), request, &mut Fixed(2)).unwrap();
-    let signature = signer(3).sign(letter.to_sign()).to_bytes();
-    letter.seal(&signature).unwrap()
+    let unsigned = Letter::new(&gateway_key(1).card(), &client(3), request, &mut Fixed(2)).unwrap();
+    let signature = signer(3).sign(unsigned.to_sign()).to_bytes();
+    unsigned.seal(&signature).unwrap()
 }
 
-/// As far as a datagram gets at a gateway with one client.
+/// How far a datagram gets at a gateway with one client.
 #[derive(Debug, Eq, PartialEq)]
-enum Stranger {
+enum Dropped {
     Length,
     Hint,
     Tag,
@@ -85,17 +85,17 @@ enum Stranger {
     Signature,
 }
 
-fn open_at(gateway: &GatewayKey, bytes: &[u8]) -> Result<Proven, Stranger> {
+fn open_at(gateway: &GatewayKey, bytes: &[u8]) -> Result<Proven, Dropped> {
     let gateway = Gateway::new(gateway).unwrap();
-    let bytes: &[u8; KNOCK] = bytes.try_into().map_err(|_| Stranger::Length)?;
+    let bytes: &[u8; KNOCK] = bytes.try_into().map_err(|_| Dropped::Length)?;
     if gateway.hint(bytes) != Some(Hint::at(client(3).id())) {
-        return Err(Stranger::Hint);
+        return Err(Dropped::Hint);
     }
-    let tagged = gateway.tag_key(&client(3)).fits(bytes).ok_or(Stranger::Tag)?;
-    gateway.open(tagged).map_err(Stranger::Inside)?.prove(&client(3)).ok_or(Stranger::Signature)
+    let tagged = gateway.tag_key(&client(3)).fits(bytes).ok_or(Dropped::Tag)?;
+    gateway.open(tagged).map_err(Dropped::Inside)?.prove(&client(3)).ok_or(Dropped::Signature)
 }
 
-fn open(bytes: &[u8]) -> Result<Proven, Stranger> {
+fn open(bytes: &[u8]) -> Result<Proven, Dropped> {
     open_at(&gateway_key(1), bytes)
 }
 
@@ -112,22 +112,22 @@ fn receipt() -> Receipt {
 }
 
 #[test]
-fn a_knock_says_to_its_gateway_what_its_client_meant() {
+fn a_knock_carries_its_request_to_its_gateway() {
     let (bytes, _) = knock(&request());
     assert_eq!(open(&bytes).unwrap().request(), &request());
 }
 
 #[test]
-fn a_receipt_says_to_its_client_what_the_gateway_meant() {
+fn a_receipt_carries_its_answer_to_its_client_only() {
     let (bytes, client_side) = knock(&request());
     let (_, gateway_side) = open(&bytes).unwrap().into_parts();
     let answer = gateway_side.seal(&receipt(), [5; 16]);
     assert_eq!(client_side.open(&answer), Some(receipt()));
-    // For no other knock, and with no bit changed.
+    // It opens for no other knock, and with no bit changed.
     let mut other = request();
     other.nonce = *b"another!";
-    let letter = Letter::new(&gateway_key(1).card(), &client(3), &other, &mut Fixed(77)).unwrap();
-    let (_, other) = letter.seal(&[0; 64]).unwrap();
+    let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &other, &mut Fixed(77)).unwrap();
+    let (_, other) = unsigned.seal(&[0; 64]).unwrap();
     assert_eq!(other.open(&answer), None);
     for bit in 0..KNOCK * 8 {
         let mut changed = answer;
@@ -137,7 +137,7 @@ fn a_receipt_says_to_its_client_what_the_gateway_meant() {
 }
 
 #[test]
-fn two_salts_make_two_keys() {
+fn two_salts_give_two_keys() {
     let (bytes, _) = knock(&request());
     let (_, key) = open(&bytes).unwrap().into_parts();
     let (one, two) = (key.seal(&receipt(), [5; 16]), key.seal(&receipt(), [6; 16]));
@@ -145,77 +145,77 @@ fn two_salts_make_two_keys() {
 }
 
 #[test]
-fn a_knock_with_any_bit_changed_is_a_strangers() {
+fn a_knock_with_any_bit_changed_is_dropped() {
     let (bytes, _) = knock(&request());
     for bit in 0..KNOCK * 8 {
         let mut changed = bytes;
         changed[bit / 8] ^= 1 << (bit % 8);
-        let stranger = open(&changed).unwrap_err();
-        assert!([Stranger::Hint, Stranger::Tag].contains(&stranger), "bit {bit}: {stranger:?}");
+        let dropped = open(&changed).unwrap_err();
+        assert!([Dropped::Hint, Dropped::Tag].contains(&dropped), "bit {bit}: {dropped:?}");
     }
     for length in [0, 1, 48, KNOCK - 1] {
-        assert_eq!(open(&bytes[..length]).unwrap_err(), Stranger::Length);
+        assert_eq!(open(&bytes[..length]).unwrap_err(), Dropped::Length);
     }
     let longer = [&bytes[..], &[0]].concat();
-    assert_eq!(open(&longer).unwrap_err(), Stranger::Length);
+    assert_eq!(open(&longer).unwrap_err(), Dropped::Length);
 }
 
 #[test]
-fn another_gateway_hears_a_stranger() {
+fn another_gateway_drops_the_knock() {
     let (bytes, _) = knock(&request());
-    let stranger = open_at(&gateway_key(9), &bytes).unwrap_err();
-    assert!([Stranger::Hint, Stranger::Tag].contains(&stranger), "{stranger:?}");
+    let dropped = open_at(&gateway_key(9), &bytes).unwrap_err();
+    assert!([Dropped::Hint, Dropped::Tag].contains(&dropped), "{dropped:?}");
 }
 
 #[test]
 fn two_knocks_of_one_client_have_nothing_in_common() {
     let seal = |seed| {
-        let letter = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(seed)).unwrap();
-        letter.seal(&[0; 64]).unwrap().0
+        let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(seed)).unwrap();
+        unsigned.seal(&[0; 64]).unwrap().0
     };
-    // The hint is masked with what is new in every knock.
+    // The hint is masked with a value that is new in every knock.
     assert_ne!(seal(2)[..2], seal(99)[..2]);
 }
 
 #[test]
-fn whoever_has_only_the_card_proves_nothing() {
-    // Not even the tag, if it does not know who has a key here.
+fn the_card_alone_proves_nothing() {
+    // Not even the tag is right without a public key of a client here.
     let unknown = Request { client: client(4).id(), ..request() };
-    let letter = Letter::new(&gateway_key(1).card(), &client(4), &unknown, &mut Fixed(2)).unwrap();
-    let stranger = open(&letter.seal(&[0; 64]).unwrap().0).unwrap_err();
-    assert!([Stranger::Hint, Stranger::Tag].contains(&stranger), "{stranger:?}");
+    let unsigned = Letter::new(&gateway_key(1).card(), &client(4), &unknown, &mut Fixed(2)).unwrap();
+    let dropped = open(&unsigned.seal(&[0; 64]).unwrap().0).unwrap_err();
+    assert!([Dropped::Hint, Dropped::Tag].contains(&dropped), "{dropped:?}");
     for signer in [signer(4), signer(5)] {
-        let letter = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
-        let signature = signer.sign(letter.to_sign()).to_bytes();
-        let (bytes, _) = letter.seal(&signature).unwrap();
-        assert_eq!(open(&bytes).unwrap_err(), Stranger::Signature);
+        let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
+        let signature = signer.sign(unsigned.to_sign()).to_bytes();
+        let (bytes, _) = unsigned.seal(&signature).unwrap();
+        assert_eq!(open(&bytes).unwrap_err(), Dropped::Signature);
     }
 }
 
 #[test]
-fn a_signature_counts_for_the_knock_that_it_was_made_for() {
+fn a_signature_counts_only_for_the_knock_that_it_was_made_for() {
     let first = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
     let signature = signer(3).sign(first.to_sign()).to_bytes();
-    // The same request in another envelope, and another request in the same.
+    // The same request with another encapsulated key, and another request with the same.
     let mut other = request();
     other.operation = Operation::Open { door: DoorId::of("admin"), wanted: 30 };
     for (request, seed) in [(request(), 60), (other, 2)] {
-        let letter = Letter::new(&gateway_key(1).card(), &client(3), &request, &mut Fixed(seed)).unwrap();
-        assert_ne!(letter.to_sign(), first.to_sign());
-        let (bytes, _) = letter.seal(&signature).unwrap();
-        assert_eq!(open(&bytes).unwrap_err(), Stranger::Signature);
+        let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request, &mut Fixed(seed)).unwrap();
+        assert_ne!(unsigned.to_sign(), first.to_sign());
+        let (bytes, _) = unsigned.seal(&signature).unwrap();
+        assert_eq!(open(&bytes).unwrap_err(), Dropped::Signature);
     }
-    // And for the client whose name is in it.
+    // The signature counts only for the client whose ID is in the request.
     let mut renamed = request();
     renamed.client = ClientId([0; 8]);
     let (bytes, _) = knock(&renamed);
-    assert_eq!(open(&bytes).unwrap_err(), Stranger::Signature);
+    assert_eq!(open(&bytes).unwrap_err(), Dropped::Signature);
 }
 
 #[test]
-fn a_signature_has_no_second_form() {
-    let letter = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
-    let mut signature = signer(3).sign(letter.to_sign()).to_bytes();
+fn a_signature_has_no_second_valid_form() {
+    let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
+    let mut signature = signer(3).sign(unsigned.to_sign()).to_bytes();
     // The group's order (RFC 8032, section 5.1), little-endian, added to S.
     let order: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
@@ -228,12 +228,12 @@ fn a_signature_has_no_second_form() {
         carry = sum >> 8;
     }
     assert_eq!(carry, 0);
-    let (bytes, _) = letter.seal(&signature).unwrap();
-    assert_eq!(open(&bytes).unwrap_err(), Stranger::Signature);
+    let (bytes, _) = unsigned.seal(&signature).unwrap();
+    assert_eq!(open(&bytes).unwrap_err(), Dropped::Signature);
 }
 
 #[test]
-fn a_receipt_tells_as_many_doors_as_fit() {
+fn a_receipt_lists_as_many_doors_as_fit() {
     let (bytes, client_side) = knock(&request());
     let (_, gateway_side) = open(&bytes).unwrap().into_parts();
     let doors = (0..50).map(|number| ToldDoor { name: format!("door-{number}"), longest: number });
@@ -244,7 +244,7 @@ fn a_receipt_tells_as_many_doors_as_fit() {
 }
 
 #[test]
-fn a_receipt_with_a_name_that_no_door_can_have_is_the_gateways_and_is_not_read() {
+fn a_receipt_with_an_invalid_door_name_is_recognised_as_the_gateways_and_rejected() {
     let (bytes, client_side) = knock(&request());
     let (_, gateway_side) = open(&bytes).unwrap().into_parts();
     for name in ["s\u{1b}[2J", "s\u{202e}hss", "s\u{200b}sh", "", "trusted"] {
@@ -256,7 +256,7 @@ fn a_receipt_with_a_name_that_no_door_can_have_is_the_gateways_and_is_not_read()
 }
 
 #[test]
-fn no_key_is_printed_for_debugging() {
+fn debug_output_contains_no_key() {
     let key = gateway_key(1);
     let text = format!("{:?} {:?} {:?} {:?}", key, Gateway::new(&key), key.card(), knock(&request()).1);
     assert_eq!(text, "GatewayKey(…) Some(Gateway(…)) Card(…) ReceiptKey(…)");
@@ -265,12 +265,12 @@ fn no_key_is_printed_for_debugging() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_the_gateway_panic_or_believe(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn no_random_bytes_make_the_gateway_panic_or_accept(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(open(&bytes).is_err());
     }
 
     #[test]
-    fn no_bytes_make_the_client_panic_or_believe(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn no_random_bytes_make_the_client_panic_or_accept(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let (_, key) = knock(&request());
         prop_assert_eq!(key.open(&bytes), None);
     }

@@ -1,4 +1,4 @@
-//! The whole knock and its receipt in `docs/spa.md`: the numbers there are what this code makes of them.
+//! The test vector in `docs/spa.md`: this code makes exactly the bytes of that knock and its receipt.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -20,7 +20,7 @@ use doors_spa::{
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{TryCryptoRng, TryRng};
 
-/// The lines `name = hexadecimal digits` of the specification, of which long ones go on in the next line.
+/// Reads the lines `name = hexadecimal digits` of the specification. Long values continue on the next line.
 fn specification() -> BTreeMap<String, Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/spa.md");
     let text = fs::read_to_string(path).unwrap();
@@ -45,10 +45,10 @@ fn hex(digits: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
-/// Gives these bytes, in order.
-struct Given(Vec<u8>);
+/// Returns these bytes, in order.
+struct FixedBytes(Vec<u8>);
 
-impl TryRng for Given {
+impl TryRng for FixedBytes {
     type Error = std::convert::Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
@@ -67,14 +67,15 @@ impl TryRng for Given {
     }
 }
 
-impl TryCryptoRng for Given {}
+impl TryCryptoRng for FixedBytes {}
 
 #[test]
-fn the_specification_is_what_the_code_does() {
-    let told = specification();
+fn the_code_reproduces_the_specifications_test_vector() {
+    let values = specification();
     let value =
-        |name: &str| told.get(name).unwrap_or_else(|| panic!("the specification has no {name}")).clone();
-    let key = GatewayKey::generate(&mut Given([value("gateway private"), value("site secret")].concat()));
+        |name: &str| values.get(name).unwrap_or_else(|| panic!("the specification has no {name}")).clone();
+    let key =
+        GatewayKey::generate(&mut FixedBytes([value("gateway private"), value("site secret")].concat()));
     let card = key.card();
     assert_eq!(card.gateway()[..], value("gateway public"));
     assert_eq!(card.to_text().as_bytes(), value("card"));
@@ -95,11 +96,11 @@ fn the_specification_is_what_the_code_does() {
     };
     assert_eq!(request.encode()[..], value("request"));
 
-    let letter = Letter::new(&card, &client, &request, &mut Given(value("ikmE"))).unwrap();
-    assert_eq!(letter.to_sign(), value("to sign"));
-    let signature = signer.sign(letter.to_sign()).to_bytes();
+    let unsigned = Letter::new(&card, &client, &request, &mut FixedBytes(value("ikmE"))).unwrap();
+    assert_eq!(unsigned.to_sign(), value("to sign"));
+    let signature = signer.sign(unsigned.to_sign()).to_bytes();
     assert_eq!(signature[..], value("signature"));
-    let (knock, client_side) = letter.seal(&signature).unwrap();
+    let (knock, client_side) = unsigned.seal(&signature).unwrap();
     assert_eq!(knock[..], value("knock"));
 
     let gateway = Gateway::new(&key).unwrap();
