@@ -35,13 +35,13 @@ const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
 /// `IFLA_OPERSTATE`, `IF_OPER_UP`.
 const LINK_STATE: u16 = 16;
-const WORKS: u8 = 6;
+const OPERATIONAL: u8 = 6;
 /// The length of `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
 /// `IFF_UP`.
 const UP: u32 = 1;
-/// The kernel makes an interface work in a thread of its own, some time after it is switched on.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The kernel brings a link up in a thread of its own, some time after it is switched on.
+const LINK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// `IFA_ADDRESS`, `IFA_LOCAL`; `IFA_F_NODAD`: an IPv6 address that can be used at once.
 const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
@@ -59,9 +59,9 @@ const LOCAL: u8 = 2;
 /// `RT_SCOPE_HOST`.
 const HOST_SCOPE: u8 = 254;
 
-/// Makes a pair of interfaces, of which `there` is in another network.
+/// Makes a veth pair, with `there` in the other network.
 pub(super) fn lay(here: &str, other: BorrowedFd<'_>, there: &str) -> Result<(), LabError> {
-    request(format!("lay a cable from {here} to {there}"), NEW_LINK, CREATE | EXCLUSIVE, |writer| {
+    request(format!("make a veth pair from {here} to {there}"), NEW_LINK, CREATE | EXCLUSIVE, |writer| {
         writer.raw(&link_header(0, 0));
         writer.put_text(LINK_NAME, here);
         writer.nest(LINK_INFO, |info| {
@@ -84,9 +84,9 @@ pub(super) fn up(link: &str) -> Result<(), LabError> {
     request(what, NEW_LINK, 0, |writer| writer.raw(&link_header(index, UP)))
 }
 
-/// Waits until an interface works: until then it swallows every packet.
-pub(super) fn wait_until_it_works(link: &str) -> Result<(), LabError> {
-    let what = format!("see {link} work");
+/// Waits until an interface is up: until then it drops every packet.
+pub(super) fn wait_until_up(link: &str) -> Result<(), LabError> {
+    let what = format!("wait until {link} is up");
     let index = index(link, &what)?;
     let mut writer = Writer::default();
     writer.message(GET_LINK, ACK, 1, |writer| writer.raw(&link_header(index, 0)));
@@ -103,17 +103,17 @@ pub(super) fn wait_until_it_works(link: &str) -> Result<(), LabError> {
             })
         });
         match state {
-            Ok(Some(WORKS)) => return Ok(()),
-            Ok(_) if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
+            Ok(Some(OPERATIONAL)) => return Ok(()),
+            Ok(_) if begun.elapsed() < LINK_UP_TIMEOUT => thread::sleep(Duration::from_millis(1)),
             Ok(_) => return Err(LabError::Link { what, source: NetlinkError::Silent }),
             Err(source) => return Err(LabError::Link { what, source }),
         }
     }
 }
 
-/// Takes an interface away.
+/// Removes an interface.
 pub(super) fn remove(link: &str) -> Result<(), LabError> {
-    let what = format!("take {link} away");
+    let what = format!("remove {link}");
     let index = index(link, &what)?;
     request(what, DELETE_LINK, 0, |writer| writer.raw(&link_header(index, 0)))
 }
@@ -141,7 +141,8 @@ pub(super) fn add_route(destination: IpNet, gateway: IpAddr) -> Result<(), LabEr
     })
 }
 
-/// Makes a whole network local, in a table of routes. `RTN_LOCAL`, by way of loopback.
+/// Makes every address of a network local, in a routing table: a route of type `RTN_LOCAL` on the loopback
+/// interface.
 pub(super) fn add_local_route(network: IpNet, table: u8) -> Result<(), LabError> {
     let what = format!("own the addresses {network}");
     let index = index("lo", &what)?;

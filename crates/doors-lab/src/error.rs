@@ -1,29 +1,29 @@
-//! Why something of the lab could not be made.
+//! Why a private network could not be made.
 
 use std::{io, path::PathBuf};
 
 use doors_os::netlink::socket::NetlinkError;
 
-/// Why the private network could not be made.
+/// Why a private network could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// Namespaces are not allowed here.
+    /// The system does not allow namespaces.
     #[error("cannot make a network namespace; run it as root, or allow user namespaces")]
     Namespace(#[source] io::Error),
-    /// There is no place for files of its own.
-    #[error("cannot have a place for files at {path}", path = .path.display())]
+    /// The private directory for files could not be made.
+    #[error("cannot make a private directory at {path}", path = .path.display())]
     Place {
-        /// Where it would be.
+        /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The kernel refuses a link, an address or a route.
+    /// The kernel rejected a link, an address or a route.
     #[error("cannot {what}")]
     Link {
-        /// What was tried.
+        /// What was tried, after "cannot".
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: NetlinkError,
     },
 }

@@ -1,4 +1,4 @@
-//! A real firewalld on a bus of its own, in a private network.
+//! A real firewalld on its own bus, in a private network.
 
 use std::{
     fs, io,
@@ -9,8 +9,8 @@ use std::{
 
 use super::{namespace::Namespace, process::Process, root::Root};
 
-/// firewalld is a Python program and takes its time to start.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a start may take: firewalld is a Python program.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// firewalld and its bus. Both end when this is dropped.
 #[derive(Debug)]
@@ -18,12 +18,12 @@ pub struct Firewalld {
     daemon: Option<Process>,
     bus: Process,
     directory: PathBuf,
-    /// Where firewalld comes from, if it is not the machine's own.
+    /// The system that firewalld comes from, if not this machine's.
     root: Option<Root>,
 }
 
 impl Firewalld {
-    /// Starts a bus, without firewalld. Files go into `directory`, which is the caller's to remove.
+    /// Starts a bus without firewalld. Its files go into `directory`, which the caller removes.
     ///
     /// # Errors
     /// If `dbus-daemon` is not installed or does not start.
@@ -34,7 +34,7 @@ impl Firewalld {
         let mut command = Command::new("dbus-daemon");
         command.arg("--nofork").arg("--print-address").arg("--config-file").arg(&config);
         let mut bus = Process::start(namespace, command).map_err(|error| named("dbus-daemon", error))?;
-        if bus.wait_for("unix:", PATIENCE).is_none() {
+        if bus.wait_for("unix:", START_TIMEOUT).is_none() {
             return Err(io::Error::other(format!("dbus-daemon does not start: {}", bus.lines().join("; "))));
         }
         Ok(Self { daemon: None, bus, directory: directory.to_owned(), root: None })
@@ -50,7 +50,7 @@ impl Firewalld {
         Ok(firewalld)
     }
 
-    /// The same with the firewalld of another Debian; the bus is the machine's.
+    /// The same with the firewalld of another Debian. The bus is this machine's.
     ///
     /// # Errors
     /// If one of them is not installed or does not start.
@@ -76,7 +76,7 @@ impl Firewalld {
         command.arg("--log-file").arg(self.seen().join("firewalld.log"));
         let mut daemon = Process::start(namespace, command).map_err(|error| named("firewalld", error))?;
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && daemon.wait(Duration::ZERO)?.is_none() {
+        while begun.elapsed() < START_TIMEOUT && daemon.wait(Duration::ZERO)?.is_none() {
             if self.command(namespace, &["--state"])?.trim() == "running" {
                 self.daemon = Some(daemon);
                 return Ok(());
@@ -85,7 +85,7 @@ impl Firewalld {
         Err(io::Error::other(format!("firewalld does not answer: {}", daemon.lines().join("; "))))
     }
 
-    /// Ends firewalld; the bus stays.
+    /// Ends firewalld. The bus stays.
     pub fn stop_daemon(&mut self) {
         self.daemon = None;
     }
@@ -102,13 +102,13 @@ impl Firewalld {
         &self.bus
     }
 
-    /// What goes into `DBUS_SYSTEM_BUS_ADDRESS`.
+    /// The value for `DBUS_SYSTEM_BUS_ADDRESS`.
     #[must_use]
     pub fn address(&self) -> String {
         bus_address(&self.directory)
     }
 
-    /// Runs `firewall-cmd`, as an administrator would. Gives everything that it prints.
+    /// Runs `firewall-cmd`, as an administrator would. Returns everything that it prints.
     ///
     /// # Errors
     /// If it is not installed.
@@ -116,11 +116,11 @@ impl Firewalld {
         let mut command = self.program("firewall-cmd");
         command.args(arguments);
         let mut process = Process::start(namespace, command).map_err(|error| named("firewall-cmd", error))?;
-        let ended = process.finish(PATIENCE)?;
-        ended.map(|(_, said)| said).ok_or_else(|| io::Error::other("firewall-cmd does not end"))
+        let ended = process.finish(START_TIMEOUT)?;
+        ended.map(|(_, output)| output).ok_or_else(|| io::Error::other("firewall-cmd does not end"))
     }
 
-    /// One of firewalld's programs, with its bus.
+    /// A command for one of firewalld's programs, connected to this bus.
     fn program(&self, name: &str) -> Command {
         let mut command = match &self.root {
             None => Command::new(name),
@@ -130,7 +130,7 @@ impl Firewalld {
         command
     }
 
-    /// The directory as firewalld sees it.
+    /// The path under which firewalld sees the directory.
     fn seen(&self) -> &Path {
         match &self.root {
             None => &self.directory,
@@ -143,7 +143,7 @@ fn bus_address(directory: &Path) -> String {
     format!("unix:path={}", directory.join("bus").display())
 }
 
-/// A program that is missing is named, and with it the package.
+/// Adds the program's name and its package to an error.
 fn named(program: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{program} (apt-get install firewalld dbus): {error}"))
 }

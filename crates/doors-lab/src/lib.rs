@@ -1,8 +1,8 @@
-//! A private network to try things in: namespaces, and cables between them.
+//! A private network for tests, benchmarks and the demo: network namespaces, and cables between them.
 //!
-//! Nothing in here has a name in the file system. A namespace vanishes with the last descriptor and
-//! process that use it, so even a program that is killed leaves nothing behind. The host's own
-//! network is never touched.
+//! Nothing in here has a name in the file system. A namespace disappears with the last descriptor and process
+//! that use it, so even a program that is killed leaves nothing behind. The host's own network is never
+//! touched.
 
 mod cable;
 mod error;

@@ -1,4 +1,4 @@
-//! A network of its own, and the thread that starts its processes.
+//! A network namespace, and the thread that starts its processes.
 
 use std::{
     fs::{self, File},
@@ -22,10 +22,10 @@ use rustix::{
 
 use super::{cable, error::LabError};
 
-/// A network of its own, with a loopback interface that is up.
+/// A network namespace with a loopback interface that is up.
 ///
-/// It has a thread that lives as long as it does and starts its processes. When that thread ends, also
-/// because this whole program is killed, the kernel ends them.
+/// It has a thread that lives as long as it does and starts its processes. When that thread ends, even
+/// because this whole program is killed, the kernel kills the processes (`PR_SET_PDEATHSIG`, prctl(2)).
 #[derive(Debug)]
 pub struct Namespace {
     descriptor: OwnedFd,
@@ -39,21 +39,22 @@ impl Namespace {
     /// [`LabError::Namespace`] if that is not allowed.
     pub fn new() -> Result<Self, LabError> {
         let (spawner, orders) = mpsc::channel();
-        let (tell, told) = mpsc::channel();
+        let (send_made, made) = mpsc::channel();
         thread::spawn(move || {
             let made = unshare(UnshareFlags::NEWNET).and_then(|()| File::open("/proc/thread-self/ns/net"));
-            let _ = tell.send(made);
-            drop(tell);
+            let _ = send_made.send(made);
+            drop(send_made);
             spawn_on_order(&orders);
         });
-        let made = told.recv().unwrap_or_else(|error| Err(io::Error::other(error)));
+        let made = made.recv().unwrap_or_else(|error| Err(io::Error::other(error)));
         let namespace = Self { descriptor: made.map_err(LabError::Namespace)?.into(), spawner };
         namespace.enter(|| {
-            // Nobody else can have an address here, and a new link would look for him for a second.
+            // No other host can have an address here, so duplicate address detection (RFC 4862, section 5.4)
+            // would only delay each new link by a second.
             for which in ["all", "default"] {
                 let file = format!("/proc/sys/net/ipv6/conf/{which}/accept_dad");
                 match fs::write(file, "0") {
-                    // A machine without IPv6 has nothing to look for.
+                    // A machine without IPv6 has no such file.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(LabError::Namespace(error));
                     }
@@ -68,17 +69,17 @@ impl Namespace {
     /// Starts a process in this network. It ends with the network at the latest.
     ///
     /// # Errors
-    /// What the system says if it cannot be started.
+    /// The system's error if it cannot be started.
     pub fn spawn(&self, command: Command) -> io::Result<Child> {
         let (answer, answered) = mpsc::channel();
         self.spawner.send((command, answer)).map_err(io::Error::other)?;
         answered.recv().map_err(io::Error::other)?
     }
 
-    /// Runs `work` in a thread that is in this network.
+    /// Runs `work` in a thread of this network.
     ///
     /// # Panics
-    /// If `work` does, or if the kernel does not let the thread in, which it always did before.
+    /// If `work` panics, or if the kernel does not let the thread in.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -89,7 +90,7 @@ impl Namespace {
         })
     }
 
-    /// Moves this thread into the network, for good.
+    /// Moves this thread into the network. It cannot leave again.
     ///
     /// # Panics
     /// If the kernel does not let it in.
@@ -99,18 +100,18 @@ impl Namespace {
             .expect("a namespace that we made lets us in");
     }
 
-    /// Lays a cable: a pair of interfaces that work, `here` in this network and `there` in the other.
+    /// Lays a cable: a veth pair (veth(4)) that is up, with `here` in this network and `there` in the other.
     ///
     /// # Errors
     /// [`LabError::Link`].
     pub fn cable(&self, here: &str, other: &Self, there: &str) -> Result<(), LabError> {
         self.enter(|| cable::lay(here, other.as_fd(), there))?;
         self.enter(|| cable::up(here))?;
-        other.enter(|| cable::up(there).and_then(|()| cable::wait_until_it_works(there)))?;
-        self.enter(|| cable::wait_until_it_works(here))
+        other.enter(|| cable::up(there).and_then(|()| cable::wait_until_up(there)))?;
+        self.enter(|| cable::wait_until_up(here))
     }
 
-    /// Gives an interface an address. It can be used at once.
+    /// Gives an interface an address, which can be used at once.
     ///
     /// # Errors
     /// [`LabError::Link`].
@@ -118,7 +119,7 @@ impl Namespace {
         self.enter(|| cable::add_address(link, address))
     }
 
-    /// Sends packets for `destination` by way of `gateway`.
+    /// Adds a route: packets for `destination` go to `gateway`.
     ///
     /// # Errors
     /// [`LabError::Link`].
@@ -126,20 +127,20 @@ impl Namespace {
         self.enter(|| cable::add_route(destination, gateway))
     }
 
-    /// Makes every address of `network` this network's own, as if each were on an interface.
+    /// Makes every address of `network` local to this network, as if each were on an interface.
     ///
     /// # Errors
     /// [`LabError::Link`].
     pub fn own(&self, network: IpNet) -> Result<(), LabError> {
         self.enter(|| {
-            // Over IPv6 a socket takes such an address only where it may take any.
+            // For IPv6, a socket can bind to such an address only if nonlocal addresses are allowed.
             let allowed = fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1");
             allowed.map_err(LabError::Namespace)?;
             cable::add_local_route(network, cable::LOCAL_TABLE)
         })
     }
 
-    /// Makes every address of `network` local for packets that are looked up in a table of their own, as a
+    /// Makes every address of `network` local for packets that are looked up in this routing table, as a
     /// transparent proxy does.
     ///
     /// # Errors
@@ -148,7 +149,7 @@ impl Namespace {
         self.enter(|| cable::add_local_route(network, table))
     }
 
-    /// Takes an interface away.
+    /// Removes an interface.
     ///
     /// # Errors
     /// [`LabError::Link`].
@@ -163,8 +164,8 @@ impl AsFd for Namespace {
     }
 }
 
-/// Makes this process root of a user namespace of its own, if it may not make namespaces already, as root in
-/// a container may not. To be called while the process has one thread only.
+/// Makes this process root of a user namespace, unless it may make namespaces already, as root in a container
+/// may not. Call it while the process has only one thread.
 ///
 /// # Errors
 /// [`LabError::Namespace`] if the system does not allow user namespaces.
@@ -181,39 +182,39 @@ pub fn become_root() -> Result<(), LabError> {
         .map_err(LabError::Namespace)
 }
 
-/// Starts processes until nobody orders any more.
+/// Starts processes until all senders are gone.
 #[allow(unsafe_code, reason = "what runs between fork(2) and exec(2) is limited")]
 fn spawn_on_order(orders: &mpsc::Receiver<(Command, mpsc::Sender<io::Result<Child>>)>) {
     while let Ok((mut command, answer)) = orders.recv() {
         let die_with_us = || set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
-        // SAFETY: it makes one system call and takes no memory or lock.
+        // SAFETY: the closure makes one system call; it takes no memory and no lock.
         unsafe { command.pre_exec(die_with_us) };
         let _ = answer.send(command.spawn());
     }
 }
 
-/// Gives this process a place for files that nobody else sees and that vanishes with it. To be called
-/// while the process has one thread only.
+/// Mounts a directory for files that only this process sees and that disappears with it. Returns its path.
+/// Call it while the process has only one thread.
 ///
 /// # Errors
 /// [`LabError::Namespace`] or [`LabError::Place`] if that is not allowed.
 pub fn private_place() -> Result<PathBuf, LabError> {
-    let place = PathBuf::from("/mnt");
+    let directory = PathBuf::from("/mnt");
     unshare(UnshareFlags::NEWNS).map_err(LabError::Namespace)?;
     let make = || -> io::Result<()> {
         let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", alone)?;
-        rustix::mount::mount("tmpfs", &place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
+        rustix::mount::mount("tmpfs", &directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
         Ok(())
     };
     match make() {
-        Ok(()) => Ok(place),
-        Err(source) => Err(LabError::Place { path: place, source }),
+        Ok(()) => Ok(directory),
+        Err(source) => Err(LabError::Place { path: directory, source }),
     }
 }
 
 #[allow(unsafe_code, reason = "unshare(2) is unsafe only where it splits the table of descriptors")]
 fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: none of the namespaces that are asked for has anything to do with descriptors.
+    // SAFETY: none of these namespaces affects descriptors.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }

@@ -1,7 +1,7 @@
-//! Programs of another Debian, run from a directory that holds it.
+//! Programs of another Debian, run from a directory with its root file system.
 //!
-//! Each program gets a mount namespace of its own, in which that directory cannot be written. So any number
-//! of tests share one root, and its mounts end with the program.
+//! Each program gets a mount namespace of its own, in which that directory is read-only. So any number of
+//! tests can share one root, and its mounts end with the program.
 
 use std::{
     io,
@@ -9,17 +9,18 @@ use std::{
     process::Command,
 };
 
-/// The directory in which the roots are. Each is made once and kept.
+/// The variable that names the directory of the roots. Each root is made once and kept.
 const ROOTS: &str = "PORT_KNOCKING_DOORS_ROOTS";
 const USUAL_ROOTS: &str = "/var/cache/port-knocking-doors";
-/// Debian 13 with firewalld and cloud-init. The number changes with the recipe, which is in `xtask/src/root.rs`.
+/// Debian 13 with firewalld and cloud-init. The number changes with the recipe in `xtask/src/root.rs`.
 const TRIXIE: &str = "trixie-2";
 
-/// Where a program sees the directory that it may write to; the recipe makes it.
+/// The path under which a program sees its writable directory. The recipe makes it.
 const INSIDE: &str = "/mnt";
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Mounts what a program needs, and becomes it. Arguments: the root, the directory, the program and its own.
+/// Mounts what a program needs, then becomes the program. Arguments: the root, the directory, the program and
+/// its own arguments.
 const ENTER: &str = r#"root=$1 directory=$2
 shift 2
 mount --bind "$root" "$root"
@@ -30,7 +31,8 @@ mount --bind "$directory" "$root/mnt"
 exec chroot "$root" "$@"
 "#;
 
-/// Lays what is written over a root, in memory. Arguments: the root, and those of what follows.
+/// Mounts an overlay over a root that keeps all writes in memory. Arguments: the root, then those of the
+/// lines that follow.
 const COPY: &str = r#"lower=$1
 shift
 mount -t tmpfs tmpfs /mnt
@@ -40,7 +42,7 @@ mount -t overlay -o "lowerdir=$lower,upperdir=/mnt/upper,workdir=/mnt/work" over
 mount --rbind /proc "$root/proc"
 "#;
 
-/// A Debian in a directory.
+/// A Debian root file system in a directory.
 #[derive(Clone, Debug)]
 pub struct Root(PathBuf);
 
@@ -60,7 +62,7 @@ impl Root {
         }
     }
 
-    /// Where Debian 13 is, or will be: in `/var/cache/port-knocking-doors`, or in the directory that the
+    /// The path of Debian 13, made or not: in `/var/cache/port-knocking-doors`, or in the directory that the
     /// environment variable `PORT_KNOCKING_DOORS_ROOTS` names.
     #[must_use]
     pub fn trixie_path() -> PathBuf {
@@ -68,8 +70,8 @@ impl Root {
         PathBuf::from(roots.unwrap_or(USUAL_ROOTS.into())).join(TRIXIE)
     }
 
-    /// A program of this root, in an empty environment. It can write to `/proc`, to a `/run` of its own, and to
-    /// `directory`, of which it gets the path that [`Self::inside`] gives.
+    /// A command for a program of this root, with an empty environment. It can write to `/proc`, to its own
+    /// `/run`, and to `directory`, which it sees at [`Self::inside`].
     #[must_use]
     pub fn program(&self, directory: &Path, program: &str) -> Command {
         let mut command = Command::new("unshare");
@@ -79,8 +81,8 @@ impl Root {
         command
     }
 
-    /// Runs lines of a shell that may change everything in there: on a copy that goes with the shell. `$root` is
-    /// where it is, and `$1` the first of the arguments. In an empty environment.
+    /// A command that runs `lines` in a shell on a copy of the root, which ends with the shell. `$root` is
+    /// the copy's path, and `$1` the first of the arguments. The environment is empty.
     #[must_use]
     pub fn on_a_copy(&self, lines: &str, arguments: &[&Path]) -> Command {
         let mut command = Command::new("unshare");
@@ -91,7 +93,7 @@ impl Root {
         command
     }
 
-    /// The path by which a program of a root knows its directory.
+    /// The path under which a program of a root sees its writable directory.
     #[must_use]
     pub fn inside() -> &'static Path {
         Path::new(INSIDE)
