@@ -1,10 +1,10 @@
-//! Everything that reads bytes of somebody else. The first byte says which.
+//! Everything that reads bytes from an untrusted source. The first byte selects what.
 //!
 //! ```text
-//!   0  a datagram, as it comes from the network
+//!   0  a datagram from the network
 //!   1  64 bytes that a client has signed
-//!   2  what a client takes for a receipt, sealed and not
-//!   3  a card, a public key, a configuration
+//!   2  a receipt at the client, sealed and decrypted
+//!   3  a card, a gateway key, a public key, a configuration
 //! ```
 #![no_main]
 
@@ -79,7 +79,7 @@ fn engine(gateway: &GatewayKey, client: Client) -> Engine {
     };
     let mut engine = Engine::new(rules).unwrap();
     let window = Duration::from_secs(60);
-    // Started long enough ago that a request is accepted by its time.
+    // Started long enough ago to accept requests by their time.
     let replay = ReplayGuard::new(window, &[], Moment::default(), Wall(WALL.0 - 121_000));
     let mut server = SpaServer::new(RunKey([9; 32]), replay);
     let gateways = [(Arc::new(Gateway::new(gateway).unwrap()), None)];
@@ -109,30 +109,30 @@ fn send(engine: &mut Engine, payload: &[u8]) -> bool {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((which, bytes)) = data.split_first() else { return };
+    let Some((target, bytes)) = data.split_first() else { return };
     let gateway = GatewayKey::generate(&mut Counting(1));
     let signer = SigningKey::from_bytes(&[3; 32]);
     let key = ClientKey::new(signer.verifying_key().as_bytes()).unwrap();
     let doors = ["ssh", "once"].map(|name| DoorName::new(name).unwrap());
     let mut engine = engine(&gateway, Client::new("laptop", key, doors.into()));
-    let letter = |bytes| Letter::of_bytes(&gateway.card(), &key, bytes, &mut Counting(2)).unwrap();
-    match which % 4 {
+    let unsigned = |bytes| Letter::of_bytes(&gateway.card(), &key, bytes, &mut Counting(2)).unwrap();
+    match target % 4 {
         0 => {
             assert!(!send(&mut engine, bytes), "without a key there is no answer");
             assert_eq!(engine.poll_change(), None);
         }
         1 => {
             let Ok(request) = bytes.try_into() else { return };
-            let letter = letter(request);
-            let signature = signer.sign(letter.to_sign()).to_bytes();
-            let (knock, _) = letter.seal(&signature).unwrap();
+            let unsigned = unsigned(request);
+            let signature = signer.sign(unsigned.to_sign()).to_bytes();
+            let (knock, _) = unsigned.seal(&signature).unwrap();
             send(&mut engine, &knock);
             while let Some(change) = engine.poll_change() {
                 assert_ne!(change.key().door.as_str(), "admin");
             }
         }
         2 => {
-            let (_, receipt_key) = letter([0; 64]).seal(&[0; 64]).unwrap();
+            let (_, receipt_key) = unsigned([0; 64]).seal(&[0; 64]).unwrap();
             assert_eq!(receipt_key.open(bytes), None);
             let _ = doors_spa::receipt::Receipt::decode(bytes);
         }
