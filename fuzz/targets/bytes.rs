@@ -28,7 +28,7 @@ use doors_spa::{
     card::Card,
     gateway::{Gateway, GatewayKey},
     identity::ClientKey,
-    seal::Letter,
+    seal::UnsignedKnock,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use libfuzzer_sys::fuzz_target;
@@ -115,7 +115,7 @@ fuzz_target!(|data: &[u8]| {
     let key = ClientKey::new(signer.verifying_key().as_bytes()).unwrap();
     let doors = ["ssh", "once"].map(|name| DoorName::new(name).unwrap());
     let mut engine = engine(&gateway, Client::new("laptop", key, doors.into()));
-    let unsigned = |bytes| Letter::of_bytes(&gateway.card(), &key, bytes, &mut Counting(2)).unwrap();
+    let unsigned = |bytes| UnsignedKnock::of_bytes(&gateway.card(), &key, bytes, &mut Counting(2)).unwrap();
     match target % 4 {
         0 => {
             assert!(!send(&mut engine, bytes), "without a key there is no answer");

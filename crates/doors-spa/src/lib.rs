@@ -3,7 +3,7 @@
 //! ```text
 //!   client                                                                gateway
 //!   ──────                                                                ───────
-//!   Request ──► Letter::new ──► to_sign ──► signature         Gateway::hint, TagKey::fits
+//!   Request ──► UnsignedKnock::new ──► to_sign ──► signature         Gateway::hint, TagKey::fits
 //!                   └─────────────────── seal ◄──────┘                    ▼ cheap
 //!                                         │  knock, 192 bytes        Gateway::open
 //!                                         └─────────────────────────►     ▼ HPKE

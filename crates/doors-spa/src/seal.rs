@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A knock that lacks only its signature.
-pub struct Letter {
+pub struct UnsignedKnock {
     context: AeadCtxS<Aead, Kdf, Kem>,
     enc: [u8; 32],
     request: [u8; Request::LEN],
@@ -35,43 +35,43 @@ pub struct Letter {
 
 /// Why a knock cannot be sealed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Unsealed {
+pub enum SealError {
     /// The card's public key is not valid.
     #[error("the card's public key is not usable; ask for the card again")]
     Card,
 }
 
-impl Letter {
+impl UnsignedKnock {
     /// Starts a knock of this client for the gateway of this card, with new randomness.
     ///
     /// # Errors
-    /// [`Unsealed`] if the card is not usable.
+    /// [`SealError`] if the card is not usable.
     pub fn new(
         card: &Card,
         client: &ClientKey,
         request: &Request,
         random: &mut impl CryptoRng,
-    ) -> Result<Self, Unsealed> {
+    ) -> Result<Self, SealError> {
         Self::of_bytes(card, client, request.encode(), random)
     }
 
     /// The same with any 64 bytes as the request, for tests: a malicious client can sign anything.
     ///
     /// # Errors
-    /// [`Unsealed`] if the card is not usable.
+    /// [`SealError`] if the card is not usable.
     pub fn of_bytes(
         card: &Card,
         client: &ClientKey,
         request: [u8; Request::LEN],
         random: &mut impl CryptoRng,
-    ) -> Result<Self, Unsealed> {
+    ) -> Result<Self, SealError> {
         let info = suite::info(&card.gateway);
-        let recipient = hpke::Deserializable::from_bytes(&card.gateway).map_err(|_| Unsealed::Card)?;
-        let psk = hpke::PskBundle::new(&card.site, suite::PSK_ID).map_err(|_| Unsealed::Card)?;
+        let recipient = hpke::Deserializable::from_bytes(&card.gateway).map_err(|_| SealError::Card)?;
+        let psk = hpke::PskBundle::new(&card.site, suite::PSK_ID).map_err(|_| SealError::Card)?;
         let mode = hpke::OpModeS::Psk(psk);
         let (encapsulated, context) =
             hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&mode, &recipient, &info, random)
-                .map_err(|_| Unsealed::Card)?;
+                .map_err(|_| SealError::Card)?;
         let enc: [u8; 32] = encapsulated.to_bytes().into();
         let [c0, c1, ..] = client.id().0;
         let hint = suite::hint(&suite::hint_key(&card.site), &enc, [c0, c1]);
@@ -88,14 +88,14 @@ impl Letter {
     /// Seals the knock. Returns it, and the key that opens its receipt.
     ///
     /// # Errors
-    /// [`Unsealed`] if it cannot be sealed.
-    pub fn seal(mut self, signature: &[u8; 64]) -> Result<([u8; KNOCK], ReceiptKey), Unsealed> {
+    /// [`SealError`] if it cannot be sealed.
+    pub fn seal(mut self, signature: &[u8; 64]) -> Result<([u8; KNOCK], ReceiptKey), SealError> {
         let mut inner = [0; 128];
         for (to, from) in inner.iter_mut().zip(self.request.iter().chain(signature)) {
             *to = *from;
         }
         let sealed = self.context.seal_inout_detached(InOutBuf::from(&mut inner[..]), &[]);
-        let sealed: [u8; AEAD_TAG] = sealed.map_err(|_| Unsealed::Card)?.to_bytes().into();
+        let sealed: [u8; AEAD_TAG] = sealed.map_err(|_| SealError::Card)?.to_bytes().into();
         let rest = [&self.enc[..], &inner, &sealed].concat();
         let tag = suite::tag(&self.tag_key, self.hint, &rest);
         let mut knock = [0; KNOCK];

@@ -15,7 +15,7 @@ use doors_spa::{
     identity::{ClientId, ClientKey, DoorId},
     receipt::{Answer, BadReceipt, Receipt, ReceiptKey, ToldDoor},
     request::{Operation, Request},
-    seal::Letter,
+    seal::UnsignedKnock,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
@@ -70,7 +70,7 @@ fn request() -> Request {
 }
 
 fn knock(request: &Request) -> ([u8; KNOCK], ReceiptKey) {
-    let unsigned = Letter::new(&gateway_key(1).card(), &client(3), request, &mut Fixed(2)).unwrap();
+    let unsigned = UnsignedKnock::new(&gateway_key(1).card(), &client(3), request, &mut Fixed(2)).unwrap();
     let signature = signer(3).sign(unsigned.to_sign()).to_bytes();
     unsigned.seal(&signature).unwrap()
 }
@@ -126,7 +126,7 @@ fn a_receipt_carries_its_answer_to_its_client_only() {
     // It opens for no other knock, and with no bit changed.
     let mut other = request();
     other.nonce = *b"another!";
-    let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &other, &mut Fixed(77)).unwrap();
+    let unsigned = UnsignedKnock::new(&gateway_key(1).card(), &client(3), &other, &mut Fixed(77)).unwrap();
     let (_, other) = unsigned.seal(&[0; 64]).unwrap();
     assert_eq!(other.open(&answer), None);
     for bit in 0..KNOCK * 8 {
@@ -170,7 +170,8 @@ fn another_gateway_drops_the_knock() {
 #[test]
 fn two_knocks_of_one_client_have_nothing_in_common() {
     let seal = |seed| {
-        let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(seed)).unwrap();
+        let unsigned =
+            UnsignedKnock::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(seed)).unwrap();
         unsigned.seal(&[0; 64]).unwrap().0
     };
     // The hint is masked with a value that is new in every knock.
@@ -181,11 +182,12 @@ fn two_knocks_of_one_client_have_nothing_in_common() {
 fn the_card_alone_proves_nothing() {
     // Not even the tag is right without a public key of a client here.
     let unknown = Request { client: client(4).id(), ..request() };
-    let unsigned = Letter::new(&gateway_key(1).card(), &client(4), &unknown, &mut Fixed(2)).unwrap();
+    let unsigned = UnsignedKnock::new(&gateway_key(1).card(), &client(4), &unknown, &mut Fixed(2)).unwrap();
     let dropped = open(&unsigned.seal(&[0; 64]).unwrap().0).unwrap_err();
     assert!([Dropped::Hint, Dropped::Tag].contains(&dropped), "{dropped:?}");
     for signer in [signer(4), signer(5)] {
-        let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
+        let unsigned =
+            UnsignedKnock::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
         let signature = signer.sign(unsigned.to_sign()).to_bytes();
         let (bytes, _) = unsigned.seal(&signature).unwrap();
         assert_eq!(open(&bytes).unwrap_err(), Dropped::Signature);
@@ -194,13 +196,14 @@ fn the_card_alone_proves_nothing() {
 
 #[test]
 fn a_signature_counts_only_for_the_knock_that_it_was_made_for() {
-    let first = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
+    let first = UnsignedKnock::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
     let signature = signer(3).sign(first.to_sign()).to_bytes();
     // The same request with another encapsulated key, and another request with the same.
     let mut other = request();
     other.operation = Operation::Open { door: DoorId::of("admin"), wanted: 30 };
     for (request, seed) in [(request(), 60), (other, 2)] {
-        let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request, &mut Fixed(seed)).unwrap();
+        let unsigned =
+            UnsignedKnock::new(&gateway_key(1).card(), &client(3), &request, &mut Fixed(seed)).unwrap();
         assert_ne!(unsigned.to_sign(), first.to_sign());
         let (bytes, _) = unsigned.seal(&signature).unwrap();
         assert_eq!(open(&bytes).unwrap_err(), Dropped::Signature);
@@ -214,7 +217,7 @@ fn a_signature_counts_only_for_the_knock_that_it_was_made_for() {
 
 #[test]
 fn a_signature_has_no_second_valid_form() {
-    let unsigned = Letter::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
+    let unsigned = UnsignedKnock::new(&gateway_key(1).card(), &client(3), &request(), &mut Fixed(2)).unwrap();
     let mut signature = signer(3).sign(unsigned.to_sign()).to_bytes();
     // The group's order (RFC 8032, section 5.1), little-endian, added to S.
     let order: [u8; 32] = [

@@ -15,7 +15,7 @@ use doors_spa::{
     identity::{ClientKey, DoorId},
     receipt::{Answer, Receipt, ToldDoor},
     request::{Operation, Request},
-    seal::Letter,
+    seal::UnsignedKnock,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{TryCryptoRng, TryRng};
@@ -96,7 +96,7 @@ fn the_code_reproduces_the_specifications_test_vector() {
     };
     assert_eq!(request.encode()[..], value("request"));
 
-    let unsigned = Letter::new(&card, &client, &request, &mut FixedBytes(value("ikmE"))).unwrap();
+    let unsigned = UnsignedKnock::new(&card, &client, &request, &mut FixedBytes(value("ikmE"))).unwrap();
     assert_eq!(unsigned.to_sign(), value("to sign"));
     let signature = signer.sign(unsigned.to_sign()).to_bytes();
     assert_eq!(signature[..], value("signature"));

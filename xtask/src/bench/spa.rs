@@ -16,7 +16,7 @@ use doors_spa::{
     card::Card,
     identity::{ClientKey, DoorId},
     request::{Operation, Request},
-    seal::Letter,
+    seal::UnsignedKnock,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use port_knocking_doors::spa::replay_log::ReplayLog;
@@ -380,12 +380,12 @@ impl Device {
             address: None,
             challenge: [0; 8],
         };
-        let letter = claimed
+        let unsigned = claimed
             .client()
-            .and_then(|key| Letter::new(card, &key, &request, &mut UnwrapErr(getrandom::SysRng)).ok());
-        let sealed = letter.and_then(|letter| {
-            let signature = self.0.sign(letter.to_sign()).to_bytes();
-            letter.seal(&signature).ok()
+            .and_then(|key| UnsignedKnock::new(card, &key, &request, &mut UnwrapErr(getrandom::SysRng)).ok());
+        let sealed = unsigned.and_then(|unsigned| {
+            let signature = self.0.sign(unsigned.to_sign()).to_bytes();
+            unsigned.seal(&signature).ok()
         });
         sealed.map_or([0; KNOCK], |(knock, _)| knock)
     }

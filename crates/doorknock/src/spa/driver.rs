@@ -16,7 +16,7 @@ use doors_spa::{
     card::Card,
     receipt::{Answer, Receipt},
     request::Operation,
-    seal::Unsealed,
+    seal::SealError,
 };
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
@@ -123,7 +123,7 @@ pub enum Unanswered {
     Agent(#[from] AgentError),
     /// The card is no use.
     #[error(transparent)]
-    Card(#[from] Unsealed),
+    Card(#[from] SealError),
     /// The gateway's answer is none.
     #[error(
         "the server's answer cannot be true; see whether it is the right server, with an up-to-date daemon"

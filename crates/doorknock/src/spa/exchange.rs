@@ -19,7 +19,7 @@ use doors_spa::{
     identity::ClientKey,
     receipt::{Answer, BadReceipt, Receipt, ReceiptKey},
     request::{Operation, Request},
-    seal::{Letter, Unsealed},
+    seal::{SealError, UnsignedKnock},
 };
 use rand_core::CryptoRng;
 
@@ -129,26 +129,31 @@ impl Exchange {
     /// A new letter, to be signed. `time` is the clock, in milliseconds since 1970.
     ///
     /// # Errors
-    /// [`Unsealed`] if the card is no use.
-    pub fn letter(&self, card: &Card, time: u64, random: &mut impl CryptoRng) -> Result<Letter, Unsealed> {
+    /// [`SealError`] if the card is no use.
+    pub fn letter(
+        &self,
+        card: &Card,
+        time: u64,
+        random: &mut impl CryptoRng,
+    ) -> Result<UnsignedKnock, SealError> {
         let mut nonce = [0; 8];
         random.fill_bytes(&mut nonce);
         let Errand { operation, client, address } = self.errand;
         let (id, challenge) = (client.id(), self.challenge);
         let request = Request { operation, time, nonce, client: id, address, challenge };
-        Letter::new(card, &client, &request, random)
+        UnsignedKnock::new(card, &client, &request, random)
     }
 
     /// The datagram of a letter that has been signed. It leaves now.
     ///
     /// # Errors
-    /// [`Unsealed`] if it cannot be sealed.
+    /// [`SealError`] if it cannot be sealed.
     pub fn seal(
         &mut self,
-        letter: Letter,
+        letter: UnsignedKnock,
         signature: &[u8; 64],
         now: Duration,
-    ) -> Result<[u8; KNOCK], Unsealed> {
+    ) -> Result<[u8; KNOCK], SealError> {
         let (knock, key) = letter.seal(signature)?;
         self.outstanding.push(key);
         self.tries_left = self.tries_left.saturating_sub(1);

@@ -9,7 +9,7 @@ use doors_spa::{
     gateway::GatewayKey,
     identity::{ClientKey, DoorId},
     request::{Operation, Request},
-    seal::Letter,
+    seal::UnsignedKnock,
     signature::NAMESPACE,
 };
 use doors_text::error_chain::in_one_line;
@@ -97,7 +97,7 @@ fn our_signature_is_the_one_that_ssh_keygen_makes_and_verifies() {
     let gateway = GatewayKey::generate(&mut UnwrapErr(SysRng));
     let card: Card = gateway.card();
     let request = request(&client);
-    let letter = Letter::new(&card, &client, &request, &mut UnwrapErr(SysRng)).unwrap();
+    let letter = UnsignedKnock::new(&card, &client, &request, &mut UnwrapErr(SysRng)).unwrap();
     let ours = unlock(&path, "").unwrap().sign(letter.to_sign()).to_bytes();
     let (knock, _) = letter.seal(&ours).unwrap();
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doors_spa::{identity::DoorId, receipt::Answer, request::Request, seal::Letter};
+use doors_spa::{identity::DoorId, receipt::Answer, request::Request, seal::UnsignedKnock};
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
 
@@ -79,7 +79,7 @@ proptest! {
             bytes[56..].fill(0);
         }
         let card = scene.gateway.card();
-        let unsigned = Letter::of_bytes(&card, &laptop.key, bytes, &mut scene.random).unwrap();
+        let unsigned = UnsignedKnock::of_bytes(&card, &laptop.key, bytes, &mut scene.random).unwrap();
         let signature = SigningKey::from_bytes(&[LAPTOP; 32]).sign(unsigned.to_sign()).to_bytes();
         let (knock, key) = unsigned.seal(&signature).unwrap();
         if let Some(answer) = scene.send(SOURCE, &knock) {

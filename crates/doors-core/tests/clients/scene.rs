@@ -25,7 +25,7 @@ use doors_spa::{
     identity::{ClientKey, DoorId},
     receipt::{Answer, Receipt, ReceiptKey},
     request::{Operation, Request},
-    seal::Letter,
+    seal::UnsignedKnock,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{TryCryptoRng, TryRng};
@@ -242,7 +242,7 @@ impl Scene {
         let mut request = *request;
         request.client = client(signer).key.id();
         let key = client(signer).key;
-        let unsigned = Letter::new(&self.gateway.card(), &key, &request, &mut self.random).unwrap();
+        let unsigned = UnsignedKnock::new(&self.gateway.card(), &key, &request, &mut self.random).unwrap();
         let signature = SigningKey::from_bytes(&[signer; 32]).sign(unsigned.to_sign()).to_bytes();
         let (bytes, key) = unsigned.seal(&signature).unwrap();
         Sealed { bytes, key }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use doors_core::{engine::Event, limits, spa::server::DropReason, time::Wall};
-use doors_spa::{receipt::Answer, seal::Letter};
+use doors_spa::{receipt::Answer, seal::UnsignedKnock};
 
 use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, open, rules_with_sequence};
 
@@ -102,7 +102,7 @@ fn an_unsigned_datagram_evicts_no_remembered_datagram_of_a_client() {
     assert!(scene.send(SOURCE, &sealed.bytes).is_some());
     let card = scene.gateway.card();
     for _ in 0..2 * limits::COPIES_PER_CLIENT {
-        let unsigned = Letter::new(&card, &client(LAPTOP).key, &request, &mut scene.random).unwrap();
+        let unsigned = UnsignedKnock::new(&card, &client(LAPTOP).key, &request, &mut scene.random).unwrap();
         let (unsigned, _) = unsigned.seal(&[0; 64]).unwrap();
         assert_eq!(scene.send(OTHER, &unsigned), None);
     }

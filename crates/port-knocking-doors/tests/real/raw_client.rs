@@ -12,7 +12,7 @@ use doors_spa::{
     identity::{ClientKey, DoorId},
     receipt::{Answer, Receipt, ReceiptKey},
     request::{Operation, Request},
-    seal::Letter,
+    seal::UnsignedKnock,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{Rng as _, UnwrapErr};
@@ -62,7 +62,7 @@ impl Device {
     /// Seals a request that another key has signed.
     pub(crate) fn seal_with(&self, request: &Request, key: &SigningKey) -> Sealed {
         let mut random = UnwrapErr(getrandom::SysRng);
-        let letter = Letter::new(&self.card, &self.client(), request, &mut random).unwrap();
+        let letter = UnsignedKnock::new(&self.card, &self.client(), request, &mut random).unwrap();
         let signature = key.sign(letter.to_sign()).to_bytes();
         let (bytes, receipt_key) = letter.seal(&signature).unwrap();
         Sealed { bytes, receipt_key }
