@@ -12,7 +12,7 @@ pub enum LabError {
     Namespace(#[source] io::Error),
     /// The private directory for files could not be made.
     #[error("cannot make a private directory at {path}", path = .path.display())]
-    Place {
+    Directory {
         /// Its path.
         path: PathBuf,
         /// The system's error.

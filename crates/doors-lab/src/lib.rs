@@ -14,7 +14,7 @@ mod root;
 pub use self::{
     error::LabError,
     firewalld::Firewalld,
-    namespace::{Namespace, become_root, private_place},
+    namespace::{Namespace, become_root, private_directory},
     process::Process,
     root::Root,
 };

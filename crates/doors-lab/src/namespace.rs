@@ -197,8 +197,8 @@ fn spawn_on_order(orders: &mpsc::Receiver<(Command, mpsc::Sender<io::Result<Chil
 /// Call it while the process has only one thread.
 ///
 /// # Errors
-/// [`LabError::Namespace`] or [`LabError::Place`] if that is not allowed.
-pub fn private_place() -> Result<PathBuf, LabError> {
+/// [`LabError::Namespace`] or [`LabError::Directory`] if that is not allowed.
+pub fn private_directory() -> Result<PathBuf, LabError> {
     let directory = PathBuf::from("/mnt");
     unshare(UnshareFlags::NEWNS).map_err(LabError::Namespace)?;
     let make = || -> io::Result<()> {
@@ -209,7 +209,7 @@ pub fn private_place() -> Result<PathBuf, LabError> {
     };
     match make() {
         Ok(()) => Ok(directory),
-        Err(source) => Err(LabError::Place { path: directory, source }),
+        Err(source) => Err(LabError::Directory { path: directory, source }),
     }
 }
 

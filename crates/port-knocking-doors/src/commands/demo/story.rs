@@ -66,7 +66,7 @@ pub(super) struct Story {
 impl Story {
     /// Makes the network and starts the daemon.
     pub(super) fn begin(screen: Screen, with_firewalld: bool) -> Result<Self, DemoError> {
-        let place = lab::private_place()?;
+        let place = lab::private_directory()?;
         let server = Namespace::new()?;
         let client = Namespace::new()?;
         client.cable("client", &server, "server")?;

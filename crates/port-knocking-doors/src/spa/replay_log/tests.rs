@@ -361,7 +361,7 @@ fn a_compaction_that_is_killed_leaves_the_old_journal() {
 fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
     // A file system of its own, in the namespace of a thread.
     let story = || {
-        let place = doors_lab::private_place().unwrap();
+        let place = doors_lab::private_directory().unwrap();
         let (flags, size) = (rustix::mount::MountFlags::NOSUID, c"size=256k,mode=700");
         rustix::mount::mount("tmpfs", &place, "tmpfs", flags, size).unwrap();
         let (mut replay_log, _) = ReplayLog::open(&place, &[]).unwrap();

@@ -11,7 +11,7 @@ pub(crate) struct SmallDisk(pub(crate) PathBuf);
 
 impl SmallDisk {
     pub(crate) fn new() -> Self {
-        let place = doors_lab::private_place().unwrap();
+        let place = doors_lab::private_directory().unwrap();
         let (flags, size) = (rustix::mount::MountFlags::NOSUID, c"size=256k,mode=700");
         rustix::mount::mount("tmpfs", &place, "tmpfs", flags, size).unwrap();
         fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).unwrap();
