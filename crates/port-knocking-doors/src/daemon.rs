@@ -10,60 +10,24 @@
 //! It never reads a file, and never waits for a disk, a log or a firewall: threads do. What happens before it is in
 //! `start`, what a reload changes in `reload`.
 
-mod reload;
-mod start;
+use std::time::Duration;
 
-use std::{io, time::Duration};
-
-use doors_core::{engine::Engine, sequence::trie::Conflict, time::Moment};
-use doors_firewall::{Firewall, FirewallError, Kind, News, Order};
-use doors_os::{
-    clock::Clock,
-    instance_lock::{InstanceLock, InstanceLockError},
-};
+use doors_core::time::Moment;
+use doors_firewall::{Kind, News, Order};
 use tokio::sync::mpsc;
 
-use self::{
-    reload::{Force, Read, Reader},
-    start::{Signals, Wish},
-};
+pub use crate::start::RunError;
 use crate::{
     config::{Config, ConfigError, last_good::Keeper},
-    inbox::{Inbox, InboxError},
-    observe::{Observe, log},
-    sd_notify::Supervisor,
-    spa::service::{Heard, KeyStatus, SpaService},
+    inbox::InboxError,
+    observe::log,
+    reload::{Read, Target, forward},
+    spa::service::{Heard, KeyStatus},
+    start::{self, Command, Daemon},
 };
 
 /// How long an orderly stop waits for the firewall, for the replay log, and for the log.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How long "ready" waits for what clients with keys need. A disk that hangs must not keep the machine from booting.
-pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// All that works together in the loop.
-pub(crate) struct Daemon<'a> {
-    pub(crate) clock: Clock,
-    pub(crate) engine: Engine,
-    pub(crate) inbox: Inbox,
-    pub(crate) firewall: Firewall,
-    pub(crate) service: SpaService,
-    pub(crate) control: Control,
-    pub(crate) supervisor: Supervisor,
-    pub(crate) observe: Observe,
-    /// What is in force.
-    pub(crate) force: Force<'a>,
-    /// When "ready" is said at the latest; `None` if it is said.
-    pub(crate) ready_by: Option<Moment>,
-    /// No other daemon works here.
-    pub(crate) _alone: InstanceLock,
-}
-
-/// Where orders to the daemon come from.
-pub(crate) struct Control {
-    pub(crate) signals: Signals,
-    pub(crate) reader: Reader,
-}
 
 /// What the loop wakes up for.
 enum Wake {
@@ -73,10 +37,8 @@ enum Wake {
     Firewall(News),
     /// The replay log has something to say.
     ReplayLog(Heard),
-    /// The administrator or the supervisor wants something.
-    Wish(Wish),
-    /// What was asked to be read is there.
-    Read(Read),
+    /// The administrator or the supervisor wants something, or what was to be read is there.
+    Control(Command),
     /// Something is due, or there is room again.
     Due,
 }
@@ -108,9 +70,9 @@ impl Daemon<'_> {
                 }
                 Wake::Firewall(news) => self.observe.line(move || log::news(&news)),
                 Wake::ReplayLog(heard) => self.service.hear(&mut self.engine, heard, &mut self.observe),
-                Wake::Wish(Wish::Stop) => return Ok(()),
-                Wake::Wish(Wish::Reload) => self.reload(),
-                Wake::Read(read) => self.take_over(read).await,
+                Wake::Control(Command::Stop) => return Ok(()),
+                Wake::Control(Command::Reload) => self.reload(),
+                Wake::Control(Command::TakeOver(read)) => self.take_over(read).await,
                 Wake::Due => {}
             }
         }
@@ -120,11 +82,9 @@ impl Daemon<'_> {
     /// a bounded number of them for us.
     async fn wake(&mut self, has_room: bool) -> Result<Wake, RunError> {
         let deadline = self.next_deadline();
-        let Control { signals, reader } = &mut self.control;
         tokio::select! {
             biased;
-            wish = signals.next() => Ok(Wake::Wish(wish)),
-            read = reader.next() => read.map(Wake::Read).ok_or(RunError::ReaderEnded),
+            command = self.control.next() => command.map(Wake::Control).ok_or(RunError::ReaderEnded),
             news = self.firewall.news.recv() => news.map(Wake::Firewall).ok_or(RunError::FirewallEnded),
             heard = self.service.next() => heard.map(Wake::ReplayLog).ok_or(RunError::RecorderEnded),
             () = room(&self.firewall.orders), if !has_room => Ok(Wake::Due),
@@ -183,6 +143,30 @@ impl Daemon<'_> {
         has_room
     }
 
+    /// Has the configuration read again.
+    fn reload(&mut self) {
+        self.supervisor.reloading();
+        self.control.reader.read_configuration(self.service.is_hearing());
+    }
+
+    /// Takes over what was read, and has read what was asked for meanwhile.
+    async fn take_over(&mut self, read: Read) {
+        let target = Target {
+            clock: self.clock,
+            engine: &mut self.engine,
+            inbox: &mut self.inbox,
+            firewall: &self.firewall,
+            service: &mut self.service,
+            reader: &self.control.reader,
+            observe: &mut self.observe,
+            force: &mut self.force,
+        };
+        target.take_over(read).await;
+        if !self.control.reader.go_on(self.service.is_hearing()) {
+            self.supervisor.reloaded();
+        }
+    }
+
     /// Takes the packets that have come.
     fn hear(&mut self) -> Result<(), InboxError> {
         if let Some(own) = self.inbox.own()? {
@@ -212,79 +196,7 @@ impl Daemon<'_> {
     }
 }
 
-/// Hands the changes over. Says whether all found room; if not, nothing more is heard until they do.
-pub(crate) fn forward(engine: &mut Engine, orders: &mpsc::Sender<Order>) -> bool {
-    while let Ok(permit) = orders.try_reserve() {
-        match engine.poll_change() {
-            Some(change) => permit.send(Order::Change(change)),
-            None => return true,
-        }
-    }
-    false
-}
-
 /// Returns when the queue has room. If nobody takes from it any more, the news say so.
 async fn room(orders: &mpsc::Sender<Order>) {
     let _ = orders.reserve().await;
-}
-
-/// Why the daemon does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Another daemon works here.
-    #[error(transparent)]
-    InstanceLockError(#[from] InstanceLockError),
-    /// Knocks cannot be heard.
-    #[error(transparent)]
-    Inbox(InboxError),
-    /// A knock port that is not for everybody.
-    #[error(
-        "may not bind UDP port {port}; give the daemon the capability CAP_NET_BIND_SERVICE, choose knock ports from \
-         1024, or set listen = \"capture\""
-    )]
-    Reserved {
-        /// The port.
-        port: u16,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// There is no firewall to work with.
-    #[error(transparent)]
-    Firewall(#[from] FirewallError),
-    /// Two doors that cannot be told apart.
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
-    /// The thread that writes down which knocks were seen is gone.
-    #[error("the thread that writes down which knocks were seen has ended")]
-    RecorderEnded,
-    /// The thread that reads the configuration again is gone.
-    #[error("the thread that reads the configuration has ended")]
-    ReaderEnded,
-    /// The program's own machinery.
-    #[error("cannot start")]
-    Start(#[source] io::Error),
-    /// It has stopped, and what should have gone with it may still be there.
-    #[error("stopped, and the gate may still be there; to take it away: port-knocking-doors remove-gate")]
-    GateStays,
-    /// The thread that works on the firewall is gone.
-    #[error("the thread that works on the firewall has ended")]
-    FirewallEnded,
-}
-
-impl From<InboxError> for RunError {
-    fn from(error: InboxError) -> Self {
-        match error {
-            InboxError::Bind { port, source } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Self::Reserved { port, source }
-            }
-            other => Self::Inbox(other),
-        }
-    }
-}
-
-impl RunError {
-    /// Whether the configuration is to blame, so that trying again is of no use.
-    pub(crate) fn is_wrong_input(&self) -> bool {
-        matches!(self, Self::Firewall(error) if error.is_wrong_input())
-    }
 }

@@ -5,6 +5,8 @@
 //! |---------------|--------------------------------------------------------------------------------|
 //! | [`daemon`]    | the loop: wait, feed, drain                                                    |
 //! | `sd_notify`   | tells systemd what becomes of the daemon                                       |
+//! | `start`       | what happens before the loop                                                   |
+//! | `reload`      | takes over a new configuration, which a thread has read                        |
 //! | [`commands`]  | the command line, and one file for each command                                |
 //! | [`config`]    | options, variables and file, where each value comes from, what was last in force |
 //! | `inbox`       | hears knocks                                                                   |
@@ -18,5 +20,7 @@ mod control;
 pub mod daemon;
 mod inbox;
 mod observe;
+mod reload;
 mod sd_notify;
 pub mod spa;
+mod start;

@@ -46,6 +46,17 @@ pub enum InboxError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A knock port that is not for everybody.
+    #[error(
+        "may not bind UDP port {port}; give the daemon the capability CAP_NET_BIND_SERVICE, choose knock ports from \
+         1024, or set listen = \"capture\""
+    )]
+    Reserved {
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A socket failed.
     #[error("cannot hear knocks")]
     Socket(#[source] io::Error),

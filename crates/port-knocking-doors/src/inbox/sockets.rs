@@ -202,6 +202,9 @@ fn bind_all(ports: &[u16], filter: Filter) -> Result<Vec<(u16, AsyncFd<Socket>)>
             match bind(SocketAddr::new(address, port), filter) {
                 Ok(socket) => sockets.push((port, watch(socket).map_err(InboxError::Socket)?)),
                 Err(error) if address.is_ipv6() && is_without_ipv6(&error) => {}
+                Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(InboxError::Reserved { port, source });
+                }
                 Err(source) => return Err(InboxError::Bind { port, source }),
             }
         }

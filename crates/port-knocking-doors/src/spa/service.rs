@@ -1,45 +1,30 @@
 //! The service for clients with keys: the gateway's key, the memory of what was accepted, and the core's
 //! server, put together from the configuration.
 
+mod prepare;
+#[cfg(test)]
+mod tests;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use doors_core::{
     engine::Engine,
-    spa::challenge::RunKey,
-    spa::prefilter::{Lasting, Recognition},
-    spa::replay::{Record, ReplayGuard},
-    spa::server::{ServerConfig, SpaServer, Ticket},
-    time::{Moment, Wall},
+    spa::replay::Record,
+    spa::server::{ServerConfig, Ticket},
+    time::Moment,
 };
 use doors_os::{clock::Clock, worker};
-use doors_spa::gateway::{Gateway, GatewayKey};
 use doors_text::error_chain::in_one_line;
-use rand_core::TryRng as _;
 use tokio::sync::oneshot;
 
+pub use self::prepare::SpaServiceError;
+pub(crate) use self::prepare::prepare;
+use self::prepare::{Begun, begin};
 use crate::{
     config::KeyAccess,
     observe::{Observe, log},
-    spa::gateway_key::{self, KeyError},
     spa::replay_writer::{Recorded, ReplayWriter, ReplayWriterError},
 };
-
-/// Why clients with keys cannot be heard.
-#[derive(Debug, thiserror::Error)]
-pub enum SpaServiceError {
-    /// The gateway's key.
-    #[error("there are clients with keys, and the gateway's own key cannot be used")]
-    Key(#[from] KeyError),
-    /// A key that no arithmetic can use.
-    #[error("the gateway key {} is no key; make another: port-knocking-doors gateway rotate", .0.display())]
-    NoKey(PathBuf),
-    /// The state.
-    #[error(transparent)]
-    ReplayWriter(#[from] ReplayWriterError),
-    /// The kernel gives no random bytes.
-    #[error("the kernel gives no random bytes")]
-    Random(#[source] getrandom::Error),
-}
 
 /// After a failure, the next try comes this much later.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -90,9 +75,6 @@ struct Pending {
     unsaid_since: Option<Moment>,
 }
 
-/// A replay log that is open, and what the core makes of it.
-type Begun = (ReplayWriter, SpaServer);
-
 /// What there is to hear from the replay log.
 #[derive(Debug)]
 pub(crate) enum Heard {
@@ -111,17 +93,6 @@ pub(crate) enum KeyStatus {
     Pending,
     /// They are not heard, and the log says why.
     Missing,
-}
-
-/// Makes what tells the datagrams of these clients from all others. Reads the gateway's key.
-pub(crate) fn prepare(access: Option<&KeyAccess>) -> Result<ServerConfig, SpaServiceError> {
-    let Some(access) = access else { return Ok(ServerConfig::default()) };
-    Ok(ServerConfig {
-        port: access.port,
-        clients: Arc::clone(&access.clients),
-        recognition: Recognition::new(&gateways(access)?, &access.clients),
-        window: access.window,
-    })
 }
 
 impl SpaService {
@@ -399,39 +370,3 @@ impl SpaService {
 fn remembered(engine: &Engine) -> Vec<Record> {
     engine.server().map(|server| server.replay().records().collect()).unwrap_or_default()
 }
-
-/// Opens the replay log, and makes of it what the core has to know.
-fn begin(access: &KeyAccess, clock: Clock) -> Result<Begun, SpaServiceError> {
-    let key = run_key()?;
-    let (now, wall) = (clock.now(), clock.wall());
-    let lost = ReplayGuard::lost(wall);
-    let (replay_writer, loaded) = ReplayWriter::start(&access.state_dir, &[lost])?;
-    if !loaded.found {
-        log::memory_lost(&access.state_dir);
-    }
-    let replay = ReplayGuard::new(access.window, &loaded.records, now, wall);
-    Ok((replay_writer, SpaServer::new(key, replay)))
-}
-
-/// The gateway's keys, ready to open knocks.
-fn gateways(access: &KeyAccess) -> Result<Vec<Lasting>, SpaServiceError> {
-    let keys = gateway_key::load(&access.gateway_key)?;
-    let ready = |key: &GatewayKey| {
-        let gateway = Gateway::new(key).map(Arc::new);
-        gateway.ok_or_else(|| SpaServiceError::NoKey(access.gateway_key.clone()))
-    };
-    let mut gateways: Vec<Lasting> = vec![(ready(&keys.current)?, None)];
-    if let Some((previous, until)) = &keys.previous {
-        gateways.push((ready(previous)?, Some(Wall(until.saturating_mul(1000)))));
-    }
-    Ok(gateways)
-}
-
-fn run_key() -> Result<RunKey, SpaServiceError> {
-    let mut key = RunKey([0; 32]);
-    getrandom::SysRng.try_fill_bytes(&mut key.0).map_err(SpaServiceError::Random)?;
-    Ok(key)
-}
-
-#[cfg(test)]
-mod tests;

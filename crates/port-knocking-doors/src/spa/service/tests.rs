@@ -1,6 +1,6 @@
 //! What becomes of what a disk could not take.
 
-use doors_core::access::Rules;
+use doors_core::{access::Rules, spa::challenge::RunKey, spa::replay::ReplayGuard, spa::server::SpaServer};
 
 use super::*;
 use crate::{

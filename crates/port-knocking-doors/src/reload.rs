@@ -12,25 +12,28 @@ mod reader;
 use std::{io, path::PathBuf, sync::Arc};
 
 use doors_core::{
+    engine::Engine,
     sequence::trie::Conflict,
     time::{Moment, Wall},
 };
-use doors_firewall::{FirewallError, Kind, Order, plan::Plan};
+use doors_firewall::{Firewall, FirewallError, Kind, Order, plan::Plan};
+use doors_os::clock::Clock;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 pub(crate) use self::reader::{New, Read, Reader};
-use super::{Daemon, RunError, forward};
 use crate::{
     config::{
         Config, ConfigError,
         last_good::{Keeper, Reminder},
     },
     control::running::{AsRead, Mark},
+    inbox::{Inbox, InboxError},
     observe::{
         Observe,
         log::{self, Readiness},
     },
-    spa::service::SpaServiceError,
+    spa::service::{SpaService, SpaServiceError},
 };
 
 /// What is in force, and what tells others so.
@@ -135,20 +138,26 @@ pub(crate) enum ReloadError {
     #[error(transparent)]
     Firewall(#[from] FirewallError),
     #[error(transparent)]
-    Hearing(Box<RunError>),
+    Hearing(#[from] InboxError),
     #[error(transparent)]
     Conflict(#[from] Conflict),
 }
 
-impl Daemon<'_> {
-    /// Has the configuration read again.
-    pub(crate) fn reload(&mut self) {
-        self.supervisor.reloading();
-        self.control.reader.read_configuration(self.service.is_hearing());
-    }
+/// What a new configuration is taken into.
+pub(crate) struct Target<'d, 'f> {
+    pub(crate) clock: Clock,
+    pub(crate) engine: &'d mut Engine,
+    pub(crate) inbox: &'d mut Inbox,
+    pub(crate) firewall: &'d Firewall,
+    pub(crate) service: &'d mut SpaService,
+    pub(crate) reader: &'d Reader,
+    pub(crate) observe: &'d mut Observe,
+    pub(crate) force: &'d mut Force<'f>,
+}
 
-    /// Takes what was read.
-    pub(crate) async fn take_over(&mut self, read: Read) {
+impl Target<'_, '_> {
+    /// Takes over what was read.
+    pub(crate) async fn take_over(mut self, read: Read) {
         match read {
             Read::Configuration(new, opened) => {
                 let taken = match new {
@@ -163,12 +172,9 @@ impl Daemon<'_> {
                 }
             }
             Read::Key(access, server) => {
-                let before = self.service.listen(&mut self.engine, Some(access), server, &mut self.observe);
-                self.control.reader.free(before);
+                let before = self.service.listen(self.engine, Some(access), server, self.observe);
+                self.reader.free(before);
             }
-        }
-        if !self.control.reader.go_on(self.service.is_hearing()) {
-            self.supervisor.reloaded();
         }
     }
 
@@ -177,14 +183,12 @@ impl Daemon<'_> {
         let New { mut config, server, mut needs_restart } = new;
         self.firewall.can_follow(&config.plan)?;
         // Nothing is in force that cannot be heard: the ports come before the rules.
-        let followed = self.inbox.follow(&config.knock_ports(), config.spa_port());
-        followed.map_err(|error| ReloadError::Hearing(Box::new(error.into())))?;
+        self.inbox.follow(&config.knock_ports(), config.spa_port())?;
         self.engine.change_rules(config.rules.clone(), self.clock.now(), self.clock.wall())?;
         // While nothing is written down, another directory can be used at once.
         needs_restart.retain(|key| *key != "state_dir" || self.service.is_recording());
         self.service.say_again();
-        let (access, observe) = (config.key_access.clone(), &mut self.observe);
-        let before = self.service.listen(&mut self.engine, access, server, observe);
+        let before = self.service.listen(self.engine, config.key_access.clone(), server, self.observe);
         self.force.last_good.keep(config.texts.take());
         let ended = self.force.reminder.end();
         (self.force.plan, self.force.has_sequence) = (config.plan.clone(), has_sequence(&config));
@@ -194,10 +198,21 @@ impl Daemon<'_> {
             needs_restart.iter().for_each(|key| log::needs_restart(key));
             say_what_is_new(&told, kind, ended, now);
         });
-        self.control.reader.free((before, config));
+        self.reader.free((before, config));
         // The order of both matters: what closes is closed before the new plan forgets its doors.
-        forward(&mut self.engine, &self.firewall.orders);
+        forward(self.engine, &self.firewall.orders);
         let _ = self.firewall.orders.send(Order::Follow(Box::new(self.force.plan.clone()))).await;
         Ok(())
     }
+}
+
+/// Hands the changes over. Says whether all found room; if not, nothing more is heard until they do.
+pub(crate) fn forward(engine: &mut Engine, orders: &mpsc::Sender<Order>) -> bool {
+    while let Ok(permit) = orders.try_reserve() {
+        match engine.poll_change() {
+            Some(change) => permit.send(Order::Change(change)),
+            None => return true,
+        }
+    }
+    false
 }

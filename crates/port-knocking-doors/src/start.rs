@@ -4,25 +4,50 @@
 //! From the gate on no port is open that should be guarded, and sequences are heard: nothing in here reads a file or waits
 //! for a disk.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use doors_core::{engine::Engine, time::Wall};
-use doors_firewall::{Choice, Firewall, Kind, choose};
-use doors_os::{clock::Clock, instance_lock::InstanceLock};
+use doors_core::{
+    engine::Engine,
+    sequence::trie::Conflict,
+    time::{Moment, Wall},
+};
+use doors_firewall::{Choice, Firewall, FirewallError, Kind, choose};
+use doors_os::{
+    clock::Clock,
+    instance_lock::{InstanceLock, InstanceLockError},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use super::{
-    Control, Daemon, READY_TIMEOUT, RunError,
-    reload::{Force, Reader},
-};
 use crate::{
     config::{Config, ConfigError, Hearing, last_good::Keeper},
     inbox::{Inbox, InboxError},
     observe::{Observe, log},
+    reload::{Force, Read, Reader},
     sd_notify::Supervisor,
     spa::service::SpaService,
 };
+
+/// How long "ready" waits for what clients with keys need. A disk that hangs must not keep the machine from booting.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All that works together in the loop.
+pub(crate) struct Daemon<'a> {
+    pub(crate) clock: Clock,
+    pub(crate) engine: Engine,
+    pub(crate) inbox: Inbox,
+    pub(crate) firewall: Firewall,
+    pub(crate) service: SpaService,
+    pub(crate) control: Control,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) observe: Observe,
+    /// What is in force.
+    pub(crate) force: Force<'a>,
+    /// When "ready" is said at the latest; `None` if it is said.
+    pub(crate) ready_by: Option<Moment>,
+    /// No other daemon works here.
+    pub(crate) _alone: InstanceLock,
+}
 
 /// Sets everything up.
 pub(crate) async fn start(
@@ -31,7 +56,6 @@ pub(crate) async fn start(
     last_good: &Keeper,
 ) -> Result<Daemon<'_>, RunError> {
     let clock = Clock::start();
-    let signals = Signals::new().map_err(RunError::Start)?;
     let engine = Engine::new(config.rules.clone())?;
     let alone = InstanceLock::claim()?;
     let inbox = open_inbox(&config)?;
@@ -39,12 +63,13 @@ pub(crate) async fn start(
     say_what_starts(&config, &choice, clock.wall());
     let firewall = Firewall::start(&choice, config.plan.clone(), clock).await?;
     let (force, config) = Force::begin(config, last_good, clock.now()).map_err(RunError::Start)?;
-    let mut reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;
+    let reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;
+    let mut control = Control::new(reader).map_err(RunError::Start)?;
     // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
     let mut service = SpaService::new(clock);
     if let Some(access) = &config.key_access {
         service.await_key(Arc::clone(access));
-        reader.read_key(Arc::clone(access));
+        control.reader.read_key(Arc::clone(access));
     }
     Ok(Daemon {
         clock,
@@ -52,7 +77,7 @@ pub(crate) async fn start(
         inbox,
         firewall,
         service,
-        control: Control { signals, reader },
+        control,
         supervisor: Supervisor::new(clock.now()),
         observe: Observe::start().map_err(RunError::Start)?,
         force,
@@ -105,34 +130,81 @@ fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
     }
 }
 
-/// What the supervisor or the administrator wants.
-pub(crate) enum Wish {
-    Stop,
-    Reload,
-}
-
-/// The signals that say it.
-pub(crate) struct Signals {
+/// Where commands to the daemon come from.
+pub(crate) struct Control {
+    pub(crate) reader: Reader,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-impl Signals {
-    fn new() -> io::Result<Self> {
+/// What the daemon is to do.
+pub(crate) enum Command {
+    /// End in order.
+    Stop,
+    /// Have the configuration read again.
+    Reload,
+    /// Take over what was read.
+    TakeOver(Read),
+}
+
+impl Control {
+    fn new(reader: Reader) -> io::Result<Self> {
         Ok(Self {
+            reader,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// The next wish.
-    pub(crate) async fn next(&mut self) -> Wish {
+    /// The next command; `None` if the reader has ended.
+    pub(crate) async fn next(&mut self) -> Option<Command> {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Reload,
+            biased;
+            _ = self.terminate.recv() => Some(Command::Stop),
+            _ = self.interrupt.recv() => Some(Command::Stop),
+            _ = self.hangup.recv() => Some(Command::Reload),
+            read = self.reader.next() => read.map(Command::TakeOver),
         }
+    }
+}
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another daemon works here.
+    #[error(transparent)]
+    InstanceLockError(#[from] InstanceLockError),
+    /// Knocks cannot be heard.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+    /// There is no firewall to work with.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// Two doors that cannot be told apart.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The thread that writes down which knocks were seen is gone.
+    #[error("the thread that writes down which knocks were seen has ended")]
+    RecorderEnded,
+    /// The thread that reads the configuration again is gone.
+    #[error("the thread that reads the configuration has ended")]
+    ReaderEnded,
+    /// The program's own machinery.
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+    /// It has stopped, and what should have gone with it may still be there.
+    #[error("stopped, and the gate may still be there; to take it away: port-knocking-doors remove-gate")]
+    GateStays,
+    /// The thread that works on the firewall is gone.
+    #[error("the thread that works on the firewall has ended")]
+    FirewallEnded,
+}
+
+impl RunError {
+    /// Whether the configuration is to blame, so that trying again is of no use.
+    pub(crate) fn is_wrong_input(&self) -> bool {
+        matches!(self, Self::Firewall(error) if error.is_wrong_input())
     }
 }
