@@ -45,28 +45,28 @@ pub enum InstanceLockError {
 
 /// The name, for as long as this lives.
 #[derive(Debug)]
-pub struct InstanceLock(
-    #[expect(dead_code, reason = "the kernel frees the name when this closes")] Option<Socket>,
-);
+pub enum InstanceLock {
+    /// It is ours; the kernel frees it when the socket closes.
+    Held(Socket),
+    /// A user whose word does not count holds it: nothing keeps a second daemon from working against this one. The user's
+    /// number, if the kernel says it.
+    HeldByOther(Option<u32>),
+}
 
 impl InstanceLock {
     /// Takes the name, if no daemon has it.
+    ///
+    /// # Errors
+    /// [`InstanceLockError::AlreadyRuns`] if root or our own user holds it.
     pub fn claim() -> Result<Self, InstanceLockError> {
         let name = SockAddr::unix(NAME).map_err(InstanceLockError::Socket)?;
         let socket =
             Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(InstanceLockError::Socket)?;
         match socket.bind(&name) {
-            Ok(()) => Ok(Self(Some(socket))),
+            Ok(()) => Ok(Self::Held(socket)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder() {
                 Some(user) if user == 0 || user == geteuid().as_raw() => Err(InstanceLockError::AlreadyRuns),
-                user => {
-                    let user = user.map_or("somebody".to_owned(), |user| format!("the user {user}"));
-                    tracing::warn!(
-                        "{user} holds the name by which one port-knocking-doors finds another: nothing keeps a \
-                         second one from working against this one"
-                    );
-                    Ok(Self(None))
-                }
+                user => Ok(Self::HeldByOther(user)),
             },
             Err(error) => Err(InstanceLockError::Socket(error)),
         }

@@ -137,6 +137,9 @@ impl Daemon<'_> {
                 self.observe.line(move || log::not_sent(&receipt.way, &error));
             }
         }
+        for note in self.inbox.notes() {
+            self.observe.line(move || log::of_the_inbox(&note, note.is_detail()));
+        }
         while let Some(event) = self.engine.poll_event() {
             self.observe.event(&event, self.clock.now());
         }

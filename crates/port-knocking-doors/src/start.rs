@@ -58,6 +58,9 @@ pub(crate) async fn start(
     let clock = Clock::start();
     let engine = Engine::new(config.rules.clone())?;
     let alone = InstanceLock::claim()?;
+    if let InstanceLock::HeldByOther(user) = alone {
+        log::not_locked(user);
+    }
     let inbox = open_inbox(&config)?;
     let choice = choose(config.firewall).await?;
     say_what_starts(&config, &choice, clock.wall());

@@ -14,6 +14,7 @@ use super::{
     AT_ONCE, InboxError, LOOPBACK,
     datagram::Datagram,
     is_forged_here,
+    notes::Note,
     own::Watched,
     ring::{EtherType, Ring},
     routes::KernelRoutes,
@@ -57,6 +58,11 @@ impl Capture {
                 ready = self.v6.readable_mut() => return ready.map(drop).map_err(InboxError::Socket),
             }
         }
+    }
+
+    /// What an administrator should know.
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        self.routes.notes().into_iter().chain(self.own.notes()).collect()
     }
 
     /// This machine's own addresses, if they have changed.

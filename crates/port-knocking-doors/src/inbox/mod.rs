@@ -7,6 +7,7 @@ mod addresses;
 mod capture;
 mod datagram;
 mod filter;
+mod notes;
 mod own;
 mod receive;
 mod reply_socket;
@@ -24,6 +25,7 @@ use doors_core::{
 };
 use doors_os::netlink::socket::NetlinkError;
 
+use self::notes::Note;
 use self::{capture::Capture, reply_socket::Answers, sockets::Sockets};
 
 /// Packets that are handed over before the daemon looks at anything else.
@@ -124,6 +126,14 @@ impl Inbox {
         match self {
             Self::Capture(capture, _) => capture.own(),
             Self::Sockets(sockets) => sockets.own(),
+        }
+    }
+
+    /// What an administrator should know, since the last call.
+    pub(crate) fn notes(&mut self) -> Vec<Note> {
+        match self {
+            Self::Capture(capture, _) => capture.notes(),
+            Self::Sockets(sockets) => sockets.notes(),
         }
     }
 

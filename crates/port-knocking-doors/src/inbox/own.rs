@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use doors_core::eligible::Own;
 use doors_os::{async_fd::watch, netlink::socket::Socket};
-use doors_text::error_chain::in_one_line;
 use tokio::{io::unix::AsyncFd, time::Instant};
 
-use super::{InboxError, addresses::Addresses};
+use super::{
+    InboxError,
+    addresses::Addresses,
+    notes::{Note, Notes},
+};
 
 /// While addresses change without end, each reading of them has so many times its own time: most of the time is
 /// left for knocks.
@@ -31,6 +34,7 @@ pub(super) struct Watched {
     not_before: Instant,
     /// Whether they were read since they were last given away.
     news: bool,
+    notes: Notes,
 }
 
 impl Watched {
@@ -46,6 +50,7 @@ impl Watched {
             // All is saved that can be.
             not_before: now.checked_sub(SAVED_AT_MOST).unwrap_or(now),
             news: true,
+            notes: Notes::default(),
         })
     }
 
@@ -71,6 +76,11 @@ impl Watched {
         }
         let news = std::mem::take(&mut self.news);
         Ok(news.then(|| self.own().clone()))
+    }
+
+    /// What an administrator should know.
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        self.notes.take()
     }
 
     /// The addresses that were read last.
@@ -100,7 +110,7 @@ impl Watched {
                 self.not_before = next_reading(self.not_before, began, began.elapsed());
             }
             Err(error) => {
-                tracing::warn!("cannot read this machine's own addresses: {}", in_one_line(&error));
+                self.notes.add(Note::OwnAddresses(error));
                 self.not_before = began.checked_add(RETRY_AFTER).unwrap_or(began);
             }
         }

@@ -22,10 +22,12 @@ use doors_os::netlink::{
     message::{ACK, Writer},
     socket::{Family, NetlinkError, Socket},
 };
-use doors_text::error_chain::in_one_line;
 use rustix::net::netdevice;
 
-use super::LOOPBACK;
+use super::{
+    LOOPBACK,
+    notes::{Note, Notes},
+};
 
 /// A flood of forged knocks shall not have the sysctl read for each.
 const MARKS_HOLD_FOR: Duration = Duration::from_secs(1);
@@ -36,12 +38,19 @@ pub(super) struct KernelRoutes {
     socket: Socket,
     /// For each interface, when it was read whether the check depends on the packet's mark, and what was read.
     by_mark: BTreeMap<u32, (Instant, bool)>,
+    notes: Notes,
 }
 
 impl KernelRoutes {
     /// Opens a socket to ask.
     pub(super) fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { socket: Socket::open(Family::Route)?, by_mark: BTreeMap::new() })
+        let (by_mark, notes) = (BTreeMap::new(), Notes::default());
+        Ok(Self { socket: Socket::open(Family::Route)?, by_mark, notes })
+    }
+
+    /// What an administrator should know.
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        self.notes.take()
     }
 
     /// Whether the kernel looks for the way back by the packet's mark (`src_valid_mark`), which nobody knows here.
@@ -70,7 +79,7 @@ impl Routes for KernelRoutes {
             Err(error) if is_refusal(&error) => self.depends_on_mark(arrival.link),
             Err(error) => {
                 // A client must not be kept out because we cannot ask.
-                tracing::debug!("cannot ask for the way back to {source}: {}", in_one_line(&error));
+                self.notes.add(Note::WayBack(source, error));
                 true
             }
         }

@@ -27,6 +27,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     AT_ONCE, InboxError, filter, is_forged_here,
+    notes::{Note, Notes},
     own::Watched,
     receive::{self, Received},
     timestamping::Stamping,
@@ -50,21 +51,23 @@ pub(crate) struct Sockets {
     waiting: Vec<(u16, Received)>,
     /// Whether the latest reading found something, so that another has to follow at once.
     again: bool,
+    notes: Notes,
 }
 
 impl Sockets {
     /// Binds the ports, over IPv4 and IPv6. Must be called within a runtime.
     pub(crate) fn open(ports: &[u16], spa_port: Option<u16>) -> Result<Self, InboxError> {
-        let _stamping = begin_stamping();
+        let mut notes = Notes::default();
+        let _stamping = begin_stamping(&mut notes);
         let mut sockets = bind_all(ports, filter::payloads)?;
         sockets.extend(bind_all(spa_port.as_slice(), filter::spa_payloads)?);
         let is_v4 =
             |(_, socket): &(u16, AsyncFd<Socket>)| socket.get_ref().domain().ok() == Some(Domain::IPV4);
         // Without a port to hear there is no socket, and that says nothing about the machine.
         if !sockets.is_empty() && sockets.iter().all(is_v4) {
-            tracing::warn!("this machine has no IPv6: knocks are heard over IPv4 only");
+            notes.add(Note::OnlyIpv4);
         }
-        Ok(Self { sockets, own: Watched::open()?, waiting: Vec::new(), again: false })
+        Ok(Self { sockets, own: Watched::open()?, waiting: Vec::new(), again: false, notes })
     }
 
     /// Hears other ports from here on. If one of them cannot be bound, nothing changes.
@@ -73,7 +76,7 @@ impl Sockets {
         let new: Vec<u16> = ports.iter().copied().filter(|port| !bound(port)).collect();
         let new_spa: Vec<u16> = spa_port.into_iter().filter(|port| !bound(port)).collect();
         // Where something is heard already, stamping is on.
-        let _stamping = self.sockets.is_empty().then(begin_stamping);
+        let _stamping = self.sockets.is_empty().then(|| begin_stamping(&mut self.notes));
         let mut new = bind_all(&new, filter::payloads)?;
         new.extend(bind_all(&new_spa, filter::spa_payloads)?);
         self.sockets.retain(|(port, _)| ports.contains(port) || spa_port == Some(*port));
@@ -116,6 +119,11 @@ impl Sockets {
                 }
             }
         }
+    }
+
+    /// What an administrator should know.
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        self.notes.take().into_iter().chain(self.own.notes()).collect()
     }
 
     /// This machine's own addresses, if they have changed.
@@ -174,7 +182,7 @@ impl Sockets {
                     Ok(None) => break,
                     // An error that somebody's ICMP message left on the socket is not ours.
                     Err(error) => {
-                        tracing::debug!("port {port}: {error}");
+                        self.notes.add(Note::Left(*port, error));
                         break;
                     }
                 }
@@ -187,11 +195,8 @@ impl Sockets {
 
 /// Sees to it that all that comes is stamped when it does. Where that cannot be seen, because loopback is
 /// down, knocks are heard all the same.
-fn begin_stamping() -> Option<Stamping> {
-    let warn = |error: &io::Error| {
-        tracing::warn!("the kernel stamps no datagrams yet; the first may be judged out of order: {error}");
-    };
-    Stamping::begin().inspect_err(warn).ok()
+fn begin_stamping(notes: &mut Notes) -> Option<Stamping> {
+    Stamping::begin().map_err(|error| notes.add(Note::NotStamped(error))).ok()
 }
 
 /// Binds every port for both families.

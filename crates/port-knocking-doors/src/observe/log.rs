@@ -343,6 +343,23 @@ pub(crate) fn not_sent(way: &WayBack, why: &dyn Error) {
     debug!("no receipt to {}: {}", way.to, in_one_line(why));
 }
 
+/// Another user holds the name that keeps a second daemon out.
+pub(crate) fn not_locked(user: Option<u32>) {
+    let user = user.map_or("another user".to_owned(), |user| format!("the user {user}"));
+    warn!(
+        "{user} holds the name by which one port-knocking-doors finds another: nothing keeps a second one from working \
+         against this one"
+    );
+}
+
+/// Something about how knocks are heard.
+pub(crate) fn of_the_inbox(note: &dyn Error, is_detail: bool) {
+    match is_detail {
+        true => debug!("{}", in_one_line(note)),
+        false => warn!("{}", in_one_line(note)),
+    }
+}
+
 /// The daemon stops in order.
 pub(crate) fn stopped(kind: Kind, plan: &Plan) {
     match (kind, plan.remove_on_exit) {
