@@ -1,6 +1,10 @@
 //! Whether the example in Python makes the numbers of the specification.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 use crate::programs::Failure;
 
@@ -21,10 +25,13 @@ pub(crate) fn run() -> Result<(), Failure> {
     let block = specification.split("```vector\n").nth(1).and_then(|rest| rest.split("```").next());
     let told = values(block.ok_or("docs/spa.md has no numbers")?);
     let differ = |name: &&String| made.get(*name) != told.get(*name);
-    let wrong: Vec<&str> = made.keys().chain(told.keys()).filter(differ).map(String::as_str).collect();
+    let wrong: BTreeSet<&str> = made.keys().chain(told.keys()).filter(differ).map(String::as_str).collect();
     match wrong.is_empty() && !told.is_empty() {
         true => Ok(()),
-        false => Err(format!("{EXAMPLE} and {SPECIFICATION} differ in: {}", wrong.join(", ")).into()),
+        false => {
+            Err(format!("{EXAMPLE} and {SPECIFICATION} differ in: {}", Vec::from_iter(wrong).join(", "))
+                .into())
+        }
     }
 }
 
