@@ -25,7 +25,7 @@ use self::{
 use crate::programs::{self, Failure};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What to measure; nothing named means everything.
 #[derive(Clone, clap::Args)]
@@ -126,7 +126,7 @@ fn opening_with_firewalld(program: &Path) -> Result<(), Failure> {
         let text = format!("firewall = \"{choice}\"\nrefuse = \"reject\"");
         let mut daemon = network.start_ours_on(program, &text, Some(firewall.address()))?;
         if choice == "firewalld" {
-            daemon.wait_for("firewalld's zone public", PATIENCE).ok_or("the zones are not known")?;
+            daemon.wait_for("firewalld's zone public", STEP_TIMEOUT).ok_or("the zones are not known")?;
         }
         print_times(&format!("port-knocking-doors, {what}"), &network.open_for(1..=50)?);
     }
@@ -137,7 +137,7 @@ fn opening_with_firewalld(program: &Path) -> Result<(), Failure> {
     let reloading = Instant::now();
     firewall.reload(&network)?;
     let reloaded = reloading.elapsed();
-    let line = daemon.wait_for("firewalld was reloaded", PATIENCE).unwrap_or_default();
+    let line = daemon.wait_for("firewalld was reloaded", STEP_TIMEOUT).unwrap_or_default();
     times.extend(network.open_for(26..=50)?);
     print_times("the zone closes the port, and a reload after 25 doors", &times);
     let open = (1..=50).filter(|number| network.is_open(&crowd(*number))).count();
@@ -173,14 +173,14 @@ fn repair(program: &Path) -> Result<(), Failure> {
         opened.push((number, Instant::now()));
     }
     daemon.signal(Signal::KILL)?;
-    daemon.wait(PATIENCE)?;
+    daemon.wait(STEP_TIMEOUT)?;
     let mut lasted = Vec::new();
     while let Some((number, since)) = opened.first().copied() {
         if !network.is_open(&crowd(number)) {
             lasted.push(since.elapsed());
             opened.remove(0);
         }
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > STEP_TIMEOUT {
             return Err("a door stays open".into());
         }
     }
@@ -193,7 +193,7 @@ fn repair(program: &Path) -> Result<(), Failure> {
     for _ in 0..50 {
         let begun = Instant::now();
         network.on_server("nft", &["flush", "ruleset"])?;
-        let line = daemon.wait_for("put back in", PATIENCE).ok_or("the gate is not back")?;
+        let line = daemon.wait_for("put back in", STEP_TIMEOUT).ok_or("the gate is not back")?;
         gone.push(begun.elapsed());
         let took = line.split("put back in ").nth(1).and_then(|rest| rest.split(' ').next());
         told.push(Duration::from_secs_f64(

@@ -16,7 +16,7 @@ use doors_lab::{Namespace, Process};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use super::{PATIENCE, bare, sequence};
+use super::{STEP_TIMEOUT, bare, sequence};
 use crate::programs::Failure;
 
 pub(super) const SEQUENCE: [u16; 5] = [40871, 12903, 55012, 7741, 31337];
@@ -76,7 +76,7 @@ impl Network {
         command.arg("--conf").arg(path);
         command.env("DBUS_SYSTEM_BUS_ADDRESS", bus.unwrap_or("unix:path=/nonexistent/bus".to_owned()));
         let mut daemon = Process::start(&self.server, command)?;
-        match daemon.wait_for("ready", PATIENCE) {
+        match daemon.wait_for("ready", STEP_TIMEOUT) {
             Some(_) => Ok(daemon),
             None => Err(format!("the daemon is not ready: {}", daemon.lines().join("; ")).into()),
         }
@@ -150,7 +150,7 @@ impl Network {
     pub(super) fn on_server(&self, program: &str, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new(program);
         command.args(arguments);
-        let ended = Process::start(&self.server, command)?.finish(PATIENCE)?;
+        let ended = Process::start(&self.server, command)?.finish(STEP_TIMEOUT)?;
         match ended {
             Some((status, said)) if status.success() => Ok(said),
             Some((_, said)) => Err(format!("{program}: {said}").into()),

@@ -10,7 +10,7 @@ use std::{
 use doors_lab::{Firewalld, Process};
 
 use super::{
-    PATIENCE,
+    STEP_TIMEOUT,
     network::{Network, SEQUENCE, crowd},
 };
 use crate::programs::Failure;
@@ -85,7 +85,7 @@ impl Firewall {
     pub(super) fn bare_calls(&self, count: u8) -> Result<Vec<Duration>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let bus = zbus::connection::Builder::address(self.address().as_str()).method_timeout(PATIENCE).build().await?;
+            let bus = zbus::connection::Builder::address(self.address().as_str()).method_timeout(STEP_TIMEOUT).build().await?;
             let mut times = Vec::new();
             for number in 1..=count {
                 let rule = format!(

@@ -15,12 +15,12 @@ use rustix::process::Signal;
 use super::{
     memory, millis,
     network::{Network, SERVER},
-    spa::{Device, Place, socket},
+    spa::{Device, GatewayFiles, socket},
 };
 use crate::programs::Failure;
 
 /// Longer than a reload takes, also one that is quadratic.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between two questions, so that a client stays within its budget.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -58,7 +58,7 @@ pub(super) fn deafness(program: &Path) -> Result<(), Failure> {
         };
         let ours =
             format!("[[clients]]\nname = \"bench\"\nkey = \"{}\"\ndoors = [\"ssh\"]\n{text}", device.line());
-        let place = Place::with_text(&network, program, &ours)?;
+        let place = GatewayFiles::with_text(&network, program, &ours)?;
         if in_file {
             let conf = network.directory.path().join("doors.toml");
             let keys = network.directory.path().join("authorized_keys");
@@ -90,7 +90,7 @@ fn reload(
     network: &Network,
     daemon: &mut Process,
     device: &Device,
-    place: &Place,
+    place: &GatewayFiles,
 ) -> Result<(Duration, Duration, Duration), Failure> {
     let longest = |stop: &AtomicBool| -> Result<Duration, Failure> {
         let socket = socket()?;
@@ -103,7 +103,7 @@ fn reload(
             // The kernel tells once that nobody listens there.
             let send = || socket.send_to(&knock, (SERVER, doors_spa::PORT));
             send().or_else(|_| send())?;
-            while sent.elapsed() < PATIENCE {
+            while sent.elapsed() < RELOAD_TIMEOUT {
                 // A receipt is as long as a knock; the kernel's own answer is an error.
                 if socket.recv(&mut buffer).is_ok() {
                     break;
@@ -133,7 +133,7 @@ fn reload(
     let (took, deaf) = during(&mut || {
         let begun = Instant::now();
         daemon.signal(Signal::HUP)?;
-        match daemon.wait_for("the configuration has been read again", PATIENCE) {
+        match daemon.wait_for("the configuration has been read again", RELOAD_TIMEOUT) {
             Some(_) => Ok(begun.elapsed()),
             None => Err(format!("it is not read again: {}", daemon.lines().join("; ")).into()),
         }

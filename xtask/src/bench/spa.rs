@@ -23,7 +23,7 @@ use port_knocking_doors::spa::replay_log::ReplayLog;
 use rand_core::{Rng as _, UnwrapErr};
 
 use super::{
-    PATIENCE, bare, memory,
+    STEP_TIMEOUT, bare, memory,
     network::{Network, SERVER, connect, crowd},
     peers::Fwknopd,
     print_times, processor_time,
@@ -43,7 +43,7 @@ pub(super) fn opening(program: &Path) -> Result<(), Failure> {
     println!("\nA client with a key, as a whole process, a new address each time, {RUNS} runs");
     let network = Network::new()?;
     let (mut agent, key) = agent(&network)?;
-    let place = Place::new(&network, program, &fs::read_to_string(key.with_extension("pub"))?)?;
+    let place = GatewayFiles::new(&network, program, &fs::read_to_string(key.with_extension("pub"))?)?;
     let daemon = place.start_anew(&network)?;
     let started = Instant::now();
     let home = network.directory.path();
@@ -97,7 +97,7 @@ pub(super) fn opening(program: &Path) -> Result<(), Failure> {
         let begun = Instant::now();
         run_once(&network, command)?;
         while network.client.enter(|| connect(source, Duration::from_millis(3))).is_err() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > STEP_TIMEOUT {
                 return Err("fwknopd does not open".into());
             }
         }
@@ -112,7 +112,7 @@ pub(super) fn cost_per_datagram(program: &Path) -> Result<(), Failure> {
     println!("\nCPU of the daemon for each datagram to its port of clients with keys");
     let network = Network::new()?;
     let device = Device::new(1);
-    let place = Place::new(&network, program, &device.line())?;
+    let place = GatewayFiles::new(&network, program, &device.line())?;
     let daemon = place.start(&network)?;
     let stranger = Device::new(2);
     let untagged: Vec<[u8; KNOCK]> = (0..100).map(|_| random()).collect();
@@ -146,7 +146,7 @@ pub(super) fn crowd_of_card_holders(program: &Path) -> Result<(), Failure> {
     for (what, own_name) in [("in the name of nobody here", true), ("in the name of another client", false)] {
         let network = Network::new()?;
         let (device, other, stranger) = (Device::new(1), Device::new(2), Device::new(3));
-        let place = Place::with_clients(&network, program, &[&device.line(), &other.line()])?;
+        let place = GatewayFiles::with_clients(&network, program, &[&device.line(), &other.line()])?;
         let daemon = place.start(&network)?;
         let claimed = if own_name { &stranger } else { &other };
         let datagrams: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, claimed)).collect();
@@ -189,9 +189,9 @@ pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
     println!("\nTwelve thousand hostile datagrams");
     let network = Network::new()?;
     let (device, stranger) = (Device::new(1), Device::new(2));
-    let place = Place::new(&network, program, &device.line())?;
+    let place = GatewayFiles::new(&network, program, &device.line())?;
     let other = Network::new()?;
-    let other_card = Place::new(&other, program, &device.line())?.card;
+    let other_card = GatewayFiles::new(&other, program, &device.line())?.card;
     let daemon = place.start(&network)?;
     let good = device.knock(&place.card, &device);
     network.client.enter(|| send_and_hear(&[good]))?;
@@ -236,13 +236,13 @@ pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
 }
 
 /// A gateway's files in a network's directory.
-pub(super) struct Place {
+pub(super) struct GatewayFiles {
     program: PathBuf,
     conf: PathBuf,
     pub(super) card: Card,
 }
 
-impl Place {
+impl GatewayFiles {
     fn new(network: &Network, program: &Path, key: &str) -> Result<Self, Failure> {
         Self::with_clients(network, program, &[key])
     }
@@ -293,7 +293,7 @@ impl Place {
         let mut command = bare(&self.program);
         command.arg("--conf").arg(&self.conf).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
         let mut daemon = Process::start(&network.server, command)?;
-        match daemon.wait_for("ready", PATIENCE) {
+        match daemon.wait_for("ready", STEP_TIMEOUT) {
             Some(_) => Ok(daemon),
             None => Err(format!("the daemon is not ready: {}", daemon.lines().join("; ")).into()),
         }
@@ -308,7 +308,7 @@ fn agent(network: &Network) -> Result<(Process, PathBuf), Failure> {
     let mut command = Command::new("ssh-agent");
     command.arg("-D").arg("-a").arg(home.join("agent"));
     let mut agent = Process::start(&network.client, command)?;
-    agent.wait_for("SSH_AUTH_SOCK", PATIENCE).ok_or("ssh-agent does not start")?;
+    agent.wait_for("SSH_AUTH_SOCK", STEP_TIMEOUT).ok_or("ssh-agent does not start")?;
     succeed(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", home.join("agent")))?;
     Ok((agent, key))
 }
