@@ -22,7 +22,7 @@ use crate::{
     output::{self, ExitStatus},
     resolve::Family,
     sequence,
-    servers::{KeyPath, Server, ServerName, USUAL_PORT},
+    servers::{KeyPath, ServerName},
     spa::own_address::Whom,
 };
 
@@ -39,6 +39,7 @@ mod ssh_config;
 mod tell;
 mod waits;
 
+use self::servers::Given;
 use failure::Failure;
 use ssh_config::Jump;
 
@@ -80,9 +81,9 @@ enum Command {
         /// Its card: "-" reads it from standard input, where other users cannot see it;
         /// or the card itself, "doors1-…"
         card: String,
-        /// The UDP port to knock on
-        #[arg(long, default_value_t = USUAL_PORT, value_parser = port())]
-        port: NonZeroU16,
+        /// The UDP port to knock on; 62201 if not said
+        #[arg(long, value_parser = port())]
+        port: Option<NonZeroU16>,
         /// The key to sign with, for this server
         #[arg(short = 'i', long = "identity", value_name = "FILE")]
         identity: Option<PathBuf>,
@@ -90,7 +91,8 @@ enum Command {
         /// addresses which look global
         #[arg(long, value_name = "seen", value_parser = seen)]
         address: Option<Whom>,
-        /// Take the place of a server of this name
+        /// Take the place of a server of this name; port, key and address that are not given
+        /// stay as they are
         #[arg(long)]
         replace: bool,
         /// Say nothing but errors
@@ -111,7 +113,7 @@ enum Command {
     /// Open a door for this machine, and say until when
     Open {
         #[command(flatten)]
-        at: Place,
+        at: DoorArgs,
         /// For how long: 90s, 10m, 1h30m; what the door gives if not said
         #[arg(long = "for", value_name = "TIME", value_parser = durations::parse)]
         wanted: Option<u32>,
@@ -125,7 +127,7 @@ enum Command {
     /// Close a door again
     Close {
         #[command(flatten)]
-        at: Place,
+        at: DoorArgs,
         /// The address that was admitted
         #[arg(long, value_name = "IP")]
         address: Option<Whom>,
@@ -145,7 +147,7 @@ enum Command {
     /// knocks at the server for the other's address, and ssh jumps.
     SshConfig {
         #[command(flatten)]
-        at: Place,
+        at: DoorArgs,
         /// The machine to jump over, as for ssh -J
         #[arg(long, value_name = "HOST", requires = "address")]
         jump: Option<Jump>,
@@ -222,8 +224,9 @@ enum Command {
     },
 }
 
+/// A door, as the arguments name it.
 #[derive(Args, Clone, Debug)]
-struct Place {
+struct DoorArgs {
     /// What the server is called
     server: ServerName,
     /// The door's name; may be left out where the server has one for you
@@ -377,10 +380,8 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
 /// the user: ssh hands over a host as it stands in a link.
 fn wrong(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let is_plain = |argument: &OsString| argument.to_str().is_some_and(|text| text.chars().all(is_seen));
-    if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
-        let text = error.render().to_string();
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let printed = print(&output::json_failure("usage", None, None, &lines.join("; ")));
+    if error.use_stderr() && wants_json(arguments) {
+        let printed = print(&output::json_failure("usage", None, None, &in_one_sentence(error)));
         printed.unwrap_or_else(|failure| complain(&in_one_line(&failure)));
         return ExitCode::from(WRONG);
     }
@@ -393,6 +394,33 @@ fn wrong(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let _ = writeln!(io::stderr(), "{}", escaped(line));
     });
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG))
+}
+
+/// Whether the command that is meant has `--json`, and it is among the arguments.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let commands = Cli::command();
+    let meant = arguments.iter().find_map(|argument| commands.find_subcommand(argument));
+    let has_json = meant.is_some_and(|command| command.get_arguments().any(|it| it.get_id() == "json"));
+    has_json && arguments.iter().any(|argument| argument == "--json")
+}
+
+/// What is wrong, without the lines about usage and help that are for people at a terminal.
+fn in_one_sentence(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let told = text.split("\nUsage:").next().unwrap_or_default();
+    let told = told.split("\nFor more information").next().unwrap_or_default();
+    let mut sentence = String::new();
+    for line in told.trim_start_matches("error: ").lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let between = match sentence.chars().last() {
+            None => "",
+            Some(':') => " ",
+            Some(_) if line.starts_with("tip:") || line.starts_with('[') => "; ",
+            Some(_) => ", ",
+        };
+        sentence.push_str(between);
+        sentence.push_str(line);
+    }
+    sentence
 }
 
 fn complain(line: &str) {
@@ -432,13 +460,7 @@ impl Command {
             Self::Add { server, host, card, port, identity, address, replace, quiet } => {
                 let card = secret_input::card(&card, &server, &host, quiet)?;
                 let key = identity.as_deref().map(KeyPath::new).transpose().map_err(Failure::KeyPath)?;
-                let whom = address.unwrap_or_default();
-                self::servers::add(
-                    &server,
-                    &Server { host, port, card, key, whom, doors: Vec::new() },
-                    replace,
-                    quiet,
-                )
+                self::servers::add(&server, Given { host, port, card, key, whom: address }, replace, quiet)
             }
             Self::List { json } => return self::servers::list(json),
             Self::Remove { server } => self::servers::remove(&server),
@@ -473,7 +495,7 @@ impl Command {
                 manner,
                 ..
             } => {
-                let at = Place { server, door };
+                let at = DoorArgs { server, door };
                 let target = (&host, port);
                 return proxy::run(target, &at, wanted, address, identity.as_deref(), quiet, manner);
             }

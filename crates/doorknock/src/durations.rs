@@ -9,21 +9,55 @@ use jiff::{Span, SpanRelativeTo};
 /// # Errors
 /// A message that says how to write one.
 pub fn parse(text: &str) -> Result<u32, String> {
-    let wrong = || format!("\"{text}\" is no time in whole seconds; write 90s, 10m, 1h30m, 2 hours or 1d");
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = match is_number {
-        true => text.parse().ok(),
-        false => written(text),
-    };
-    // In a request, zero means "what the door gives".
-    seconds.filter(|seconds| *seconds != 0).ok_or_else(wrong)
+    let written = if is_number { format!("{text}s") } else { text.to_owned() };
+    let Some(seconds) = seconds(&written) else { return Err(mistake(text, &written)) };
+    match u32::try_from(seconds) {
+        // In a request, zero means "what the door gives".
+        Ok(0) => Err(format!("\"{text}\" is no time; leave it out for the time that the door gives")),
+        Ok(seconds) => Ok(seconds),
+        Err(_) if seconds < 0 => Err(mistake(text, &written)),
+        Err(_) => Err(too_long(text)),
+    }
 }
 
-fn written(text: &str) -> Option<u32> {
-    let span: Span = text.parse().ok()?;
+/// Whole seconds.
+fn seconds(written: &str) -> Option<i64> {
+    let span: Span = written.parse().ok()?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-    let is_whole = duration.subsec_nanos() == 0;
-    u32::try_from(duration.as_secs()).ok().filter(|_| is_whole)
+    (duration.subsec_nanos() == 0).then(|| duration.as_secs())
+}
+
+fn too_long(text: &str) -> String {
+    format!("\"{text}\" is too long; the longest time is {MOST}s, 136 years", MOST = u32::MAX)
+}
+
+/// Why a text is no time.
+fn mistake(text: &str, written: &str) -> String {
+    let ends_with_number = text.ends_with(|last: char| last.is_ascii_digit());
+    let begins_with_number = text.starts_with(|first: char| first.is_ascii_digit());
+    if begins_with_number && seconds(&with_small_numbers(written)).is_some_and(|small| small > 0) {
+        return too_long(text);
+    }
+    if begins_with_number && ends_with_number && seconds(&format!("{text}s")).is_some() {
+        return format!("\"{text}\" has a number without a unit at its end; write {text}s for seconds");
+    }
+    format!(
+        "\"{text}\" is not a time in whole seconds; write 90s, 10m, 1h30m, \"1min 30s\", \"2 hours\" or 1d"
+    )
+}
+
+/// The same with 1 in place of each number, which is never too long.
+fn with_small_numbers(text: &str) -> String {
+    let mut small = String::new();
+    for c in text.chars() {
+        match c.is_ascii_digit() {
+            true if small.ends_with('1') => {}
+            true => small.push('1'),
+            false => small.push(c),
+        }
+    }
+    small
 }
 
 /// Seconds for people: `30 s`, `10 min`, `1 h 30 min`, `3 d 4 h`. Two units at most, rounded down.
@@ -71,11 +105,44 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(seconds), "{text}");
         }
-        let too_long = ["99999999999", "4294967296s", "4294967295m"];
+        let too_long = [
+            "99999999999",
+            "4294967296s",
+            "4294967295m",
+            "100000000000h",
+            "99999999999999999999999s",
+            "9999999 weeks",
+        ];
         let none =
             ["", " ", "0", "0s", "m", "1h30", "-5", "-5m", "5m ago", "1é", "500ms", "1.5s", "1 month", "+90"];
         for wrong in too_long.into_iter().chain(none) {
             assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+        for text in too_long {
+            let expected = format!("\"{text}\" is too long; the longest time is 4294967295s, 136 years");
+            assert_eq!(parse(text), Err(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_time_is_said_with_the_way_out() {
+        for (text, expected) in [
+            ("0", "\"0\" is no time; leave it out for the time that the door gives"),
+            ("0s", "\"0s\" is no time; leave it out for the time that the door gives"),
+            ("1min 30", "\"1min 30\" has a number without a unit at its end; write 1min 30s for seconds"),
+            ("1h30", "\"1h30\" has a number without a unit at its end; write 1h30s for seconds"),
+            (
+                "1.5s",
+                "\"1.5s\" is not a time in whole seconds; write 90s, 10m, 1h30m, \"1min 30s\", \"2 hours\" or 1d",
+            ),
+        ] {
+            assert_eq!(parse(text), Err(expected.to_owned()));
+        }
+        for other in ["", "-5", "-5m", "m", "5m ago", "1 month"] {
+            assert!(
+                parse(other).unwrap_err().contains(" is not a time in whole seconds; write 90s"),
+                "{other}"
+            );
         }
     }
 

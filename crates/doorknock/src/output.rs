@@ -130,6 +130,13 @@ pub fn notes(outcome: &Outcome, question: Question<'_>) -> Vec<String> {
     notes.into_iter().flatten().collect()
 }
 
+/// A note about the keys that no server has answered.
+#[must_use]
+pub fn keys_note(unanswered: &[String]) -> String {
+    let (key, and) = if unanswered.len() == 1 { ("key", "") } else { ("keys", " and ") };
+    format!("knocked with the {key} {}; -i chooses another", unanswered.join(and))
+}
+
 /// A note about a clock that was wrong and did not matter. After its start a server asks each client for a
 /// challenge, however right its clock is, and that is no news.
 fn clock_note(outcome: &Outcome) -> Option<String> {
@@ -274,9 +281,9 @@ struct ToldDoor<'a> {
     longest: u32,
 }
 
-/// One object in one line about one address.
+/// One object in one line about one address, and about the keys that were tried without an answer of any.
 #[must_use]
-pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String {
+pub fn json(outcome: &Outcome, question: Question<'_>, unanswered_keys: &[String], now: Timestamp) -> String {
     let receipt = outcome.result.as_ref().ok().map(|answered| &answered.receipt);
     let of = |answer: Answer| receipt.filter(|receipt| receipt.answer == answer);
     let granted = of(Answer::Granted);
@@ -284,6 +291,10 @@ pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
     let doors = of(Answer::Told).map(|receipt| {
         receipt.doors.iter().map(|door| ToldDoor { name: &door.name, longest: door.longest }).collect()
     });
+    let mut notes = notes(outcome, question);
+    if matches!(outcome.result, Err(Unanswered::Silence)) && !unanswered_keys.is_empty() {
+        notes.push(keys_note(unanswered_keys));
+    }
     let told = Told {
         server: Some(question.server),
         address: Some(outcome.server.to_string()),
@@ -300,7 +311,7 @@ pub fn json(outcome: &Outcome, question: Question<'_>, now: Timestamp) -> String
             .and_then(|answered| answered.challenged)
             .filter(|difference| can_differ(*difference)),
         wanted: question.wanted,
-        notes: notes(outcome, question),
+        notes,
         message: line(outcome, question, now),
     };
     crate::json::json(&told)
@@ -409,7 +420,7 @@ mod tests {
         for difference in [i64::MIN, i64::MAX, -10_000_000_000_000] {
             let outcome = outcome(Answer::Granted, Some(difference));
             assert!(clock_note(&outcome).unwrap().contains("which cannot be"));
-            let text = json(&outcome, QUESTION, Timestamp::UNIX_EPOCH);
+            let text = json(&outcome, QUESTION, &[], Timestamp::UNIX_EPOCH);
             assert!(text.contains("\"clock_difference_ms\":null"), "{text}");
         }
     }
@@ -425,7 +436,7 @@ mod tests {
         let shorter = "you asked for 10 min, and the server gives no more than 30 s";
         assert_eq!(note(Some(600)).as_deref(), Some(shorter));
         let question = Question { wanted: Some(600), ..QUESTION };
-        let text = json(&outcome(Answer::Granted, None), question, Timestamp::UNIX_EPOCH);
+        let text = json(&outcome(Answer::Granted, None), question, &[], Timestamp::UNIX_EPOCH);
         assert!(text.contains("\"seconds\":30,"), "{text}");
         assert!(text.contains(&format!("\"wanted\":600,\"notes\":[\"{shorter}\"]")), "{text}");
         let longer = note(Some(10)).unwrap();
@@ -462,7 +473,7 @@ mod tests {
 
     #[test]
     fn programs_get_all_keys() {
-        let text = json(&outcome(Answer::Granted, None), QUESTION, Timestamp::UNIX_EPOCH);
+        let text = json(&outcome(Answer::Granted, None), QUESTION, &[], Timestamp::UNIX_EPOCH);
         let begin = "{\"server\":\"home\",\"address\":\"192.0.2.1:62201\",\"door\":\"ssh\",\"outcome\":\"open\",\
                      \"admitted\":\"203.0.113.7\",\"seconds\":30,\
                      \"until\":\"1970-01-01T00:00:30Z\",\"doors\":null,\"clock_difference_ms\":null,\

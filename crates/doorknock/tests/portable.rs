@@ -41,6 +41,7 @@ fn the_dependencies_are_those_that_build_everywhere() {
     let agreed = [
         "clap",
         "doors-spa",
+        "doors-text",
         "ed25519-dalek",
         "etcetera",
         "getrandom",

@@ -65,13 +65,13 @@ impl fmt::Debug for Card {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadCard {
     /// It does not start with this prefix.
-    #[error("it has to begin with \"{0}\"")]
+    #[error("it does not begin with \"{0}\"")]
     Prefix(&'static str),
     /// It is too short or too long, or not base64url (RFC 4648, section 5).
-    #[error("it has been cut off, or changed; copy the whole line again")]
+    #[error("it is truncated or altered; copy the whole line again")]
     Shape,
     /// The checksum is wrong: it has been altered.
-    #[error("it contains a typing error; copy the whole line again")]
+    #[error("it has a typing error; copy the whole line again")]
     Check,
 }
 

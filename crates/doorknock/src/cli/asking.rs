@@ -6,7 +6,7 @@ use doors_spa::{receipt::Receipt, request::Operation};
 use doors_text::error_chain::in_one_line;
 use jiff::Timestamp;
 
-use super::{Failure, How, Place, complain, family, print, remark, session::Session, tell::tell};
+use super::{DoorArgs, Failure, How, complain, family, print, remark, session::Session, tell::tell};
 use crate::{
     durations,
     output::{self, ExitStatus, Question},
@@ -22,7 +22,7 @@ pub(super) fn ask(server: &ServerName, how: &How) -> Result<ExitStatus, Failure>
 
 /// The door that is meant: the one that is named, or the only one that the server has told, now or before. An
 /// error inside says why it does not tell.
-pub(super) fn door(at: &Place, how: &How) -> Result<Result<String, ExitStatus>, Failure> {
+pub(super) fn door(at: &DoorArgs, how: &How) -> Result<Result<String, ExitStatus>, Failure> {
     if let Some(door) = &at.door {
         return Ok(Ok(door.clone()));
     }
@@ -63,7 +63,7 @@ fn ask_with(
         }
         let now = Timestamp::now();
         refused.push(if how.json {
-            output::json(outcome, question, now)
+            output::json(outcome, question, &visit.unanswered_keys(), now)
         } else {
             output::line(outcome, question, now)
         });
@@ -86,7 +86,7 @@ fn ask_with(
             Ok(next) => next,
             Err(error) => {
                 let outcome = Outcome::new(address, Err(error.into()));
-                tell(&outcome, question, how)?;
+                tell(&outcome, question, how, &[])?;
                 return Ok(Err(ExitStatus::of(&outcome)));
             }
         };
@@ -98,7 +98,7 @@ fn ask_with(
         match outcome.result {
             Ok(answered) if this == ExitStatus::Done => receipt = answered.receipt,
             Ok(_) | Err(_) => {
-                tell(&outcome, question, how)?;
+                tell(&outcome, question, how, &[])?;
                 return Ok(Err(this));
             }
         }
@@ -119,7 +119,7 @@ fn print_doors(
     if how.json {
         let answered = Answered { receipt: receipt.clone(), challenged: None };
         let outcome = Outcome::new(address, Ok(answered));
-        return print(&output::json(&outcome, Question::ask(server.as_str()), Timestamp::now()));
+        return print(&output::json(&outcome, Question::ask(server.as_str()), &[], Timestamp::now()));
     }
     if how.quiet {
         return Ok(());

@@ -20,7 +20,7 @@ pub(super) enum Failure {
     KeyFile(#[from] KeyFileError),
     #[error(transparent)]
     Keygen(#[from] KeygenError),
-    #[error("the card is none")]
+    #[error("not a valid card")]
     Card(#[from] doors_spa::card::BadCard),
     #[error("cannot read the {what} from standard input")]
     Input { what: &'static str, source: io::Error },

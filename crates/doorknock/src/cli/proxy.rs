@@ -16,7 +16,7 @@ use doors_spa::{identity::DoorId, request::Operation};
 use jiff::Timestamp;
 
 use super::{
-    Failure, How, Options, Place, asking, complain, remark,
+    DoorArgs, Failure, How, Options, asking, complain, remark,
     session::{Ear, Session, Speech, Stop},
     waits::Waits,
 };
@@ -34,7 +34,7 @@ use crate::{
 
 pub(super) fn run(
     (host, port): (&Host, u16),
-    at: &Place,
+    at: &DoorArgs,
     wanted: Option<u32>,
     whom: Option<Whom>,
     identity: Option<&Path>,

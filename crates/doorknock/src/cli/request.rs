@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use doors_spa::{identity::DoorId, request::Operation};
 use jiff::Timestamp;
 
-use super::{Failure, How, Place, asking, family, remark, session::Session, tell::tell};
+use super::{DoorArgs, Failure, How, asking, family, remark, session::Session, tell::tell};
 use crate::{
     output::{self, ExitStatus, Question},
     spa::driver::Unanswered,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) fn open(
-    at: &Place,
+    at: &DoorArgs,
     wanted: Option<u32>,
     whom: Option<Whom>,
     how: &How,
@@ -21,12 +21,12 @@ pub(super) fn open(
     change(at, whom, how, |door| Operation::Open { door, wanted: wanted.unwrap_or(0) })
 }
 
-pub(super) fn close(at: &Place, whom: Option<Whom>, how: &How) -> Result<ExitStatus, Failure> {
+pub(super) fn close(at: &DoorArgs, whom: Option<Whom>, how: &How) -> Result<ExitStatus, Failure> {
     change(at, whom, how, |door| Operation::Close { door })
 }
 
 fn change(
-    at: &Place,
+    at: &DoorArgs,
     whom: Option<Whom>,
     how: &How,
     operation: impl FnOnce(DoorId) -> Operation,
@@ -52,7 +52,7 @@ fn change(
         if matches!(outcome.result, Err(Unanswered::NotWaitedFor)) && !how.json {
             remark(&output::line(outcome, question, Timestamp::now()), how.quiet);
         } else if matters || how.json {
-            printed = tell(outcome, question, how);
+            printed = tell(outcome, question, how, &visit.unanswered_keys());
         }
         is_done |= this == ExitStatus::Done;
         match printed {

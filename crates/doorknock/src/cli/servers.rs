@@ -1,28 +1,93 @@
 //! `doorknock add`, `list` and `remove`
 
+use std::num::NonZeroU16;
+
+use doors_spa::card::Card;
 use doors_text::error_chain::in_one_line;
 use serde::Serialize;
 
-use super::{Failure, complain, print};
+use super::{Failure, complain, print, remark};
 use crate::{
+    host::Host,
     output::ExitStatus,
-    servers::{Entry, Server, ServerName, Servers},
+    servers::{Entry, Former, KeyPath, Server, ServerName, Servers, USUAL_PORT},
     spa::own_address::Whom,
 };
 
-pub(super) fn add(name: &ServerName, server: &Server, replace: bool, quiet: bool) -> Result<(), Failure> {
-    Servers::of_user()?.add(name, server, replace)?;
+/// What `doorknock add` was told. What was not said is `None`.
+pub(super) struct Given {
+    pub(super) host: Host,
+    pub(super) port: Option<NonZeroU16>,
+    pub(super) card: Card,
+    pub(super) key: Option<KeyPath>,
+    pub(super) whom: Option<Whom>,
+}
+
+/// Stores a server. One that takes the place of another keeps what is not given anew, and says so: whoever
+/// brings a new card need not remember what was chosen for the old one.
+pub(super) fn add(name: &ServerName, given: Given, replace: bool, quiet: bool) -> Result<(), Failure> {
+    let servers = Servers::of_user()?;
+    let former = match servers.former(name) {
+        _ if !replace => None,
+        Ok(former) => former,
+        Err(error) => {
+            remark(&format!("nothing of the former file is kept: {}", in_one_line(&error)), quiet);
+            None
+        }
+    };
+    let differences = former.as_ref().map(|former| differences(former, &given));
+    let server = merged(given, former);
+    servers.add(name, &server, replace)?;
     if quiet {
         return Ok(());
     }
     let Server { host, port, key, whom, .. } = server;
-    let key =
-        key.as_ref().map(|key| format!(", signed with {}", key.as_path().display())).unwrap_or_default();
-    let seen = if *whom == Whom::Seen { ", for the address that it sees" } else { "" };
+    let key = key.map(|key| format!(", signed with {}", key.as_path().display())).unwrap_or_default();
+    let seen = if whom == Whom::Seen { ", for the address that it sees" } else { "" };
+    let is_stored = if differences.is_some() { "is replaced" } else { "is stored" };
+    let differences = differences.unwrap_or_default();
     let name = name.as_str();
     print(&format!(
-        "{name} is stored: knocks go to {host}, UDP port {port}{key}{seen}; doorknock ask {name} shows what you may open"
+        "{name} {is_stored}: knocks go to {host}, UDP port {port}{key}{seen}{differences}; doorknock ask {name} \
+         shows what you may open"
     ))
+}
+
+/// What is given, and for the rest what was there.
+fn merged(given: Given, former: Option<Former>) -> Server {
+    let Given { host, port, card, key, whom } = given;
+    let Some(former) = former else {
+        let (port, whom) = (port.unwrap_or(USUAL_PORT), whom.unwrap_or_default());
+        return Server { host, port, card, key, whom, doors: Vec::new() };
+    };
+    let port = port.unwrap_or(former.port);
+    // Another host may have other doors.
+    let doors = if host == former.host { former.doors } else { Vec::new() };
+    Server { port, card, key: key.or(former.key), whom: whom.unwrap_or(former.whom), doors, host }
+}
+
+/// What differs from the file that was there, and what is kept of it because it is not given.
+fn differences(former: &Former, given: &Given) -> String {
+    let is_other = |given: bool, same: bool| given && !same;
+    let changed = [
+        ("host", given.host != former.host),
+        ("port", is_other(given.port.is_some(), given.port == Some(former.port))),
+        ("card", former.card.as_ref() != Ok(&given.card)),
+        ("key", is_other(given.key.is_some(), given.key == former.key)),
+        ("address", is_other(given.whom.is_some(), given.whom == Some(former.whom))),
+    ];
+    let kept = [
+        ("port", given.port.is_none() && former.port != USUAL_PORT),
+        ("key", given.key.is_none() && former.key.is_some()),
+        ("address", given.whom.is_none() && former.whom != Whom::default()),
+    ];
+    let words = |all: &[(&'static str, bool)]| {
+        all.iter().filter(|(_, holds)| *holds).map(|(word, _)| *word).collect::<Vec<_>>().join(", ")
+    };
+    let (changed, kept) = (words(&changed), words(&kept));
+    let changed = if changed.is_empty() { "nothing".to_owned() } else { changed };
+    let kept = if kept.is_empty() { kept } else { format!("; kept: {kept}") };
+    format!("; changed: {changed}{kept}")
 }
 
 pub(super) fn remove(name: &ServerName) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! Knocks at a server that is stored, with one key after the other.
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
     path::Path,
@@ -15,7 +16,7 @@ use doors_spa::{card::Card, request::Operation};
 
 use super::{Failure, How, complain, remark, waits::MOMENT};
 use crate::{
-    output::ExitStatus,
+    output::{self, ExitStatus},
     resolve::{self, Family},
     servers::{KeyPath, ServerName, Servers},
     spa::driver::{News, Outcome, Task, Unanswered, knock_at},
@@ -32,6 +33,8 @@ pub(super) struct Session {
     signers: Vec<Arc<Signer>>,
     whom: Whom,
     speech: Speech,
+    /// The fingerprints of keys that no address has answered.
+    unanswered_keys: RefCell<Vec<String>>,
 }
 
 /// What is said beside the answers, on standard error.
@@ -48,6 +51,11 @@ impl From<&How> for Speech {
 }
 
 impl Speech {
+    /// Whether remarks go to standard error. A program finds in its JSON what it has to know.
+    fn has_remarks(self) -> bool {
+        !self.quiet && !self.json
+    }
+
     /// For people, or nothing but errors.
     pub(super) fn unless(quiet: bool) -> Self {
         Self { quiet, json: false }
@@ -74,11 +82,24 @@ impl Session {
             addresses.retain(|address| address.is_ipv4() == named.is_ipv4());
         }
         let signers = signers.into_iter().map(Arc::new).collect();
-        Ok(Self { name: name.clone(), addresses, card: server.card, signers, whom, speech })
+        Ok(Self {
+            name: name.clone(),
+            addresses,
+            card: server.card,
+            signers,
+            whom,
+            speech,
+            unanswered_keys: RefCell::default(),
+        })
     }
 
     pub(super) fn task(&self, operation: Operation, signer: &Arc<Signer>) -> Task {
         Task { card: self.card.clone(), operation, whom: self.whom, signer: Arc::clone(signer) }
+    }
+
+    /// The fingerprints of the keys that have been tried without an answer.
+    pub(super) fn unanswered_keys(&self) -> Vec<String> {
+        self.unanswered_keys.borrow().clone()
     }
 
     /// Knocks, and hands every outcome on until it is told to stop. Gives the best of the endings.
@@ -108,7 +129,7 @@ impl Session {
             ending = Some(ending.map_or(this, |before: ExitStatus| before.or(this)));
             ear.hear(outcome, signer)
         };
-        let mut waits = !self.speech.quiet && !self.speech.json;
+        let mut waits = self.speech.has_remarks();
         let mut signers = self.signers.iter().peekable();
         while let Some(signer) = signers.next() {
             let mut unanswered = Vec::new();
@@ -145,22 +166,22 @@ impl Session {
             }
             let left = waiting.left().filter_map(|place| self.addresses.get(place));
             unanswered.extend(left.map(|server| Outcome::not_waited_for(*server)));
-            if answered || signers.peek().is_none() {
+            let fingerprint = signer.public().fingerprint();
+            match answered {
+                true => self.unanswered_keys.borrow_mut().clear(),
+                false => self.unanswered_keys.borrow_mut().push(fingerprint.clone()),
+            }
+            let is_last = signers.peek().is_none();
+            if answered || is_last {
                 if !answered {
-                    let fingerprint = signer.public().fingerprint();
-                    remark(
-                        &format!("knocked with the key {fingerprint}; -i chooses another"),
-                        self.speech.quiet,
-                    );
+                    let line = output::keys_note(std::slice::from_ref(&fingerprint));
+                    remark(&line, !self.speech.has_remarks());
                 }
                 let _ = unanswered.iter().try_for_each(|outcome| hear(ear, outcome, signer));
                 return ending.unwrap_or(ExitStatus::Failed);
             }
-            let fingerprint = signer.public().fingerprint();
-            remark(
-                &format!("no answer with the key {fingerprint}; trying the next of the ssh-agent"),
-                self.speech.quiet,
-            );
+            let line = format!("no answer with the key {fingerprint}; trying the next of the ssh-agent");
+            remark(&line, !self.speech.has_remarks());
         }
         ending.unwrap_or(ExitStatus::Failed)
     }

@@ -10,11 +10,16 @@ use crate::{
 };
 
 /// Prints one outcome: a good one on standard output, an error on standard error, and with `--json` either as
-/// one line of JSON on standard output.
-pub(super) fn tell(outcome: &Outcome, question: Question<'_>, how: &How) -> Result<(), Failure> {
+/// one line of JSON on standard output, which also names the keys that were tried without an answer.
+pub(super) fn tell(
+    outcome: &Outcome,
+    question: Question<'_>,
+    how: &How,
+    unanswered_keys: &[String],
+) -> Result<(), Failure> {
     let now = Timestamp::now();
     if how.json {
-        return print(&output::json(outcome, question, now));
+        return print(&output::json(outcome, question, unanswered_keys, now));
     }
     output::notes(outcome, question).iter().for_each(|note| remark(note, how.quiet));
     let line = output::line(outcome, question, now);

@@ -23,7 +23,7 @@ use std::{
 
 /// An input that is silent for so long after the server's end, has ended. Longer than a program pauses that is
 /// about to say more, and not too long for whoever sits before a terminal and waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+const INPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why not everything has been handed on.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum Broken {
 /// # Errors
 /// [`Broken`] if something may not have arrived.
 pub fn join(stream: &TcpStream, input: impl Read + Send + 'static, output: impl Write) -> Result<(), Broken> {
-    join_with(stream, input, output, PATIENCE)
+    join_with(stream, input, output, INPUT_TIMEOUT)
 }
 
 fn join_with(

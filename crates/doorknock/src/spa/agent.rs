@@ -12,7 +12,7 @@
 //! requests are all that is needed, so they are written here: the crates for the agent bring an asynchronous
 //! runtime, a second set of algorithms, and fifty others.
 //!
-//! Nothing the agent says can take more memory than `LONGEST`, or more time than [`PATIENCE`] for each answer.
+//! Nothing the agent says can take more memory than `LONGEST`, or more time than [`ANSWER_TIMEOUT`] for each answer.
 
 use std::{
     io::{self, Read, Write},
@@ -25,7 +25,7 @@ use doors_spa::identity::ClientKey;
 const LONGEST: usize = 256 * 1024;
 
 /// An agent may ask its user to confirm, or to touch a token.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 const FAILURE: u8 = 5;
 const REQUEST_IDENTITIES: u8 = 11;

@@ -33,13 +33,14 @@ const USUAL_KEY: &str = "id_ed25519";
 #[derive(Debug)]
 pub struct Signer {
     public: ClientKey,
-    place: Place,
+    source: KeySource,
 }
 
+/// Where the private key is.
 #[derive(Debug)]
-enum Place {
-    /// Here, and gone when it is dropped.
-    Here(Box<SigningKey>),
+enum KeySource {
+    /// In this process, and wiped when it is dropped.
+    Memory(Box<SigningKey>),
     Agent(Arc<Mutex<dyn Signs>>),
 }
 
@@ -120,9 +121,9 @@ impl Signer {
     /// # Errors
     /// [`AgentError`] if the agent does not.
     pub fn sign(&self, bytes: &[u8]) -> Result<[u8; 64], AgentError> {
-        match &self.place {
-            Place::Here(key) => Ok(key.sign(bytes).to_bytes()),
-            Place::Agent(agent) => {
+        match &self.source {
+            KeySource::Memory(key) => Ok(key.sign(bytes).to_bytes()),
+            KeySource::Agent(agent) => {
                 agent.lock().unwrap_or_else(PoisonError::into_inner).sign(&self.public, bytes)
             }
         }
@@ -139,17 +140,17 @@ impl Signer {
 
     fn in_file(file: KeyFile) -> Result<Self, SignerError> {
         let public = *file.public();
-        Ok(Self { public, place: Place::Here(Box::new(file.unlock(key_file::ask_on_terminal)?)) })
+        Ok(Self { public, source: KeySource::Memory(Box::new(file.unlock(key_file::ask_on_terminal)?)) })
     }
 
     /// The keys of the agent that are wanted; none if there is no agent.
     fn of_agent(wanted: impl Fn(&ClientKey) -> bool) -> Result<Vec<Self>, AgentError> {
-        let Some(stream) = agent_socket::connect(agent::PATIENCE)? else { return Ok(Vec::new()) };
+        let Some(stream) = agent_socket::connect(agent::ANSWER_TIMEOUT)? else { return Ok(Vec::new()) };
         let mut agent = Agent::new(stream);
         let mut keys = agent.keys()?;
         keys.retain(wanted);
         let agent: Arc<Mutex<dyn Signs>> = Arc::new(Mutex::new(agent));
-        let signer = |public| Self { public, place: Place::Agent(Arc::clone(&agent)) };
+        let signer = |public| Self { public, source: KeySource::Agent(Arc::clone(&agent)) };
         Ok(keys.into_iter().map(signer).collect())
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Longer than anything here takes, however busy the machine is.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A home directory. The client that runs in it sees nothing of the user's own.
 pub(crate) struct Home {
@@ -101,7 +101,7 @@ impl Said {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > RUN_TIMEOUT {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 panic!("{command:?} does not end");

@@ -9,6 +9,8 @@
     reason = "a test may panic"
 )]
 
+mod adding;
+mod for_programs;
 mod home;
 mod hostile;
 mod keys;

@@ -13,7 +13,7 @@ use doors_spa::receipt::Answer;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    home::{Home, PATIENCE},
+    home::{Home, RUN_TIMEOUT},
     program::scene,
     testbed::receipt,
 };
@@ -49,7 +49,7 @@ impl Watch {
         let child = Pid::from_child(child);
         let (alive, told) = mpsc::channel();
         thread::spawn(move || {
-            if told.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            if told.recv_timeout(RUN_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
                 kill_process(child, Signal::KILL).unwrap();
             }
         });
@@ -81,7 +81,7 @@ fn proxy(home: &Home) -> (Child, TcpStream, Watch) {
     assert!(matches!(another, Err(io::ErrorKind::WouldBlock)), "{another:?}");
     peer.set_nonblocking(false).unwrap();
     for limit in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
-        limit(&peer, Some(PATIENCE)).unwrap();
+        limit(&peer, Some(RUN_TIMEOUT)).unwrap();
     }
     (child, peer, watch)
 }

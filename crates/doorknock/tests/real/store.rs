@@ -127,7 +127,7 @@ fn what_is_no_file_of_a_server_neither_holds_up_nor_fills_the_memory() {
     store.is_refused("is a link");
     fs::remove_file(&file).unwrap();
     fs::write(&file, [0xff, 0xfe]).unwrap();
-    store.is_refused("line 1: this is no text");
+    store.is_refused("line 1: this is not text");
 }
 
 #[test]
