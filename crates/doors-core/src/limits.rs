@@ -24,9 +24,9 @@ pub const GRANTS_BY_SEQUENCE: usize = 49_152;
 /// Doors in one configuration. Clients rely on this bound, too.
 pub const DOORS: usize = doors_spa::door::MOST as usize;
 
-/// Ports of all doors together; a range counts as one. Each is an element of a map, which costs the kernel time
-/// with the square of their number, and a rule. This many are guarded within about a second. That is also how
-/// long every port stays open after another program has flushed the ruleset.
+/// Ports of all doors together; a range counts as one. Each is an element of a map, which costs the kernel
+/// time with the square of their number, and a rule. This many are guarded within about a second. That is
+/// also how long every port stays open after another program has flushed the ruleset.
 pub const PORTS: usize = 4096;
 
 /// Clients in one configuration: the devices of a large company. Each takes about a kilobyte for its

@@ -175,7 +175,10 @@ proptest! {
     }
 
     #[test]
-    fn only_the_exact_payload_to_a_valid_port_is_a_knock(payload in payloads(), port in prop_oneof![Just(0_u16), any::<u16>()]) {
+    fn only_the_exact_payload_to_a_valid_port_is_a_knock(
+        payload in payloads(),
+        port in prop_oneof![Just(0_u16), any::<u16>()],
+    ) {
         let packet = Packet { source: address(1), port, link: Link(1), payload: &payload, ..NOWHERE };
         prop_assert_eq!(Knock::parse(&packet).is_some(), payload == b"knock\n" && port != 0);
     }
