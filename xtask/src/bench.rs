@@ -1,7 +1,7 @@
-//! The figures, measured side by side in one run with the peers that Debian packages.
+//! Benchmarks: measured side by side, in one run, with the comparable programs that Debian packages.
 //!
-//! Everything runs in private networks; nothing of the host's is touched. Every figure says what it
-//! is the time of, because that is where benchmarks go wrong.
+//! Everything runs in private networks; the host's network is not touched. Each figure states what it is the
+//! time of, because that is where benchmarks go wrong.
 
 mod network;
 mod peers;
@@ -24,10 +24,10 @@ use self::{
 };
 use crate::programs::{self, Failure};
 
-/// Longer than anything here takes.
-const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A timeout longer than anything here takes.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What to measure; nothing named means everything.
+/// What to measure; by default everything.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// Only these: spa, cost, card, hostile, reload, nftables, firewalld, repair, idle, flood
@@ -37,10 +37,10 @@ pub(crate) struct Options {
     program: Option<PathBuf>,
 }
 
-/// Measures with the program at this path, and prints.
+/// Measures the program at this path, and prints the figures.
 type Measure = fn(&Path) -> Result<(), Failure>;
 
-/// Measures and prints.
+/// Runs the measurements and prints the figures.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     programs::install(&[
         ("nft", "nftables"),
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         ("firewalld", opening_with_firewalld),
         ("repair", repair),
         ("idle", idle),
-        // Last: the kernel is busy for a while with taking down what a flood has left.
+        // Last: after a flood the kernel is busy for a while with removing what it left.
         ("flood", flood),
     ];
     for (name, measure) in all {
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// 200 addresses knock, each without pauses, and connect as soon as they can.
+/// 200 addresses knock without pauses, and connect as soon as they can.
 fn opening(program: &Path) -> Result<(), Failure> {
     println!("\nFrom the last datagram to the first accepted connection, 200 addresses, no pauses");
     println!("(closed doors answer with a TCP reset, so that the client can try again at once)");
@@ -105,7 +105,7 @@ fn opening(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The same with firewalld, beside the bare call.
+/// The same with firewalld, next to the D-Bus call alone.
 fn opening_with_firewalld(program: &Path) -> Result<(), Failure> {
     println!("\nFrom the last datagram to the first accepted connection, 50 addresses, firewalld");
     let mut network = Network::new()?;
@@ -126,7 +126,7 @@ fn opening_with_firewalld(program: &Path) -> Result<(), Failure> {
         let text = format!("firewall = \"{choice}\"\nrefuse = \"reject\"");
         let mut daemon = network.start_ours_on(program, &text, Some(firewall.address()))?;
         if choice == "firewalld" {
-            daemon.wait_for("firewalld's zone public", STEP_TIMEOUT).ok_or("the zones are not known")?;
+            daemon.wait_for("firewalld's zone public", TIMEOUT).ok_or("the daemon reports no zones")?;
         }
         print_times(&format!("port-knocking-doors, {what}"), &network.open_for(1..=50)?);
     }
@@ -137,16 +137,16 @@ fn opening_with_firewalld(program: &Path) -> Result<(), Failure> {
     let reloading = Instant::now();
     firewall.reload(&network)?;
     let reloaded = reloading.elapsed();
-    let line = daemon.wait_for("firewalld was reloaded", STEP_TIMEOUT).unwrap_or_default();
+    let line = daemon.wait_for("firewalld was reloaded", TIMEOUT).unwrap_or_default();
     times.extend(network.open_for(26..=50)?);
     print_times("the zone closes the port, and a reload after 25 doors", &times);
     let open = (1..=50).filter(|number| network.is_open(&crowd(*number))).count();
     println!("  firewall-cmd --reload took {:.0} ms; doors open at the end: {open} of 50", millis(reloaded));
-    println!("  the daemon: {}", line.split_once("WARN ").map_or("(nothing)", |(_, said)| said));
+    println!("  the daemon: {}", line.split_once("WARN ").map_or("(no line)", |(_, said)| said));
     Ok(())
 }
 
-/// Who gets in while forged knocks rain.
+/// How many clients get in during a flood of forged knocks.
 fn flood(program: &Path) -> Result<(), Failure> {
     println!("\nTen clients knock during a flood of forged first and wrong knocks, for six seconds");
     let mut network = Network::new()?;
@@ -161,7 +161,7 @@ fn flood(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is left when we are dead, and how fast the gate is back.
+/// How long doors stay open after the daemon is killed, and how fast a removed gate is restored.
 fn repair(program: &Path) -> Result<(), Failure> {
     println!("\nkill -9 with ten doors open, each for 3 s");
     let mut network = Network::new()?;
@@ -173,14 +173,14 @@ fn repair(program: &Path) -> Result<(), Failure> {
         opened.push((number, Instant::now()));
     }
     daemon.signal(Signal::KILL)?;
-    daemon.wait(STEP_TIMEOUT)?;
+    daemon.wait(TIMEOUT)?;
     let mut lasted = Vec::new();
     while let Some((number, since)) = opened.first().copied() {
         if !network.is_open(&crowd(number)) {
             lasted.push(since.elapsed());
             opened.remove(0);
         }
-        if since.elapsed() > STEP_TIMEOUT {
+        if since.elapsed() > TIMEOUT {
             return Err("a door stays open".into());
         }
     }
@@ -193,16 +193,16 @@ fn repair(program: &Path) -> Result<(), Failure> {
     for _ in 0..50 {
         let begun = Instant::now();
         network.on_server("nft", &["flush", "ruleset"])?;
-        let line = daemon.wait_for("put back in", STEP_TIMEOUT).ok_or("the gate is not back")?;
+        let line = daemon.wait_for("put back in", TIMEOUT).ok_or("the gate is not back")?;
         gone.push(begun.elapsed());
         let took = line.split("put back in ").nth(1).and_then(|rest| rest.split(' ').next());
         told.push(Duration::from_secs_f64(
             took.and_then(|took| took.parse::<f64>().ok()).unwrap_or(f64::MAX) / 1000.0,
         ));
         if network.is_open(&crowd(1)) {
-            return Err("the gate is said to be back, and is not".into());
+            return Err("the gate is reported as back, but is missing".into());
         }
-        // Two repairs keep a distance.
+        // The daemon keeps a pause between two repairs.
         std::thread::sleep(Duration::from_millis(60));
     }
     print_times("from before the nft process to the log's line", &gone);
@@ -210,7 +210,7 @@ fn repair(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What it costs when nothing happens.
+/// What the daemon costs when nothing happens.
 fn idle(program: &Path) -> Result<(), Failure> {
     println!("\nIdle, for 20 s");
     for (name, more) in [
@@ -257,14 +257,14 @@ fn switches(process: &Process) -> Result<u64, Failure> {
     Ok(sum)
 }
 
-/// What a process has cost so far.
+/// The memory and CPU time of a process so far, as text.
 fn cost(process: &Process) -> Result<String, Failure> {
     let (resident, own) = memory(process)?;
     let seconds = processor_time(process)?;
     Ok(format!("{:.1} MB resident ({:.1} MB its own), {seconds:.2} s of CPU", resident / 1e3, own / 1e3))
 }
 
-/// The memory of a process in kilobytes: all that is resident, and what of it is its own.
+/// The memory of a process in kilobytes: all that is resident, and its anonymous part.
 fn memory(process: &Process) -> Result<(f64, f64), Failure> {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
     let field = |name: &str| {
@@ -274,7 +274,7 @@ fn memory(process: &Process) -> Result<(f64, f64), Failure> {
     Ok((field("VmRSS").unwrap_or(0.0), field("RssAnon").unwrap_or(0.0)))
 }
 
-/// The seconds of CPU that a process has used.
+/// The CPU time that a process has used, in seconds.
 fn processor_time(process: &Process) -> Result<f64, Failure> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.id()))?;
     let ticks: Vec<f64> = stat
@@ -284,7 +284,8 @@ fn processor_time(process: &Process) -> Result<f64, Failure> {
         .split_whitespace()
         .filter_map(|word| word.parse().ok())
         .collect();
-    // utime and stime are fields 14 and 15 of proc(5); the state, which is no number, is field 3.
+    // Fields 14 and 15 of proc_pid_stat(5) are utime and stime, in ticks of 10 ms. Field 3, the state, is not
+    // a number and is skipped.
     Ok((ticks.get(10).unwrap_or(&0.0) + ticks.get(11).unwrap_or(&0.0)) / 100.0)
 }
 
@@ -307,7 +308,7 @@ fn sequence() -> String {
     SEQUENCE.map(|port| port.to_string()).join(",")
 }
 
-/// A program with nothing of our surroundings.
+/// A command with an empty environment except for `PATH`.
 fn bare(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");

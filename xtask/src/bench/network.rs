@@ -1,4 +1,4 @@
-//! A server, and a crowd of clients before it.
+//! A server in a private network, and a crowd of client addresses in another.
 
 use std::{
     fs, io,
@@ -16,17 +16,17 @@ use doors_lab::{Namespace, Process};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use super::{STEP_TIMEOUT, bare, sequence};
+use super::{TIMEOUT, bare, sequence};
 use crate::programs::Failure;
 
 pub(super) const SEQUENCE: [u16; 5] = [40871, 12903, 55012, 7741, 31337];
 pub(super) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const PORT: u16 = 22;
 
-/// A client that hears nothing tries again after this long.
-const ONE_TRY: Duration = Duration::from_millis(3);
+/// A client without an answer tries again after this long.
+const RETRY_AFTER: Duration = Duration::from_millis(3);
 
-/// Two private networks and the files of what runs in them.
+/// Two private networks, and the directory for the files of the programs in them.
 pub(super) struct Network {
     pub(super) server: Namespace,
     pub(super) client: Namespace,
@@ -48,7 +48,7 @@ impl Network {
             client.own(network.parse()?)?;
             server.route(network.parse()?, "192.0.2.7".parse()?)?;
         }
-        // firewalld refuses with ICMP, of which the kernel sends few; the client waits for each.
+        // firewalld refuses with ICMP errors, which the kernel rate-limits; the client waits for each.
         for limit in ["icmp_ratelimit", "icmp_ratemask"] {
             server.enter(|| fs::write(format!("/proc/sys/net/ipv4/{limit}"), "0"))?;
         }
@@ -76,7 +76,7 @@ impl Network {
         command.arg("--conf").arg(path);
         command.env("DBUS_SYSTEM_BUS_ADDRESS", bus.unwrap_or("unix:path=/nonexistent/bus".to_owned()));
         let mut daemon = Process::start(&self.server, command)?;
-        match daemon.wait_for("ready", STEP_TIMEOUT) {
+        match daemon.wait_for("ready", TIMEOUT) {
             Some(_) => Ok(daemon),
             None => Err(format!("the daemon is not ready: {}", daemon.lines().join("; ")).into()),
         }
@@ -90,8 +90,8 @@ impl Network {
         Ok(path)
     }
 
-    /// Knocks from each address of the crowd and connects as soon as the door lets it. Gives the time
-    /// from the last datagram to the accepted connection.
+    /// Knocks from each address of the crowd and connects as soon as the door lets it. Returns the times from
+    /// the last datagram to the accepted connection.
     pub(super) fn open_for(&self, numbers: RangeInclusive<u8>) -> Result<Vec<Duration>, Failure> {
         self.client.enter(|| {
             let mut times = Vec::new();
@@ -100,7 +100,7 @@ impl Network {
                 let socket = UdpSocket::bind((source, 0))?;
                 knock(&socket, &SEQUENCE)?;
                 let knocked = Instant::now();
-                while connect(source, ONE_TRY).is_err() {
+                while connect(source, RETRY_AFTER).is_err() {
                     if knocked.elapsed() > Duration::from_secs(5) {
                         return Err(format!("the door does not open for {source}").into());
                     }
@@ -115,13 +115,13 @@ impl Network {
         self.client.enter(|| connect(*source, Duration::from_millis(100)).is_ok())
     }
 
-    /// Ten clients, one after the other, while forged knocks come as fast as this machine sends them.
-    /// Gives knocks a second, and how many clients got in.
+    /// Ten clients knock, one after the other, while forged knocks come as fast as this machine sends them.
+    /// Returns the forged knocks a second, and how many clients got in.
     pub(super) fn flood(&self, time: Duration) -> Result<(u64, usize), Failure> {
         let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
         let begun = Instant::now();
         let open = thread::scope(|scope| {
-            scope.spawn(|| self.client.enter(|| rain(&stop, &sent)));
+            scope.spawn(|| self.client.enter(|| send_forged_knocks(&stop, &sent)));
             let mut open: usize = 0;
             let pause = time.checked_div(11).unwrap_or_default();
             for number in 1..=10 {
@@ -146,11 +146,11 @@ impl Network {
         Ok((rate, open))
     }
 
-    /// Runs a program in the server's network.
+    /// Runs a program in the server's network, and returns its output.
     pub(super) fn on_server(&self, program: &str, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new(program);
         command.args(arguments);
-        let ended = Process::start(&self.server, command)?.finish(STEP_TIMEOUT)?;
+        let ended = Process::start(&self.server, command)?.finish(TIMEOUT)?;
         match ended {
             Some((status, said)) if status.success() => Ok(said),
             Some((_, said)) => Err(format!("{program}: {said}").into()),
@@ -166,16 +166,16 @@ fn knock(socket: &UdpSocket, ports: &[u16]) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn connect(source: IpAddr, patience: Duration) -> io::Result<TcpStream> {
+pub(super) fn connect(source: IpAddr, timeout: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
-    socket.connect_timeout(&SocketAddr::new(SERVER, PORT).into(), patience)?;
+    socket.connect_timeout(&SocketAddr::new(SERVER, PORT).into(), timeout)?;
     Ok(socket.into())
 }
 
-/// Forged knocks, each address once with a right one and then wrong ones, until told to stop.
-fn rain(stop: &AtomicBool, sent: &AtomicU64) {
-    // The range for benchmarks (RFC 2544).
+/// Sends forged knocks until stopped: from each address right ones, then wrong ones.
+fn send_forged_knocks(stop: &AtomicBool, sent: &AtomicU64) {
+    // The address range for benchmarks (RFC 2544).
     let range = 0xc612_0001_u32..=0xc613_fffe;
     let mut base = *range.start();
     while !stop.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Whom we are compared with, as Debian packages them.
+//! The programs that we are compared with, as Debian packages them.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 use doors_lab::{Firewalld, Process};
 
 use super::{
-    STEP_TIMEOUT,
+    TIMEOUT,
     network::{Network, SEQUENCE, crowd},
 };
 use crate::programs::Failure;
@@ -21,7 +21,7 @@ pub(super) struct Knockd {
 }
 
 impl Knockd {
-    /// Starts it, with the same sequence, and a ruleset of the same meaning that its command opens.
+    /// Starts it with the same sequence, and an equivalent ruleset that its command changes.
     pub(super) fn start(network: &mut Network) -> Result<Self, Failure> {
         let ruleset = "add table inet knock; \
              add set inet knock open { type ipv4_addr; flags timeout; timeout 300s; }; \
@@ -40,7 +40,7 @@ impl Knockd {
         let mut command = Command::new("knockd");
         command.arg("-c").arg(path).arg("-v").arg("-p").arg(network.directory.path().join("knockd.pid"));
         let mut process = Process::start(&network.server, command)?;
-        // It says that it listens only when its output is no pipe; it has a moment to begin.
+        // It reports that it listens only if its output is not a pipe, so it gets a second to start.
         match process.wait(Duration::from_secs(1))? {
             None => Ok(Self { process }),
             Some(status) => Err(format!("knockd ends: {status}: {}", process.lines().join("; ")).into()),
@@ -52,7 +52,7 @@ impl Knockd {
     }
 }
 
-/// A firewalld whose zone does not let the port through.
+/// A firewalld with a zone that does not let the port through.
 pub(super) struct Firewall {
     firewalld: Firewalld,
 }
@@ -65,7 +65,7 @@ impl Firewall {
         Ok(Self { firewalld })
     }
 
-    /// Lets the port through, as firewalld is installed.
+    /// Lets the port through, which is firewalld's default for ssh.
     pub(super) fn let_through(&self, network: &Network) -> Result<(), Failure> {
         let said = self.firewalld.command(&network.server, &["--add-service=ssh"])?;
         if said.contains("success") { Ok(()) } else { Err(said.into()) }
@@ -75,17 +75,17 @@ impl Firewall {
         self.firewalld.address()
     }
 
-    /// As somebody else would.
+    /// Reloads firewalld, as another program would.
     pub(super) fn reload(&self, network: &Network) -> Result<(), Failure> {
         let said = self.firewalld.command(&network.server, &["--reload"])?;
         if said.contains("success") { Ok(()) } else { Err(said.into()) }
     }
 
-    /// The time of the call that a grant needs, with nothing around it.
+    /// The times of the D-Bus call that a grant needs, without anything around it.
     pub(super) fn bare_calls(&self, count: u8) -> Result<Vec<Duration>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let bus = zbus::connection::Builder::address(self.address().as_str()).method_timeout(STEP_TIMEOUT).build().await?;
+            let bus = zbus::connection::Builder::address(self.address().as_str()).method_timeout(TIMEOUT).build().await?;
             let mut times = Vec::new();
             for number in 1..=count {
                 let rule = format!(
@@ -103,7 +103,7 @@ impl Firewall {
                 .await?;
                 times.push(begun.elapsed());
             }
-            // They are out of the way when their time is over.
+            // The rules are gone after their timeout.
             tokio::time::sleep(Duration::from_secs(5)).await;
             Ok(times)
         })
@@ -117,7 +117,7 @@ pub(super) struct Fwknopd {
 }
 
 impl Fwknopd {
-    /// Starts it with keys of its own, and a firewall of the same meaning.
+    /// Starts it with its own keys, and an equivalent firewall.
     pub(super) fn start(network: &Network) -> Result<Self, Failure> {
         let reject =
             ["-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "REJECT", "--reject-with", "tcp-reset"];
@@ -149,7 +149,7 @@ impl Fwknopd {
         }
     }
 
-    /// The client's command line to let an address in.
+    /// The client's command that lets an address in.
     pub(super) fn client(&self, source: IpAddr) -> Command {
         let mut command = Command::new("fwknop");
         command.args(["-A", "tcp/22", "-D", &super::network::SERVER.to_string(), "-a", &source.to_string()]);

@@ -1,4 +1,4 @@
-//! How long a reload takes, and how long the daemon hears nothing meanwhile.
+//! How long a reload takes, and for how long the daemon does not answer during it.
 
 use std::{
     fs,
@@ -15,17 +15,17 @@ use rustix::process::Signal;
 use super::{
     memory, millis,
     network::{Network, SERVER},
-    spa::{Device, GatewayFiles, socket},
+    spa::{Device, Gateway, socket},
 };
 use crate::programs::Failure;
 
-/// Longer than a reload takes, also one that is quadratic.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// A timeout longer than a reload takes, even one that is quadratic.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two questions, so that a client stays within its budget.
+/// The pause between two knocks, so that a client stays within its budget.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// A client knocks, and waits for its receipt, again and again, while the daemon reads its configuration.
+/// A client knocks and waits for its receipt, again and again, while the daemon reads its configuration.
 pub(super) fn deafness(program: &Path) -> Result<(), Failure> {
     println!("\nA reload: how long it takes, and the longest time for which a knock had no answer meanwhile");
     for (what, count, in_file, until) in [
@@ -58,21 +58,21 @@ pub(super) fn deafness(program: &Path) -> Result<(), Failure> {
         };
         let ours =
             format!("[[clients]]\nname = \"bench\"\nkey = \"{}\"\ndoors = [\"ssh\"]\n{text}", device.line());
-        let place = GatewayFiles::with_text(&network, program, &ours)?;
+        let gateway = Gateway::with_text(&network, program, &ours)?;
         if in_file {
             let conf = network.directory.path().join("doors.toml");
             let keys = network.directory.path().join("authorized_keys");
             let top = format!("authorized_keys = {keys:?}\nauthorized_keys_doors = [\"ssh\"]\n");
             fs::write(&conf, top + &fs::read_to_string(&conf)?)?;
         }
-        let mut daemon = match place.start_anew(&network) {
+        let mut daemon = match gateway.start(&network) {
             Ok(daemon) => daemon,
             Err(error) => {
                 println!("  {what:<46} does not start: {error}");
                 continue;
             }
         };
-        let (took, deaf, usual) = reload(&network, &mut daemon, &device, &place)?;
+        let (took, deaf, usual) = reload(&network, &mut daemon, &device, &gateway)?;
         let (resident, _) = memory(&daemon)?;
         println!(
             "  {what:<46} {:>8.1} ms, deaf for {:>8.1} ms (usually {:.1} ms), {:.1} MB resident",
@@ -85,12 +85,12 @@ pub(super) fn deafness(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How long a reload took; and the longest time without an answer, during it and in a second before it.
+/// How long a reload took, and the longest time without an answer during it and in a second before it.
 fn reload(
     network: &Network,
     daemon: &mut Process,
     device: &Device,
-    place: &GatewayFiles,
+    gateway: &Gateway,
 ) -> Result<(Duration, Duration, Duration), Failure> {
     let longest = |stop: &AtomicBool| -> Result<Duration, Failure> {
         let socket = socket()?;
@@ -98,13 +98,13 @@ fn reload(
         let (mut longest, mut answered) = (Duration::ZERO, Instant::now());
         let mut buffer = [0; 512];
         while !stop.load(Ordering::Relaxed) {
-            let knock = device.stale(&place.card);
+            let knock = device.stale(&gateway.card);
             let sent = Instant::now();
-            // The kernel tells once that nobody listens there.
+            // The first send may report an earlier ICMP port unreachable.
             let send = || socket.send_to(&knock, (SERVER, doors_spa::PORT));
             send().or_else(|_| send())?;
-            while sent.elapsed() < RELOAD_TIMEOUT {
-                // A receipt is as long as a knock; the kernel's own answer is an error.
+            while sent.elapsed() < TIMEOUT {
+                // A receipt is received; an ICMP error makes `recv` fail.
                 if socket.recv(&mut buffer).is_ok() {
                     break;
                 }
@@ -133,7 +133,7 @@ fn reload(
     let (took, deaf) = during(&mut || {
         let begun = Instant::now();
         daemon.signal(Signal::HUP)?;
-        match daemon.wait_for("the configuration has been read again", RELOAD_TIMEOUT) {
+        match daemon.wait_for("the configuration has been read again", TIMEOUT) {
             Some(_) => Ok(begun.elapsed()),
             None => Err(format!("it is not read again: {}", daemon.lines().join("; ")).into()),
         }

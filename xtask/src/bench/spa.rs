@@ -1,4 +1,4 @@
-//! Clients with keys: how fast a door opens, and what a datagram costs us.
+//! Clients with keys: how fast a door opens, and what each kind of datagram costs the daemon.
 
 use std::{
     fs,
@@ -23,28 +23,28 @@ use port_knocking_doors::spa::replay_log::ReplayLog;
 use rand_core::{Rng as _, UnwrapErr};
 
 use super::{
-    STEP_TIMEOUT, bare, memory,
+    TIMEOUT, bare, memory,
     network::{Network, SERVER, connect, crowd},
     peers::Fwknopd,
     print_times, processor_time,
 };
 use crate::programs::Failure;
 
-/// The window for the clocks, in seconds: so long after its start, the daemon accepts a knock by its time.
+/// The window for clocks, in seconds. This long after its start, the daemon accepts requests by their time.
 const WINDOW: u64 = 5;
-/// A little longer than that.
+/// A little longer than the window.
 const SETTLED: Duration = Duration::from_secs(WINDOW.saturating_add(1));
 
-/// How often each is done.
+/// How often each is measured.
 const RUNS: u8 = 200;
 
-/// `doorknock open` as a whole process until its receipt, beside fwknop.
+/// `doorknock open` as a whole process until its receipt, next to fwknop.
 pub(super) fn opening(program: &Path) -> Result<(), Failure> {
     println!("\nA client with a key, as a whole process, a new address each time, {RUNS} runs");
     let network = Network::new()?;
     let (mut agent, key) = agent(&network)?;
-    let place = GatewayFiles::new(&network, program, &fs::read_to_string(key.with_extension("pub"))?)?;
-    let daemon = place.start_anew(&network)?;
+    let gateway = Gateway::new(&network, program, &fs::read_to_string(key.with_extension("pub"))?)?;
+    let daemon = gateway.start(&network)?;
     let started = Instant::now();
     let home = network.directory.path();
     let doorknock = program.with_file_name("doorknock");
@@ -54,7 +54,7 @@ pub(super) fn opening(program: &Path) -> Result<(), Failure> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
-    run_once(&network, client(&["add", "here", &SERVER.to_string(), place.card.to_text().as_str()]))?;
+    run_once(&network, client(&["add", "here", &SERVER.to_string(), gateway.card.to_text().as_str()]))?;
     let key_file = key.display().to_string();
     for (what, more, after) in [
         ("doorknock open, key in a file, just after a start", Some(&key_file), Duration::ZERO),
@@ -97,7 +97,7 @@ pub(super) fn opening(program: &Path) -> Result<(), Failure> {
         let begun = Instant::now();
         run_once(&network, command)?;
         while network.client.enter(|| connect(source, Duration::from_millis(3))).is_err() {
-            if begun.elapsed() > STEP_TIMEOUT {
+            if begun.elapsed() > TIMEOUT {
                 return Err("fwknopd does not open".into());
             }
         }
@@ -112,25 +112,25 @@ pub(super) fn cost_per_datagram(program: &Path) -> Result<(), Failure> {
     println!("\nCPU of the daemon for each datagram to its port of clients with keys");
     let network = Network::new()?;
     let device = Device::new(1);
-    let place = GatewayFiles::new(&network, program, &device.line())?;
-    let daemon = place.start(&network)?;
+    let gateway = Gateway::new(&network, program, &device.line())?;
+    let daemon = gateway.start_settled(&network)?;
     let stranger = Device::new(2);
     let untagged: Vec<[u8; KNOCK]> = (0..100).map(|_| random()).collect();
-    let nobodys: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, &stranger)).collect();
-    let unsigned: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, &device)).collect();
+    let unknown: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&gateway.card, &stranger)).collect();
+    let unsigned: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&gateway.card, &device)).collect();
     for (what, datagrams, count, pause) in [
         ("without the tag (made at random)", &untagged, 400_000, 3),
-        ("with the card, and nobody's public key", &nobodys, 400_000, 3),
+        ("with the card, and an unknown public key", &unknown, 400_000, 3),
         ("tagged for a client, and unsigned", &unsigned, 1_500, 500),
         ("the same, faster than a client may", &unsigned, 400_000, 3),
     ] {
         let before = processor_time(&daemon)?;
         network.client.enter(|| send_paced(datagrams, count, Duration::from_millis(pause)))?;
-        // Whatever still waits is worked on, and the client may knock again.
+        // The daemon catches up, and the client's budget refills.
         thread::sleep(Duration::from_secs(1));
         print_cost(what, processor_time(&daemon)? - before, count);
     }
-    let valid: Vec<[u8; KNOCK]> = (0..1000).map(|_| device.knock(&place.card, &device)).collect();
+    let valid: Vec<[u8; KNOCK]> = (0..1000).map(|_| device.knock(&gateway.card, &device)).collect();
     let before = processor_time(&daemon)?;
     let answered = network.client.enter(|| send_and_hear(&valid))?;
     print_cost("valid, with disk, firewall and receipt", processor_time(&daemon)? - before, answered);
@@ -138,18 +138,20 @@ pub(super) fn cost_per_datagram(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ten clients knock while somebody with the card sends as fast as this machine can.
+/// A client knocks ten times while an attacker with the card sends as fast as this machine can.
 pub(super) fn crowd_of_card_holders(program: &Path) -> Result<(), Failure> {
     println!(
-        "\nTen knocks of a client, one try each, while somebody with the card floods, for six seconds each"
+        "\nTen knocks of a client, one try each, while an attacker with the card floods, for six seconds each"
     );
-    for (what, own_name) in [("in the name of nobody here", true), ("in the name of another client", false)] {
+    for (what, own_name) in
+        [("in the name of an unknown client", true), ("in the name of another client", false)]
+    {
         let network = Network::new()?;
         let (device, other, stranger) = (Device::new(1), Device::new(2), Device::new(3));
-        let place = GatewayFiles::with_clients(&network, program, &[&device.line(), &other.line()])?;
-        let daemon = place.start(&network)?;
+        let gateway = Gateway::with_clients(&network, program, &[&device.line(), &other.line()])?;
+        let daemon = gateway.start_settled(&network)?;
         let claimed = if own_name { &stranger } else { &other };
-        let datagrams: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&place.card, claimed)).collect();
+        let datagrams: Vec<[u8; KNOCK]> = (0..500).map(|_| stranger.knock(&gateway.card, claimed)).collect();
         let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
         let begun = Instant::now();
         let answered = thread::scope(|scope| {
@@ -171,7 +173,7 @@ pub(super) fn crowd_of_card_holders(program: &Path) -> Result<(), Failure> {
             let mut answered: usize = 0;
             for _ in 0..10 {
                 thread::sleep(Duration::from_millis(550));
-                let knock = device.knock(&place.card, &device);
+                let knock = device.knock(&gateway.card, &device);
                 let heard = network.client.enter(|| send_and_hear(&[knock])).unwrap_or(0);
                 answered = heard.saturating_add(answered);
             }
@@ -184,23 +186,23 @@ pub(super) fn crowd_of_card_holders(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nothing opens, nothing answers, and nothing grows.
+/// Hostile datagrams: no door opens, no answer is sent, and memory does not grow.
 pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
     println!("\nTwelve thousand hostile datagrams");
     let network = Network::new()?;
     let (device, stranger) = (Device::new(1), Device::new(2));
-    let place = GatewayFiles::new(&network, program, &device.line())?;
+    let gateway = Gateway::new(&network, program, &device.line())?;
     let other = Network::new()?;
-    let other_card = GatewayFiles::new(&other, program, &device.line())?.card;
-    let daemon = place.start(&network)?;
-    let good = device.knock(&place.card, &device);
+    let other_card = Gateway::new(&other, program, &device.line())?.card;
+    let daemon = gateway.start_settled(&network)?;
+    let good = device.knock(&gateway.card, &device);
     network.client.enter(|| send_and_hear(&[good]))?;
-    let close = device.close(&place.card);
+    let close = device.close(&gateway.card);
     network.client.enter(|| send_and_hear(&[close]))?;
     let before = network.on_server("nft", &["list", "set", "inet", "port_knocking_doors", "ssh4"])?;
     let mut hostile: Vec<Vec<u8>> = Vec::new();
     hostile.extend((0..KNOCK * 8).map(|bit| {
-        let mut changed = device.knock(&place.card, &device);
+        let mut changed = device.knock(&gateway.card, &device);
         if let Some(byte) = changed.get_mut(bit / 8) {
             *byte ^= 1 << (bit % 8);
         }
@@ -210,8 +212,8 @@ pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
     hostile.extend((1..=200).map(|more| [&good[..], &vec![0; more]].concat()));
     hostile.extend((0..1000).map(|_| good.to_vec()));
     hostile.extend((0..1000).map(|_| device.knock(&other_card, &device).to_vec()));
-    hostile.extend((0..1000).map(|_| stranger.knock(&place.card, &stranger).to_vec()));
-    hostile.extend((0..1000).map(|_| stranger.knock(&place.card, &device).to_vec()));
+    hostile.extend((0..1000).map(|_| stranger.knock(&gateway.card, &stranger).to_vec()));
+    hostile.extend((0..1000).map(|_| stranger.knock(&gateway.card, &device).to_vec()));
     while hostile.len() < 12_000 {
         hostile.push(random::<KNOCK>().to_vec());
     }
@@ -235,14 +237,14 @@ pub(super) fn hostile(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A gateway's files in a network's directory.
-pub(super) struct GatewayFiles {
+/// A gateway's configuration and key, in a network's directory.
+pub(super) struct Gateway {
     program: PathBuf,
     conf: PathBuf,
     pub(super) card: Card,
 }
 
-impl GatewayFiles {
+impl Gateway {
     fn new(network: &Network, program: &Path, key: &str) -> Result<Self, Failure> {
         Self::with_clients(network, program, &[key])
     }
@@ -260,7 +262,7 @@ impl GatewayFiles {
         Self::with_text(network, program, &clients)
     }
 
-    /// With this behind the rest of the configuration.
+    /// With this text after the rest of the configuration.
     pub(super) fn with_text(network: &Network, program: &Path, clients: &str) -> Result<Self, Failure> {
         let directory = network.directory.path().display();
         let conf = network.write(&format!(
@@ -275,32 +277,33 @@ impl GatewayFiles {
             }
         };
         gateway("init")?;
-        // After a first start, knocks cost a challenge for an hour; with a state that says of no loss, for the window.
+        // After a first start, requests cost a challenge for an hour. With an empty replay log, which is not
+        // a first start, only for the window.
         ReplayLog::open(&network.directory.path().join("state"), &[])?;
         let card = gateway("card")?.trim().parse::<Card>()?;
         Ok(Self { program: program.to_owned(), conf, card })
     }
 
-    /// Starts the daemon, and waits until it accepts knocks by their time.
-    fn start(&self, network: &Network) -> Result<Process, Failure> {
-        let daemon = self.start_anew(network)?;
+    /// Starts the daemon, and waits until it accepts requests by their time.
+    fn start_settled(&self, network: &Network) -> Result<Process, Failure> {
+        let daemon = self.start(network)?;
         thread::sleep(SETTLED);
         Ok(daemon)
     }
 
-    /// Starts the daemon. At first each knock costs a challenge.
-    pub(super) fn start_anew(&self, network: &Network) -> Result<Process, Failure> {
+    /// Starts the daemon. At first each request costs a challenge.
+    pub(super) fn start(&self, network: &Network) -> Result<Process, Failure> {
         let mut command = bare(&self.program);
         command.arg("--conf").arg(&self.conf).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
         let mut daemon = Process::start(&network.server, command)?;
-        match daemon.wait_for("ready", STEP_TIMEOUT) {
+        match daemon.wait_for("ready", TIMEOUT) {
             Some(_) => Ok(daemon),
             None => Err(format!("the daemon is not ready: {}", daemon.lines().join("; ")).into()),
         }
     }
 }
 
-/// An agent with a key; gives the file that has it, too.
+/// Starts an ssh-agent with a key. Returns the key's file, too.
 fn agent(network: &Network) -> Result<(Process, PathBuf), Failure> {
     let home = network.directory.path();
     let key = home.join("some_key");
@@ -308,7 +311,7 @@ fn agent(network: &Network) -> Result<(Process, PathBuf), Failure> {
     let mut command = Command::new("ssh-agent");
     command.arg("-D").arg("-a").arg(home.join("agent"));
     let mut agent = Process::start(&network.client, command)?;
-    agent.wait_for("SSH_AUTH_SOCK", STEP_TIMEOUT).ok_or("ssh-agent does not start")?;
+    agent.wait_for("SSH_AUTH_SOCK", TIMEOUT).ok_or("ssh-agent does not start")?;
     succeed(Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", home.join("agent")))?;
     Ok((agent, key))
 }
@@ -318,7 +321,7 @@ fn succeed(command: &mut Command) -> Result<(), Failure> {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr)?.into()) }
 }
 
-/// Runs a process in the client's network, and says how long it took from its start to its end.
+/// Runs a process in the client's network. Returns the time from its start to its end.
 fn run_once(network: &Network, command: Command) -> Result<Duration, Failure> {
     let begun = Instant::now();
     let status = network.client.spawn(command)?.wait()?;
@@ -334,7 +337,7 @@ impl Device {
         Self(SigningKey::from_bytes(&[number; 32]))
     }
 
-    /// One of many.
+    /// One of many devices.
     pub(super) fn numbered(number: u32) -> Self {
         let mut secret = [0xa5; 32];
         if let Some(start) = secret.first_chunk_mut() {
@@ -365,8 +368,7 @@ impl Device {
         self.ask_at(u64::try_from(time.as_millis()).unwrap_or(0), card, claimed, operation)
     }
 
-    /// A knock that is dated 1970: the daemon answers that it is stale, and neither disk nor firewall have to do
-    /// with it.
+    /// A knock that is dated 1970: the daemon answers that it is stale, without disk or firewall.
     pub(super) fn stale(&self, card: &Card) -> [u8; KNOCK] {
         self.ask_at(0, card, self, Operation::Open { door: DoorId::of("ssh"), wanted: 0 })
     }
@@ -401,14 +403,14 @@ pub(super) fn socket() -> Result<UdpSocket, Failure> {
     Ok(UdpSocket::bind(("192.0.2.7", 0))?)
 }
 
-/// Sends so many, and not faster than they can be taken, so that none is lost on the way.
+/// Sends `count` datagrams, no faster than the daemon can take them, so that none is lost.
 fn send_paced(datagrams: &[[u8; KNOCK]], count: usize, pause: Duration) -> Result<(), Failure> {
     let socket = socket()?;
     for (number, datagram) in datagrams.iter().cycle().take(count).enumerate() {
-        // The kernel tells once that nobody listens there.
+        // The first send may report an earlier ICMP port unreachable.
         let sent = || socket.send_to(datagram, (SERVER, PORT));
         sent().or_else(|_| sent())?;
-        // No more than fit into a client's budget, or into the ring.
+        // No more than fit into a client's budget or into the packet ring.
         if number % 250 == 249 {
             thread::sleep(pause);
         }
@@ -416,7 +418,7 @@ fn send_paced(datagrams: &[[u8; KNOCK]], count: usize, pause: Duration) -> Resul
     Ok(())
 }
 
-/// Sends one after the other, each when the one before was answered. Gives how many were.
+/// Sends one after the other, each when the one before was answered. Returns how many were answered.
 fn send_and_hear(datagrams: &[[u8; KNOCK]]) -> Result<usize, Failure> {
     let socket = socket()?;
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -426,7 +428,7 @@ fn send_and_hear(datagrams: &[[u8; KNOCK]]) -> Result<usize, Failure> {
         sent().or_else(|_| sent())?;
         let mut buffer = [0; 512];
         let begun = Instant::now();
-        // Not faster than a client may.
+        // Stays within the client's budget.
         thread::sleep(Duration::from_millis(2));
         while begun.elapsed() < Duration::from_secs(1) {
             if socket.recv(&mut buffer).is_ok() {
@@ -438,7 +440,7 @@ fn send_and_hear(datagrams: &[[u8; KNOCK]]) -> Result<usize, Failure> {
     Ok(heard)
 }
 
-/// Sends what nobody should answer. Gives how many answers came.
+/// Sends datagrams that must not be answered. Returns how many answers came.
 fn send_hostile(datagrams: &[Vec<u8>]) -> Result<usize, Failure> {
     let socket = socket()?;
     socket.set_read_timeout(Some(Duration::from_millis(1)))?;
