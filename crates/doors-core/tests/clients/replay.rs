@@ -761,7 +761,7 @@ fn an_old_gateway_key_works_until_its_date() {
     let old = scene.gateway.clone();
     let new = lasting(&GatewayKey::generate(&mut Counting(77)), None);
     let config = server_config([client(LAPTOP)], &[new, lasting(&old, Some(Wall(START + 10_000)))]);
-    scene.engine.change_audience(config);
+    scene.engine.set_server_config(config);
     assert_eq!(scene.opens("ssh", 0), Answer::Granted);
     scene.wait(10);
     assert_eq!(scene.open("ssh", 0), None);

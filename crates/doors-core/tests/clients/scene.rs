@@ -189,7 +189,7 @@ impl Scene {
     /// Sets the window, in seconds.
     pub(crate) fn set_window(&mut self, seconds: u64) {
         let config = ServerConfig { window: Duration::from_secs(seconds), ..config(&self.gateway) };
-        self.engine.change_audience(config);
+        self.engine.set_server_config(config);
         self.work();
     }
 
@@ -333,7 +333,7 @@ impl Scene {
         let config = server_config(clients, &[lasting(&self.gateway, None)]);
         let rules = Rules { clients: Arc::clone(&config.clients), ..self.engine.access().rules().clone() };
         self.engine.change_rules(rules, self.now, Wall(self.wall)).unwrap();
-        self.engine.change_audience(config);
+        self.engine.set_server_config(config);
         self.work();
     }
 

@@ -159,7 +159,7 @@ impl SpaService {
                     self.miss(access, None, &error, observe);
                 }
                 self.has_clients = false;
-                engine.change_audience(ServerConfig::default())
+                engine.set_server_config(ServerConfig::default())
             }
         }
     }
@@ -197,7 +197,7 @@ impl SpaService {
         if self.said.take().is_some() && self.has_clients {
             observe.line(log::clients_heard);
         }
-        engine.change_audience(config)
+        engine.set_server_config(config)
     }
 
     fn miss(
