@@ -84,7 +84,7 @@ fn engine(gateway: &GatewayKey, client: Client) -> Engine {
     let mut server = SpaServer::new(RunKey([9; 32]), replay);
     let gateways = [(Arc::new(Gateway::new(gateway).unwrap()), None)];
     let recognition = Recognition::new(&gateways, &clients);
-    server.listen_to(ServerConfig { port: doors_spa::PORT, clients, recognition, window });
+    server.set_config(ServerConfig { port: doors_spa::PORT, clients, recognition, window });
     engine.receive_clients(server);
     engine
 }

@@ -232,7 +232,7 @@ impl Engine {
     /// Replaces the configuration of the server for single packet authorization. Returns the old one, so that
     /// the caller decides when to drop it: with many clients that takes time.
     pub fn set_server_config(&mut self, config: ServerConfig) -> Option<ServerConfig> {
-        Some(self.server.as_mut()?.listen_to(config))
+        Some(self.server.as_mut()?.set_config(config))
     }
 
     /// Takes the result of writing the record of `ticket`: `held` if the disk holds it. Otherwise the request

@@ -186,7 +186,7 @@ impl SpaServer {
 
     /// Replaces the configuration. Returns the old one, so that the caller decides when to drop it: with many
     /// clients that takes time.
-    pub fn listen_to(&mut self, config: ServerConfig) -> ServerConfig {
+    pub fn set_config(&mut self, config: ServerConfig) -> ServerConfig {
         self.replay.set_window(config.window);
         self.write_low_water();
         self.prefilter.keep(&config.clients);

@@ -163,7 +163,7 @@ impl Scene {
         let disk = records.map_or_else(|| vec![ReplayGuard::lost(Wall(wall))], <[Record]>::to_vec);
         let replay = ReplayGuard::new(window, &disk, now, Wall(wall));
         let mut server = SpaServer::new(RunKey([run; 32]), replay);
-        server.listen_to(config(&gateway));
+        server.set_config(config(&gateway));
         let mut engine = Engine::new(rules()).unwrap();
         engine.receive_clients(server);
         let mut scene = Self {
