@@ -85,7 +85,7 @@ fn engine(gateway: &GatewayKey, client: Client) -> Engine {
     let gateways = [(Arc::new(Gateway::new(gateway).unwrap()), None)];
     let recognition = Recognition::new(&gateways, &clients);
     server.set_config(ServerConfig { port: doors_spa::PORT, clients, recognition, window });
-    engine.receive_clients(server);
+    engine.set_server(server);
     engine
 }
 

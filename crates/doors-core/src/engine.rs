@@ -70,7 +70,7 @@ impl Engine {
     }
 
     /// Adds the server for single packet authorization. Without one, only sequences are handled.
-    pub fn receive_clients(&mut self, server: SpaServer) {
+    pub fn set_server(&mut self, server: SpaServer) {
         self.server = Some(server);
     }
 

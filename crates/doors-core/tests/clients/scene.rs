@@ -165,7 +165,7 @@ impl Scene {
         let mut server = SpaServer::new(RunKey([run; 32]), replay);
         server.set_config(config(&gateway));
         let mut engine = Engine::new(rules()).unwrap();
-        engine.receive_clients(server);
+        engine.set_server(server);
         let mut scene = Self {
             engine,
             gateway,

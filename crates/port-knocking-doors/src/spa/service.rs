@@ -339,7 +339,7 @@ impl SpaService {
         let Stage::ReplayLog(Pending { access, .. }, config, _) = stage else { return };
         match opened.map(|begun| *begun) {
             Ok((replay_writer, server)) => {
-                engine.receive_clients(server);
+                engine.set_server(server);
                 self.replay_writer = Some(replay_writer);
                 self.apply(engine, config, observe);
             }

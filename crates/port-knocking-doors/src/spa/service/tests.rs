@@ -14,7 +14,7 @@ fn behind(disk: &SmallDisk, clock: Clock) -> (SpaService, Engine) {
     let rules = Rules { doors, quiet_after_wrong: RETRY_AFTER, forget_after: RETRY_AFTER, clients };
     let mut engine = Engine::new(rules).unwrap();
     let replay = ReplayGuard::new(RETRY_AFTER, &[record(1), record(2)], clock.now(), clock.wall());
-    engine.receive_clients(SpaServer::new(RunKey([1; 32]), replay));
+    engine.set_server(SpaServer::new(RunKey([1; 32]), replay));
     let (replay_writer, _) = ReplayWriter::start(&disk.0, &[]).unwrap();
     let mut service = SpaService { replay_writer: Some(replay_writer), ..SpaService::new(clock) };
     assert_eq!(service.behind, None);
