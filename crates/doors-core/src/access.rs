@@ -149,7 +149,7 @@ impl Access {
     }
 
     /// Sets the addresses of this machine and its networks. No grant is made for them.
-    pub fn know_own(&mut self, own: Own) {
+    pub fn set_own_addresses(&mut self, own: Own) {
         self.own = own;
     }
 

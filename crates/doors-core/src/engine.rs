@@ -225,8 +225,8 @@ impl Engine {
     }
 
     /// Sets the addresses of this machine and its networks. No grant is made for them.
-    pub fn know_own(&mut self, own: Own) {
-        self.access.know_own(own);
+    pub fn set_own_addresses(&mut self, own: Own) {
+        self.access.set_own_addresses(own);
     }
 
     /// Replaces the configuration of the server for single packet authorization. Returns the old one, so that

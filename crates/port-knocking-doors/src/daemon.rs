@@ -173,7 +173,7 @@ impl Daemon<'_> {
     /// Takes the packets that have come.
     fn hear(&mut self) -> Result<(), InboxError> {
         if let Some(own) = self.inbox.own()? {
-            self.engine.know_own(own);
+            self.engine.set_own_addresses(own);
         }
         let (engine, clock) = (&mut self.engine, self.clock);
         self.inbox.drain(|packet, routes| engine.handle_packet(packet, clock.now(), clock.wall(), routes))

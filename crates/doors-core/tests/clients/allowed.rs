@@ -97,7 +97,7 @@ fn the_address_is_the_named_one_and_must_be_one_that_a_client_can_have() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("named", 0), Answer::Address);
     let own = ["192.0.2.1/32", "2001:db8::1/128"].map(|net| net.parse().unwrap());
-    scene.engine.know_own(Own::new(own.into(), ["192.0.2.255".parse().unwrap()].into()));
+    scene.engine.set_own_addresses(Own::new(own.into(), ["192.0.2.255".parse().unwrap()].into()));
     for ineligible in [
         "0.0.0.0",
         "0.0.0.7",
@@ -161,7 +161,7 @@ fn no_sequence_opens_for_an_address_that_no_client_can_have() {
         let mut scene = Scene::new();
         scene.engine.change_rules(rules_with_sequence(), scene.now, Wall(scene.wall)).unwrap();
         let own = Own::new(["192.0.2.1/32".parse().unwrap()].into(), ["192.0.2.255".parse().unwrap()].into());
-        scene.engine.know_own(own);
+        scene.engine.set_own_addresses(own);
         scene.knock(source.parse().unwrap());
         scene.work();
         assert_eq!(scene.is_open("ssh", source), opens, "{source}");
