@@ -75,7 +75,7 @@ pub const SHARING_ONE_ADDRESS: usize = 64;
 
 /// How long a request waits for the firewall to open or close the door, before its client is told that the
 /// firewall did not.
-pub const PATIENCE_WITH_FIREWALL: Duration = Duration::from_secs(3);
+pub const FIREWALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Datagrams in the name of one client that are decrypted. An attacker who knows the card and a client's
 /// public key can make them, and each costs a tenth of a millisecond: at most a twentieth of a processor for

@@ -28,7 +28,7 @@ use doors_spa::{
 
 use crate::{
     door::GrantKey,
-    limits::{PATIENCE_WITH_FIREWALL, WAITING_AT_MOST, WAITING_PER_CLIENT},
+    limits::{FIREWALL_TIMEOUT, WAITING_AT_MOST, WAITING_PER_CLIENT},
     packet::{Packet, WayBack},
     spa::challenge::RunKey,
     spa::client::{Client, ClientLabel, Clients},
@@ -299,7 +299,7 @@ impl SpaServer {
         now: Moment,
     ) {
         let reply = Reply::new(requester.clone(), answer, 0);
-        let entry = DeferredReply { reply, seconds, until: now.after(PATIENCE_WITH_FIREWALL) };
+        let entry = DeferredReply { reply, seconds, until: now.after(FIREWALL_TIMEOUT) };
         self.deferred.entry(key).or_default().push(entry);
     }
 

@@ -65,7 +65,7 @@ fn a_receipt_says_granted_only_after_the_firewall_has_confirmed_it() {
     assert_eq!(scene.send(SOURCE, &sealed.bytes), None);
     // A second request waits as well.
     assert_eq!(scene.open("ssh", 0), None);
-    scene.now = scene.now.after(limits::PATIENCE_WITH_FIREWALL);
+    scene.now = scene.now.after(limits::FIREWALL_TIMEOUT);
     scene.engine.handle_timeout(scene.now, Wall(scene.wall));
     scene.work();
     assert_eq!(scene.receipts.len(), 2);
