@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A gateway's key, and the date on which it expires, if there is one.
-pub type Lasting = (Arc<Gateway>, Option<Wall>);
+pub type ExpiringGateway = (Arc<Gateway>, Option<Wall>);
 
 /// The table that maps datagrams to clients. Building it takes a hash for each client and gateway key, so it
 /// is built off the packet path.
@@ -58,8 +58,8 @@ struct GatewayClients {
 impl Recognition {
     /// Builds the table for these clients at these gateway keys.
     #[must_use]
-    pub fn new(gateways: &[Lasting], clients: &Clients) -> Self {
-        let known = |(gateway, until): &Lasting| {
+    pub fn new(gateways: &[ExpiringGateway], clients: &Clients) -> Self {
+        let known = |(gateway, until): &ExpiringGateway| {
             let mut by_hint: BTreeMap<Hint, Vec<(ClientId, TagKey)>> = BTreeMap::new();
             for (id, client) in clients.with_ids() {
                 by_hint.entry(Hint::at(id)).or_default().push((id, gateway.tag_key(&client.key)));

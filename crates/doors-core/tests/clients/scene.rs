@@ -14,7 +14,7 @@ use doors_core::{
     packet::{AllRoutes, Link, Packet},
     spa::challenge::RunKey,
     spa::client::{Client, Clients},
-    spa::prefilter::{Lasting, Recognition},
+    spa::prefilter::{ExpiringGateway, Recognition},
     spa::replay::{Record, ReplayGuard},
     spa::server::{ServerConfig, SpaServer},
     time::{Moment, Wall},
@@ -129,11 +129,14 @@ pub(crate) fn config(gateway: &GatewayKey) -> ServerConfig {
     server_config([client(LAPTOP), client(PHONE)], &[lasting(gateway, None)])
 }
 
-pub(crate) fn lasting(key: &GatewayKey, until: Option<Wall>) -> Lasting {
+pub(crate) fn lasting(key: &GatewayKey, until: Option<Wall>) -> ExpiringGateway {
     (Arc::new(Gateway::new(key).unwrap()), until)
 }
 
-pub(crate) fn server_config(clients: impl IntoIterator<Item = Client>, gateways: &[Lasting]) -> ServerConfig {
+pub(crate) fn server_config(
+    clients: impl IntoIterator<Item = Client>,
+    gateways: &[ExpiringGateway],
+) -> ServerConfig {
     let clients = Clients::new(clients);
     ServerConfig {
         port: PORT,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use doors_core::{
     spa::challenge::RunKey,
-    spa::prefilter::{Lasting, Recognition},
+    spa::prefilter::{ExpiringGateway, Recognition},
     spa::replay::ReplayGuard,
     spa::server::{ServerConfig, SpaServer},
     time::Wall,
@@ -49,13 +49,13 @@ pub(super) fn begin(access: &KeyAccess, clock: Clock) -> Result<Begun, SpaServic
 }
 
 /// The gateway's keys, ready to open knocks.
-fn gateways(access: &KeyAccess) -> Result<Vec<Lasting>, SpaServiceError> {
+fn gateways(access: &KeyAccess) -> Result<Vec<ExpiringGateway>, SpaServiceError> {
     let keys = gateway_key::load(&access.gateway_key)?;
     let ready = |key: &GatewayKey| {
         let gateway = Gateway::new(key).map(Arc::new);
         gateway.ok_or_else(|| SpaServiceError::NoKey(access.gateway_key.clone()))
     };
-    let mut gateways: Vec<Lasting> = vec![(ready(&keys.current)?, None)];
+    let mut gateways: Vec<ExpiringGateway> = vec![(ready(&keys.current)?, None)];
     if let Some((previous, until)) = &keys.previous {
         gateways.push((ready(previous)?, Some(Wall(until.saturating_mul(1000)))));
     }
