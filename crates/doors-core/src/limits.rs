@@ -80,7 +80,7 @@ pub const FIREWALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Datagrams in the name of one client that are decrypted. An attacker who knows the card and a client's
 /// public key can make them, and each costs a tenth of a millisecond: at most a twentieth of a processor for
 /// each client.
-pub const OPENINGS: Rate = Rate { at_once: 256, every: Duration::from_millis(2) };
+pub const DECRYPTIONS: Rate = Rate { at_once: 256, every: Duration::from_millis(2) };
 
 /// Datagrams of each client, all with a verified signature, whose first bytes are remembered. Copies of them
 /// are dropped without public-key work. Each client has its own list, so that none evicts another's.

@@ -18,7 +18,7 @@ use doors_spa::{
 
 use crate::{
     budget::Budget,
-    limits::{COPIES_PER_CLIENT, OPENINGS},
+    limits::{COPIES_PER_CLIENT, DECRYPTIONS},
     spa::client::Clients,
     time::{Moment, Wall},
 };
@@ -113,7 +113,7 @@ impl Prefilter {
 
     /// Spends one decryption from the client's budget, and says whether there was one left.
     pub fn spend(&mut self, client: ClientId, now: Moment) -> bool {
-        self.budgets.entry(client).or_default().spend(OPENINGS, now)
+        self.budgets.entry(client).or_default().spend(DECRYPTIONS, now)
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
         let now = Moment::new(Duration::from_secs(100));
         let (one, other) = (ClientId([1; 8]), ClientId([2; 8]));
         let spent = (0..10_000).filter(|_| prefilter.spend(one, now)).count();
-        assert_eq!(spent, OPENINGS.at_once as usize);
+        assert_eq!(spent, DECRYPTIONS.at_once as usize);
         assert!(prefilter.spend(other, now));
     }
 }

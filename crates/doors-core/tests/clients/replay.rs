@@ -732,7 +732,7 @@ fn a_copy_gets_no_answer_and_costs_no_decryption_even_if_the_original_was_stale(
     request.time = 0;
     let sealed = scene.seal(&request, LAPTOP);
     assert!(scene.send(SOURCE, &sealed.bytes).is_some());
-    for _ in 0..3 * limits::OPENINGS.at_once {
+    for _ in 0..3 * limits::DECRYPTIONS.at_once {
         assert_eq!(scene.send(OTHER, &sealed.bytes), None);
     }
     // Copies do not use up the client's budget.

@@ -84,7 +84,7 @@ fn a_flood_in_one_clients_name_evicts_no_remembered_datagram_of_another() {
     assert!(scene.send(SOURCE, &sealed.bytes).is_some());
     // An attacker who knows the card and the phone's public key makes these by the thousand.
     let tagged = scene.seal(&request, PHONE).bytes;
-    for _ in 0..4 * limits::OPENINGS.at_once {
+    for _ in 0..4 * limits::DECRYPTIONS.at_once {
         let forged = scene.seal(&request, PHONE);
         scene.send(OTHER, &forged.bytes);
     }
