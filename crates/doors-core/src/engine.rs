@@ -17,7 +17,7 @@ use crate::{
     eligible::{Ineligible, Own},
     grants::{Grants, Left, Opening, Retracted, Running, State},
     lease::Lease,
-    limits::QUESTIONS,
+    limits::ROUTE_QUERIES,
     packet::{Packet, Routes},
     sequence::{knock::Knock, trie::Conflict},
     spa::{
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     fn wrong(&mut self, knock: &Knock, after: u8, now: Moment, routes: &mut dyn Routes) -> Event {
-        let checked = self.questions.spend(QUESTIONS, now);
+        let checked = self.questions.spend(ROUTE_QUERIES, now);
         if checked && !routes.accept(knock.source, knock.arrival) {
             return not_accepted(knock);
         }

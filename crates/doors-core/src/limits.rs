@@ -41,7 +41,7 @@ pub const EXTEND_AFTER: Duration = Duration::from_secs(1);
 
 /// Wrong knocks for which the kernel is asked whether it would accept a packet from the source: as many as
 /// the log reports one by one. So a flood of wrong knocks causes few queries.
-pub const QUESTIONS: Rate = Rate { at_once: 20, every: Duration::from_secs(3) };
+pub const ROUTE_QUERIES: Rate = Rate { at_once: 20, every: Duration::from_secs(3) };
 
 /// The widest window that can be configured. If the replay log is lost, the window that was in force is
 /// unknown as well. No request accepted before was dated later than the end of this one, so after a first
