@@ -46,7 +46,7 @@ pub struct Engine {
     grants: Grants,
     server: Option<SpaServer>,
     /// Budget for asking the kernel whether it would accept a packet from the source of a wrong knock.
-    questions: Budget,
+    route_queries: Budget,
     counters: Counters,
     changes: VecDeque<Change>,
     events: VecDeque<Event>,
@@ -62,7 +62,7 @@ impl Engine {
             access: Access::new(rules)?,
             grants: Grants::default(),
             server: None,
-            questions: Budget::default(),
+            route_queries: Budget::default(),
             counters: Counters::default(),
             changes: VecDeque::new(),
             events: VecDeque::new(),
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     fn wrong(&mut self, knock: &Knock, after: u8, now: Moment, routes: &mut dyn Routes) -> Event {
-        let checked = self.questions.spend(ROUTE_QUERIES, now);
+        let checked = self.route_queries.spend(ROUTE_QUERIES, now);
         if checked && !routes.accept(knock.source, knock.arrival) {
             return not_accepted(knock);
         }
