@@ -22,7 +22,7 @@ pub const GRANTS: usize = 65_536;
 pub const GRANTS_BY_SEQUENCE: usize = 49_152;
 
 /// Doors in one configuration. Clients rely on this bound, too.
-pub const DOORS: usize = doors_spa::door::MOST as usize;
+pub const DOORS: usize = doors_spa::door::MAX_DOORS as usize;
 
 /// Ports of all doors together; a range counts as one. Each is an element of a map, which costs the kernel
 /// time with the square of their number, and a rule. This many are guarded within about a second. That is

@@ -7,10 +7,10 @@ use core::time::Duration;
 
 /// The most doors in one configuration: enough for one for each host of a large network, and few enough that
 /// a client can ask for all of them in a minute.
-pub const MOST: u16 = 1024;
+pub const MAX_DOORS: u16 = 1024;
 
 /// The longest time for which a door can be open: a year.
-pub const LONGEST: Duration = Duration::from_secs(31_536_000);
+pub const MAX_OPEN_FOR: Duration = Duration::from_secs(31_536_000);
 
 /// The longest name, in bytes.
 pub const NAME_MAX: usize = 32;

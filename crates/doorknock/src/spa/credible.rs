@@ -34,7 +34,7 @@ pub enum Incredible {
     #[error("it speaks of a door for {}, and no door is open for more than a year", durations::text((*.0).into()))]
     Time(u32),
     /// No configuration holds so many doors.
-    #[error("it counts {0} doors, and no server has more than {most}", most = door::MOST)]
+    #[error("it counts {0} doors, and no server has more than {most}", most = door::MAX_DOORS)]
     Doors(u32),
     /// It tells a door twice.
     #[error("it tells a door twice; if the doors have just been changed, ask again")]
@@ -78,7 +78,7 @@ pub fn check(receipt: &Receipt, operation: Operation) -> Result<(), Incredible> 
         return Err(Incredible::Seen(seen));
     }
     let times = receipt.doors.iter().map(|door| door.longest).chain([receipt.seconds]);
-    match times.max().filter(|longest| u64::from(*longest) > door::LONGEST.as_secs()) {
+    match times.max().filter(|longest| u64::from(*longest) > door::MAX_OPEN_FOR.as_secs()) {
         Some(longest) => Err(Incredible::Time(longest)),
         None => Ok(()),
     }

@@ -13,7 +13,7 @@ use crate::spa::credible::Incredible;
 const IN_ALL: Duration = Duration::from_secs(120);
 
 /// As many pages as the most doors with the longest names fill.
-const MOST_PAGES: u16 = door::MOST.div_ceil(receipt::DOORS_ON_A_PAGE);
+const MOST_PAGES: u16 = door::MAX_DOORS.div_ceil(receipt::DOORS_ON_A_PAGE);
 
 /// What has been told so far.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Pages {
     /// [`Incredible`] if there cannot be such a page.
     pub fn take(&mut self, page: &Receipt, passed: Duration) -> Result<Option<u32>, Incredible> {
         let in_all = u32::from(page.doors_in_all);
-        if in_all > u32::from(door::MOST) {
+        if in_all > u32::from(door::MAX_DOORS) {
             return Err(Incredible::Doors(in_all));
         }
         for door in &page.doors {
@@ -41,7 +41,7 @@ impl Pages {
         self.taken = self.taken.saturating_add(1);
         let told = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         match told >= in_all {
-            true if told > u32::from(door::MOST) => Err(Incredible::Doors(told)),
+            true if told > u32::from(door::MAX_DOORS) => Err(Incredible::Doors(told)),
             true => Ok(None),
             false if page.doors.is_empty() => Err(Incredible::NoProgress),
             false if self.taken >= MOST_PAGES || passed >= IN_ALL => Err(Incredible::Endless),
@@ -79,15 +79,16 @@ mod tests {
 
     #[test]
     fn the_largest_configuration_with_the_longest_names_can_be_told() {
-        let names: Vec<String> = (0..door::MOST).map(|number| format!("a{number:031}")).collect();
+        let names: Vec<String> = (0..door::MAX_DOORS).map(|number| format!("a{number:031}")).collect();
         let mut pages = Pages::default();
         let mut next = Some(0);
         while let Some(skip) = next {
             let doors = names[usize::try_from(skip).unwrap()..].iter();
             let doors = doors.map(|name| ToldDoor { name: name.clone(), longest: 30 });
-            next = pages.take(&page(door::MOST, &[]).with_doors(doors), Duration::from_secs(30)).unwrap();
+            next =
+                pages.take(&page(door::MAX_DOORS, &[]).with_doors(doors), Duration::from_secs(30)).unwrap();
         }
-        assert_eq!(pages.names.len(), usize::from(door::MOST));
+        assert_eq!(pages.names.len(), usize::from(door::MAX_DOORS));
     }
 
     #[test]
@@ -103,8 +104,8 @@ mod tests {
     fn a_gateway_cannot_keep_a_client_asking() {
         assert_eq!(Pages::default().take(&page(1025, &["a"]), Duration::ZERO), Err(Incredible::Doors(1025)));
         let mut pages = Pages::default();
-        let answers =
-            (0..1000).map(|number| pages.take(&page(door::MOST, &[&format!("a{number}")]), Duration::ZERO));
+        let answers = (0..1000)
+            .map(|number| pages.take(&page(door::MAX_DOORS, &[&format!("a{number}")]), Duration::ZERO));
         assert_eq!(answers.take_while(Result::is_ok).count(), 341);
         let late = Duration::from_secs(120);
         assert_eq!(Pages::default().take(&page(2, &["a"]), late), Err(Incredible::Endless));

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// The longest time in seconds.
-const MAX_SECONDS: u64 = doors_spa::door::LONGEST.as_secs();
+const MAX_SECONDS: u64 = doors_spa::door::MAX_OPEN_FOR.as_secs();
 
 const A_LIST_OF_DOORS: &str = "a list of doors like [\"ssh\"]";
 
