@@ -29,15 +29,15 @@ pub struct Grant {
     key: GrantKey,
     link: Link,
     open_for: Duration,
-    by: Option<ClientLabel>,
+    granted_to: Option<ClientLabel>,
     once: bool,
 }
 
 impl Grant {
     /// Turns the grant into a lease, whose time starts at `now`.
     pub fn redeem(self, now: Moment) -> Lease {
-        let Self { key, link, open_for, by, once } = self;
-        Lease { key, link, until: now.after(open_for), by, once }
+        let Self { key, link, open_for, granted_to, once } = self;
+        Lease { key, link, until: now.after(open_for), granted_to, once }
     }
 }
 
@@ -103,7 +103,7 @@ impl Rules {
             client.doors.contains(door) && client.may_come_from(*source) && !client.has_expired(wall)
         };
         self.door(door).is_some()
-            && lease.by.as_ref().is_none_or(|label| self.clients.find(label).is_some_and(may_open))
+            && lease.granted_to.as_ref().is_none_or(|label| self.clients.find(label).is_some_and(may_open))
     }
 }
 
@@ -188,7 +188,13 @@ impl Access {
                     return Err(Refusal::NotAccepted);
                 }
                 self.own.judge(knock.source).map_err(Refusal::Address)?;
-                Ok(Verdict::Granted(Grant { key, link: knock.arrival.link, open_for, by: None, once }))
+                Ok(Verdict::Granted(Grant {
+                    key,
+                    link: knock.arrival.link,
+                    open_for,
+                    granted_to: None,
+                    once,
+                }))
             }
             None if last_port == knock.port => Err(Refusal::Repeated),
             None => {
@@ -230,7 +236,7 @@ impl Access {
             link: way.link,
             // No grant outlives its client's key.
             open_for: wanted.min(longest(door, client)).min(client.time_left(wall)),
-            by: Some(client.who.clone()),
+            granted_to: Some(client.who.clone()),
             once: door.once,
         })
     }

@@ -402,7 +402,7 @@ impl Engine {
         let event = match opening {
             Opening::Changed(lease) => return self.changed(lease),
             Opening::Joined(lease) | Opening::Waits(lease) => {
-                let before = self.grants.get(&lease.key).and_then(|running| running.lease.by.clone());
+                let before = self.grants.get(&lease.key).and_then(|running| running.lease.granted_to.clone());
                 Event::AlsoOpen { lease, before }
             }
             Opening::Unchanged(lease) => Event::StillOpen(lease),

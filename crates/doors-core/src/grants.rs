@@ -116,7 +116,7 @@ impl Running {
     /// Whether it was open before the daemon started, and the client that opened it is unknown.
     #[must_use]
     pub fn is_unowned(&self) -> bool {
-        self.adopted && self.lease.by.is_none() && self.others.is_empty()
+        self.adopted && self.lease.granted_to.is_none() && self.others.is_empty()
     }
 
     /// Whether leases of others wait until this one is over.
@@ -127,15 +127,15 @@ impl Running {
 
     /// A client's own lease.
     #[must_use]
-    pub fn own(&self, by: Option<&ClientLabel>) -> Option<&Lease> {
+    pub fn own(&self, granted_to: Option<&ClientLabel>) -> Option<&Lease> {
         let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
-        leases.into_iter().find(|lease| lease.by.as_ref() == by)
+        leases.into_iter().find(|lease| lease.granted_to.as_ref() == granted_to)
     }
 
     /// The owner of each lease in it: each takes one place of its owner's share.
     fn shares(&self) -> Vec<Option<ClientLabel>> {
         let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
-        leases.map(|lease| lease.by.clone()).collect()
+        leases.map(|lease| lease.granted_to.clone()).collect()
     }
 
     fn sharing(&self) -> usize {
@@ -170,7 +170,7 @@ impl Grants {
     /// Opens a door or extends it. Never shortens it.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let lease = grant.redeem(now);
-        let is_full = self.is_full_for(lease.by.as_ref());
+        let is_full = self.is_full_for(lease.granted_to.as_ref());
         let Some(mut running) = self.running.get(&lease.key).cloned() else {
             if is_full {
                 return Opening::Full(lease);
@@ -252,7 +252,7 @@ impl Grants {
     pub fn close(&mut self, key: &GrantKey) -> Option<Running> {
         let running = self.running.remove(key)?;
         self.by_end.remove(&(running.lease.until, key.clone()));
-        running.shares().iter().for_each(|by| self.give_back(by));
+        running.shares().iter().for_each(|granted_to| self.give_back(granted_to));
         Some(running)
     }
 
@@ -261,7 +261,7 @@ impl Grants {
     pub fn leave(&mut self, key: &GrantKey, who: &ClientLabel, now: Moment) -> Left {
         let Some(mut running) = self.running.get(key).cloned() else { return Left::Nothing };
         running.others.retain(|other| other.until > now);
-        let its = |lease: &Lease| lease.by.as_ref() == Some(who);
+        let its = |lease: &Lease| lease.granted_to.as_ref() == Some(who);
         let left = if let Some(at) = running.waiting.iter().position(its)
             && let Some(lease) = running.waiting.remove(at)
         {
@@ -311,31 +311,31 @@ impl Grants {
         self.running.values()
     }
 
-    fn is_full_for(&self, by: Option<&ClientLabel>) -> bool {
-        let share = match by {
+    fn is_full_for(&self, granted_to: Option<&ClientLabel>) -> bool {
+        let share = match granted_to {
             Some(_) => limits::GRANTS_PER_CLIENT,
             None => limits::GRANTS_BY_SEQUENCE,
         };
-        let taken = self.shares.get(&by.cloned()).copied().unwrap_or_default();
+        let taken = self.shares.get(&granted_to.cloned()).copied().unwrap_or_default();
         self.running.len() >= limits::GRANTS || taken >= share
     }
 
     /// Inserts a grant, in place of the one for the same door and source.
     fn put(&mut self, running: Running) {
         self.close(&running.lease.key);
-        for by in running.shares() {
-            let taken = self.shares.entry(by).or_default();
+        for granted_to in running.shares() {
+            let taken = self.shares.entry(granted_to).or_default();
             *taken = taken.saturating_add(1);
         }
         self.by_end.insert((running.lease.until, running.lease.key.clone()));
         self.running.insert(running.lease.key.clone(), running);
     }
 
-    fn give_back(&mut self, by: &Option<ClientLabel>) {
-        if let Some(taken) = self.shares.get_mut(by) {
+    fn give_back(&mut self, granted_to: &Option<ClientLabel>) {
+        if let Some(taken) = self.shares.get_mut(granted_to) {
             *taken = taken.saturating_sub(1);
             if *taken == 0 {
-                self.shares.remove(by);
+                self.shares.remove(granted_to);
             }
         }
     }
@@ -344,14 +344,14 @@ impl Grants {
 /// Adds a lease to a grant whose door is open.
 fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
     let extends = lease.until >= running.lease.until.after(EXTEND_AFTER);
-    if lease.by == running.lease.by {
+    if lease.granted_to == running.lease.granted_to {
         if !extends {
             return Opening::Unchanged(lease);
         }
         running.lease = lease.clone();
         return Opening::Changed(lease);
     }
-    let known = running.others.iter().position(|other| other.by == lease.by);
+    let known = running.others.iter().position(|other| other.granted_to == lease.granted_to);
     let is_known = known.is_some();
     match known {
         None if is_full || running.sharing() >= SHARING_ONE_ADDRESS => return Opening::Full(lease),
@@ -374,8 +374,8 @@ fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
 
 /// Adds a single-connection lease to a grant that exists already.
 fn once_more(running: &mut Running, mut lease: Lease, is_full: bool) -> Opening {
-    if lease.by != running.lease.by {
-        if let Some(own) = running.waiting.iter_mut().find(|waiting| waiting.by == lease.by) {
+    if lease.granted_to != running.lease.granted_to {
+        if let Some(own) = running.waiting.iter_mut().find(|waiting| waiting.granted_to == lease.granted_to) {
             *own = lease.clone();
             return Opening::Unchanged(lease);
         }
@@ -387,7 +387,7 @@ fn once_more(running: &mut Running, mut lease: Lease, is_full: bool) -> Opening 
     }
     // A client gets a new lease at once, because the one before may be used up. A sequence does not:
     // strangers can replay it.
-    if lease.by.is_none() && lease.until < running.lease.until.after(EXTEND_AFTER) {
+    if lease.granted_to.is_none() && lease.until < running.lease.until.after(EXTEND_AFTER) {
         return Opening::Unchanged(lease);
     }
     // Its end must differ from that of the lease before, so that a late report about that one is not taken

@@ -15,7 +15,7 @@ pub struct Lease {
     /// When the firewall closes the door.
     pub until: Moment,
     /// The client that asked; `None` for a sequence, or if unknown.
-    pub by: Option<ClientLabel>,
+    pub granted_to: Option<ClientLabel>,
     /// Whether the first new connection uses the lease up.
     pub once: bool,
 }

@@ -137,12 +137,12 @@ fn rules(doors: &[(&str, &[u16])]) -> Rules {
 }
 
 fn lease(door: &str, source: &str, until: u64) -> Lease {
-    Lease { key: grant_key(door, source), link: Link(3), until: at(until), by: None, once: false }
+    Lease { key: grant_key(door, source), link: Link(3), until: at(until), granted_to: None, once: false }
 }
 
 /// A lease that the firewall holds from an earlier run.
 fn found_open(key: &GrantKey, until: u64) -> Lease {
-    Lease { key: key.clone(), link: Link::default(), until: at(until), by: None, once: false }
+    Lease { key: key.clone(), link: Link::default(), until: at(until), granted_to: None, once: false }
 }
 
 fn grant_key(door: &str, source: &str) -> GrantKey {

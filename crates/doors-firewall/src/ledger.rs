@@ -28,14 +28,14 @@ pub struct Standing {
 impl Standing {
     /// Takes a lease apart.
     pub fn of(lease: Lease) -> (GrantKey, Self) {
-        let Lease { key, link, until, by, once: _ } = lease;
+        let Lease { key, link, until, granted_to: by, once: _ } = lease;
         (key, Self { until, link, by })
     }
 
     /// Puts a lease together.
     pub fn lease(self, key: GrantKey, once: bool) -> Lease {
         let Self { until, link, by } = self;
-        Lease { key, link, until, by, once }
+        Lease { key, link, until, granted_to: by, once }
     }
 }
 

@@ -33,7 +33,7 @@ enum Kind {
 
 fn kind(event: &Event) -> Kind {
     match event {
-        Event::Adopted(lease) | Event::NotAdopted(lease) => match lease.by {
+        Event::Adopted(lease) | Event::NotAdopted(lease) => match lease.granted_to {
             Some(_) => Kind::Always,
             None => Kind::Found,
         },
@@ -46,7 +46,7 @@ fn kind(event: &Event) -> Kind {
         | Event::Reduced { gone: lease, .. }
         | Event::AlsoOpen { lease, .. }
         | Event::GivenUp(lease)
-        | Event::NeverOpened(lease) => match lease.by {
+        | Event::NeverOpened(lease) => match lease.granted_to {
             Some(_) => Kind::Always,
             None => Kind::Door,
         },

@@ -100,7 +100,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
 
 /// An event that is about a door and an address.
 fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
-    let Lease { key: GrantKey { door, source }, by, .. } = lease;
+    let Lease { key: GrantKey { door, source }, granted_to: by, .. } = lease;
     let (left, by) = (seconds(lease.until.remaining(now)), By(by));
     let client = by.name();
     match event {
@@ -145,7 +145,7 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
             info!(%door, %source, client, "closed: door {door} for {source}{by}; {}", not_permitted(lease));
         }
         Event::Reduced { now: rest, .. } => {
-            let (left, others) = (seconds(rest.until.remaining(now)), By(&rest.by));
+            let (left, others) = (seconds(rest.until.remaining(now)), By(&rest.granted_to));
             info!(
                 %door, %source, client,
                 "taken back: door {door} for {source}{by}; {}; it stays open for {left}{others}",
@@ -175,7 +175,7 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
 
 /// Why a door that is open could not be opened now.
 fn not_permitted(lease: &Lease) -> &'static str {
-    match lease.by {
+    match lease.granted_to {
         Some(_) => "the configuration does not let this client open it any more",
         None => "the configuration has no such door any more",
     }

@@ -15,7 +15,7 @@ fn lease(number: u32, by: Option<&str>) -> Lease {
     let source = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | number));
     let label = |name: &str| ClientLabel { name: name.into(), fingerprint: "SHA256:x".into() };
     let key = GrantKey { door: DoorName::new("ssh").unwrap(), source };
-    Lease { key, link: Link(3), until: at(3600), by: by.map(label), once: false }
+    Lease { key, link: Link(3), until: at(3600), granted_to: by.map(label), once: false }
 }
 
 fn at(seconds: u64) -> Moment {
@@ -75,7 +75,7 @@ fn details_are_bounded_and_take_no_line_from_refusals() {
         (0..10_000).map(|number| Event::Further { source: lease(number, None).key.source, right: 1 });
     assert_eq!(told(&mut throttles, further), 20);
     // A challenge is no refusal: after a start each client gets one.
-    let who = lease(0, Some("laptop")).by.unwrap();
+    let who = lease(0, Some("laptop")).granted_to.unwrap();
     let source = lease(0, None).key.source;
     let stale = Event::Refused { who, source, why: Answer::Stale, address: None };
     told(&mut throttles, std::iter::repeat_n(stale, 1000));
