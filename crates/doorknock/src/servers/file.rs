@@ -223,7 +223,8 @@ mod tests {
         assert_eq!(std::str::from_utf8(&first).unwrap(), format!("{text}\ndoors = [\"ssh\"]\n"));
         let second = with_doors(&first, &two);
         assert_eq!(std::str::from_utf8(&second).unwrap(), format!("{text}\ndoors = [\"ssh\", \"web-1\"]\n"));
-        let all: Vec<String> = (0..doors_spa::door::MOST).map(|number| format!("a{number:031}")).collect();
+        let all: Vec<String> =
+            (0..doors_spa::door::MAX_DOORS).map(|number| format!("a{number:031}")).collect();
         // With room for all else.
         assert!(with_doors(text.as_bytes(), &all).len() < usize::try_from(LONGEST).unwrap() / 2 + 8 * 1024);
     }
