@@ -10,12 +10,8 @@ use std::io;
 
 use doors_core::{limits, spa::replay::Record};
 
-use super::record::{self, RECORD};
+use super::record::{self, RECORD, STEP};
 
-/// By how much the file grows, and so a divisor of its length: another length says that it was cut. Zeros are
-/// written, not only reserved: a file system notes on its own what
-/// was reserved and is now used, and that note would have to be on the disk too.
-pub(super) const STEP: usize = 64 * 1024;
 /// No file is longer, as it is read into memory: sixteen million knocks.
 pub(super) const LONGEST: usize = 512 * 1024 * 1024;
 

@@ -6,8 +6,10 @@ use doors_core::spa::replay::Record;
 use doors_spa::identity::ClientId;
 use sha2::{Digest as _, Sha256};
 
-use super::log::STEP;
-
+/// By how much the file grows, and so a divisor of its length: another length says that it was cut. Zeros are
+/// written, not only reserved: a file system notes on its own what was reserved and is now used, and that note would have
+/// to be on the disk too.
+pub(super) const STEP: usize = 64 * 1024;
 /// The length of the header in bytes.
 pub(super) const HEADER: usize = 16;
 /// The length of a record in bytes.

@@ -15,9 +15,9 @@ use doors_spa::identity::ClientId;
 use proptest::prelude::*;
 
 use super::{
-    log::{Disk, LONGEST, STEP},
+    log::{Disk, LONGEST},
     place::DAMAGED,
-    record::{HEADER, RECORD},
+    record::{HEADER, RECORD, STEP},
     *,
 };
 
