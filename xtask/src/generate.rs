@@ -50,8 +50,8 @@ fn configuration() -> String {
          directory,\n`/etc/port_knocker.toml`. Without a file, default values are used. All times are in \
          seconds.\n\nAn option goes before a variable of the environment (`KNOCKER_SEQ`, `KNOCKER_PORTS`), \
          that before the file,\nthat before the default. What is in force, and who said so, is shown by \
-         `port-knocking-doors check`.\n\nA file that exists and cannot be used is an error, never passed over. \
-         A file that\nanother user could have written is refused: it has to belong to root, or to the user that the daemon runs \
+         `port-knocking-doors check`.\n\nA file that exists and cannot be used is an error, never passed over: \
+         each fault is named with line and column,\nup to 20. A file that\nanother user could have written is refused: it has to belong to root, or to the user that the daemon runs \
          as, and only the\nowner, or the group of the owner's own name, may write to it. A symbolic link may lead to it.\n\n{}\n{}",
         keys::manual(),
         bounds()

@@ -20,9 +20,10 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which firewall the administrator wants.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum FirewallChoice {
     /// Our own gate, with firewalld beside it if it is there.
+    #[default]
     Auto,
     /// Our own gate, with firewalld beside it.
     Firewalld,

@@ -103,8 +103,8 @@ fn the_file_that_is_installed_has_no_door_and_each_line_in_it_can_be_taken_up() 
 #[test]
 fn the_help_explains_every_key() {
     let help = keys::help();
-    for key in keys::TOP.iter().chain(keys::DOOR) {
-        assert!(help.contains(key.name), "{}", key.name);
+    for name in keys::names() {
+        assert!(help.contains(name), "{name}");
     }
     assert!(help.lines().all(|line| line.chars().count() <= 80), "it fits on a terminal");
 }
@@ -246,4 +246,50 @@ fn places_are_counted_in_lines_and_characters_wherever_they_are() {
         let column = "zone = \"\"".len() + before + 2;
         assert!(error.starts_with(&format!("doors.toml:3:{column}: ")), "{before}: {error}");
     }
+}
+
+#[test]
+fn of_a_file_with_several_faults_each_is_told_with_its_place() {
+    let text = "refuse = \"dorp\"\nspa_prot = 1\nmax_knocker_live_time = 0\n\
+                [[doors]]\nname = \"ssh\"\nports = [\"22\"]\nonce = true\n\
+                [[doors]]\nname = \"web\"\nports = [\"443/tcp\"]\n\
+                [[doors]]\nname = \"web\"\nports = [\"80/tcp\"]\n\
+                [[clients]]\nname = \"laptop\"\nkey = \"ssh-rsa AAAA\"\n\
+                [[clients]]\ndoors = [\"ssh\"]\n";
+    let error = Config::parse(Path::new("doors.toml"), text).unwrap_err().to_string();
+    let places = ["1:10", "2:1", "3:25", "6:10", "7:1", "12:8", "14:1", "16:7", "17:1", "17:1"];
+    let mut rest = error.strip_prefix("10 faults:").unwrap_or_else(|| panic!("{error}"));
+    for (number, place) in (1..).zip(places) {
+        let told = format!(" ({number}) doors.toml:{place}: ");
+        rest = rest.split_once(&told).unwrap_or_else(|| panic!("{told} in {error}")).1;
+    }
+    // What is missed may be what has the fault.
+    assert!(!error.contains("there is no door"), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_together_is_told_beside_other_such_faults() {
+    let text = "firewall = \"rich-rules\"\nmark = 0x1\n[[doors]]\nname = \"a\"\nports = [\"22/tcp\"]\ngrant = \"once\"\n\
+                [[doors]]\nname = \"b\"\nports = [\"23/tcp\"]\ngrant = \"once\"\n";
+    let error = Config::parse(Path::new("doors.toml"), text).unwrap_err().to_string();
+    let told = ["3 faults: (1) doors.toml:2:8: `mark`", " (2) doors.toml:6:9: ", " (3) doors.toml:10:9: "];
+    assert!(told.iter().all(|told| error.contains(told)), "{error}");
+}
+
+#[test]
+fn of_a_file_that_is_no_toml_each_line_that_is_none_is_told_once() {
+    let told = |text: &str| Config::parse(Path::new("f"), text).unwrap_err().to_string();
+    let error = told("refuse = reject\nzone == \"a\"\non_exit = keep\n");
+    for place in ["3 faults: (1) f:1:10: ", "; (2) f:2:7: ", "; (3) f:3:11: "] {
+        assert!(error.contains(place), "{error}");
+    }
+    // A key that is there twice hides no other fault.
+    let error = told("refuse = \"drop\"\nrefuse = \"drop\"\nzone = 1\n");
+    assert!(
+        error.starts_with("2 faults: (1) f:2:1: this key is there twice; write it once; (2) f:3:8: "),
+        "{error}"
+    );
+    // Behind an open bracket everything is misunderstood.
+    let error = told("trusted = [\"192.0.2.0/24\"\nzone = \"a\"\nrefuse = \"drop\"\n");
+    assert!(error.starts_with("f:"), "{error}");
 }

@@ -18,7 +18,7 @@ use std::{
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use doors_firewall::nftables::{Gate, TABLE};
 use doors_os::clock::Clock;
-use doors_text::error_chain::in_one_line;
+use doors_text::{error_chain::in_one_line, safe_text::escaped};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Runtime;
 
@@ -261,7 +261,7 @@ fn run_daemon(settings: &Settings) -> ExitCode {
 }
 
 fn no_config(NoConfig { error, instead }: &NoConfig) -> ExitCode {
-    let code = fail(WRONG, error);
+    let code = wrong_config(error);
     match instead {
         Some(instead) => fail(WRONG, instead),
         None => code,
@@ -312,7 +312,7 @@ fn run_check(settings: &Settings) -> ExitCode {
 fn with_config(settings: &Settings, run: impl FnOnce(&Config) -> Result<String, AdminError>) -> ExitCode {
     let config = match settings.load() {
         Ok(config) => config,
-        Err(error) => return fail(WRONG, &error),
+        Err(error) => return wrong_config(&error),
     };
     match run(&config) {
         Ok(text) => print(&text),
@@ -364,6 +364,19 @@ fn print(text: &str) -> ExitCode {
         // Whoever reads it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(FINE),
         Err(error) => complain(FAILED, &format!("cannot print: {error}")),
+    }
+}
+
+/// Each fault of a configuration has a line of its own.
+fn wrong_config(error: &ConfigError) -> ExitCode {
+    match error {
+        ConfigError::Several(faults) => {
+            for line in faults.lines() {
+                complain(WRONG, &escaped(&line));
+            }
+            ExitCode::from(WRONG)
+        }
+        only => fail(WRONG, only),
     }
 }
 

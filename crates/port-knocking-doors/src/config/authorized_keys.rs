@@ -13,7 +13,9 @@ use ipnet::IpNet;
 
 use super::{
     dates,
+    faults::Faults,
     file::FileClient,
+    kinds::DoorNames,
     origin::{ConfigError, Origin, Position, Sourced},
     values::is_client_name,
     warnings::Warning,
@@ -50,10 +52,10 @@ const OURS: &str = "name, doors, max_open_for, from, expiry-time";
 pub(super) fn parse(
     path: &Path,
     text: &str,
-    doors: &[Sourced<DoorName>],
-) -> Result<(Vec<FileClient>, Vec<Warning>), ConfigError> {
+    doors: &DoorNames,
+    faults: &mut Faults,
+) -> (Vec<FileClient>, Vec<Warning>) {
     let path: Arc<Path> = Arc::from(path);
-    let doors: Arc<[Sourced<DoorName>]> = Arc::from(doors);
     let lines: Vec<Line<'_>> = (1..)
         .zip(text.lines().map(str::trim))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -61,21 +63,24 @@ pub(super) fn parse(
         .collect();
     let (mut clients, mut warnings) = (Vec::with_capacity(lines.len()), Vec::new());
     let mut names: HashSet<Arc<str>> = HashSet::with_capacity(lines.len());
-    for (line, client) in lines.iter().zip(on_all_processors(&lines, |line| line.client(&doors))) {
+    for (line, client) in lines.iter().zip(on_all_processors(&lines, |line| line.client(doors))) {
         let number = line.number;
-        match client? {
-            Some(mut client) => {
-                // Two keys of one person may have one comment.
-                if !names.insert(Arc::clone(&client.name.value)) {
-                    client.name.value = format!("{}-line-{number}", client.name.value).into();
-                    names.insert(Arc::clone(&client.name.value));
+        match client {
+            Ok(Some(mut client)) => {
+                if let Some(name) = &mut client.name {
+                    // Two keys of one person may have one comment.
+                    if !names.insert(Arc::clone(&name.value)) {
+                        name.value = format!("{}-line-{number}", name.value).into();
+                        names.insert(Arc::clone(&name.value));
+                    }
                 }
                 clients.push(client);
             }
-            None => warnings.push(Warning::OtherKey { path: Arc::clone(&path), line: number }),
+            Err(fault) => faults.push(fault),
+            Ok(None) => warnings.push(Warning::OtherKey { path: Arc::clone(&path), line: number }),
         }
     }
-    Ok((clients, warnings))
+    (clients, warnings)
 }
 
 /// Does the same for each, in the order of the list. Most of the time for a key goes into whether it is a point of
@@ -117,7 +122,7 @@ impl<'a> Line<'a> {
     }
 
     /// The client of this line; `None` if its key is of a type that cannot be used.
-    fn client(&self, doors: &Arc<[Sourced<DoorName>]>) -> Result<Option<FileClient>, ConfigError> {
+    fn client(&self, doors: &DoorNames) -> Result<Option<FileClient>, ConfigError> {
         // Once for each line: nothing in here costs as much as a key.
         let (options, read) = match ClientKey::from_openssh(self.text) {
             Err(BadKey::Type) if !is_key_type(self.text) => {
@@ -132,12 +137,10 @@ impl<'a> Line<'a> {
             Err(_) => return Ok(None),
         };
         let mut client = FileClient {
-            name: Sourced::new(name_from(comment, &key), self.origin()),
-            key: Sourced::new(key, self.origin()),
-            doors: Arc::clone(doors),
-            max_open_for: None,
-            from: None,
-            until: None,
+            name: Some(self.given(name_from(comment, &key))),
+            key: Some(self.given(key)),
+            doors: Some(self.given(Arc::clone(doors))),
+            ..FileClient::default()
         };
         for option in split_outside_quotes(options, ',') {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -145,7 +148,7 @@ impl<'a> Line<'a> {
                 return Ok(None);
             }
         }
-        if client.doors.is_empty() {
+        if client.doors.as_ref().is_none_or(|doors| doors.value.is_empty()) {
             let what = "this client may open nothing; begin its line with doors=\"…\", or set \
                         authorized_keys_doors in the configuration";
             return Err(self.wrong(what.to_owned()));
@@ -158,7 +161,7 @@ impl<'a> Line<'a> {
         match name {
             // The key of an authority is nobody's own.
             "cert-authority" => return Ok(false),
-            "name" if is_client_name(value) => client.name.value = value.into(),
+            "name" if is_client_name(value) => client.name = Some(self.given(value.into())),
             "doors" => {
                 let door = |name: &str| {
                     let name = name.trim();
@@ -166,7 +169,8 @@ impl<'a> Line<'a> {
                     door.map(|door| Sourced::new(door, self.origin()))
                         .map_err(|bad| self.wrong(format!("doors: \"{}\" {bad}", name.escape_debug())))
                 };
-                client.doors = value.split(',').map(door).collect::<Result<_, _>>()?;
+                let doors = value.split(',').map(door).collect::<Result<_, _>>()?;
+                client.doors = Some(self.given(doors));
             }
             "max_open_for" => {
                 let seconds = value.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
@@ -279,8 +283,14 @@ mod tests {
     }
 
     fn parsed(text: &str) -> Result<(Vec<FileClient>, Vec<Warning>), String> {
-        let doors = [Sourced::default(DoorName::new("ssh").unwrap())];
-        parse(Path::new("keys"), text, &doors).map_err(|error| error.to_string())
+        let doors: DoorNames = [Sourced::by_default(DoorName::new("ssh").unwrap())].into();
+        with_doors(text, &doors)
+    }
+
+    fn with_doors(text: &str, doors: &DoorNames) -> Result<(Vec<FileClient>, Vec<Warning>), String> {
+        let mut faults = Faults::default();
+        let parsed = parse(Path::new("keys"), text, doors, &mut faults);
+        faults.into_result().map(|()| parsed).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -294,10 +304,10 @@ mod tests {
             key(4),
         );
         let (clients, warnings) = parsed(&text).unwrap();
-        let names: Vec<&str> = clients.iter().map(|client| &*client.name.value).collect();
+        let names: Vec<&str> = clients.iter().map(|client| &*client.name.as_ref().unwrap().value).collect();
         assert_eq!(names[..2], ["anna@laptop", "anna@laptop-line-4"]);
         assert_eq!(names[2].len(), 16, "a key without a comment is called by its fingerprint");
-        assert!(clients.iter().all(|client| client.doors[0].value.as_str() == "ssh"));
+        assert!(clients.iter().all(|client| client.doors.as_ref().unwrap().value[0].value.as_str() == "ssh"));
         let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         assert!(told[0].starts_with("keys:5: ") && told[1].starts_with("keys:6: "), "{told:?}");
     }
@@ -311,8 +321,9 @@ mod tests {
         );
         let (clients, _) = parsed(&text).unwrap();
         let client = &clients[0];
-        assert_eq!(&*client.name.value, "phone");
-        let doors: Vec<&str> = client.doors.iter().map(|door| door.value.as_str()).collect();
+        assert_eq!(&*client.name.as_ref().unwrap().value, "phone");
+        let doors: Vec<&str> =
+            client.doors.as_ref().unwrap().value.iter().map(|door| door.value.as_str()).collect();
         assert_eq!(doors, ["web", "admin"]);
         assert_eq!(client.max_open_for.as_ref().unwrap().value, Duration::from_secs(600));
         let networks: Vec<String> =
@@ -332,7 +343,7 @@ mod tests {
             let error = parsed(&line).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
-        let none = parse(Path::new("keys"), &key(1), &[]).unwrap_err().to_string();
+        let none = with_doors(&key(1), &DoorNames::default()).unwrap_err();
         assert!(none.contains("this client may open nothing"), "{none}");
         // What is no key at all is passed over, with a warning.
         for line in [format!("{KEY} anna"), "hello".to_owned()] {

@@ -11,23 +11,21 @@ use doors_core::{
     access::Rules,
     door::DoorName,
     limits,
-    spa::client::{Client, Clients},
+    spa::client::{self, Clients},
 };
 use doors_os::trusted_file::{self, Demands, Untrusted};
+use doors_spa::identity::ClientKey;
 use doors_text::error_chain::in_one_line;
 
 use super::{
-    authorized_keys, dates,
+    authorized_keys,
+    faults::Faults,
     file::{File, FileClient},
-    keys::LARGEST_FILE,
-    origin::{self, ConfigError, Origin},
+    keys::{self, LARGEST_FILE},
+    kinds::DoorNames,
+    origin::{ConfigError, Origin, Sourced},
     warnings::Warning,
 };
-
-const GATEWAY_KEY: &str = "/etc/port-knocking-doors/gateway.key";
-/// Where the state is, if the file does not say.
-pub(crate) const STATE_DIR: &str = "/var/lib/port-knocking-doors";
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// What is needed to hear clients with keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,36 +42,29 @@ pub struct KeyAccess {
     pub clients: Arc<Clients>,
 }
 
-/// What the file says.
-pub(super) struct Sourced {
-    pub(super) port: Option<origin::Sourced<u16>>,
-    pub(super) window: Option<origin::Sourced<Duration>>,
-    pub(super) gateway_key: Option<origin::Sourced<PathBuf>>,
-    pub(super) state_dir: Option<origin::Sourced<PathBuf>>,
-    pub(super) authorized_keys: Option<origin::Sourced<PathBuf>>,
-    pub(super) authorized_keys_doors: Vec<origin::Sourced<DoorName>>,
-}
-
 /// The path of a file of public keys, and its text.
 pub(super) type Keys = Option<(PathBuf, String)>;
 
 /// Reads the file of public keys that a configuration names.
-pub(super) fn read_authorized_keys(config: &File) -> Result<Keys, ConfigError> {
-    let Some(path) = &config.authorized_keys else { return Ok(None) };
-    let wrong = |what| ConfigError::at(&path.origin, format!("`authorized_keys`: {what}"));
-    let read = trusted_file::read(&path.value, &Demands::public(LARGEST_FILE));
-    let mut bytes = read.map_err(|untrusted| wrong(why_not(&path.value, untrusted)))?.bytes;
-    let text = String::from_utf8(std::mem::take(&mut *bytes));
-    let text = text.map_err(|_| wrong(format!("{} is not UTF-8 text", path.value.display())))?;
-    Ok(Some((path.value.clone(), text)))
+pub(super) fn read_authorized_keys(config: &mut File) -> Keys {
+    let Sourced { value: path, origin } = config.authorized_keys.clone()?;
+    let text = trusted_file::read(&path, &Demands::public(LARGEST_FILE))
+        .map_err(|untrusted| why_not(&path, untrusted))
+        .and_then(|mut file| {
+            let text = String::from_utf8(std::mem::take(&mut *file.bytes));
+            text.map_err(|_| format!("{} is not UTF-8 text", path.display()))
+        })
+        .map_err(|what| ConfigError::at(&origin, format!("`authorized_keys`: {what}")));
+    config.faults.note(text).map(|text| (path, text))
 }
 
 /// Adds the clients of a file of public keys. Gives what was left out.
-pub(super) fn add(config: &mut File, keys: &Keys) -> Result<Vec<Warning>, ConfigError> {
-    let Some((path, text)) = keys else { return Ok(Vec::new()) };
-    let (clients, warnings) = authorized_keys::parse(path, text, &config.authorized_keys_doors)?;
+pub(super) fn add(config: &mut File, keys: &Keys) -> Vec<Warning> {
+    let Some((path, text)) = keys else { return Vec::new() };
+    let doors = config.authorized_keys_doors.clone().unwrap_or_default();
+    let (clients, warnings) = authorized_keys::parse(path, text, &doors.value, &mut config.faults);
     config.clients.extend(clients);
-    Ok(warnings)
+    warnings
 }
 
 /// Why a file of public keys is not read.
@@ -100,153 +91,119 @@ fn why_not(path: &Path, untrusted: Untrusted) -> String {
     }
 }
 
-/// Where the gateway's key is, or will be.
-pub(super) fn gateway_key(given: Option<&origin::Sourced<PathBuf>>) -> PathBuf {
-    given.map_or_else(|| PathBuf::from(GATEWAY_KEY), |given| given.value.clone())
+/// A client that has what it must have.
+struct Client {
+    name: Sourced<Arc<str>>,
+    key: Sourced<ClientKey>,
+    doors: DoorNames,
+    values: FileClient,
 }
 
-/// Where it is kept which knocks were seen.
-pub(super) fn state_dir(given: Option<&origin::Sourced<PathBuf>>) -> PathBuf {
-    given.map_or_else(|| PathBuf::from(STATE_DIR), |given| given.value.clone())
+impl Client {
+    fn new(values: FileClient) -> Option<Self> {
+        let doors = Arc::clone(&values.doors.as_ref()?.value);
+        Some(Self { name: values.name.clone()?, key: values.key.clone()?, doors, values })
+    }
+
+    fn for_core(self, doors: Arc<[DoorName]>) -> client::Client {
+        let mut resolved = client::Client::new(self.name.value, self.key.value, doors);
+        resolved.max_open_for = self.values.max_open_for.map(|given| given.value);
+        resolved.from = self.values.from.map_or(Vec::new(), |given| given.value);
+        resolved.until = self.values.until.map(|given| given.value);
+        resolved
+    }
 }
 
-/// The doors of a client, as they were written.
-type GivenDoors = Arc<[origin::Sourced<DoorName>]>;
-
-/// Puts everything together; `None` if nobody has a key.
+/// Puts everything together; `None` if nobody has a key. What of each client is in force goes to `note`.
 pub(super) fn resolve(
-    clients: Vec<FileClient>,
-    given: Sourced,
+    file: &mut File,
     rules: &Rules,
-    mut note: impl FnMut(&str, String, Origin),
-) -> Result<Option<KeyAccess>, ConfigError> {
-    let port = given.port.unwrap_or(origin::Sourced::default(doors_spa::PORT));
-    let window = given.window.unwrap_or(origin::Sourced::default(WINDOW));
-    let gateway_key = given.gateway_key.unwrap_or(origin::Sourced::default(PathBuf::from(GATEWAY_KEY)));
-    let state_dir = given.state_dir.unwrap_or(origin::Sourced::default(PathBuf::from(STATE_DIR)));
-    let nobody = clients.is_empty() && given.authorized_keys.is_none();
-    // Without clients these matter to nobody but to whoever has written them.
-    let mut note_used = |key: &str, value: String, origin: Origin| {
-        if !nobody || origin != Origin::Default {
-            note(key, value, origin);
-        }
-    };
-    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
-    note_used("spa_port", port.value.to_string(), port.origin);
-    note_used("spa_window", window.value.as_secs().to_string(), window.origin);
-    note_used("gateway_key", quoted(&gateway_key.value), gateway_key.origin);
-    note_used("state_dir", quoted(&state_dir.value), state_dir.origin);
-    if let Some(path) = given.authorized_keys {
-        note("authorized_keys", quoted(&path.value), path.origin);
+    mut note: impl FnMut(String, String, Origin),
+) -> Option<KeyAccess> {
+    let clients: Vec<Client> =
+        std::mem::take(&mut file.clients).into_iter().filter_map(Client::new).collect();
+    if clients.is_empty() && file.authorized_keys.is_none() {
+        return None;
     }
-    let for_all = given.authorized_keys_doors.first().map(|first| first.origin.clone());
-    if let Some(origin) = &for_all {
-        note("authorized_keys_doors", names(&given.authorized_keys_doors), origin.clone());
-    }
-    if nobody {
-        return Ok(None);
-    }
-    check_unique(&clients)?;
-    let mut all = Vec::with_capacity(clients.len());
-    let doors: HashSet<&DoorName> = rules.doors.iter().map(|door| &door.name).collect();
+    check_unique(&clients, &mut file.faults);
+    let mut all = Vec::with_capacity(clients.len().min(limits::CLIENTS));
+    let known: HashSet<&DoorName> = rules.doors.iter().map(|door| &door.name).collect();
+    // Those of lines in authorized_keys that name none are said once, for all.
+    let for_all = file.authorized_keys_doors.as_ref().map(|doors| Arc::clone(&doors.value));
     // Of many clients in authorized_keys all may open the same.
-    let mut last: Option<(GivenDoors, Arc<[DoorName]>)> = None;
-    for client in clients {
+    let mut last: Option<(DoorNames, Arc<[DoorName]>)> = None;
+    for mut client in clients {
         let shared = last.take().filter(|(given, _)| Arc::ptr_eq(given, &client.doors));
         let list = match shared {
             Some((_, list)) => list,
-            None => resolve_doors(&client.doors, &doors, rules)?,
+            None => {
+                check_doors(&client.doors, &known, rules, file);
+                client.doors.iter().map(|door| door.value.clone()).collect()
+            }
         };
         last = Some((Arc::clone(&client.doors), Arc::clone(&list)));
-        note_client(&client, for_all.as_ref(), &mut note);
-        all.push(resolve_one(client, list));
+        let is_shared = for_all.as_ref().is_some_and(|doors| Arc::ptr_eq(doors, &client.doors));
+        let keys = keys::CLIENT.iter().filter(|key| !["name", "key"].contains(&key.name));
+        for (key, value, origin) in keys::shown(keys, &mut client.values) {
+            if !(is_shared && key == "doors") {
+                note(format!("clients.{}.{key}", client.name.value), value, origin);
+            }
+        }
+        all.push(client.for_core(list));
     }
-    Ok(Some(KeyAccess {
-        port: port.value,
-        window: window.value,
-        gateway_key: gateway_key.value,
-        state_dir: state_dir.value,
+    Some(KeyAccess {
+        port: file.spa_port.value,
+        window: file.spa_window.value,
+        gateway_key: file.gateway_key.value.clone(),
+        state_dir: file.state_dir.value.clone(),
         clients: Arc::new(Clients::new(all)),
-    }))
+    })
 }
 
 /// No two clients have one name or one key, and there are not too many.
-fn check_unique(clients: &[FileClient]) -> Result<(), ConfigError> {
+fn check_unique(clients: &[Client], faults: &mut Faults) {
     let mut names: HashSet<&str> = HashSet::with_capacity(clients.len());
     let mut by_key: HashMap<&[u8; 32], &str> = HashMap::with_capacity(clients.len());
     for (number, client) in clients.iter().enumerate() {
         let name = &client.name;
+        if number >= limits::CLIENTS {
+            let what = format!("this is one client too many; there may be {}", limits::CLIENTS);
+            faults.push(ConfigError::at(&name.origin, what));
+            return;
+        }
         if !names.insert(&name.value) {
             let what = format!("there is another client called `{}`; choose another name", name.value);
-            return Err(ConfigError::at(&name.origin, what));
+            faults.push(ConfigError::at(&name.origin, what));
         }
         if let Some(other) = by_key.insert(client.key.value.bytes(), &name.value) {
             let what = format!(
                 "the clients `{other}` and `{}` have the same key; make one for each device, or take one away",
                 name.value
             );
-            return Err(ConfigError::at(&client.key.origin, what));
-        }
-        if number >= limits::CLIENTS {
-            let what = format!("this is one client too many; there may be {}", limits::CLIENTS);
-            return Err(ConfigError::at(&name.origin, what));
+            faults.push(ConfigError::at(&client.key.origin, what));
         }
     }
-    Ok(())
 }
 
-/// What is said of one client; of its doors, unless they are those `for_all`.
-fn note_client(client: &FileClient, for_all: Option<&Origin>, note: &mut impl FnMut(&str, String, Origin)) {
-    let key = |key: &str| format!("clients.{}.{key}", client.name.value);
-    if client.doors.first().map(|door| &door.origin) != for_all {
-        note(&key("doors"), names(&client.doors), client.name.origin.clone());
-    }
-    if let Some(longest) = &client.max_open_for {
-        note(&key("max_open_for"), longest.value.as_secs().to_string(), longest.origin.clone());
-    }
-    if let Some(from) = &client.from {
-        let networks: Vec<String> = from.value.iter().map(ToString::to_string).collect();
-        note(&key("from"), format!("{networks:?}"), from.origin.clone());
-    }
-    if let Some(until) = &client.until {
-        note(&key("until"), dates::written(until.value), until.origin.clone());
-    }
-}
-
-fn names(doors: &[origin::Sourced<DoorName>]) -> String {
-    let names: Vec<&str> = doors.iter().map(|door| door.value.as_str()).collect();
-    format!("{names:?}")
-}
-
-/// The names of doors that are there, each once.
-fn resolve_doors(
-    given: &[origin::Sourced<DoorName>],
-    known: &HashSet<&DoorName>,
-    rules: &Rules,
-) -> Result<Arc<[DoorName]>, ConfigError> {
-    let mut there = HashSet::new();
+/// A client may open doors that are there, and names each once.
+fn check_doors(given: &[Sourced<DoorName>], known: &HashSet<&DoorName>, rules: &Rules, file: &mut File) {
+    let mut named = HashSet::new();
     for door in given {
         if !known.contains(&door.value) {
+            // It may be one of those that have a fault, which is told.
+            if file.lacks_doors {
+                continue;
+            }
             let known: Vec<&str> = rules.doors.iter().map(|door| door.name.as_str()).collect();
             let there = match &known[..] {
                 [] => "there is none; write a [[doors]] with this name".to_owned(),
                 known => format!("there are: {}", known.join(", ")),
             };
             let what = format!("there is no door `{}`; {there}", door.value);
-            return Err(ConfigError::at(&door.origin, what));
-        }
-        if !there.insert(&door.value) {
+            file.faults.push(ConfigError::at(&door.origin, what));
+        } else if !named.insert(&door.value) {
             let what = format!("the door `{}` is there twice; write it once", door.value);
-            return Err(ConfigError::at(&door.origin, what));
+            file.faults.push(ConfigError::at(&door.origin, what));
         }
     }
-    Ok(given.iter().map(|door| door.value.clone()).collect())
-}
-
-fn resolve_one(client: FileClient, doors: Arc<[DoorName]>) -> Client {
-    let mut resolved = Client::new(client.name.value, client.key.value, doors);
-    resolved.max_open_for = client.max_open_for.map(|given| given.value);
-    resolved.from = client.from.map_or(Vec::new(), |given| given.value);
-    resolved.until = client.until.map(|given| given.value);
-    resolved
 }

@@ -18,7 +18,9 @@ use doors_firewall::plan::{Mark, PlannedDoor, Ports, Protocol};
 
 use super::{
     Hearing,
-    file::FileDoor,
+    faults::Faults,
+    file::{File, FileDoor},
+    keys,
     origin::{ConfigError, Origin, Sourced},
 };
 
@@ -28,21 +30,14 @@ const DEFAULT_DOOR: &str = "default";
 /// For how long a client with a key may have a door open, if nobody says otherwise.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What is said about the door `default`.
-pub(super) struct DefaultDoor {
-    pub(super) ports: Option<Sourced<Vec<Ports>>>,
-    pub(super) sequence: Option<Sourced<Sequence>>,
-}
-
 /// A door with all its values.
 pub(super) struct Resolved {
     pub(super) name: Sourced<DoorName>,
     pub(super) ports: Sourced<Vec<Ports>>,
-    pub(super) sequence: Option<Sourced<Sequence>>,
-    pub(super) open_for: Sourced<Duration>,
-    pub(super) max_open_for: Sourced<Duration>,
-    pub(super) once: Sourced<bool>,
-    pub(super) require_address: Sourced<bool>,
+    open_for: Duration,
+    max_open_for: Duration,
+    /// Every value with its origin.
+    pub(super) values: FileDoor,
 }
 
 impl Resolved {
@@ -54,11 +49,11 @@ impl Resolved {
     pub(super) fn for_core(&self) -> Door {
         Door {
             name: self.name.value.clone(),
-            sequence: self.sequence.as_ref().map(|sequence| sequence.value.clone()),
-            open_for: self.open_for.value,
-            max_open_for: self.max_open_for.value,
-            once: self.once.value,
-            require_address: self.require_address.value,
+            sequence: self.values.sequence.as_ref().map(|sequence| sequence.value.clone()),
+            open_for: self.open_for,
+            max_open_for: self.max_open_for,
+            once: self.values.once.value,
+            require_address: self.values.require_address.value,
         }
     }
 
@@ -68,82 +63,81 @@ impl Resolved {
         PlannedDoor {
             name: self.name.value.clone(),
             ports: self.ports.value.clone(),
-            open_for: self.open_for.value,
-            max_open_for: if by_key { self.max_open_for.value } else { self.open_for.value },
-            once: self.once.value,
+            open_for: self.open_for,
+            max_open_for: if by_key { self.max_open_for } else { self.open_for },
+            once: self.values.once.value,
         }
     }
 }
 
 /// The doors, with everything they need. The door `default` is there if anything is said of it, or if there is no
 /// file: one that names no door has none, so that nothing opens to a sequence that everybody knows.
-pub(super) fn resolve(
-    default: DefaultDoor,
-    others: Vec<FileDoor>,
-    open_for: &Sourced<Duration>,
-    is_file: bool,
-) -> Result<Vec<Resolved>, ConfigError> {
+pub(super) fn resolve(file: &mut File, is_file: bool) -> Vec<Resolved> {
     let mut doors: Vec<Resolved> = Vec::new();
-    let wanted = default.ports.is_some() || default.sequence.is_some() || !is_file;
+    let wanted = file.ports_to_controls.is_some() || file.opening_sequence.is_some() || !is_file;
     if wanted
         && let (Ok(name), Ok(published)) = (DoorName::new(DEFAULT_DOOR), Sequence::new(&Sequence::PUBLISHED))
     {
-        doors.push(Resolved {
-            name: Sourced::default(name),
-            ports: default.ports.unwrap_or(Sourced::default(vec![Ports::tcp(22)])),
-            sequence: Some(default.sequence.unwrap_or(Sourced::default(published))),
-            open_for: open_for.clone(),
-            max_open_for: Sourced::default(longest(open_for.value)),
-            once: Sourced::default(false),
-            require_address: Sourced::default(false),
-        });
+        let ports = file.ports_to_controls.get_or_insert(Sourced::by_default(vec![Ports::tcp(22)]));
+        let sequence = file.opening_sequence.get_or_insert(Sourced::by_default(published));
+        let values = FileDoor { sequence: Some(sequence.clone()), ..keys::defaults(keys::DOOR) };
+        doors.push(whole(Sourced::by_default(name), ports.clone(), values, &file.open_for));
     }
-    let mut ports: usize = doors.iter().map(|door| door.ports.value.len()).sum();
+    let mut total: usize = doors.iter().map(|door| door.ports.value.len()).sum();
     let mut names: HashSet<DoorName> = doors.iter().map(|door| door.name.value.clone()).collect();
-    for door in others {
-        if !names.insert(door.name.value.clone()) {
-            let what = match door.name.value.as_str() {
+    for door in std::mem::take(&mut file.doors) {
+        let (Some(name), Some(ports)) = (door.name.clone(), door.ports.clone()) else { continue };
+        if !names.insert(name.value.clone()) {
+            let what = match name.value.as_str() {
                 DEFAULT_DOOR => "`default` is the door of ports_to_controls and opening_sequence; \
                                  choose another name"
                     .to_owned(),
                 name => format!("there is another door called `{name}`; choose another name"),
             };
-            return Err(ConfigError::at(&door.name.origin, what));
+            file.faults.push(ConfigError::at(&name.origin, what));
+            continue;
         }
         if doors.len() >= limits::DOORS {
             let what = format!("this is one door too many; there may be {}", limits::DOORS);
-            return Err(ConfigError::at(&door.name.origin, what));
+            file.faults.push(ConfigError::at(&name.origin, what));
+            break;
         }
-        ports = ports.saturating_add(door.ports.value.len());
-        if ports > limits::PORTS {
+        total = total.saturating_add(ports.value.len());
+        if total > limits::PORTS {
             let what = format!(
-                "these are too many ports: the doors have {ports} up to here, and all of them together may have {}, where \
+                "these are too many ports: the doors have {total} up to here, and all of them together may have {}, where \
                  a range counts as one; write ranges",
                 limits::PORTS
             );
-            return Err(ConfigError::at(&door.ports.origin, what));
+            file.faults.push(ConfigError::at(&ports.origin, what));
+            break;
         }
-        let open_for = door.open_for.unwrap_or(open_for.clone());
-        let max_open_for = door.max_open_for.unwrap_or(Sourced::default(longest(open_for.value)));
-        if max_open_for.value < open_for.value {
+        let longest = door.max_open_for.as_ref().map(|longest| longest.origin.clone());
+        let door = whole(name, ports, door, &file.open_for);
+        if door.max_open_for < door.open_for {
             let what = format!(
                 "`max_open_for` is {} and `open_for` is {}; make it at least as long",
-                max_open_for.value.as_secs(),
-                open_for.value.as_secs()
+                door.max_open_for.as_secs(),
+                door.open_for.as_secs()
             );
-            return Err(ConfigError::at(&max_open_for.origin, what));
+            file.faults.push(ConfigError::at(&longest.unwrap_or_default(), what));
         }
-        doors.push(Resolved {
-            name: door.name,
-            ports: door.ports,
-            sequence: door.sequence,
-            open_for,
-            max_open_for,
-            once: door.once.unwrap_or(Sourced::default(false)),
-            require_address: door.require_address.unwrap_or(Sourced::default(false)),
-        });
+        doors.push(door);
     }
-    Ok(doors)
+    doors
+}
+
+/// A door with the times for which it is open.
+fn whole(
+    name: Sourced<DoorName>,
+    ports: Sourced<Vec<Ports>>,
+    mut values: FileDoor,
+    usual: &Sourced<Duration>,
+) -> Resolved {
+    let open_for = values.open_for.get_or_insert(usual.clone()).value;
+    let longest = Sourced::by_default(longest(open_for));
+    let max_open_for = values.max_open_for.get_or_insert(longest).value;
+    Resolved { name, ports, open_for, max_open_for, values }
 }
 
 /// The doors that some client may open.
@@ -167,38 +161,40 @@ pub(super) fn fit_together(
     listen: Hearing,
     firewall: FirewallChoice,
     spa_port: Option<u16>,
-) -> Result<(), ConfigError> {
+    faults: &mut Faults,
+) {
     if let Err(conflict) = SequenceTrie::new(&rules.doors) {
         let of = |name: &DoorName| doors.iter().find(|door| door.name.value == *name);
-        let origin = of(&conflict.second).and_then(|door| door.sequence.as_ref());
+        let origin = of(&conflict.second).and_then(|door| door.values.sequence.as_ref());
         let origin = origin.map_or(Origin::Default, |sequence| sequence.origin.clone());
-        return Err(ConfigError::at(&origin, conflict.to_string()));
+        faults.push(ConfigError::at(&origin, conflict.to_string()));
     }
-    if firewall == FirewallChoice::RichRules
-        && let Some(door) = doors.iter().find(|door| door.once.value)
-    {
-        let what = format!(
-            "the door `{}` has grant = \"once\", which rich rules alone cannot do; write \"address\", or set \
-             firewall = \"auto\"",
-            door.name.value
-        );
-        return Err(ConfigError::at(&door.once.origin, what));
+    if firewall == FirewallChoice::RichRules {
+        for door in doors.iter().filter(|door| door.values.once.value) {
+            let what = format!(
+                "the door `{}` has grant = \"once\", which rich rules alone cannot do; write \"address\", or set \
+                 firewall = \"auto\"",
+                door.name.value
+            );
+            faults.push(ConfigError::at(&door.values.once.origin, what));
+        }
     }
-    if listen == Hearing::Capture {
-        return Ok(());
+    if listen == Hearing::Sockets {
+        can_be_heard(doors, spa_port, faults);
     }
-    let knocked = doors.iter().filter_map(|door| door.sequence.as_ref());
-    if let Some(sequence) = knocked
-        .into_iter()
-        .find(|sequence| spa_port.is_some_and(|port| sequence.value.ports().contains(&port)))
-    {
+}
+
+/// Bound sockets hear what the gate lets through, each on its own port.
+fn can_be_heard(doors: &[Resolved], spa_port: Option<u16>, faults: &mut Faults) {
+    let sequences = || doors.iter().filter_map(|door| door.values.sequence.as_ref());
+    let has_spa_port = |sequence: &Sequence| spa_port.is_some_and(|port| sequence.ports().contains(&port));
+    for sequence in sequences().filter(|sequence| has_spa_port(&sequence.value)) {
         let what =
             "a sequence knocks on spa_port; with listen = \"sockets\", choose another port for one of them";
-        return Err(ConfigError::at(&sequence.origin, what.to_owned()));
+        faults.push(ConfigError::at(&sequence.origin, what.to_owned()));
     }
-    let sequences = doors.iter().filter_map(|door| door.sequence.as_ref());
     let knocked: BTreeSet<u16> =
-        sequences.flat_map(|sequence| sequence.value.ports()).chain(&spa_port).copied().collect();
+        sequences().flat_map(|sequence| sequence.value.ports()).chain(&spa_port).copied().collect();
     for door in doors {
         let guarded = door.ports.value.iter().filter(|ports| ports.protocol == Protocol::Udp);
         let mut deaf = guarded.filter_map(|ports| Some((ports, knocked.range(ports.range()).next()?)));
@@ -208,20 +204,16 @@ pub(super) fn fit_together(
                  knock on, or set listen = \"capture\"",
                 door.name.value
             );
-            return Err(ConfigError::at(&door.ports.origin, what));
+            faults.push(ConfigError::at(&door.ports.origin, what));
         }
     }
-    Ok(())
 }
 
 /// Only a gate can mark what it lets in.
-pub(super) fn can_mark(mark: Option<&Sourced<Mark>>, firewall: FirewallChoice) -> Result<(), ConfigError> {
-    match mark {
-        Some(mark) if firewall == FirewallChoice::RichRules => {
-            let what = "`mark` needs the gate, which marks what it lets in, and with firewall = \"rich-rules\" there is \
-                        none; leave `mark` out, or set firewall = \"auto\"";
-            Err(ConfigError::at(&mark.origin, what.to_owned()))
-        }
-        _ => Ok(()),
+pub(super) fn can_mark(mark: Option<&Sourced<Mark>>, firewall: FirewallChoice, faults: &mut Faults) {
+    if let Some(mark) = mark.filter(|_| firewall == FirewallChoice::RichRules) {
+        let what = "`mark` needs the gate, which marks what it lets in, and with firewall = \"rich-rules\" there is \
+                    none; leave `mark` out, or set firewall = \"auto\"";
+        faults.push(ConfigError::at(&mark.origin, what.to_owned()));
     }
 }

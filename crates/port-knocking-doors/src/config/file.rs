@@ -9,7 +9,6 @@ use std::{
 
 use doors_core::{
     door::{DoorName, Sequence},
-    limits::WIDEST_WINDOW,
     time::Wall,
 };
 use doors_firewall::FirewallChoice;
@@ -24,57 +23,63 @@ use toml::{
 
 use super::{
     Hearing,
+    faults::Faults,
     keys::{self, Key},
-    origin::{ConfigError, Origin, Sourced},
+    kinds::DoorNames,
+    origin::{ConfigError, Origin, Position, Sourced},
     values::{Text, Value},
 };
 
-/// What a file says. What it leaves out is `None`.
+/// What a file says, with defaults for what it leaves out; without a default, that is `None`.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) ports_to_controls: Option<Sourced<Vec<Ports>>>,
     pub(super) opening_sequence: Option<Sourced<Sequence>>,
-    pub(super) check_period: Option<Sourced<Duration>>,
-    pub(super) quiet_after_wrong: Option<Sourced<Duration>>,
-    pub(super) forget_after: Option<Sourced<Duration>>,
-    pub(super) open_for: Option<Sourced<Duration>>,
-    pub(super) clean_period: Option<Sourced<Duration>>,
-    pub(super) firewall: Option<Sourced<FirewallChoice>>,
-    pub(super) listen: Option<Sourced<Hearing>>,
-    pub(super) zone: Option<Sourced<Option<String>>>,
-    pub(super) refuse: Option<Sourced<Refuse>>,
-    pub(super) trusted: Option<Sourced<Vec<IpNet>>>,
+    pub(super) check_period: Sourced<Duration>,
+    pub(super) quiet_after_wrong: Sourced<Duration>,
+    pub(super) forget_after: Sourced<Duration>,
+    pub(super) open_for: Sourced<Duration>,
+    pub(super) clean_period: Sourced<Duration>,
+    pub(super) firewall: Sourced<FirewallChoice>,
+    pub(super) listen: Sourced<Hearing>,
+    pub(super) zone: Sourced<Option<String>>,
+    pub(super) refuse: Sourced<Refuse>,
+    pub(super) trusted: Sourced<Vec<IpNet>>,
     pub(super) mark: Option<Sourced<Mark>>,
-    pub(super) remove_on_exit: Option<Sourced<bool>>,
+    pub(super) remove_on_exit: Sourced<bool>,
     pub(super) doors: Vec<FileDoor>,
-    pub(super) spa_port: Option<Sourced<u16>>,
-    pub(super) spa_window: Option<Sourced<Duration>>,
-    pub(super) gateway_key: Option<Sourced<PathBuf>>,
-    pub(super) state_dir: Option<Sourced<PathBuf>>,
+    pub(super) spa_port: Sourced<u16>,
+    pub(super) spa_window: Sourced<Duration>,
+    pub(super) gateway_key: Sourced<PathBuf>,
+    pub(super) state_dir: Sourced<PathBuf>,
     pub(super) authorized_keys: Option<Sourced<PathBuf>>,
-    pub(super) authorized_keys_doors: Vec<Sourced<DoorName>>,
+    pub(super) authorized_keys_doors: Option<Sourced<DoorNames>>,
     pub(super) clients: Vec<FileClient>,
+    /// What is wrong in it, and was left out.
+    pub(super) faults: Faults,
+    /// Whether a door was left out, so that one that is missed may be there.
+    pub(super) lacks_doors: bool,
 }
 
 /// One `[[doors]]`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct FileDoor {
-    pub(super) name: Sourced<DoorName>,
-    pub(super) ports: Sourced<Vec<Ports>>,
+    pub(super) name: Option<Sourced<DoorName>>,
+    pub(super) ports: Option<Sourced<Vec<Ports>>>,
     pub(super) sequence: Option<Sourced<Sequence>>,
     pub(super) open_for: Option<Sourced<Duration>>,
     pub(super) max_open_for: Option<Sourced<Duration>>,
-    pub(super) once: Option<Sourced<bool>>,
-    pub(super) require_address: Option<Sourced<bool>>,
+    pub(super) once: Sourced<bool>,
+    pub(super) require_address: Sourced<bool>,
 }
 
 /// One `[[clients]]`, or a line of `authorized_keys`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct FileClient {
-    pub(super) name: Sourced<Arc<str>>,
-    pub(super) key: Sourced<ClientKey>,
+    pub(super) name: Option<Sourced<Arc<str>>>,
+    pub(super) key: Option<Sourced<ClientKey>>,
     /// Clients that may open the same share the list.
-    pub(super) doors: Arc<[Sourced<DoorName>]>,
+    pub(super) doors: Option<Sourced<DoorNames>>,
     pub(super) max_open_for: Option<Sourced<Duration>>,
     pub(super) from: Option<Sourced<Vec<IpNet>>>,
     pub(super) until: Option<Sourced<Wall>>,
@@ -131,6 +136,8 @@ fn refused(path: &Path, untrusted: Untrusted) -> ConfigError {
 }
 
 /// Parses the text of a file. Does no I/O, so that tests and fuzzers can call it.
+///
+/// An error means that nothing can be said of the rest; other faults are in the [`File`].
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     if text.trim().is_empty() {
         // What a full disk leaves, and nothing that anybody would write.
@@ -138,166 +145,133 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
         return Err(ConfigError::NotText { path: path.to_owned(), what });
     }
     let source = Text::new(path, text);
-    let table = DeTable::parse(text).map_err(|error| {
-        let origin = source.origin(error.span().map_or(0, |span| span.start));
-        let what = match error.message() {
-            "duplicate key" => "this key is there twice; write it once".to_owned(),
-            other => format!("this is no TOML: {}", other.replace('\n', ", ")),
-        };
-        ConfigError::at(&origin, what)
-    })?;
-    let mut file = File::default();
-    for (name, value) in table.get_ref() {
-        let key = known(&source, keys::TOP, name)?;
-        file.set(&source, key, &source.value(key.name, value))?;
-    }
+    let mut file = keys::defaults(keys::TOP);
+    let table = parse_toml(&source, text, &mut file.faults)?;
+    let faults = read_table(&source, keys::TOP, table.get_ref(), &mut file);
+    faults.into_iter().for_each(|fault| file.faults.push(fault));
     Ok(file)
 }
 
-impl File {
-    fn set<'a>(&mut self, text: &Text<'a>, key: &Key, value: &Value<'a>) -> Result<(), ConfigError> {
-        match key.name {
-            "ports_to_controls" => self.ports_to_controls = Some(value.tcp_ports(text)?),
-            "opening_sequence" => self.opening_sequence = Some(value.sequence(text)?),
-            "firewall_rules_check_periode_seconds" => self.check_period = Some(value.seconds(1)?),
-            "ignoring_period_after_knock_error" => self.quiet_after_wrong = Some(value.seconds(0)?),
-            "max_knocker_live_time" => self.forget_after = Some(value.seconds(1)?),
-            "max_opened_door_duration" => self.open_for = Some(value.seconds(1)?),
-            "doors_cleanup_periode" => self.clean_period = Some(value.seconds(1)?),
-            "firewall" => self.firewall = Some(value.word(&FirewallChoice::WORDS)?),
-            "listen" => self.listen = Some(value.word(&Hearing::WORDS)?),
-            "zone" => self.zone = Some(zone(value)?),
-            "refuse" => {
-                self.refuse = Some(value.word(&[("drop", Refuse::Drop), ("reject", Refuse::Reject)])?);
+/// Parses TOML. A key that is there twice is a fault of its own, and the rest is read all the same.
+fn parse_toml<'a>(
+    source: &Text<'a>,
+    text: &'a str,
+    faults: &mut Faults,
+) -> Result<Spanned<DeTable<'a>>, ConfigError> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
+    // What comes behind an open bracket or quotation is misunderstood.
+    let is_open =
+        |error: &toml::de::Error| ["unclosed", "multi-line"].iter().any(|w| error.message().contains(w));
+    let many = if errors.iter().any(is_open) { 1 } else { usize::MAX };
+    let mut last_line = None;
+    let mut is_toml = true;
+    for error in errors.iter().take(many) {
+        let origin = source.origin(start(error));
+        let what = match error.message() {
+            "duplicate key" => "this key is there twice; write it once".to_owned(),
+            other => {
+                is_toml = false;
+                format!("this is no TOML: {}", other.replace('\n', ", "))
             }
-            "trusted" => self.trusted = Some(value.networks(text)?),
-            "mark" => self.mark = Some(value.mark()?),
-            "on_exit" => self.remove_on_exit = Some(value.word(&[("keep", false), ("remove", true)])?),
-            "spa_port" => self.spa_port = Some(value.port()?),
-            "spa_window" => self.spa_window = Some(value.seconds_up_to(1, WIDEST_WINDOW.as_secs())?),
-            "gateway_key" => self.gateway_key = Some(value.path()?),
-            "state_dir" => self.state_dir = Some(value.path()?),
-            "authorized_keys" => self.authorized_keys = Some(value.path()?),
-            "authorized_keys_doors" => self.authorized_keys_doors = value.door_names(text)?,
-            "doors" => {
-                let right = "one table [[doors]] for each door";
-                self.doors = tables(text, value, right, |origin, table| door(text, origin, table))?;
-            }
-            "clients" => {
-                let right = "one table [[clients]] for each client";
-                self.clients = tables(text, value, right, |origin, table| client(text, origin, table))?;
-            }
-            other => debug_assert!(false, "the key {other} is defined and not read"),
+        };
+        // The first thing that is wrong in a line explains the others.
+        let Origin::File(Position { line, .. }) = origin else { continue };
+        if last_line.replace(line) != Some(line) {
+            faults.push(ConfigError::at(&origin, what));
         }
-        Ok(())
     }
+    if !is_toml {
+        std::mem::take(faults).into_result()?;
+    }
+    Ok(table)
 }
 
-fn zone(value: &Value<'_>) -> Result<Sourced<Option<String>>, ConfigError> {
-    let right = "\"auto\" or the name of a firewalld zone";
-    let text = value.text(right)?;
-    if text.is_empty() {
-        return Err(ConfigError::at(&value.origin, format!("`zone` is empty; write {right}")));
-    }
-    if text.contains(char::is_control) {
-        return Err(ConfigError::at(&value.origin, format!("`zone` is \"{text}\"; write {right}")));
-    }
-    Ok(Sourced::new((text != "auto").then(|| text.to_owned()), value.origin.clone()))
+/// Reads every key of a table. Gives what is wrong with them.
+fn read_table<'a, T>(
+    text: &Text<'a>,
+    keys: &'static [Key<T>],
+    table: &DeTable<'a>,
+    into: &mut T,
+) -> Vec<ConfigError> {
+    let read = |(name, value): (_, &Spanned<DeValue<'a>>)| {
+        let key = known(text, keys, name)?;
+        key.field.read(into, text, &text.value(key.name, value))
+    };
+    table.iter().map(read).filter_map(Result::err).collect()
 }
 
-/// Reads each table of a list of tables.
-fn tables<'a, T>(
+/// Reads the table of a door or a client, `what` by name: some of its keys have to be there.
+fn read_whole<'a, T: Default + 'static>(
+    text: &Text<'a>,
+    origin: &Origin,
+    keys: &'static [Key<T>],
+    what: &str,
+    table: &DeTable<'a>,
+) -> Result<T, Vec<ConfigError>> {
+    let mut whole = keys::defaults(keys);
+    let mut faults = read_table(text, keys, table, &mut whole);
+    // A key that is missed may be the one that is misspelt.
+    if table.keys().all(|name| keys::find(keys, name.get_ref()).is_some()) {
+        let is_there = |key: &Key<T>| table.keys().any(|name| name.get_ref() == key.name);
+        let missing = keys.iter().filter(|key| key.field.default().is_none() && !is_there(key));
+        faults.extend(missing.map(|key| {
+            let what = format!("this {what} has no `{}`; add one, a {}", key.name, key.field.shape());
+            ConfigError::at(origin, what)
+        }));
+    }
+    if faults.is_empty() { Ok(whole) } else { Err(faults) }
+}
+
+/// Reads each table of a list of tables. One with a fault is left out; the rest is read all the same.
+fn read_tables<'a, T: Default + 'static>(
     text: &Text<'a>,
     value: &Value<'a>,
-    right: &str,
-    read: impl Fn(&Origin, &'a DeTable<'a>) -> Result<T, ConfigError>,
+    keys: &'static [Key<T>],
+    what: &str,
+    faults: &mut Faults,
 ) -> Result<Vec<T>, ConfigError> {
+    let right = format!("one table [[{}]] for each {what}", value.name);
     let mut all = Vec::new();
-    for table in value.list(text, right)? {
+    for table in value.list(text, &right)? {
         let DeValue::Table(inner) = table.value else {
             let what = format!("`{}` holds no tables; write {right}", value.name);
             return Err(ConfigError::at(&table.origin, what));
         };
-        all.push(read(&table.origin, inner)?);
+        match read_whole(text, &table.origin, keys, what, inner) {
+            Ok(one) => all.push(one),
+            Err(wrong) => wrong.into_iter().for_each(|fault| faults.push(fault)),
+        }
     }
     Ok(all)
 }
 
-/// The values of one table, by their keys.
-struct Fields<'t, 'a> {
-    text: &'t Text<'a>,
-    origin: &'t Origin,
-    table: &'a DeTable<'a>,
-    keys: &'static [Key],
-    /// What the table describes.
-    what: &'static str,
+/// Reads the tables `[[doors]]`.
+pub(super) fn read_doors<'a>(file: &mut File, text: &Text<'a>, value: &Value<'a>) -> Result<(), ConfigError> {
+    let mut faults = Faults::default();
+    file.lacks_doors = true;
+    file.doors = read_tables(text, value, keys::DOOR, "door", &mut faults)?;
+    file.lacks_doors = !faults.is_empty();
+    file.faults.append(faults);
+    Ok(())
 }
 
-impl<'a> Fields<'_, 'a> {
-    /// Complains of every key that is none.
-    fn known(self) -> Result<Self, ConfigError> {
-        for (name, _) in self.table {
-            known(self.text, self.keys, name)?;
-        }
-        Ok(self)
-    }
-
-    fn get(&self, name: &str) -> Option<Value<'a>> {
-        let found = self.table.iter().find(|(key, _)| key.get_ref() == name);
-        found.map(|(_, value)| self.text.value(name, value))
-    }
-
-    fn required(&self, name: &str) -> Result<Value<'a>, ConfigError> {
-        self.get(name).ok_or_else(|| {
-            let shape = keys::find(self.keys, name).map_or("", |key| key.shape);
-            let what = format!("this {} has no `{name}`; add one, a {shape}", self.what);
-            ConfigError::at(self.origin, what)
-        })
-    }
-
-    fn map<T>(
-        &self,
-        name: &str,
-        read: impl FnOnce(Value<'a>) -> Result<T, ConfigError>,
-    ) -> Result<Option<T>, ConfigError> {
-        self.get(name).map(read).transpose()
-    }
-}
-
-fn door<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Result<FileDoor, ConfigError> {
-    let fields = Fields { text, origin, table, keys: keys::DOOR, what: "door" }.known()?;
-    Ok(FileDoor {
-        name: fields.required("name")?.door_name()?,
-        ports: fields.required("ports")?.ports(text)?,
-        sequence: fields.map("sequence", |value| value.sequence(text))?,
-        open_for: fields.map("open_for", |value| value.seconds(1))?,
-        max_open_for: fields.map("max_open_for", |value| value.seconds(1))?,
-        once: fields.map("grant", |value| value.word(&GRANT_WORDS))?,
-        require_address: fields.map("require_address", |value| value.yes_or_no())?,
-    })
-}
-
-/// What `grant` may be, and whether it is for one connection only.
-pub(super) const GRANT_WORDS: [(&str, bool); 2] = [("address", false), ("once", true)];
-
-fn client<'a>(text: &Text<'a>, origin: &Origin, table: &'a DeTable<'a>) -> Result<FileClient, ConfigError> {
-    let fields = Fields { text, origin, table, keys: keys::CLIENT, what: "client" }.known()?;
-    Ok(FileClient {
-        name: fields.required("name")?.client_name()?,
-        key: fields.required("key")?.client_key()?,
-        doors: fields.required("doors")?.some_door_names(text)?.into(),
-        max_open_for: fields.map("max_open_for", |value| value.seconds(1))?,
-        from: fields.map("from", |value| value.networks(text))?,
-        until: fields.map("until", |value| value.date())?,
-    })
+/// Reads the tables `[[clients]]`.
+pub(super) fn read_clients<'a>(
+    file: &mut File,
+    text: &Text<'a>,
+    value: &Value<'a>,
+) -> Result<(), ConfigError> {
+    file.clients = read_tables(text, value, keys::CLIENT, "client", &mut file.faults)?;
+    Ok(())
 }
 
 /// The key of this name, or a complaint that names the nearest.
-fn known(
+fn known<T>(
     text: &Text<'_>,
-    keys: &'static [Key],
+    keys: &'static [Key<T>],
     name: &Spanned<toml::de::DeString<'_>>,
-) -> Result<&'static Key, ConfigError> {
+) -> Result<&'static Key<T>, ConfigError> {
     keys::find(keys, name.get_ref()).ok_or_else(|| {
         let origin = text.origin(name.span().start);
         // In TOML, whatever stands below the line of a table belongs to that table.

@@ -13,8 +13,10 @@ mod authorized_keys;
 mod clients;
 mod dates;
 mod doors;
+mod faults;
 mod file;
 pub mod keys;
+mod kinds;
 pub mod last_good;
 pub mod origin;
 mod resolve;
@@ -29,34 +31,34 @@ use std::{
 };
 
 use doors_core::{access::Rules, door::Sequence, time::Wall};
-use doors_firewall::{FirewallChoice, Kind, plan::Plan};
+use doors_firewall::{
+    FirewallChoice, Kind,
+    plan::{Plan, Ports},
+};
 use doors_text::error_chain::in_one_line;
 
+pub(crate) use self::warnings::without_effect;
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
-pub(crate) use self::{clients::STATE_DIR, warnings::without_effect};
 use self::{
-    doors::DefaultDoor,
     file::{File, Written},
     origin::{Origin, Sourced},
-    resolve::Resolver,
 };
 
 /// The file in the home directory.
 const IN_HOME: &str = ".port_knocker.toml";
 /// The file for the whole machine.
 const IN_ETC: &str = "/etc/port_knocker.toml";
+/// Where the state is, if the file does not say.
+pub(crate) const STATE_DIR: &str = "/var/lib/port-knocking-doors";
 
 /// How knocks are heard.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Hearing {
     /// With packet sockets.
+    #[default]
     Capture,
     /// With bound UDP sockets.
     Sockets,
-}
-
-impl Hearing {
-    const WORDS: [(&str, Self); 2] = [("capture", Self::Capture), ("sockets", Self::Sockets)];
 }
 
 /// Everything outside the file that the configuration depends on.
@@ -150,7 +152,7 @@ impl Config {
     /// Reads and resolves everything, and says which file is to blame if it cannot be used.
     pub(crate) fn load_or_blame(surroundings: &Inputs) -> Result<Self, Unusable> {
         let Some((path, written)) = find_file(surroundings)? else {
-            let config = Self::resolve(surroundings, File::default(), None);
+            let config = Self::resolve(surroundings, keys::defaults(keys::TOP), None);
             return config.map_err(|error| Unusable { error, file: None });
         };
         let mut config = Self::read(surroundings, &path, written).map_err(|error| {
@@ -168,8 +170,8 @@ impl Config {
     fn read(surroundings: &Inputs, path: &Path, written: Written) -> Result<Self, ConfigError> {
         let Written { text, readable, file: opened } = written;
         let mut file = file::parse(path, &text)?;
-        let keys = clients::read_authorized_keys(&file)?;
-        let left_out = clients::add(&mut file, &keys)?;
+        let keys = clients::read_authorized_keys(&mut file);
+        let left_out = clients::add(&mut file, &keys);
         let mut config = Self::resolve(surroundings, file, Some(path.to_owned()))?;
         config.warnings.extend(left_out);
         config.warnings.extend(readable.and_then(|mode| config.exposed(path, mode)));
@@ -188,7 +190,7 @@ impl Config {
         instead_of: &ConfigError,
     ) -> Result<Self, ConfigError> {
         let mut file = file::parse(&texts.path, &texts.text)?;
-        let left_out = clients::add(&mut file, &texts.keys)?;
+        let left_out = clients::add(&mut file, &texts.keys);
         let mut config = Self::resolve(surroundings, file, Some(texts.path.clone()))?;
         config.warnings.extend(left_out);
         config.instead_of = Some(in_one_line(instead_of));
@@ -201,8 +203,8 @@ impl Config {
     /// [`ConfigError`] names the source that cannot be used, and the way out.
     pub fn with_text(surroundings: &Inputs, path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut file = file::parse(path, text)?;
-        let keys = clients::read_authorized_keys(&file)?;
-        clients::add(&mut file, &keys)?;
+        let keys = clients::read_authorized_keys(&mut file);
+        clients::add(&mut file, &keys);
         Self::resolve(surroundings, file, Some(path.to_owned()))
     }
 
@@ -301,28 +303,20 @@ impl Config {
         self.settings.iter().any(in_file).then(|| Warning::Exposed { path: path.to_owned(), mode })
     }
 
-    fn resolve(surroundings: &Inputs, file: File, path: Option<PathBuf>) -> Result<Self, ConfigError> {
-        let sequence =
-            outside("--magic-seq", &surroundings.magic_seq, "KNOCKER_SEQ", &surroundings.knocker_seq)?;
-        let sequence = sequence.map(|Sourced { value, origin }| {
-            let right = "5 to 20 ports of your own, with commas between";
-            let ports = values::port_texts(&value, &origin, right)?;
-            values::sequence(&ports, &origin, "").map(|value| Sourced::new(value, origin))
-        });
-        let ports = outside("--ports", &surroundings.ports, "KNOCKER_PORTS", &surroundings.knocker_ports)?;
-        let ports = ports.map(|Sourced { value, origin }| {
-            let ports = values::port_texts(&value, &origin, "ports with commas between, like 22,8080")?;
-            values::tcp_ports(&ports, &origin, "").map(|value| Sourced::new(value, origin))
-        });
-        complete(&file, path.as_deref())?;
-        let default_door = DefaultDoor {
-            ports: ports.transpose()?.or(file.ports_to_controls.clone()),
-            sequence: sequence.transpose()?.or(file.opening_sequence.clone()),
-        };
-        if path.is_some() {
-            whole(&default_door)?;
+    fn resolve(surroundings: &Inputs, mut file: File, path: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let (sequence, ports) = (given_sequence(surroundings), given_ports(surroundings));
+        let (sequence, ports) = (file.faults.note(sequence).flatten(), file.faults.note(ports).flatten());
+        if let (true, Some(path)) = (file.faults.is_empty(), &path) {
+            let complete = complete(&file, path);
+            file.faults.note(complete);
         }
-        let mut config = Resolver { settings: Vec::new() }.resolve(default_door, file, path)?;
+        file.ports_to_controls = ports.or(file.ports_to_controls);
+        file.opening_sequence = sequence.or(file.opening_sequence);
+        if path.is_some() && file.faults.is_empty() {
+            let whole = whole(&file);
+            file.faults.note(whole);
+        }
+        let mut config = resolve::resolve(file, path)?;
         if surroundings.magic_seq.is_some() {
             config.warnings.push(Warning::InProcessList);
         }
@@ -330,9 +324,29 @@ impl Config {
     }
 }
 
+/// The sequence of the door `default`, by an option or a variable.
+fn given_sequence(surroundings: &Inputs) -> Result<Option<Sourced<Sequence>>, ConfigError> {
+    let given = outside("--magic-seq", &surroundings.magic_seq, "KNOCKER_SEQ", &surroundings.knocker_seq)?;
+    let sequence = given.map(|Sourced { value, origin }| {
+        let right = "5 to 20 ports of your own, with commas between";
+        let ports = values::port_texts(&value, &origin, right)?;
+        values::sequence(&ports, &origin, "").map(|value| Sourced::new(value, origin))
+    });
+    sequence.transpose()
+}
+
+/// The ports of the door `default`, by an option or a variable.
+fn given_ports(surroundings: &Inputs) -> Result<Option<Sourced<Vec<Ports>>>, ConfigError> {
+    let given = outside("--ports", &surroundings.ports, "KNOCKER_PORTS", &surroundings.knocker_ports)?;
+    let ports = given.map(|Sourced { value, origin }| {
+        let ports = values::port_texts(&value, &origin, "ports with commas between, like 22,8080")?;
+        values::tcp_ports(&ports, &origin, "").map(|value| Sourced::new(value, origin))
+    });
+    ports.transpose()
+}
+
 /// A file has both of the two old keys, or neither.
-fn complete(file: &File, path: Option<&Path>) -> Result<(), ConfigError> {
-    let Some(path) = path else { return Ok(()) };
+fn complete(file: &File, path: &Path) -> Result<(), ConfigError> {
     let incomplete =
         |what: &str| Err(ConfigError::Incomplete { path: path.to_owned(), what: what.to_owned() });
     match (&file.ports_to_controls, &file.opening_sequence) {
@@ -349,8 +363,8 @@ fn complete(file: &File, path: Option<&Path>) -> Result<(), ConfigError> {
 
 /// Where there is a file, who says one half of the door `default` does not mean the other to be the default: with that,
 /// everybody who knows the published sequence would get in.
-fn whole(door: &DefaultDoor) -> Result<(), ConfigError> {
-    let (there, half, others) = match (&door.ports, &door.sequence) {
+fn whole(file: &File) -> Result<(), ConfigError> {
+    let (there, half, others) = match (&file.ports_to_controls, &file.opening_sequence) {
         (Some(ports), None) => (&ports.origin, "sequence", "--magic-seq or KNOCKER_SEQ"),
         (None, Some(sequence)) => (&sequence.origin, "ports", "--ports or KNOCKER_PORTS"),
         (Some(_), Some(_)) | (None, None) => return Ok(()),

@@ -6,8 +6,10 @@ use std::{
     sync::Arc,
 };
 
+use super::faults::Faults;
+
 /// Where a value comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Origin {
     /// An option of the command line.
     Option(&'static str),
@@ -16,6 +18,7 @@ pub enum Origin {
     /// A place in the configuration file.
     File(Position),
     /// Nobody said anything.
+    #[default]
     Default,
 }
 
@@ -50,7 +53,7 @@ impl Position {
 }
 
 /// A value, and where it comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Sourced<T> {
     /// The value.
     pub value: T,
@@ -65,7 +68,7 @@ impl<T> Sourced<T> {
     }
 
     /// Nobody said anything.
-    pub(crate) fn default(value: T) -> Self {
+    pub(crate) fn by_default(value: T) -> Self {
         Self { value, origin: Origin::Default }
     }
 }
@@ -178,6 +181,9 @@ pub enum ConfigError {
     /// Values that are right for themselves do not fit together.
     #[error("{0}")]
     Together(String),
+    /// More than one thing is wrong.
+    #[error("{0}")]
+    Several(Faults),
 }
 
 impl ConfigError {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     num::NonZeroU32,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,11 +21,12 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     dates,
+    kinds::DoorNames,
     origin::{ConfigError, Origin, Position, Sourced},
 };
 
 /// The longest time in seconds.
-const MAX_SECONDS: u64 = doors_spa::door::MAX_OPEN_FOR.as_secs();
+pub(super) const MAX_SECONDS: u64 = doors_spa::door::MAX_OPEN_FOR.as_secs();
 
 const A_LIST_OF_DOORS: &str = "a list of doors like [\"ssh\"]";
 
@@ -100,11 +102,7 @@ impl<'a> Value<'a> {
     }
 
     /// A number in a range.
-    pub(super) fn number(
-        &self,
-        range: std::ops::RangeInclusive<u64>,
-        what: &str,
-    ) -> Result<u64, ConfigError> {
+    fn number(&self, range: RangeInclusive<u64>, what: &str) -> Result<u64, ConfigError> {
         let right = || format!("{what} from {} to {}", range.start(), range.end());
         let DeValue::Integer(integer) = self.value else {
             return Err(self.wrong(&format!("is {}", kind(self.value)), &right()));
@@ -116,18 +114,8 @@ impl<'a> Value<'a> {
     }
 
     /// A time in seconds.
-    pub(super) fn seconds(&self, at_least: u64) -> Result<Sourced<Duration>, ConfigError> {
-        let seconds = self.number(at_least..=MAX_SECONDS, "a number of seconds")?;
-        Ok(self.given(Duration::from_secs(seconds)))
-    }
-
-    /// A time in seconds that may be no longer than so many.
-    pub(super) fn seconds_up_to(
-        &self,
-        at_least: u64,
-        at_most: u64,
-    ) -> Result<Sourced<Duration>, ConfigError> {
-        let seconds = self.number(at_least..=at_most, "a number of seconds")?;
+    pub(super) fn seconds(&self, range: &RangeInclusive<u64>) -> Result<Sourced<Duration>, ConfigError> {
+        let seconds = self.number(range.clone(), "a number of seconds")?;
         Ok(self.given(Duration::from_secs(seconds)))
     }
 
@@ -190,16 +178,30 @@ impl<'a> Value<'a> {
     }
 
     /// The names of doors.
-    pub(super) fn door_names(&self, text: &Text<'a>) -> Result<Vec<Sourced<DoorName>>, ConfigError> {
-        self.list(text, A_LIST_OF_DOORS)?.iter().map(Value::door_name).collect()
+    pub(super) fn door_names(&self, text: &Text<'a>) -> Result<Sourced<DoorNames>, ConfigError> {
+        let names: Result<_, _> = self.list(text, A_LIST_OF_DOORS)?.iter().map(Value::door_name).collect();
+        Ok(self.given(names?))
     }
 
     /// The names of doors, at least one.
-    pub(super) fn some_door_names(&self, text: &Text<'a>) -> Result<Vec<Sourced<DoorName>>, ConfigError> {
+    pub(super) fn some_door_names(&self, text: &Text<'a>) -> Result<Sourced<DoorNames>, ConfigError> {
         match self.door_names(text) {
-            Ok(names) if names.is_empty() => Err(self.wrong("is empty", A_LIST_OF_DOORS)),
+            Ok(names) if names.value.is_empty() => Err(self.wrong("is empty", A_LIST_OF_DOORS)),
             names => names,
         }
+    }
+
+    /// A zone of firewalld, or `None` for the one that the traffic arrives in.
+    pub(super) fn zone(&self) -> Result<Sourced<Option<String>>, ConfigError> {
+        let right = "\"auto\" or the name of a firewalld zone";
+        let text = self.text(right)?;
+        if text.is_empty() {
+            return Err(self.wrong("is empty", right));
+        }
+        if text.contains(char::is_control) {
+            return Err(self.wrong(&format!("is \"{text}\""), right));
+        }
+        Ok(self.given((text != "auto").then(|| text.to_owned())))
     }
 
     /// A date, to its end in UTC, or a date and time with its offset.

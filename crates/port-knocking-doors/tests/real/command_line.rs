@@ -515,3 +515,33 @@ fn a_public_key_is_read_from_a_regular_file_and_nothing_is_waited_for() {
         assert!(said.contains(file) && said.contains("it is no regular file"), "{said}");
     }
 }
+
+#[test]
+fn of_a_file_with_three_faults_each_is_told_by_check_at_the_start_and_at_a_reload() {
+    let mut testbed = Testbed::new();
+    let wrong = "refuse = \"dorp\"\nspa_prot = 1\nzone = 1\n";
+    let path = testbed.write(wrong).display().to_string();
+    let places = [1, 2, 3].map(|line| format!("{path}:{line}:"));
+    for arguments in
+        [&["check", "--conf", &path][..], &["--conf", &path], &["client", "list", "--conf", &path]]
+    {
+        let (status, said) = testbed.run(arguments);
+        assert_eq!(status.code(), Some(2), "{said}");
+        let lines: Vec<&str> =
+            said.lines().filter(|line| line.starts_with("port-knocking-doors: ")).collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert!(lines.iter().zip(&places).all(|(line, place)| line.contains(place)), "{said}");
+    }
+    testbed.start(&gate(""));
+    testbed.write(wrong);
+    testbed.daemon().signal(rustix::process::Signal::HUP).unwrap();
+    let said = testbed.hear("the old configuration stays in force");
+    assert!(places.iter().all(|place| said.contains(place)), "{said}");
+    // So many are told, and no more.
+    let many: String = (0..50).map(|number| format!("key-{number} = 1\n")).collect();
+    testbed.write(&many);
+    let (_, said) = testbed.run(&["check", "--conf", &path]);
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("port-knocking-doors: ")).collect();
+    assert_eq!((lines.len(), lines[20]), (21, "port-knocking-doors: and 30 more"), "{said}");
+    testbed.end(rustix::process::Signal::TERM);
+}
