@@ -66,9 +66,9 @@ fn bounds() -> String {
          | what | at most | why not more |\n|---|---|---|\n\
          | doors | {doors} | a client can ask for all of them, three in a datagram, in less than a minute |\n\
          | ports of a sequence | {} | as in the first version |\n\
-         | clients, here and in `authorized_keys` together | {clients} | what is remembered of all of them takes less \
+         | clients, here, in `clients_dir` and in `authorized_keys` together | {clients} | what is remembered of all of them takes less \
          than half a gigabyte |\n\
-         | the configuration file, and `authorized_keys` | {megabytes} megabytes each | enough for the most clients, \
+         | the configuration file, `authorized_keys`, and all files of clients together | {megabytes} megabytes each | enough for the most clients, \
          with {} bytes for each |\n",
         Sequence::MAX_LEN,
         keys::LARGEST_FILE.checked_div(limits::CLIENTS).unwrap_or_default(),

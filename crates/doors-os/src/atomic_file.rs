@@ -93,8 +93,16 @@ impl AtomicFile {
     /// # Errors
     /// `AlreadyExists` if there is one, whatever it is.
     pub fn create(self, text: &str) -> io::Result<()> {
+        self.create_with(text, 0o600)
+    }
+
+    /// Makes a file with these permission bits.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is one, whatever it is.
+    pub fn create_with(self, text: &str, mode: u32) -> io::Result<()> {
         let made = self.file.metadata()?;
-        let rights = Rights { mode: 0o600, owner: made.uid(), group: made.gid() };
+        let rights = Rights { mode, owner: made.uid(), group: made.gid() };
         self.publish(text.as_bytes(), rights, RenameFlags::NOREPLACE)
     }
 

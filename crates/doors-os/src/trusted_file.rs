@@ -9,6 +9,7 @@
 //! |-------------------------|---------------|--------------|---------------|
 //! | the configuration       | owner, and the owner's own group | all | its target counts |
 //! | `authorized_keys`       | owner         | all          | its target counts |
+//! | `clients.d`, and the files in it | owner | all          | its target counts |
 //! | the gateway's key       | owner         | owner        | its target counts |
 //! | the journal             | owner         | all          | never         |
 //! | what was last in force  | owner         | all          | never         |

@@ -56,7 +56,7 @@ impl<'a> Force<'a> {
         last_good: &'a Keeper,
         now: Moment,
     ) -> io::Result<(Self, Arc<Config>)> {
-        let opened = config.opened.take().map(AsRead::new);
+        let opened = config.opened.take().map(|file| AsRead::new(file, config.version));
         let opened = opened.or_else(|| config.path.as_deref().and_then(AsRead::named));
         last_good.begin(config.path.clone())?;
         last_good.keep(config.texts.take());

@@ -64,7 +64,9 @@ fn the_default_file_is_accepted_and_says_the_defaults() {
     let uncommented: String = keys::default_file()
         .lines()
         .map(|line| {
-            line.strip_prefix("# ").filter(|rest| rest.contains(" = ") && !rest.contains('.')).unwrap_or(line)
+            let is_default =
+                |rest: &&str| rest.contains(" = ") && !rest.contains('.') && !rest.ends_with("# an example");
+            line.strip_prefix("# ").filter(is_default).unwrap_or(line)
         })
         .map(|line| if line.starts_with("[[doors]]") { "" } else { line })
         .take_while(|line| !line.contains("A door of its own"))
@@ -98,6 +100,31 @@ fn the_file_that_is_installed_has_no_door_and_each_line_in_it_can_be_taken_up() 
     let config = Config::parse(Path::new("installed.toml"), &whole).unwrap();
     let doors: Vec<&str> = config.rules.doors.iter().map(|door| door.name.as_str()).collect();
     assert_eq!(doors, ["default", "ssh"]);
+    // Every key at the top is there, but for the tables.
+    let keys: Vec<&str> = whole.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+    for name in keys::names_at_the_top().filter(|name| !["doors", "clients"].contains(name)) {
+        assert!(keys.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn every_link_in_the_manual_leads_to_the_key_of_its_own_table() {
+    let manual = keys::manual();
+    for part in manual.split("\n## ") {
+        let links = part.split("](#").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+        for link in links {
+            let anchor = format!("<a id=\"{link}\"></a>\n\n### ");
+            let heading = format!("\n### `{link}`\n");
+            // A heading alone is the anchor only of the first of its name.
+            let is_first = manual.find(&heading) == part.find(&heading).map(|at| at + offset(&manual, part));
+            assert!(part.contains(&anchor) || part.contains(&heading) && is_first, "{link}");
+        }
+    }
+}
+
+/// Where a part of a text begins in it.
+fn offset(whole: &str, part: &str) -> usize {
+    part.as_ptr() as usize - whole.as_ptr() as usize
 }
 
 #[test]

@@ -1,16 +1,16 @@
 //! The command line.
 
-mod admin;
 mod check;
-pub mod clients_file;
+mod client;
 #[cfg(feature = "demo")]
 mod demo;
+mod gateway;
 
 use std::{
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -23,8 +23,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Runtime;
 
 use crate::{
-    commands::admin::AdminError,
-    commands::check::Verdict,
+    commands::{check::Verdict, client::ClientError},
     config::last_good::{self, Keeper, NoConfig, Store},
     config::{self, Config, ConfigError, Inputs, keys},
     daemon,
@@ -118,14 +117,14 @@ enum Command {
         #[command(flatten)]
         conf: Conf,
         #[command(subcommand)]
-        command: admin::Gateway,
+        command: gateway::Gateway,
     },
     /// Add, show and remove clients with a key
     Client {
         #[command(flatten)]
         conf: Conf,
         #[command(subcommand)]
-        command: admin::Client,
+        command: client::Client,
     },
     /// Take our nftables table away, when the daemon does not run
     RemoveGate,
@@ -159,14 +158,8 @@ pub fn run() -> ExitCode {
     match cli.command {
         None => run_daemon(&settings),
         Some(Command::Check(after)) => run_check(&settings.then(after)),
-        Some(Command::Gateway { conf, command }) => {
-            with_config(&settings.with_conf(conf), |config| admin::gateway(&command, config))
-        }
-        Some(Command::Client { conf, command }) => {
-            let settings = settings.with_conf(conf);
-            let reload = |path: &Path, text: &str| Config::with_text(&settings.surroundings(), path, text);
-            with_config(&settings, |config| admin::client(&command, config, reload))
-        }
+        Some(Command::Gateway { conf, command }) => run_gateway(&settings.with_conf(conf), &command),
+        Some(Command::Client { conf, command }) => run_client(&settings.with_conf(conf), &command),
         Some(_) if settings != Settings::default() => {
             complain(WRONG, "the options of the daemon mean nothing to this command; leave them out")
         }
@@ -309,13 +302,27 @@ fn run_check(settings: &Settings) -> ExitCode {
     }
 }
 
-fn with_config(settings: &Settings, run: impl FnOnce(&Config) -> Result<String, AdminError>) -> ExitCode {
+fn run_gateway(settings: &Settings, command: &gateway::Gateway) -> ExitCode {
     let config = match settings.load() {
         Ok(config) => config,
-        Err(error) => return wrong_config(&error),
+        Err(error) => {
+            wrong_config(&error);
+            return complain(WRONG, client::NOTHING_CHANGED);
+        }
     };
-    match run(&config) {
+    match gateway::run(command, &config) {
         Ok(text) => print(&text),
+        Err(error) => fail(if error.is_wrong_input() { WRONG } else { FAILED }, &error),
+    }
+}
+
+fn run_client(settings: &Settings, command: &client::Client) -> ExitCode {
+    match client::run(command, &settings.surroundings()) {
+        Ok(text) => print(&text),
+        Err(ClientError::Config(error)) => {
+            wrong_config(&error);
+            complain(WRONG, &client::not_done(command))
+        }
         Err(error) => fail(if error.is_wrong_input() { WRONG } else { FAILED }, &error),
     }
 }

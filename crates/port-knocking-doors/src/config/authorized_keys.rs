@@ -85,7 +85,7 @@ pub(super) fn parse(
 
 /// Does the same for each, in the order of the list. Most of the time for a key goes into whether it is a point of
 /// the curve.
-fn on_all_processors<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(super) fn on_all_processors<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     // A thread for a few lines would cost more than they do.
     let share = all.len().div_ceil(threads).max(500);

@@ -114,6 +114,13 @@ impl Client {
     }
 }
 
+/// A client without a look at the others, and at the doors.
+pub(super) fn alone(values: FileClient) -> Option<client::Client> {
+    let client = Client::new(values)?;
+    let doors = client.doors.iter().map(|door| door.value.clone()).collect();
+    Some(client.for_core(doors))
+}
+
 /// Puts everything together; `None` if nobody has a key. What of each client is in force goes to `note`.
 pub(super) fn resolve(
     file: &mut File,

@@ -52,11 +52,25 @@ impl Faults {
         }
     }
 
+    /// Those that are shown.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.first.iter()
+    }
+
     /// One line for each, and one for how many are not shown.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         let more = self.count.saturating_sub(self.first.len());
         let more = (more > 0).then(|| format!("and {more} more"));
         self.first.iter().map(ToString::to_string).chain(more)
+    }
+}
+
+impl From<ConfigError> for Faults {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Several(faults) => faults,
+            only => Self { first: vec![only], count: 1 },
+        }
     }
 }
 
@@ -75,6 +89,7 @@ impl fmt::Display for Faults {
 fn place(fault: &ConfigError) -> Option<(&Path, u32, u32)> {
     match fault {
         ConfigError::InFile { position, .. } => Some((&position.path, position.line, position.column)),
+        ConfigError::File { path, .. } => Some((path, 0, 0)),
         _ => None,
     }
 }

@@ -54,6 +54,7 @@ pub(super) struct File {
     pub(super) state_dir: Sourced<PathBuf>,
     pub(super) authorized_keys: Option<Sourced<PathBuf>>,
     pub(super) authorized_keys_doors: Option<Sourced<DoorNames>>,
+    pub(super) clients_dir: Option<Sourced<PathBuf>>,
     pub(super) clients: Vec<FileClient>,
     /// What is wrong in it, and was left out.
     pub(super) faults: Faults,
@@ -147,7 +148,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     let source = Text::new(path, text);
     let mut file = keys::defaults(keys::TOP);
     let table = parse_toml(&source, text, &mut file.faults)?;
-    let faults = read_table(&source, keys::TOP, table.get_ref(), &mut file);
+    let faults = read_table(&source, keys::TOP, &keys::in_file, table.get_ref(), &mut file);
     faults.into_iter().for_each(|fault| file.faults.push(fault));
     Ok(file)
 }
@@ -187,40 +188,79 @@ fn parse_toml<'a>(
     Ok(table)
 }
 
+/// Parses the file of one client, which is a table of its own and may leave out the name. Gives its place, too.
+pub(super) fn parse_client(path: &Path, text: &str) -> Result<(FileClient, Position), Faults> {
+    let source = Text::new(path, text);
+    let mut faults = Faults::default();
+    let table = parse_toml(&source, text, &mut faults)?;
+    let position = source.position(0);
+    let whole = Whole {
+        origin: Origin::File(position.clone()),
+        keys: keys::CLIENT,
+        what: "client",
+        elsewhere: &|name| match name {
+            "clients" => Some("this file is one client, so leave out [[clients]]"),
+            name => {
+                keys::in_file(name).map(|_| "this file is one client; write it into the configuration file")
+            }
+        },
+        without: Some("name"),
+    };
+    match whole.read(&source, table.get_ref()) {
+        Ok(client) if faults.is_empty() => return Ok((client, position)),
+        Ok(_) => {}
+        Err(wrong) => wrong.into_iter().for_each(|fault| faults.push(fault)),
+    }
+    Err(faults)
+}
+
+/// Where a key of this name belongs, if not here.
+type Elsewhere<'e> = &'e dyn Fn(&str) -> Option<&'static str>;
+
 /// Reads every key of a table. Gives what is wrong with them.
 fn read_table<'a, T>(
     text: &Text<'a>,
     keys: &'static [Key<T>],
+    elsewhere: Elsewhere<'_>,
     table: &DeTable<'a>,
     into: &mut T,
 ) -> Vec<ConfigError> {
     let read = |(name, value): (_, &Spanned<DeValue<'a>>)| {
-        let key = known(text, keys, name)?;
+        let key = known(text, keys, elsewhere, name)?;
         key.field.read(into, text, &text.value(key.name, value))
     };
     table.iter().map(read).filter_map(Result::err).collect()
 }
 
-/// Reads the table of a door or a client, `what` by name: some of its keys have to be there.
-fn read_whole<'a, T: Default + 'static>(
-    text: &Text<'a>,
-    origin: &Origin,
+/// The table of a door or a client: some of its keys have to be there.
+struct Whole<'e, T: 'static> {
+    origin: Origin,
     keys: &'static [Key<T>],
-    what: &str,
-    table: &DeTable<'a>,
-) -> Result<T, Vec<ConfigError>> {
-    let mut whole = keys::defaults(keys);
-    let mut faults = read_table(text, keys, table, &mut whole);
-    // A key that is missed may be the one that is misspelt.
-    if table.keys().all(|name| keys::find(keys, name.get_ref()).is_some()) {
-        let is_there = |key: &Key<T>| table.keys().any(|name| name.get_ref() == key.name);
-        let missing = keys.iter().filter(|key| key.field.default().is_none() && !is_there(key));
-        faults.extend(missing.map(|key| {
-            let what = format!("this {what} has no `{}`; add one, a {}", key.name, key.field.shape());
-            ConfigError::at(origin, what)
-        }));
+    what: &'e str,
+    elsewhere: Elsewhere<'e>,
+    /// A key that may be left out all the same.
+    without: Option<&'e str>,
+}
+
+impl<T: Default> Whole<'_, T> {
+    fn read<'a>(&self, text: &Text<'a>, table: &DeTable<'a>) -> Result<T, Vec<ConfigError>> {
+        let mut whole = keys::defaults(self.keys);
+        let mut faults = read_table(text, self.keys, self.elsewhere, table, &mut whole);
+        // A key that is missed may be the one that is misspelt.
+        if table.keys().all(|name| keys::find(self.keys, name.get_ref()).is_some()) {
+            faults.extend(self.keys.iter().filter(|key| self.misses(key, table)).map(|key| {
+                let what =
+                    format!("this {} has no `{}`; add one, a {}", self.what, key.name, key.field.shape());
+                ConfigError::at(&self.origin, what)
+            }));
+        }
+        if faults.is_empty() { Ok(whole) } else { Err(faults) }
     }
-    if faults.is_empty() { Ok(whole) } else { Err(faults) }
+
+    fn misses(&self, key: &Key<T>, table: &DeTable<'_>) -> bool {
+        let is_there = || table.keys().any(|name| name.get_ref() == key.name);
+        key.field.default().is_none() && self.without != Some(key.name) && !is_there()
+    }
 }
 
 /// Reads each table of a list of tables. One with a fault is left out; the rest is read all the same.
@@ -238,7 +278,8 @@ fn read_tables<'a, T: Default + 'static>(
             let what = format!("`{}` holds no tables; write {right}", value.name);
             return Err(ConfigError::at(&table.origin, what));
         };
-        match read_whole(text, &table.origin, keys, what, inner) {
+        let whole = Whole { origin: table.origin, keys, what, elsewhere: &keys::in_file, without: None };
+        match whole.read(text, inner) {
             Ok(one) => all.push(one),
             Err(wrong) => wrong.into_iter().for_each(|fault| faults.push(fault)),
         }
@@ -270,13 +311,14 @@ pub(super) fn read_clients<'a>(
 fn known<T>(
     text: &Text<'_>,
     keys: &'static [Key<T>],
+    elsewhere: Elsewhere<'_>,
     name: &Spanned<toml::de::DeString<'_>>,
 ) -> Result<&'static Key<T>, ConfigError> {
     keys::find(keys, name.get_ref()).ok_or_else(|| {
         let origin = text.origin(name.span().start);
         // In TOML, whatever stands below the line of a table belongs to that table.
-        if let Some(place) = keys::place(name.get_ref()) {
-            let what = format!("`{}` does not belong here; write it {place}", name.get_ref());
+        if let Some(place) = elsewhere(name.get_ref()) {
+            let what = format!("`{}` does not belong here; {place}", name.get_ref());
             return ConfigError::at(&origin, what);
         }
         let hint = match keys::nearest(keys, name.get_ref()) {

@@ -42,6 +42,10 @@ pub(super) trait Field<T> {
     fn shape(&self) -> String;
     /// What holds if it is left out; `None` if it cannot be left out.
     fn default(&self) -> Option<String>;
+    /// A value as it might be written, where the default is none that could be.
+    fn example(&self) -> Option<&'static str> {
+        None
+    }
     /// Reads what is written, and puts it into its place.
     fn read<'a>(&self, into: &mut T, text: &Text<'a>, value: &Value<'a>) -> Result<(), ConfigError>;
     /// Puts the default into its place.
@@ -63,6 +67,7 @@ struct Or<K: Kind, T> {
 struct Maybe<K: Kind, T> {
     kind: K,
     unset: &'static str,
+    example: Option<&'static str>,
     slot: fn(&mut T) -> &mut Option<Sourced<K::Value>>,
 }
 
@@ -109,6 +114,10 @@ impl<K: Kind, T> Field<T> for Maybe<K, T> {
 
     fn default(&self) -> Option<String> {
         Some(self.unset.to_owned())
+    }
+
+    fn example(&self) -> Option<&'static str> {
+        self.example
     }
 
     fn read<'a>(&self, into: &mut T, text: &Text<'a>, value: &Value<'a>) -> Result<(), ConfigError> {
@@ -168,13 +177,13 @@ pub(super) fn find<T>(keys: &'static [Key<T>], name: &str) -> Option<&'static Ke
     keys.iter().find(|key| key.name == name)
 }
 
-/// Where a key of this name belongs, for somebody who has written it elsewhere.
-pub(super) fn place(name: &str) -> Option<&'static str> {
+/// Where in the configuration file a key of this name belongs, for somebody who has written it elsewhere.
+pub(super) fn in_file(name: &str) -> Option<&'static str> {
     match (find(TOP, name), find(DOOR, name), find(CLIENT, name)) {
-        (Some(_), _, _) => Some("at the top of the file, before the first [[doors]] or [[clients]]"),
-        (None, Some(_), Some(_)) => Some("below a line [[doors]] or [[clients]]"),
-        (None, Some(_), None) => Some("below a line [[doors]]"),
-        (None, None, Some(_)) => Some("below a line [[clients]]"),
+        (Some(_), _, _) => Some("write it at the top of the file, before the first [[doors]] or [[clients]]"),
+        (None, Some(_), Some(_)) => Some("write it below a line [[doors]] or [[clients]]"),
+        (None, Some(_), None) => Some("write it below a line [[doors]]"),
+        (None, None, Some(_)) => Some("write it below a line [[clients]]"),
         (None, None, None) => None,
     }
 }
@@ -199,6 +208,7 @@ pub(super) struct Described {
     name: &'static str,
     shape: String,
     default: Option<String>,
+    example: Option<&'static str>,
     help: &'static str,
 }
 
@@ -207,6 +217,7 @@ fn described<T>(keys: &'static [Key<T>]) -> Vec<Described> {
         name: key.name,
         shape: key.field.shape(),
         default: key.field.default(),
+        example: key.field.example(),
         help: key.help,
     };
     keys.iter().map(of).collect()
@@ -216,4 +227,9 @@ fn described<T>(keys: &'static [Key<T>]) -> Vec<Described> {
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     [described(TOP), described(DOOR), described(CLIENT)].iter().flatten().map(|key| key.name).collect()
+}
+
+/// The names of the keys at the top of the file.
+pub fn names_at_the_top() -> impl Iterator<Item = &'static str> {
+    TOP.iter().map(|key| key.name)
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Without it, a wrong edit and a reboot leave no daemon, no gate, and the ports as open as the rest of the firewall
-//! leaves them. With the option `--last-good` the daemon keeps the text of its configuration file, and of the file
-//! of public keys that this names, each time they have come into force.
+//! leaves them. With the option `--last-good` the daemon keeps the text of its configuration file, of the file of public
+//! keys that this names, and of the files of clients, each time they have come into force.
 //!
 //! They are kept in a directory that is known without reading the file: the one that systemd gives the service, or
 //! the default of `state_dir`. What `state_dir` says stands in the very file that cannot be read.
@@ -54,8 +54,8 @@ use crate::{
 /// What the names of copies begin with.
 const PREFIX: &str = "last-good-";
 
-/// Two files, and the paths of both.
-const LONGEST: usize = 2 * LARGEST_FILE + 64 * 1024;
+/// Two files, those of all clients with their names, and the paths.
+const LONGEST: usize = 4 * LARGEST_FILE;
 
 /// How long a disk may take to keep a copy before a command says that it has not.
 const KEPT_WITHIN: Duration = Duration::from_secs(5);

@@ -11,6 +11,7 @@
 
 mod authorized_keys;
 mod clients;
+mod clients_dir;
 mod dates;
 mod doors;
 mod faults;
@@ -30,17 +31,23 @@ use std::{
     sync::Arc,
 };
 
-use doors_core::{access::Rules, door::Sequence, time::Wall};
+use doors_core::{access::Rules, door::Sequence, spa::client::Client, time::Wall};
 use doors_firewall::{
     FirewallChoice, Kind,
     plan::{Plan, Ports},
 };
+use doors_spa::identity::ClientKey;
 use doors_text::error_chain::in_one_line;
 
-pub(crate) use self::warnings::without_effect;
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
+pub(crate) use self::{
+    clients_dir::{ClientFiles, Version, file_of},
+    values::is_client_name,
+    warnings::without_effect,
+};
 use self::{
-    file::{File, Written},
+    faults::Faults,
+    file::{File, FileClient, Written},
     origin::{Origin, Sourced},
 };
 
@@ -87,6 +94,8 @@ pub(crate) struct Texts {
     pub(crate) text: String,
     /// The file of public keys that it names, and what stands in that.
     pub(crate) keys: Option<(PathBuf, String)>,
+    /// The files of clients.
+    pub(crate) clients: ClientFiles,
 }
 
 /// Why there is no configuration, and whether a file is to blame.
@@ -130,6 +139,8 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// The same, open: see [`crate::control::running`].
     pub(crate) opened: Option<Arc<fs::File>>,
+    /// Which files of clients were read.
+    pub(crate) version: Version,
     /// Every value in force.
     pub settings: Vec<Setting>,
     /// What is allowed and unwise, whichever firewall it is.
@@ -157,7 +168,7 @@ impl Config {
         };
         let mut config = Self::read(surroundings, &path, written).map_err(|error| {
             // Another text would not make an option right.
-            let file = (!matches!(error, ConfigError::Outside { .. })).then(|| path.clone());
+            let file = error.is_in_files().then(|| path.clone());
             Unusable { error, file }
         })?;
         let etc = PathBuf::from(IN_ETC);
@@ -171,15 +182,18 @@ impl Config {
         let Written { text, readable, file: opened } = written;
         let mut file = file::parse(path, &text)?;
         let keys = clients::read_authorized_keys(&mut file);
-        let left_out = clients::add(&mut file, &keys);
-        let mut config = Self::resolve(surroundings, file, Some(path.to_owned()))?;
-        config.warnings.extend(left_out);
+        let (clients, version, passed_over) = clients_dir::read(&mut file, path);
+        let texts = Texts { path: path.to_owned(), text, keys, clients };
+        let mut config = Self::of(surroundings, file, &texts)?;
+        config.warnings.extend(passed_over);
         config.warnings.extend(readable.and_then(|mode| config.exposed(path, mode)));
         let key = config.key_access.as_ref().map(|access| access.gateway_key.clone());
-        let believed = [Some(path.to_owned()), keys.as_ref().map(|(path, _)| path.clone()), key];
+        let keys = texts.keys.as_ref().map(|(path, _)| path.clone());
+        let believed = [Some(path.to_owned()), keys, texts.clients.directory.clone(), key];
         config.warnings.extend(believed.into_iter().flatten().filter_map(warnings::replaceable));
         config.opened = Some(Arc::new(opened));
-        config.texts = Some(Texts { path: path.to_owned(), text, keys });
+        config.version = version;
+        config.texts = Some(texts);
         Ok(config)
     }
 
@@ -189,23 +203,22 @@ impl Config {
         texts: &Texts,
         instead_of: &ConfigError,
     ) -> Result<Self, ConfigError> {
-        let mut file = file::parse(&texts.path, &texts.text)?;
-        let left_out = clients::add(&mut file, &texts.keys);
-        let mut config = Self::resolve(surroundings, file, Some(texts.path.clone()))?;
-        config.warnings.extend(left_out);
+        let mut config = Self::of_texts(surroundings, texts)?;
         config.instead_of = Some(in_one_line(instead_of));
         Ok(config)
     }
 
-    /// Reads and resolves everything, with another text in place of the file's.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the source that cannot be used, and the way out.
-    pub fn with_text(surroundings: &Inputs, path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut file = file::parse(path, text)?;
-        let keys = clients::read_authorized_keys(&mut file);
-        clients::add(&mut file, &keys);
-        Self::resolve(surroundings, file, Some(path.to_owned()))
+    /// Resolves texts as if they stood in their files.
+    pub(crate) fn of_texts(surroundings: &Inputs, texts: &Texts) -> Result<Self, ConfigError> {
+        Self::of(surroundings, file::parse(&texts.path, &texts.text)?, texts)
+    }
+
+    fn of(surroundings: &Inputs, mut file: File, texts: &Texts) -> Result<Self, ConfigError> {
+        let left_out = clients::add(&mut file, &texts.keys);
+        clients_dir::add(&mut file, &texts.clients);
+        let mut config = Self::resolve(surroundings, file, Some(texts.path.clone()))?;
+        config.warnings.extend(left_out);
+        Ok(config)
     }
 
     /// Resolves the text of a file, with nothing around it. Does no I/O, so it knows no `authorized_keys`.
@@ -423,12 +436,51 @@ fn find_file(surroundings: &Inputs) -> Result<Option<(PathBuf, Written)>, Unusab
     Ok(None)
 }
 
-/// The text of the configuration file, to be changed.
-pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    match file::read(path)? {
-        Some(written) => Ok(written.text),
-        None => Err(ConfigError::Read { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() }),
+/// Where the files of clients are, or would be, by what the configuration file says; `None` if there is none.
+pub(crate) fn clients_dir_of(surroundings: &Inputs) -> Result<Option<PathBuf>, ConfigError> {
+    let Some((path, written)) = find_file(surroundings).map_err(|unusable| unusable.error)? else {
+        return Ok(None);
+    };
+    let file = file::parse(&path, &written.text)?;
+    let named = file.clients_dir.map(|named| named.value);
+    Ok(Some(named.unwrap_or_else(|| clients_dir::default_for(&path))))
+}
+
+/// Where each client stands, and its key.
+pub(crate) fn places(texts: &Texts) -> Result<Vec<Place>, ConfigError> {
+    let mut file = file::parse(&texts.path, &texts.text)?;
+    clients::add(&mut file, &texts.keys);
+    clients_dir::add(&mut file, &texts.clients);
+    let place = |client: FileClient| {
+        let name = client.name?;
+        Some(Place { name: name.value, key: client.key?.value, origin: name.origin })
+    };
+    Ok(file.clients.into_iter().filter_map(place).collect())
+}
+
+/// What stands in the file of one client.
+pub(crate) fn client_of(path: &Path, name: &str, text: &str) -> Result<Client, ConfigError> {
+    let mut faults = Faults::default();
+    match clients_dir::parse(path, name, text).map(clients::alone) {
+        Ok(Some(client)) => return Ok(client),
+        Ok(None) => {}
+        Err(wrong) => faults = wrong,
     }
+    faults.into_result().and(Err(ConfigError::Incomplete {
+        path: path.to_owned(),
+        what: "this is no whole client".to_owned(),
+    }))
+}
+
+/// A client, and where it stands.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Its key.
+    pub(crate) key: ClientKey,
+    /// The place of its name.
+    pub(crate) origin: Origin,
 }
 
 /// The last day before a date, for a person.

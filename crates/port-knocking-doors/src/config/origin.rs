@@ -175,6 +175,14 @@ pub enum ConfigError {
         /// What is missing.
         what: String,
     },
+    /// Something is wrong with a file or a directory that the configuration takes in.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        what: String,
+    },
     /// What is found is not what is in force, but another file, or none.
     #[error("{0}")]
     Elsewhere(String),
@@ -187,6 +195,15 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Whether files alone are to blame, and no option or variable.
+    pub(super) fn is_in_files(&self) -> bool {
+        match self {
+            Self::Outside { .. } => false,
+            Self::Several(faults) => faults.iter().all(Self::is_in_files),
+            _ => true,
+        }
+    }
+
     /// Something is wrong with a value from there.
     pub(crate) fn at(origin: &Origin, what: String) -> Self {
         let what = harmless(&what);

@@ -6,7 +6,7 @@ use doors_core::access::Rules;
 use doors_firewall::plan::Plan;
 
 use super::{
-    Config, ConfigError, Setting, clients,
+    Config, ConfigError, Setting, Version, clients,
     doors::{self, Resolved},
     file::File,
     keys,
@@ -66,6 +66,7 @@ pub(super) fn resolve(mut file: File, path: Option<PathBuf>) -> Result<Config, C
         state_dir: file.state_dir.value,
         path,
         opened: None,
+        version: Version::default(),
         settings,
         warnings,
         texts: None,

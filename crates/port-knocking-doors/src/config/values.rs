@@ -69,12 +69,17 @@ impl<'a> Text<'a> {
         Self { path: Arc::from(path), text, lines, characters }
     }
 
-    /// The place of a byte.
+    /// The place of a byte, as an origin.
     pub(super) fn origin(&self, byte: usize) -> Origin {
+        Origin::File(self.position(byte))
+    }
+
+    /// The place of a byte.
+    pub(super) fn position(&self, byte: usize) -> Position {
         let line = self.lines.partition_point(|start| *start <= byte);
         let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
         let column = self.characters_before(byte).saturating_sub(self.characters_before(start));
-        Origin::File(Position::new(&self.path, line, column.saturating_add(1)))
+        Position::new(&self.path, line, column.saturating_add(1))
     }
 
     fn characters_before(&self, byte: usize) -> usize {
@@ -341,7 +346,7 @@ fn mapped(network: &IpNet) -> Option<IpNet> {
 }
 
 /// Whether this can be a client's name. It stands in the log, and is typed on command lines.
-pub(super) fn is_client_name(text: &str) -> bool {
+pub(crate) fn is_client_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric();
     (1..=64).contains(&text.len())
         && text.starts_with(plain)

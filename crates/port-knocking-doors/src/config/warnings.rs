@@ -90,6 +90,17 @@ pub enum Warning {
         /// The line.
         line: usize,
     },
+    /// A file among those of clients that is none.
+    #[error(
+        "{}{} not read as a client, whose file is called NAME.toml; move it elsewhere",
+        path.display(), more(*others)
+    )]
+    NoClient {
+        /// The file.
+        path: PathBuf,
+        /// How many there are besides.
+        others: usize,
+    },
     /// A file that was installed, and not edited yet.
     #[error(
         "there is no door, so nothing is guarded and nothing opens; write one into the configuration file, a [[doors]] \
@@ -218,6 +229,13 @@ pub(super) fn everybody(trusted: &[IpNet]) -> impl Iterator<Item = Warning> {
 pub(super) fn replaceable(path: PathBuf) -> Option<Warning> {
     let Replaceable { directory, owner, mode } = trusted_file::replaceable(&path)?;
     Some(Warning::Replaceable { path, directory, owner, mode })
+}
+
+fn more(others: usize) -> String {
+    match others {
+        0 => " is".to_owned(),
+        others => format!(" and {others} more beside it are"),
+    }
 }
 
 /// What is wrong with a directory, and what mends it.

@@ -20,8 +20,14 @@ use doors_os::trusted_file;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 
+use crate::config::Version;
+
 /// How long a daemon may take to read its configuration again: 100,000 keys on a slow machine.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the marks are looked at, and after how many looks a daemon that was not in force before has refused again.
+const BETWEEN_POLLS: Duration = Duration::from_millis(5);
+const SECOND_REFUSAL: u32 = 600;
 
 /// So often it is looked for a daemon, and so long after each look.
 const LOOKS: u32 = 10;
@@ -43,6 +49,18 @@ enum LockByte {
     InForce,
     /// It was read when it was of this version.
     Version(libc::off_t),
+    /// It was read together with these files of clients.
+    Clients(Version),
+}
+
+/// Where the bytes for versions are, behind all others, in two parts that fit where an offset has 32 bits.
+const VERSIONS: libc::off_t = 1 << (libc::off_t::BITS - 3);
+const CLIENTS: libc::off_t = VERSIONS << 1;
+
+/// As much of a number as there is room for in one part.
+fn low_bits(number: u64) -> libc::off_t {
+    let mask = u64::try_from(VERSIONS).unwrap_or_default().saturating_sub(1);
+    libc::off_t::try_from(number & mask).unwrap_or_default()
 }
 
 impl LockByte {
@@ -53,8 +71,8 @@ impl LockByte {
         let parts = [metadata.ino(), metadata.size()].map(u64::to_be_bytes);
         let times = [metadata.mtime(), metadata.mtime_nsec()].map(i64::to_be_bytes);
         let digest = Sha256::new().chain_update(parts.concat()).chain_update(times.concat()).finalize();
-        let number = digest.iter().take(7).fold(0, |number, byte| number << 8 | libc::off_t::from(*byte));
-        Ok(Self::Version(number))
+        let number = digest.iter().take(7).fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Ok(Self::Version(low_bits(number)))
     }
 
     /// Which byte it is.
@@ -62,33 +80,37 @@ impl LockByte {
         match self {
             Self::Reads => 0,
             Self::InForce => 1,
-            // Of seven bytes; behind the others.
-            Self::Version(version) => version.saturating_add(2),
+            Self::Version(version) => VERSIONS | version,
+            Self::Clients(Version(version)) => CLIENTS | low_bits(version),
         }
     }
 }
 
 /// A configuration file that was read, and is open.
 #[derive(Debug)]
-pub(crate) struct AsRead(Arc<File>);
+pub(crate) struct AsRead {
+    file: Arc<File>,
+    version: Version,
+}
 
 impl AsRead {
-    /// The file that was read.
-    pub(crate) fn new(file: Arc<File>) -> Self {
-        Self(file)
+    /// The file that was read, and the files of clients that were read with it.
+    pub(crate) fn new(file: Arc<File>, version: Version) -> Self {
+        Self { file, version }
     }
 
     /// The file that has this name now. Waits for no pipe.
     pub(crate) fn named(path: &Path) -> Option<Self> {
         let file = trusted_file::open(path).ok()?;
-        trusted_file::regular(&file).is_ok().then(|| Self(Arc::new(file)))
+        trusted_file::regular(&file).is_ok().then(|| Self::new(Arc::new(file), Version::default()))
     }
 }
 
 impl Mark {
     /// Marks a file. To be done anew whenever one was closed that the same name had.
-    pub(crate) fn set(AsRead(file): AsRead, in_force: bool) -> io::Result<Self> {
-        let marks = [LockByte::Reads, LockByte::version_of(&file)?];
+    pub(crate) fn set(AsRead { file, version }: AsRead, in_force: bool) -> io::Result<Self> {
+        // In this order: who finds that it is in force knows what was read.
+        let marks = [LockByte::version_of(&file)?, LockByte::Clients(version), LockByte::Reads];
         for byte in marks.into_iter().chain(in_force.then_some(LockByte::InForce)) {
             ask(&file, libc::F_SETLK, libc::F_RDLCK, byte)?;
         }
@@ -202,25 +224,40 @@ pub(crate) enum Takeover {
     Ended,
 }
 
-/// Lets a daemon read the file again that has just been replaced, and waits until it runs with it.
-pub(crate) fn take_over(path: &Path, daemon: Option<Pid>) -> io::Result<Takeover> {
+/// Whether a daemon runs with the file as it is, and with these files of clients.
+pub(crate) fn runs_with(path: &Path, daemon: Pid, version: Version) -> io::Result<bool> {
+    let holds = |byte| holder(path, byte).map(|holder| holder == Some(daemon));
+    Ok(holds(LockByte::Clients(version))? && holds(LockByte::InForce)?)
+}
+
+/// Lets a daemon read its configuration again, and waits until it runs with these files of clients.
+pub(crate) fn take_over(path: &Path, daemon: Option<Pid>, version: Version) -> io::Result<Takeover> {
     let Some(daemon) = daemon else { return Ok(Takeover::NoDaemon) };
+    // One that runs with something else already says nothing by doing so still.
+    let refusals = if holder(path, LockByte::InForce)? == Some(daemon) { 3 } else { SECOND_REFUSAL };
     kill_process(daemon, Signal::HUP)?;
     let begun = Instant::now();
-    let mut read = 0_u32;
+    let mut refused = 0_u32;
     while begun.elapsed() < RELOAD_TIMEOUT {
-        if holder(path, LockByte::InForce)? == Some(daemon) {
+        if runs_with(path, daemon, version)? {
             return Ok(Takeover::Done);
         }
         // Both marks of a file that is in force are set at nearly the same time.
-        read = if holder(path, LockByte::Reads)? == Some(daemon) { read.saturating_add(1) } else { 0 };
-        if read > 3 {
+        let is_refused = holder(path, LockByte::Reads)? == Some(daemon)
+            && holder(path, LockByte::InForce)? != Some(daemon);
+        refused = if is_refused { refused.saturating_add(1) } else { 0 };
+        if refused > refusals {
             return Ok(Takeover::Refused);
         }
         if rustix::process::test_kill_process(daemon).is_err() {
             return Ok(Takeover::Ended);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(BETWEEN_POLLS);
     }
     Ok(Takeover::Slow)
+}
+
+/// Lets a daemon read its configuration again, and does not wait.
+pub(crate) fn ask_to_reload(daemon: Pid) -> io::Result<()> {
+    Ok(kill_process(daemon, Signal::HUP)?)
 }

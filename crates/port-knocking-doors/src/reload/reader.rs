@@ -138,7 +138,10 @@ impl<L: Fn() -> Result<Config, ConfigError>> Desk<L> {
             Job::Configuration { hearing } => {
                 let mut new = self.new_configuration(hearing);
                 // Closed anywhere else, it would take the daemon's mark away.
-                let opened = new.as_mut().ok().and_then(|new| new.config.opened.take()).map(AsRead::new);
+                let opened = new
+                    .as_mut()
+                    .ok()
+                    .and_then(|new| Some(AsRead::new(new.config.opened.take()?, new.config.version)));
                 let opened = opened.or_else(|| self.path.as_deref().and_then(AsRead::named));
                 Some(Read::Configuration(new, opened))
             }

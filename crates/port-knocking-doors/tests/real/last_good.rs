@@ -157,9 +157,8 @@ fn with_client() -> (Testbed, Device) {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
-    let text =
-        testbed.gateway(&format!("{door}{}", crate::raw_client::client("laptop", &device, &["ssh"], "")));
-    testbed.start_keeping(&text);
+    testbed.client_file("laptop", &device, "");
+    testbed.start_keeping(&testbed.gateway(door));
     (testbed, device)
 }
 
@@ -385,7 +384,7 @@ fn a_copy_that_cannot_be_believed_or_read_is_an_error_that_says_so() {
     assert!(told(&testbed).contains("others could have written"), "{}", told(&testbed));
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&copy, [&whole[..30], b"7", &whole[31..]].concat()).unwrap();
-    assert!(told(&testbed).contains("has version 7, and this program knows 1"), "{}", told(&testbed));
+    assert!(told(&testbed).contains("has version 7, and this program knows 2"), "{}", told(&testbed));
     fs::write(&copy, &whole[..whole.len() - 1]).unwrap();
     assert!(told(&testbed).contains("is damaged"), "{}", told(&testbed));
 }

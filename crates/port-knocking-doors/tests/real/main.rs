@@ -15,6 +15,7 @@
 mod beside_firewalld;
 mod check;
 mod client_e2e;
+mod clients_dir;
 mod command_line;
 mod datagrams;
 mod demo;

@@ -1,8 +1,9 @@
 //! A client with a key that says whatever a test wants it to say.
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -163,6 +164,17 @@ impl Testbed {
             "firewall = \"nftables\"\ngateway_key = \"{directory}/gateway.key\"\nstate_dir = \
              \"{directory}/state\"\n{more}\n"
         )
+    }
+}
+
+impl Testbed {
+    /// Writes the file of a client that may open the door `ssh`.
+    pub(crate) fn client_file(&self, name: &str, device: &Device, more: &str) -> PathBuf {
+        let path = self.place_for(&format!("clients.d/{name}.toml"));
+        let key = device.client().to_openssh();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("key = \"{key}\"\ndoors = [\"ssh\"]\n{more}\n")).unwrap();
+        path
     }
 }
 

@@ -152,10 +152,10 @@ fn a_client_is_removed_while_the_state_directory_cannot_be_used() {
     let state = testbed.place_for("state");
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, Permissions::from_mode(0o1777)).unwrap();
-    let another = client("phone", &Device::new(2, &device.card), &["ssh"], "");
-    testbed.start(&format!("{}{another}", with_sequence(&testbed, &device, SEQUENCE)));
+    testbed.client_file("phone", &Device::new(2, &device.card), "");
+    testbed.start(&with_sequence(&testbed, &device, SEQUENCE));
     let conf = testbed.place_for("doors.toml");
-    let (status, said) = testbed.run(&["client", "remove", "laptop", "--conf", conf.to_str().unwrap()]);
+    let (status, said) = testbed.run(&["client", "remove", "phone", "--conf", conf.to_str().unwrap()]);
     assert!(status.success() && said.contains("the running daemon has taken it over"), "{said}");
 }
 

@@ -29,6 +29,7 @@ pub(in crate::config) const CLIENT: &[Key<FileClient>] = &[
         field: &Maybe {
             kind: SECONDS,
             unset: "what each door allows",
+            example: None,
             slot: |client: &mut FileClient| &mut client.max_open_for,
         },
         help: "The longest time for which it may have a door open.",
@@ -38,13 +39,19 @@ pub(in crate::config) const CLIENT: &[Key<FileClient>] = &[
         field: &Maybe {
             kind: NETWORKS,
             unset: "everywhere",
+            example: None,
             slot: |client: &mut FileClient| &mut client.from,
         },
         help: "From where it may knock, and which addresses it may let in.",
     },
     Key {
         name: "until",
-        field: &Maybe { kind: DATE, unset: "for ever", slot: |client: &mut FileClient| &mut client.until },
+        field: &Maybe {
+            kind: DATE,
+            unset: "for ever",
+            example: None,
+            slot: |client: &mut FileClient| &mut client.until,
+        },
         help: "The last day, in UTC, on which its key is worth something; or the moment from which on it is \
                not.",
     },

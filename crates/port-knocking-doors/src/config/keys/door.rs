@@ -21,7 +21,12 @@ pub(in crate::config) const DOOR: &[Key<FileDoor>] = &[
     },
     Key {
         name: "sequence",
-        field: &Maybe { kind: SEQUENCE, unset: "none", slot: |door: &mut FileDoor| &mut door.sequence },
+        field: &Maybe {
+            kind: SEQUENCE,
+            unset: "none",
+            example: None,
+            slot: |door: &mut FileDoor| &mut door.sequence,
+        },
         help: "The UDP ports to send \"knock\\n\" to, in this order. No door's sequence may begin with \
                the whole of another's. A door without a sequence opens to clients with a key only.",
     },
@@ -30,13 +35,19 @@ pub(in crate::config) const DOOR: &[Key<FileDoor>] = &[
         field: &Maybe {
             kind: SECONDS,
             unset: "max_opened_door_duration",
+            example: None,
             slot: |door: &mut FileDoor| &mut door.open_for,
         },
         help: "How long this door stays open.",
     },
     Key {
         name: "max_open_for",
-        field: &Maybe { kind: SECONDS, unset: "3600", slot: |door: &mut FileDoor| &mut door.max_open_for },
+        field: &Maybe {
+            kind: SECONDS,
+            unset: "3600",
+            example: None,
+            slot: |door: &mut FileDoor| &mut door.max_open_for,
+        },
         help: "For how long a client with a key may have this door open, if it asks for more than open_for. \
                Never shorter than open_for.",
     },

@@ -81,15 +81,20 @@ fn commented(lines: &str) -> String {
 fn keys_with_defaults(line: impl Fn(&Described) -> Option<String>) -> String {
     let mut text = String::new();
     for key in described(TOP) {
-        let excluded = ["mark", "authorized_keys", "doors", "clients"].contains(&key.name);
-        let Some(default) = key.default.as_ref().filter(|_| !excluded) else { continue };
+        if ["doors", "clients"].contains(&key.name) {
+            continue;
+        }
         text.push('\n');
         for line in wrap(key.help, WIDTH) {
             let _ = writeln!(text, "# {line}");
         }
         let of_default_door = ["ports_to_controls", "opening_sequence"].contains(&key.name);
         let written = if of_default_door { line(&key) } else { None };
-        let _ = writeln!(text, "{}", written.unwrap_or_else(|| format!("# {} = {default}", key.name)));
+        let value = match key.example {
+            Some(example) => format!("{example} # an example"),
+            None => key.default.unwrap_or_default(),
+        };
+        let _ = writeln!(text, "{}", written.unwrap_or_else(|| format!("# {} = {value}", key.name)));
     }
     text
 }
@@ -98,19 +103,22 @@ fn keys_with_defaults(line: impl Fn(&Described) -> Option<String>) -> String {
 #[must_use]
 pub fn manual() -> String {
     let mut text = String::new();
-    for (title, keys) in [
-        ("Keys at the top of the file", described(TOP)),
-        ("Keys of each `[[doors]]`", described(DOOR)),
-        ("Keys of each `[[clients]]`", described(CLIENT)),
+    // Keys of two tables may have one name, and only the first of such headings has the anchor that is made of it.
+    for (title, of, keys) in [
+        ("Keys at the top of the file", "", described(TOP)),
+        ("Keys of each `[[doors]]`", "doors-", described(DOOR)),
+        ("Keys of each `[[clients]]`, and of a file in `clients_dir`", "clients-", described(CLIENT)),
     ] {
         let _ = write!(text, "## {title}\n\n| key | value | default |\n|---|---|---|\n");
         for key in &keys {
             let default =
                 key.default.as_ref().map_or("required".to_owned(), |default| format!("`{default}`"));
-            let _ = writeln!(text, "| [`{0}`](#{0}) | {1} | {default} |", key.name, key.shape);
+            let _ = writeln!(text, "| [`{0}`](#{of}{0}) | {1} | {default} |", key.name, key.shape);
         }
         for key in &keys {
-            let _ = write!(text, "\n### `{}`\n\n", key.name);
+            let anchor =
+                if of.is_empty() { String::new() } else { format!("<a id=\"{of}{}\"></a>\n\n", key.name) };
+            let _ = write!(text, "\n{anchor}### `{}`\n\n", key.name);
             for line in wrap(key.help, 100) {
                 let _ = writeln!(text, "{line}");
             }

@@ -20,7 +20,12 @@ use crate::config::{
 pub(in crate::config) const TOP: &[Key<File>] = &[
     Key {
         name: "ports_to_controls",
-        field: &Maybe { kind: TCP_PORTS, unset: "[22]", slot: |file: &mut File| &mut file.ports_to_controls },
+        field: &Maybe {
+            kind: TCP_PORTS,
+            unset: "[22]",
+            example: None,
+            slot: |file: &mut File| &mut file.ports_to_controls,
+        },
         help: "The TCP ports that are opened for those who knock. Together with opening_sequence this is \
                the door called \"default\". A file names both or neither; the defaults are for when there is no file. \
                Where the file names neither, --ports and --magic-seq are given together.",
@@ -30,6 +35,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         field: &Maybe {
             kind: SEQUENCE,
             unset: "[16001, 16002, 16003, 16004, 16005]",
+            example: None,
             slot: |file: &mut File| &mut file.opening_sequence,
         },
         help: "The UDP ports to send \"knock\\n\" to, in this order. Choose your own, and do not choose \
@@ -126,7 +132,12 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
     },
     Key {
         name: "mark",
-        field: &Maybe { kind: MARK, unset: "none", slot: |file: &mut File| &mut file.mark },
+        field: &Maybe {
+            kind: MARK,
+            unset: "none",
+            example: Some("0x20000000"),
+            slot: |file: &mut File| &mut file.mark,
+        },
         help: "Bits of the packet mark that every packet of a granted connection carries, for example 0x20000000. \
                With one rule in another firewall that accepts this mark, its port stays closed to everybody else, \
                also if the gate is gone: docs/firewalls.md has that rule for ufw, iptables, nftables and container \
@@ -177,7 +188,12 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
     },
     Key {
         name: "authorized_keys",
-        field: &Maybe { kind: PATH, unset: "none", slot: |file: &mut File| &mut file.authorized_keys },
+        field: &Maybe {
+            kind: PATH,
+            unset: "none",
+            example: Some("\"/etc/port-knocking-doors/authorized_keys\""),
+            slot: |file: &mut File| &mut file.authorized_keys,
+        },
         help: "A file of public keys as sshd has it, each of which is a client. Beside sshd's own options \
                from=\"…\" and expiry-time=\"…\", a line may begin with name=\"…\", doors=\"ssh,web\" and \
                max_open_for=\"600\". What else sshd knows is not for us, and keys of other types are named in \
@@ -188,9 +204,24 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         field: &Maybe {
             kind: DOOR_NAMES,
             unset: "[]",
+            example: None,
             slot: |file: &mut File| &mut file.authorized_keys_doors,
         },
         help: "The doors for lines of authorized_keys that have no doors=\"…\" of their own.",
+    },
+    Key {
+        name: "clients_dir",
+        field: &Maybe {
+            kind: PATH,
+            unset: "clients.d",
+            example: Some("\"/etc/port-knocking-doors/clients.d\""),
+            slot: |file: &mut File| &mut file.clients_dir,
+        },
+        help: "The directory with a file NAME.toml for each client, which `port-knocking-doors client add` writes: the \
+               keys of [[clients]], and the client is called NAME. Without this key it is \
+               /etc/port-knocking-doors/clients.d for /etc/port_knocker.toml, and clients.d beside any other file, and \
+               need not be there. Other files in it are not read. The directory and its files have to belong to root, or \
+               to the user that the daemon runs as, and nobody else may write to them.",
     },
     Key {
         name: "doors",
@@ -201,6 +232,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "clients",
         field: &Tables { shape: "tables [[clients]]", read: file::read_clients },
         help: "Devices with a key, and the doors that they may open; their keys follow. \
-               `port-knocking-doors client add` writes one.",
+               `port-knocking-doors client add` \
+               writes them into a file of their own in clients_dir.",
     },
 ];

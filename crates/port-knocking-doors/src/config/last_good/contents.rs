@@ -1,12 +1,13 @@
 //! The bytes of a copy.
 //!
 //! ```text
-//!   port-knocking-doors last-good 1
-//!   PATH KEYS-PATH TEXT KEYS CHECK          four lengths, and a SHA-256 of them and of what follows
-//!   …                                       the four, one behind the other
+//!   port-knocking-doors last-good 2
+//!   PATH KEYS-PATH TEXT KEYS DIRECTORY CLIENTS CHECK   six lengths, and a SHA-256 of them and of what follows
+//!   …                                                  the six, one behind the other
 //! ```
 //!
-//! A path of the keys without a length stands for none. The check finds what a disk has damaged, and is no defence.
+//! The clients are `NAME LENGTH`, a new line and the text of each file. In version 1 there are no clients. A path
+//! without a length stands for none. The check finds what a disk has damaged, and is no defence.
 
 use std::{
     ffi::OsString,
@@ -16,10 +17,12 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Texts;
+use crate::config::{ClientFiles, Texts};
 
 /// How it is written.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// How it was written before clients had files.
+const WITHOUT_CLIENTS: u32 = 1;
 const TITLE: &str = "port-knocking-doors last-good ";
 
 /// Why bytes are no copy.
@@ -37,7 +40,11 @@ pub(super) fn encode(texts: &Texts) -> Vec<u8> {
         Some((path, keys)) => (path.as_os_str().as_bytes(), keys.as_bytes()),
         None => (&[][..], &[][..]),
     };
-    let parts = [texts.path.as_os_str().as_bytes(), keys_path, texts.text.as_bytes(), keys];
+    let directory = texts.clients.directory.as_ref().map_or(&[][..], |path| path.as_os_str().as_bytes());
+    let file = |(name, text): &(String, String)| format!("{name} {}\n{text}", text.len());
+    let clients: String = texts.clients.texts.iter().map(file).collect();
+    let path = texts.path.as_os_str().as_bytes();
+    let parts = [path, keys_path, texts.text.as_bytes(), keys, directory, clients.as_bytes()];
     let lengths = parts.map(|part| part.len().to_string()).join(" ");
     let body = parts.concat();
     let check = check(&lengths, &body);
@@ -49,7 +56,7 @@ pub(super) fn encode(texts: &Texts) -> Vec<u8> {
 pub(super) fn decode(bytes: &[u8]) -> Result<Texts, Unreadable> {
     let (title, rest) = line(bytes).ok_or(Unreadable::Damaged)?;
     let version = title.strip_prefix(TITLE).ok_or(Unreadable::Damaged)?;
-    if version != VERSION.to_string() {
+    if ![VERSION, WITHOUT_CLIENTS].iter().any(|known| version == known.to_string()) {
         return Err(Unreadable::Version(version.escape_debug().to_string()));
     }
     read(rest).ok_or(Unreadable::Damaged)
@@ -67,9 +74,11 @@ fn read(bytes: &[u8]) -> Option<Texts> {
         rest = after;
         Some(part.to_vec())
     };
-    let mut parts = lengths.split(' ');
+    let before = if lengths.split(' ').count() == 4 { " 0 0" } else { "" };
+    let mut parts = lengths.split(' ').chain(before.split(' ').skip(1));
     let (path, keys_path) = (next(parts.next()?)?, next(parts.next()?)?);
     let (text, keys) = (next(parts.next()?)?, next(parts.next()?)?);
+    let (directory, clients) = (next(parts.next()?)?, next(parts.next()?)?);
     if parts.next().is_some() || !rest.is_empty() {
         return None;
     }
@@ -79,7 +88,23 @@ fn read(bytes: &[u8]) -> Option<Texts> {
         path: path_of(path),
         text: String::from_utf8(text).ok()?,
         keys: (!keys_path.is_empty()).then(|| (path_of(keys_path), keys)),
+        clients: ClientFiles {
+            directory: (!directory.is_empty()).then(|| path_of(directory)),
+            texts: read_clients(&clients)?,
+        },
     })
+}
+
+fn read_clients(mut bytes: &[u8]) -> Option<Vec<(String, String)>> {
+    let mut clients = Vec::new();
+    while !bytes.is_empty() {
+        let (head, rest) = line(bytes)?;
+        let (name, length) = head.split_once(' ')?;
+        let (text, rest) = rest.split_at_checked(length.parse().ok()?)?;
+        clients.push((name.to_owned(), std::str::from_utf8(text).ok()?.to_owned()));
+        bytes = rest;
+    }
+    Some(clients)
 }
 
 /// The first line, if it is a short one, and what comes after it.

@@ -10,9 +10,15 @@ use doors_core::time::Moment;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::ClientFiles;
 
 fn texts(path: &str) -> Texts {
-    Texts { path: PathBuf::from(path), text: "ports = []\n".to_owned(), keys: None }
+    Texts {
+        path: PathBuf::from(path),
+        text: "ports = []\n".to_owned(),
+        keys: None,
+        clients: ClientFiles::default(),
+    }
 }
 
 fn place() -> (tempfile::TempDir, Store) {
@@ -143,8 +149,8 @@ fn a_copy_of_another_version_is_told_from_a_damaged_one() {
         fs::write(&copy, bytes).unwrap();
         store.read(&kept.path).unwrap_err().to_string()
     };
-    let newer = String::from_utf8(whole.clone()).unwrap().replacen("last-good 1", "last-good 2", 1);
-    assert!(told(newer.as_bytes()).ends_with("has version 2, and this program knows 1; remove it"));
+    let newer = String::from_utf8(whole.clone()).unwrap().replacen("last-good 2", "last-good 3", 1);
+    assert!(told(newer.as_bytes()).ends_with("has version 3, and this program knows 2; remove it"));
     for length in 0..whole.len() {
         assert!(told(&whole[..length]).ends_with("is damaged, or something else; remove it"), "{length}");
     }
@@ -153,6 +159,16 @@ fn a_copy_of_another_version_is_told_from_a_damaged_one() {
         bytes[place] ^= 1;
         assert!(matches!(told(&bytes), told if told.contains("is damaged")), "{place}");
     }
+}
+
+#[test]
+fn a_copy_from_before_clients_had_files_is_read() {
+    let lengths = "4 0 1 0";
+    let digest = Sha256::new().chain_update(lengths).chain_update("/one#").finalize();
+    let check: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let copy = format!("port-knocking-doors last-good 1\n{lengths} {check}\n/one#");
+    let expected = Texts { text: "#".to_owned(), ..texts("/one") };
+    assert_eq!(contents::decode(copy.as_bytes()), Ok(expected));
 }
 
 #[test]
@@ -204,15 +220,19 @@ fn it_is_said_once_a_minute_that_the_file_is_not_in_force_until_it_is() {
 
 proptest! {
     #[test]
-    fn texts_are_read_as_they_were_written(path in "/.{0,40}", text: String, keys in proptest::option::of(("/.{0,40}", ".*"))) {
+    fn texts_are_read_as_they_were_written(path in "/.{0,40}", text: String, keys in proptest::option::of(("/.{0,40}", ".*")),
+        directory in proptest::option::of("/.{0,40}"), clients in proptest::collection::vec(("[a-z]{1,9}", ".*"), 0..4)) {
         let keys = keys.map(|(path, keys)| (PathBuf::from(path), keys));
-        let texts = Texts { path: PathBuf::from(path), text, keys };
+        let clients = ClientFiles { directory: directory.map(PathBuf::from), texts: clients };
+        let texts = Texts { path: PathBuf::from(path), text, keys, clients };
         prop_assert_eq!(contents::decode(&contents::encode(&texts)), Ok(texts));
     }
 
     #[test]
     fn no_bytes_make_the_reader_panic(bytes: Vec<u8>, rest: String) {
         let _ = contents::decode(&bytes);
-        let _ = contents::decode(format!("port-knocking-doors last-good 1\n{rest}").as_bytes());
+        for version in [1, 2] {
+            let _ = contents::decode(format!("port-knocking-doors last-good {version}\n{rest}").as_bytes());
+        }
     }
 }

@@ -1,0 +1,39 @@
+//! Shows the clients.
+
+use std::{fmt::Write as _, time::SystemTime};
+
+use doors_core::time::Wall;
+
+use crate::config::{self, Config};
+
+/// A line for each client.
+pub(super) fn list(config: &Config) -> String {
+    let mut text = String::new();
+    let now = now();
+    for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
+        let doors: Vec<&str> = client.doors.iter().map(|door| door.as_str()).collect();
+        let _ = write!(text, "{}  {}  {}", client.who.name, client.who.fingerprint, doors.join(","));
+        if let Some(longest) = client.max_open_for {
+            let _ = write!(text, "  at most {} s", longest.as_secs());
+        }
+        if !client.from.is_empty() {
+            let networks: Vec<String> = client.from.iter().map(ToString::to_string).collect();
+            let _ = write!(text, "  from {}", networks.join(","));
+        }
+        if let Some(until) = client.until {
+            let over = if client.has_expired(now) { ", which is over" } else { "" };
+            let _ = write!(text, "  until {}{over}", config::day(until));
+        }
+        text.push('\n');
+    }
+    if text.is_empty() {
+        text.push_str("no client has a key; add one with: port-knocking-doors client add NAME --door DOOR\n");
+    }
+    text
+}
+
+/// The date of this machine.
+pub(super) fn now() -> Wall {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Wall(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
