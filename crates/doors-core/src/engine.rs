@@ -144,12 +144,8 @@ impl Engine {
                     self.events.push_back(Event::Adopted(lease));
                 }
             }
-            Report::Used(lease) => {
-                if let Some(running) = self.take(&lease) {
-                    self.events.push_back(Event::Used(running.lease.clone()));
-                    self.begin_next(running, now, wall);
-                }
-            }
+            Report::Used(lease) => self.ended(&lease, Event::Used, now, wall),
+            Report::Lost(lease) => self.ended(&lease, Event::Lost, now, wall),
             Report::Withdrawn(lease) => {
                 if let Some(running) = self.take(&lease) {
                     // Everything else that was opened for this grant is closed, too.
@@ -157,6 +153,14 @@ impl Engine {
                     self.events.push_back(Event::Withdrawn(running.lease));
                 }
             }
+        }
+    }
+
+    /// A single-connection lease has ended in the firewall; what waits behind it begins.
+    fn ended(&mut self, lease: &Lease, event: fn(Lease) -> Event, now: Moment, wall: Wall) {
+        if let Some(running) = self.take(lease) {
+            self.events.push_back(event(running.lease.clone()));
+            self.begin_next(running, now, wall);
         }
     }
 

@@ -45,6 +45,9 @@ pub enum Report {
     Found(Lease),
     /// A single-connection lease is used up. Does not apply to a later lease of the same grant.
     Used(Lease),
+    /// A single-connection lease is gone with the whole table, and is not put back; it may have been used before. Does
+    /// not apply to a later lease of the same grant.
+    Lost(Lease),
     /// Another program or an administrator removed this lease from the firewall, and only this. Does not
     /// apply to a later lease of the same grant.
     Withdrawn(Lease),
@@ -80,6 +83,8 @@ pub enum Event {
     Closed(Lease),
     /// The single connection of this lease has been made.
     Used(Lease),
+    /// A single-connection lease is gone with the gate, and is not put back; it may have been used before.
+    Lost(Lease),
     /// Another program or an administrator has closed the door.
     Withdrawn(Lease),
     /// The door is closed because it was removed, or because its client lost its key or its permission.
@@ -179,6 +184,7 @@ impl Event {
             | Self::NotAdopted(lease)
             | Self::Closed(lease)
             | Self::Used(lease)
+            | Self::Lost(lease)
             | Self::Withdrawn(lease)
             | Self::Revoked(lease)
             | Self::Reduced { gone: lease, .. }

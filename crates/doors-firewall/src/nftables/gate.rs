@@ -92,8 +92,20 @@ pub struct Gate {
 struct Untold {
     /// What was missing or changed, and how long the repair took.
     repaired: Option<(String, Duration)>,
-    /// Grants for one connection that were found used up.
-    used: Vec<(GrantKey, Moment)>,
+    /// Grants for one connection that were found gone.
+    gone: Vec<(GrantKey, Moment, Gone)>,
+}
+
+/// How a grant for one connection has gone out of the kernel. It is not put back in any case: it is better to knock once
+/// more than to let in a second connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Gone {
+    /// A packet has used it up: the kernel tells of everything else.
+    Used,
+    /// Somebody has taken it out, and nothing else.
+    ByHand,
+    /// Somebody has taken away the whole table; whether it was used before, nobody knows.
+    WithTable,
 }
 
 /// What a look at the kernel's table brought.
@@ -103,8 +115,8 @@ pub(super) struct Findings {
     pub repaired: Option<(String, Duration)>,
     /// Grants that we did not know of.
     pub found: Vec<(GrantKey, Standing)>,
-    /// Grants for one connection that are used up, and until when they would have lasted.
-    pub used: Vec<(GrantKey, Moment)>,
+    /// Grants for one connection that are gone, until when they would have lasted, and how.
+    pub gone: Vec<(GrantKey, Moment, Gone)>,
     /// Grants that somebody has taken out by hand, and until when they would have lasted.
     pub withdrawn: Vec<(GrantKey, Moment)>,
 }
@@ -189,8 +201,9 @@ impl Gate {
         }
         // Without an answer, every grant for one connection counts as used up.
         let held = self.held().unwrap_or_default();
-        let used = self.forget_used(&held, &BTreeSet::new());
-        self.untold.used.extend(used);
+        let deleted = monitor.was_deleted();
+        self.is_short |= deleted;
+        self.forget_gone(&held, &BTreeSet::new(), deleted, Some(monitor));
         self.plan = plan;
         self.intact = None;
         self.make_anew(monitor, &BTreeSet::new())
@@ -206,15 +219,15 @@ impl Gate {
     ) -> Result<Findings, NetlinkError> {
         let began = self.clock.now();
         self.ledger.prune(began);
-        self.is_short |= monitor.was_deleted();
+        let mut deleted = monitor.was_deleted();
         let table = Snapshot::take(&mut self.socket)?;
         let asked = self.clock.now();
         let held = self.held()?;
         // Also if that was while we looked.
-        self.is_short |= monitor.was_deleted();
+        deleted |= monitor.was_deleted();
+        self.is_short |= deleted;
         let found = self.adopt_unknown(&held, asked)?;
-        let used = self.forget_used(&held, refused);
-        self.untold.used.extend(used);
+        self.forget_gone(&held, refused, deleted || table.is_empty(), Some(monitor));
         let damage = self.damage(&table);
         let mut withdrawn: Vec<(GrantKey, Moment)> = Vec::new();
         let repaired = match (&self.intact, &damage) {
@@ -237,8 +250,8 @@ impl Gate {
         }
         self.note_repair(repaired, began);
         self.keep_sessions_known();
-        let Untold { repaired, used } = std::mem::take(&mut self.untold);
-        Ok(Findings { repaired, found, used, withdrawn })
+        let Untold { repaired, gone } = std::mem::take(&mut self.untold);
+        Ok(Findings { repaired, found, gone, withdrawn })
     }
 
     /// Whether it is known how the kernel shows the table, so that a change by anybody is noticed.
@@ -287,8 +300,7 @@ impl Gate {
                 let table = Snapshot::take(&mut self.socket)?;
                 let damage = self.damage(&table);
                 let held = self.held()?;
-                let used = self.forget_used(&held, fresh);
-                self.untold.used.extend(used);
+                self.forget_gone(&held, fresh, true, None);
                 let back = self.repair()?;
                 self.note_repair(damage.zip(Some(back)), began);
                 Ok(())
@@ -313,22 +325,43 @@ impl Gate {
         }
     }
 
-    /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made
-    /// just now. A packet has used them up; or somebody has taken them away, and nobody can tell the
-    /// difference: then it is better to knock once more than to let in a second connection.
-    fn forget_used(&mut self, held: &Held, fresh: &BTreeSet<GrantKey>) -> Vec<(GrantKey, Moment)> {
+    /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made just now, and
+    /// notes how they have gone: with the table, if somebody has deleted that, or as the monitor has heard.
+    fn forget_gone(
+        &mut self,
+        held: &Held,
+        fresh: &BTreeSet<GrantKey>,
+        with_table: bool,
+        monitor: Option<&mut Monitor>,
+    ) {
         let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
         let gone = |admission: &GrantKey| !held.contains_key(admission) && !fresh.contains(admission);
-        let used: Vec<(GrantKey, Moment)> = self
+        let gone: Vec<(GrantKey, Moment)> = self
             .ledger
             .running(self.clock.now())
             .filter(|(admission, _, left)| *left > NOT_MISSED && once(admission) && gone(admission))
             .map(|(admission, standing, _)| (admission.clone(), standing.until))
             .collect();
-        for (admission, _) in &used {
-            self.ledger.strike(admission);
+        if !gone.is_empty() && !with_table {
+            self.settle();
         }
-        used
+        let taken_out = monitor.map(Monitor::taken_out).unwrap_or_default();
+        for (admission, until) in gone {
+            let how = match taken_out.contains(&(ruleset::set_of(&admission), admission.source)) {
+                _ if with_table => Gone::WithTable,
+                true => Gone::ByHand,
+                false => Gone::Used,
+            };
+            self.ledger.strike(&admission);
+            self.untold.gone.push((admission, until, how));
+        }
+    }
+
+    /// Waits until what others have changed so far has been told of: the kernel tells at the end of a transaction, what it
+    /// shows changes before, and a transaction of ours waits for the end of another's.
+    fn settle(&mut self) {
+        // If the table is gone, it has waited all the same.
+        let _ = self.socket.request(&ruleset::nothing());
     }
 
     /// Makes the table of a plan for the first time, and learns how the kernel shows it.
@@ -343,12 +376,13 @@ impl Gate {
             if number > 0 {
                 // What was used up since is not put back.
                 let held = self.held()?;
-                let used = self.forget_used(&held, refused);
-                self.untold.used.extend(used);
+                let deleted = monitor.was_deleted();
+                self.forget_gone(&held, refused, deleted, Some(monitor));
             }
             monitor.heard();
             self.replace()?;
             let table = Snapshot::take(&mut self.socket)?;
+            self.settle();
             if !monitor.heard() {
                 self.intact = Some(table);
                 break;

@@ -29,6 +29,7 @@ pub use self::gate::Gate;
 pub(super) use self::other_tables::left_by_firewalld;
 pub use self::{gate::GateError, ruleset::TABLE};
 use self::{
+    gate::Gone,
     monitor::{Monitor, Touched},
     other_tables::Told,
     trace::{Dropped, Traces},
@@ -37,7 +38,7 @@ use super::{
     Choice, Kind, News, Obstacle, Obstacles, Order,
     firewalld::obstacles_beside_firewalld,
     ledger::{self, Standing},
-    plan::Plan,
+    plan::{Mark, Plan},
 };
 
 /// Orders that go into one transaction.
@@ -215,6 +216,7 @@ impl Worker {
                 // The gate itself has found it.
                 Order::Keep(..) => {}
                 Order::Follow(plan) => {
+                    self.say_what_mark_changes(plan.mark);
                     if let Err(error) = self.gate.follow((*plan).clone(), &mut self.monitor) {
                         self.failed("set up the gate for the new configuration".to_owned(), &error);
                     }
@@ -237,6 +239,18 @@ impl Worker {
         }
         self.open(opening);
         ended
+    }
+
+    /// Says what another mark means for connections that carry the old one: they are known by it, and are not marked any
+    /// more, so that a firewall that asks for the mark of each packet drops what comes next.
+    fn say_what_mark_changes(&self, mark: Option<Mark>) {
+        let Some(before) = self.gate.plan().mark.filter(|before| Some(*before) != mark) else { return };
+        let now = mark.map_or("no mark".to_owned(), |mark| format!("mark = {mark}"));
+        self.tell(News::Warning(format!(
+            "the configuration had mark = {before} and has {now}: connections that a grant has let in so far are not marked any \
+             more, and hang if another firewall lets them through by the mark alone; a rule there for what is established \
+             (`ct state established accept`) lets them go on"
+        )));
     }
 
     fn open(&mut self, grants: Vec<(GrantKey, Standing)>) {
@@ -416,8 +430,13 @@ impl Worker {
             self.tell(News::Report(Report::Found(standing.clone().lease(admission.clone(), once))));
             self.hand_on(Order::Keep(admission, standing));
         }
-        for (admission, until) in findings.used {
-            self.tell(News::Report(Report::Used(ledger::over(admission.clone(), until))));
+        for (admission, until, how) in findings.gone {
+            let lease = ledger::over(admission.clone(), until);
+            self.tell(News::Report(match how {
+                Gone::Used => Report::Used(lease),
+                Gone::ByHand => Report::Withdrawn(lease),
+                Gone::WithTable => Report::Lost(lease),
+            }));
             self.hand_on(Order::Change(Change::Close(admission)));
         }
         // The core closes what else was opened for them.

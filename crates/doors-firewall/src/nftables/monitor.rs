@@ -1,18 +1,22 @@
 //! Hears when anybody changes nftables.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
+use doors_core::limits;
 use doors_os::{
     async_fd::watch,
     netlink::{
-        message::Message,
+        message::{Attributes, Message},
         socket::{Family, NetlinkError, Socket},
     },
 };
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    abi::{self, message},
+    abi::{self, data, element, message},
     ruleset::TABLE,
 };
+use crate::plan::address;
 
 /// Whose nftables somebody else has changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,11 +34,19 @@ pub(super) enum Touched {
 #[derive(Debug)]
 pub(crate) struct Monitor {
     socket: AsyncFd<Socket>,
+    noted: Noted,
+}
+
+/// What was heard, and has not been asked for yet.
+#[derive(Debug, Default)]
+struct Noted {
     /// The port of our own socket, whose changes are no news.
     ours: Option<u32>,
     /// Whether somebody else has deleted our table, or may have.
     deleted: bool,
-    /// What somebody else has changed of other tables, that nobody has asked for.
+    /// The elements of our sets that somebody else has deleted. A packet that takes an element out is not told of.
+    taken_out: BTreeSet<(String, IpAddr)>,
+    /// What somebody else has changed of other tables, and whether it is more than elements.
     other: Option<bool>,
 }
 
@@ -43,25 +55,25 @@ impl Monitor {
     pub(super) fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open_in_groups(Family::Netfilter, abi::GROUP)?;
         let socket = watch(socket).map_err(NetlinkError::Socket)?;
-        Ok(Self { socket, ours: None, deleted: false, other: None })
+        Ok(Self { socket, noted: Noted::default() })
     }
 
     /// Passes over what is changed through the socket with this port: our own.
     pub(super) fn pass_over(&mut self, ours: u32) {
-        self.ours = Some(ours);
+        self.noted.ours = Some(ours);
     }
 
     /// Whether somebody else has changed something of our table since the last time somebody asked, or waited.
     pub(super) fn heard(&mut self) -> bool {
-        let Self { socket, ours, deleted, other } = self;
+        let Self { socket, noted } = self;
         let mut touched = false;
         loop {
-            match listen(socket.get_mut(), *ours, &mut touched, deleted, other) {
+            match noted.listen(socket.get_mut(), &mut touched) {
                 Ok(true) => {}
                 Ok(false) => return touched,
                 // More was changed than the socket could hold, or nobody knows.
                 Err(_) => {
-                    *deleted = true;
+                    noted.deleted = true;
                     return true;
                 }
             }
@@ -72,23 +84,31 @@ impl Monitor {
     /// the same transaction. What is missing then was not taken out by hand.
     pub(super) fn was_deleted(&mut self) -> bool {
         self.heard();
-        std::mem::take(&mut self.deleted)
+        std::mem::take(&mut self.noted.deleted)
+    }
+
+    /// The elements that somebody else has deleted since the last time somebody asked, each with its set.
+    pub(super) fn taken_out(&mut self) -> BTreeSet<(String, IpAddr)> {
+        self.heard();
+        std::mem::take(&mut self.noted.taken_out)
     }
 
     /// Returns when somebody else has changed something of our table, or of another's.
     pub(super) async fn touched(&mut self) -> Result<Touched, NetlinkError> {
-        let Self { socket, ours, deleted, other } = self;
+        let Self { socket, noted } = self;
         loop {
-            if let Some(rules) = other.take() {
+            if let Some(rules) = noted.other.take() {
                 return Ok(Touched::Other { rules });
             }
             let mut ready = socket.readable_mut().await.map_err(NetlinkError::Socket)?;
             let mut touched = false;
-            match listen(ready.get_inner_mut(), *ours, &mut touched, deleted, other) {
+            match noted.listen(ready.get_inner_mut(), &mut touched) {
                 Ok(true) => {}
                 Ok(false) => ready.clear_ready(),
                 // More was changed than the socket could hold: it may have been ours.
-                Err(error) if error.number() == Some(libc::ENOBUFS) => (touched, *deleted) = (true, true),
+                Err(error) if error.number() == Some(libc::ENOBUFS) => {
+                    (touched, noted.deleted) = (true, true)
+                }
                 Err(error) => return Err(error),
             }
             if touched {
@@ -98,23 +118,32 @@ impl Monitor {
     }
 }
 
-/// Reads what is there. Says whether there was something, and notes whether it concerns us.
-fn listen(
-    socket: &mut Socket,
-    ours: Option<u32>,
-    touched: &mut bool,
-    deleted: &mut bool,
-    other: &mut Option<bool>,
-) -> Result<bool, NetlinkError> {
-    let heard = socket.notifications(|message| match concerns(message, ours) {
-        Some(Touched::Ours) => {
-            *touched = true;
-            *deleted |= message.kind == message::DELETE_TABLE;
-        }
-        Some(Touched::Other { rules }) => *other = Some(other.unwrap_or(false) | rules),
-        None => {}
-    })?;
-    Ok(heard.is_some())
+impl Noted {
+    /// Reads what is there. Says whether there was something, and whether it concerns us.
+    fn listen(&mut self, socket: &mut Socket, touched: &mut bool) -> Result<bool, NetlinkError> {
+        let heard = socket.notifications(|message| match concerns(message, self.ours) {
+            Some(Touched::Ours) => {
+                *touched = true;
+                self.deleted |= message.kind == message::DELETE_TABLE;
+                // No more than there can be grants: what is beyond counts as used.
+                if message.kind == message::DELETE_ELEMENT && self.taken_out.len() < limits::GRANTS {
+                    self.taken_out.extend(elements(message));
+                }
+            }
+            Some(Touched::Other { rules }) => self.other = Some(self.other.unwrap_or(false) | rules),
+            None => {}
+        })?;
+        Ok(heard.is_some())
+    }
+}
+
+/// The addresses that a notification is about, with their set.
+fn elements(message: &Message<'_>) -> Vec<(String, IpAddr)> {
+    let attributes = message.attributes(4);
+    let set = attributes.text(element::LIST_SET).unwrap_or_default();
+    let source = |(_, one)| address(Attributes(one).nested(element::KEY).find(data::VALUE)?);
+    let sources = attributes.nested(element::LIST_ELEMENTS).filter_map(source);
+    sources.map(|source| (set.clone(), source)).collect()
 }
 
 /// Whose table a notification is about, if it is not of our making. The name of the table is the first attribute

@@ -277,6 +277,16 @@ pub(super) fn change_time(
     batch.finish()
 }
 
+/// A transaction that changes nothing.
+pub(super) fn nothing() -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    let (key, [traced4, _]) = (vec![0; 4], TRACED);
+    let second = Duration::from_secs(1);
+    batch.add_elements(traced4, &[Element::Grant(key.clone(), second, Use::Once, None)]);
+    batch.delete_elements(traced4, &[Element::Key(key)]);
+    batch.finish()
+}
+
 /// The element of a grant. Whose key it was stands beside it, for `nft list set` and for our own next run.
 fn grant(plan: &Plan, admission: &GrantKey, standing: &Standing, left: Duration) -> Element {
     let each = plan.door(&admission.door).map_or(Use::Stays, used_by);

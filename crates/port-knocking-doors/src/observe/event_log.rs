@@ -41,6 +41,7 @@ fn kind(event: &Event) -> Kind {
         | Event::Extended(lease)
         | Event::Closed(lease)
         | Event::Used(lease)
+        | Event::Lost(lease)
         | Event::Withdrawn(lease)
         | Event::Revoked(lease)
         | Event::Reduced { gone: lease, .. }

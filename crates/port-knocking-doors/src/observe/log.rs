@@ -137,6 +137,10 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
         Event::Used(_) => {
             info!(%door, %source, client, "used: door {door} for {source}{by}; it let in one connection");
         }
+        Event::Lost(_) => warn!(
+            %door, %source, client,
+            "gone with the gate: door {door} for {source}{by}; it was for one connection, so it is not put back; knock again"
+        ),
         Event::Withdrawn(_) => warn!(
             %door, %source, client,
             "closed by hand: door {door} for {source}{by}; an administrator or another program has taken it out of the firewall"

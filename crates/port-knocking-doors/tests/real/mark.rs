@@ -348,3 +348,32 @@ fn a_table_that_marks_is_known_again_and_can_be_saved_and_loaded() {
     let told = testbed.daemon().take_lines();
     assert!(!told.iter().any(|line| line.contains("chain granted")), "{told:#?}");
 }
+
+#[test]
+fn a_reload_with_another_mark_says_what_becomes_of_connections_with_the_old_one() {
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("mark = 0x80"));
+    let told = |testbed: &mut Testbed, mark: &str| {
+        testbed.write(&gate(mark));
+        testbed.daemon().signal(Signal::HUP).unwrap();
+        testbed.hear("has been read again");
+        testbed.until("the gate follows", |testbed| {
+            let marks = testbed.table().contains("meta mark set");
+            marks == mark.starts_with("mark")
+        });
+        testbed.daemon().take_lines()
+    };
+    let lines = told(&mut testbed, "mark = 0x80\nrefuse = \"reject\"");
+    assert!(!lines.iter().any(|line| line.contains("the configuration had mark")), "{lines:#?}");
+    testbed.write(&gate("mark = 0x100"));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    let line = testbed.hear("the configuration had mark");
+    assert!(
+        line.contains("had mark = 0x80 and has mark = 0x100")
+            && line.contains("not marked any more, and hang"),
+        "{line}"
+    );
+    testbed.write(&gate(""));
+    testbed.daemon().signal(Signal::HUP).unwrap();
+    assert!(testbed.hear("the configuration had mark").contains("had mark = 0x100 and has no mark"));
+}

@@ -5,7 +5,10 @@ use std::process::Command;
 use doors_lab::Process;
 use rustix::process::Signal;
 
-use crate::testbed::{Answer, CLIENT, PATIENCE, PORT, SEQUENCE, STRANGER, Testbed, gate};
+use crate::{
+    raw_client::{Device, client},
+    testbed::{Answer, CLIENT, PATIENCE, PORT, SEQUENCE, STRANGER, Testbed, gate},
+};
 
 /// Starts a line of the shell in the server's network.
 pub(crate) fn in_a_shell(testbed: &Testbed, line: &str) -> Process {
@@ -80,4 +83,51 @@ fn a_knock_that_finds_the_table_gone_opens_and_the_loss_is_told() {
     testbed.hear("opened:");
     assert!(testbed.is_open(CLIENT[0]));
     assert!(testbed.hear("somebody has changed the firewall").contains("the table was gone"));
+}
+
+/// A daemon with a door for one connection, which two clients behind one address have asked for.
+fn asked_for_by_two(testbed: &mut Testbed) {
+    let card = testbed.card();
+    let (phone, laptop) = (Device::new(1, &card), Device::new(2, &card));
+    let door = "[[doors]]\nname = \"web\"\nports = [\"22/tcp\"]\nopen_for = 60\ngrant = \"once\"\n";
+    let clients = client("phone", &phone, &["web"], "") + &client("laptop", &laptop, &["web"], "");
+    testbed.start(&testbed.gateway(&format!("{door}{clients}")));
+    for device in [&phone, &laptop] {
+        device.open(testbed, CLIENT[0], "web", 0);
+    }
+    testbed.hear("also open: door web for 192.0.2.7, for 60 s, by laptop");
+}
+
+#[test]
+fn a_grant_for_one_connection_that_is_taken_out_by_hand_was_not_used_and_ends_what_waits_behind_it() {
+    for command in [
+        &["delete", "element", "inet", "port_knocking_doors", "web4", "{ 192.0.2.7 }"][..],
+        &["flush", "set", "inet", "port_knocking_doors", "web4"],
+    ] {
+        let mut testbed = Testbed::new();
+        asked_for_by_two(&mut testbed);
+        testbed.on_server("nft", command);
+        testbed.hear("closed by hand: door web for 192.0.2.7, by phone");
+        assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Silence);
+        let lines = testbed.daemon().lines();
+        let untrue = |line: &&String| {
+            line.contains("used: door") || line.contains("s, by laptop") && line.contains(" opened:")
+        };
+        assert_eq!(lines.iter().find(untrue), None);
+    }
+}
+
+#[test]
+fn a_grant_for_one_connection_that_is_gone_with_the_table_is_called_so() {
+    for command in [&["flush", "ruleset"][..], &["delete", "table", "inet", "port_knocking_doors"]] {
+        let mut testbed = Testbed::new();
+        asked_for_by_two(&mut testbed);
+        testbed.on_server("nft", command);
+        testbed.hear("gone with the gate: door web for 192.0.2.7, by phone");
+        // The next has used nothing.
+        let opened = testbed.hear(", by laptop");
+        assert!(opened.contains("opened: door web for 192.0.2.7"), "{opened}");
+        assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Accepted);
+        assert!(!testbed.daemon().lines().iter().any(|line| line.contains("used: door web")));
+    }
 }
