@@ -7,13 +7,14 @@ use doors_text::error_chain::in_one_line;
 use tokio::time::timeout;
 
 use super::{
-    FirewallError, Obstacles, can_follow,
+    FirewallError, Obstacle, Obstacles,
     firewalld::{
         self, Explained,
         bus::{self, Bus},
     },
     nftables,
     plan::Plan,
+    worker::can_follow,
 };
 
 /// Nobody waits longer for a bus that hangs.
@@ -75,22 +76,6 @@ pub struct Choice {
     pub firewalld_runs: bool,
     /// Whether firewalld is to be worked with when it comes.
     pub firewalld_may_come: bool,
-}
-
-/// What makes knocking pointless for a door.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Obstacle {
-    /// In a sentence.
-    pub said: String,
-    /// Strangers get in without a knock.
-    pub keeps_nobody_out: bool,
-}
-
-impl Obstacle {
-    /// One that keeps clients out, or of which nothing is known.
-    pub(super) fn closed(said: String) -> Self {
-        Self { said, keeps_nobody_out: false }
-    }
 }
 
 /// What can be seen of firewalld.
