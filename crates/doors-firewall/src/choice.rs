@@ -122,10 +122,19 @@ pub async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, Netlin
         Kind::RichRules => Ok(firewalld::obstacles_with_rich_rules(plan).await.into()),
         Kind::Nftables | Kind::Firewalld => {
             let mut found = nftables::obstacles(plan, choice).await?;
+            found.warnings.extend(closed_by_firewalld(plan, choice).await);
             found.warnings.extend(nftables::would_cut(plan)?.map(Obstacle::closed));
             Ok(found)
         }
     }
+}
+
+/// Which doors firewalld keeps closed where it is not worked with; where it is, it opens what it closes.
+pub(crate) async fn closed_by_firewalld(plan: &Plan, choice: &Choice) -> Vec<Obstacle> {
+    if !choice.firewalld_runs || choice.kind != Kind::Nftables {
+        return Vec::new();
+    }
+    firewalld::obstacles_beside_firewalld(plan).await.into_iter().map(Obstacle::closed).collect()
 }
 
 /// What firewalld does with the doors' ports, where that is worked with. Touches nothing.

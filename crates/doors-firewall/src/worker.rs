@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Choice, FirewallError, Kind, News, Order,
+    choice::closed_by_firewalld,
     firewalld::{self, Role},
     nftables,
     plan::Plan,
@@ -144,6 +145,12 @@ impl Workers {
             Kind::Nftables | Kind::RichRules => FirewallError::Gate(error),
         })?;
         gate.say_what_stands_in_the_way(choice);
+        let (choice, news) = (choice.clone(), news.clone());
+        tokio::spawn(async move {
+            for one in closed_by_firewalld(&plan, &choice).await {
+                let _ = news.send(News::Warning(one.said));
+            }
+        });
         Ok(match firewalld {
             Some(firewalld) => Self::Both(gate, Box::new(firewalld), handed_on),
             None => Self::Gate(gate),

@@ -35,8 +35,7 @@ use self::{
     trace::{Dropped, Traces},
 };
 use super::{
-    Choice, Kind, News, Obstacle, Obstacles, Order,
-    firewalld::obstacles_beside_firewalld,
+    Choice, News, Obstacles, Order,
     ledger::{self, Standing},
     plan::{Mark, Plan},
 };
@@ -465,15 +464,10 @@ pub async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, Netlin
     Ok(found)
 }
 
-/// Which doors another firewall keeps closed, as far as can be seen.
+/// Which doors another firewall keeps closed, as far as can be seen. Where firewalld runs, it is asked itself.
 async fn closed_by_others(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
     let (own_plan, firewalld_runs) = (plan.clone(), choice.firewalld_runs);
-    let mut found = looked(move || other_tables::obstacles(&own_plan, firewalld_runs)).await?;
-    // Where firewalld is worked with, it opens what it closes.
-    if choice.firewalld_runs && choice.kind == Kind::Nftables {
-        found.warnings.extend(obstacles_beside_firewalld(plan).await.into_iter().map(Obstacle::closed));
-    }
-    Ok(found)
+    looked(move || other_tables::obstacles(&own_plan, firewalld_runs)).await
 }
 
 /// Which UDP the gate would cut when it comes, if it is not there yet.

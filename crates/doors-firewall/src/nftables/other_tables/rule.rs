@@ -358,7 +358,7 @@ impl Rule {
     }
 
     /// From which addresses it is for; `None` if it asks for none.
-    pub(super) fn whom(&self) -> Option<FromWhom> {
+    pub(super) fn whose(&self) -> Option<FromWhom> {
         let source = self.tests.iter().find(|test| matches!(test.what, What::Source(_)))?;
         Some(if source.not { FromWhom::AllButSome } else { FromWhom::Some })
     }

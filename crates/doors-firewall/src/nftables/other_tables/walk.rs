@@ -170,8 +170,8 @@ impl Ruleset {
                 (Applies::Unclear, End::Accepted) => drop(seen.may_accept.get_or_insert_with(decides)),
                 (Applies::Unclear, End::Dropped(_)) => drop(seen.may_drop.get_or_insert_with(decides)),
                 (Applies::ToSome, End::Dropped(by)) => {
-                    let inner = by.1.as_ref().and_then(Rule::whom);
-                    let (before, whom) = (seen.drops_some.as_ref(), rule.whom().or(inner));
+                    let inner = by.1.as_ref().and_then(Rule::whose);
+                    let (before, whom) = (seen.drops_some.as_ref(), rule.whose().or(inner));
                     let is_more = |whom: FromWhom| match before {
                         Some((_, before)) => whom == FromWhom::AllButSome && *before != whom,
                         None => true,
