@@ -56,6 +56,8 @@ pub(crate) async fn start(
     last_good: &Keeper,
 ) -> Result<Daemon<'_>, RunError> {
     let clock = Clock::start();
+    // First of all: until then, a signal to reload ends the process.
+    let signals = Signals::new().map_err(RunError::Start)?;
     let engine = Engine::new(config.rules.clone())?;
     let alone = InstanceLock::claim()?;
     if let InstanceLock::HeldByOther(user) = alone {
@@ -67,7 +69,7 @@ pub(crate) async fn start(
     let firewall = Firewall::start(&choice, config.plan.clone(), clock).await?;
     let (force, config) = Force::begin(config, last_good, clock.now()).map_err(RunError::Start)?;
     let reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;
-    let mut control = Control::new(reader).map_err(RunError::Start)?;
+    let mut control = Control { signals, reader };
     // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
     let mut service = SpaService::new(clock);
     if let Some(access) = &config.key_access {
@@ -135,7 +137,11 @@ fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
 
 /// Where commands to the daemon come from.
 pub(crate) struct Control {
+    signals: Signals,
     pub(crate) reader: Reader,
+}
+
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -151,24 +157,26 @@ pub(crate) enum Command {
     TakeOver(Read),
 }
 
-impl Control {
-    fn new(reader: Reader) -> io::Result<Self> {
+impl Signals {
+    fn new() -> io::Result<Self> {
         Ok(Self {
-            reader,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
     }
+}
 
+impl Control {
     /// The next command; `None` if the reader has ended.
     pub(crate) async fn next(&mut self) -> Option<Command> {
+        let Self { signals, reader } = self;
         tokio::select! {
             biased;
-            _ = self.terminate.recv() => Some(Command::Stop),
-            _ = self.interrupt.recv() => Some(Command::Stop),
-            _ = self.hangup.recv() => Some(Command::Reload),
-            read = self.reader.next() => read.map(Command::TakeOver),
+            _ = signals.terminate.recv() => Some(Command::Stop),
+            _ = signals.interrupt.recv() => Some(Command::Stop),
+            _ = signals.hangup.recv() => Some(Command::Reload),
+            read = reader.next() => read.map(Command::TakeOver),
         }
     }
 }
