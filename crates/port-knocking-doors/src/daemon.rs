@@ -86,7 +86,7 @@ impl Daemon<'_> {
             biased;
             command = self.control.next() => command.map(Wake::Control).ok_or(RunError::ReaderEnded),
             news = self.firewall.news.recv() => news.map(Wake::Firewall).ok_or(RunError::FirewallEnded),
-            heard = self.service.next() => heard.map(Wake::ReplayLog).ok_or(RunError::RecorderEnded),
+            heard = self.service.next() => heard.map(Wake::ReplayLog).ok_or(RunError::ReplayWriterEnded),
             () = room(&self.firewall.orders), if !has_room => Ok(Wake::Due),
             ready = self.inbox.ready(), if has_room => Ok(ready.map(|()| Wake::Packets)?),
             () = tokio::time::sleep_until(self.clock.instant(deadline)) => Ok(Wake::Due),
@@ -118,11 +118,11 @@ impl Daemon<'_> {
             reader.read_key(access);
         }
         self.force.handle_timeout(now, observe);
-        self.supervisor.handle_timeout(now);
+        self.supervisor.handle_timeout(now, observe);
         let keys = self.service.status();
         if self.ready_by.is_some_and(|by| keys != KeyStatus::Pending || by <= now) {
             self.ready_by = None;
-            self.supervisor.ready();
+            self.supervisor.ready(observe);
             let readiness = self.force.readiness(keys == KeyStatus::Heard);
             observe.line(move || log::ready(readiness));
         }
@@ -148,7 +148,7 @@ impl Daemon<'_> {
 
     /// Has the configuration read again.
     fn reload(&mut self) {
-        self.supervisor.reloading();
+        self.supervisor.reloading(&mut self.observe);
         self.control.reader.read_configuration(self.service.is_hearing());
     }
 
@@ -166,7 +166,7 @@ impl Daemon<'_> {
         };
         target.take_over(read).await;
         if !self.control.reader.go_on(self.service.is_hearing()) {
-            self.supervisor.reloaded();
+            self.supervisor.reloaded(&mut self.observe);
         }
     }
 
@@ -182,7 +182,7 @@ impl Daemon<'_> {
     /// Ends in order: what is under way is brought to its end, if that does not take too long.
     async fn stop(mut self) -> Result<(), RunError> {
         let plan = self.force.end();
-        self.supervisor.stopping();
+        self.supervisor.stopping(&mut self.observe);
         self.service.end(&self.engine, STOP_TIMEOUT).await;
         let kind = self.firewall.kind;
         let told = self.firewall.end(STOP_TIMEOUT).await;

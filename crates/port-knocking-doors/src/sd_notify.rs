@@ -7,7 +7,7 @@ use std::time::Duration;
 use doors_core::time::Moment;
 use sd_notify::NotifyState;
 
-use crate::observe::log;
+use crate::observe::{Observe, log};
 
 /// The supervisor's view of this process.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ impl Supervisor {
     }
 
     /// Everything is set up.
-    pub(crate) fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+    pub(crate) fn ready(&self, observe: &mut Observe) {
+        tell(&[NotifyState::Ready], observe);
     }
 
     /// When the next sign of life is due; `None` if nobody waits for one.
@@ -36,33 +36,33 @@ impl Supervisor {
     }
 
     /// Gives a sign of life, if one is due.
-    pub(crate) fn handle_timeout(&mut self, now: Moment) {
+    pub(crate) fn handle_timeout(&mut self, now: Moment, observe: &mut Observe) {
         if let Some(period) = self.period.filter(|_| self.due <= now) {
-            tell(&[NotifyState::Watchdog]);
+            tell(&[NotifyState::Watchdog], observe);
             self.due = now.after(period);
         }
     }
 
     /// The configuration is being read again.
-    pub(crate) fn reloading(&self) {
+    pub(crate) fn reloading(&self, observe: &mut Observe) {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
-            tell(&[NotifyState::Reloading, now]);
+            tell(&[NotifyState::Reloading, now], observe);
         }
     }
 
     /// The configuration has been read again.
-    pub(crate) fn reloaded(&self) {
-        tell(&[NotifyState::Ready]);
+    pub(crate) fn reloaded(&self, observe: &mut Observe) {
+        tell(&[NotifyState::Ready], observe);
     }
 
     /// The end has begun.
-    pub(crate) fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+    pub(crate) fn stopping(&self, observe: &mut Observe) {
+        tell(&[NotifyState::Stopping], observe);
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn tell(state: &[NotifyState<'_>], observe: &mut Observe) {
     if let Err(error) = sd_notify::notify(state) {
-        log::supervisor_not_told(&error);
+        observe.line(move || log::supervisor_not_told(&error));
     }
 }

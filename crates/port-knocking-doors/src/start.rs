@@ -198,7 +198,7 @@ pub enum RunError {
     Conflict(#[from] Conflict),
     /// The thread that writes down which knocks were seen is gone.
     #[error("the thread that writes down which knocks were seen has ended")]
-    RecorderEnded,
+    ReplayWriterEnded,
     /// The thread that reads the configuration again is gone.
     #[error("the thread that reads the configuration has ended")]
     ReaderEnded,

@@ -60,7 +60,7 @@ pub(crate) fn ready(readiness: Readiness) {
             info!("ready: doors open to those who knock a sequence; clients with keys are not heard yet");
         }
         Readiness::OpensNothing => {
-            info!("ready: the doors are guarded, and open to nobody until clients with keys are heard");
+            info!("ready: the doors are guarded; none opens until clients with keys are heard");
         }
     }
 }

@@ -169,7 +169,7 @@ fn ready_does_not_say_that_doors_open_while_nothing_can_open_them() {
     for (text, ready) in [
         (
             house(&testbed, &device, ""),
-            "ready: the doors are guarded, and open to nobody until clients with keys",
+            "ready: the doors are guarded; none opens until clients with keys are heard",
         ),
         (
             with_sequence(&testbed, &device, SEQUENCE),

@@ -69,3 +69,18 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
     };
     std::thread::spawn(story).join().unwrap();
 }
+
+#[test]
+fn so_many_records_wait_for_the_disk_and_no_more_until_it_is_said_what_became_of_them() {
+    let place = tempfile::tempdir().unwrap();
+    let (mut replay_writer, _) = ReplayWriter::start(&place.path().join("state"), &[]).unwrap();
+    assert_eq!(replay_writer.room(), WAITING);
+    for number in 0..WAITING {
+        replay_writer.append(Ticket(number.try_into().unwrap()), record(1));
+    }
+    assert_eq!(replay_writer.room(), 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    while replay_writer.room() < WAITING {
+        runtime.block_on(replay_writer.next()).unwrap();
+    }
+}
