@@ -15,7 +15,7 @@ use crate::{
     counters::Counters,
     door::{DoorName, GrantKey},
     eligible::{Ineligible, Own},
-    grants::{Grants, Left, Opening, Retracted, Running, State},
+    grants::{Grants, Left, LiveGrant, Opening, Retracted, State},
     lease::Lease,
     limits::ROUTE_QUERIES,
     packet::{Packet, Routes},
@@ -165,14 +165,14 @@ impl Engine {
     }
 
     /// Removes the grant that a report is about, unless a later lease is in force for it.
-    fn take(&mut self, lease: &Lease) -> Option<Running> {
+    fn take(&mut self, lease: &Lease) -> Option<LiveGrant> {
         let is_it = self.grants.get(&lease.key).is_some_and(|running| running.lease.until == lease.until);
         if is_it { self.grants.close(&lease.key) } else { None }
     }
 
     fn confirmed(&mut self, key: &GrantKey, now: Moment) {
         let Some(before) = self.grants.confirm(key) else { return };
-        let Some(Running { lease, .. }) = self.grants.get(key) else { return };
+        let Some(LiveGrant { lease, .. }) = self.grants.get(key) else { return };
         if let Some(server) = &mut self.server {
             server.answer_deferred(key, Answer::Granted, seconds(lease.until.remaining(now)));
         }
@@ -417,7 +417,7 @@ impl Engine {
 
     /// Starts the next waiting lease of a single-connection grant, after the lease before it has been used up
     /// or is over.
-    fn begin_next(&mut self, over: Running, now: Moment, wall: Wall) {
+    fn begin_next(&mut self, over: LiveGrant, now: Moment, wall: Wall) {
         let rules = self.access.rules();
         if let Some(next) = self.grants.next_waiting(over, now, |lease| rules.permit(lease, wall)) {
             self.changed(next.lease);

@@ -7,7 +7,7 @@
 //!   │ others   phone, until 11:00       asked for the same: it stays   │
 //!   │                                   open for them if laptop goes   │
 //!   │ waiting  tablet, until 11:30      for one connection each: they  │
-//!   │                                   begin when the lease is over   │
+//!   │                                   start when the lease is over   │
 //!   └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -43,7 +43,7 @@ pub enum State {
 
 /// A live grant: one door for one address.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Running {
+pub struct LiveGrant {
     /// The lease that the firewall holds or has been asked for.
     pub lease: Lease,
     /// What the firewall has confirmed of it.
@@ -51,7 +51,7 @@ pub struct Running {
     /// Whether it was adopted: the firewall held it before the daemon started, so who opened it may be
     /// unknown.
     pub adopted: bool,
-    /// The leases of others who asked for it, one for each client. None ends later than `lease`.
+    /// The leases of others who asked for it, one for each client. Each ends with `lease` or before it.
     others: Vec<Lease>,
     /// Single-connection leases of others, in order. The firewall holds one at a time, so each starts when
     /// the one before it is used up or over.
@@ -91,7 +91,7 @@ pub enum Left {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Retracted {
     /// The grant has ended.
-    Closed(Running),
+    Closed(LiveGrant),
     /// The grant stays for others, with another lease.
     Changed {
         /// The lease that ended.
@@ -101,7 +101,7 @@ pub enum Retracted {
     },
 }
 
-impl Running {
+impl LiveGrant {
     fn new(lease: Lease) -> Self {
         let (others, waiting) = (Vec::new(), VecDeque::new());
         Self { lease, state: State::Asked, adopted: false, others, waiting }
@@ -160,7 +160,7 @@ impl Running {
 /// All live grants.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
-    running: BTreeMap<GrantKey, Running>,
+    running: BTreeMap<GrantKey, LiveGrant>,
     by_end: BTreeSet<(Moment, GrantKey)>,
     /// The number of leases of each client, waiting ones included; under `None`, of sequences.
     shares: BTreeMap<Option<ClientLabel>, usize>,
@@ -175,7 +175,7 @@ impl Grants {
             if is_full {
                 return Opening::Full(lease);
             }
-            self.put(Running::new(lease.clone()));
+            self.put(LiveGrant::new(lease.clone()));
             return Opening::Changed(lease);
         };
         let opening = match lease.once {
@@ -197,7 +197,7 @@ impl Grants {
                 self.put(known);
             }
             None if self.running.len() >= limits::GRANTS => return false,
-            None => self.put(Running { state: State::Open, adopted: true, ..Running::new(lease) }),
+            None => self.put(LiveGrant { state: State::Open, adopted: true, ..LiveGrant::new(lease) }),
         }
         true
     }
@@ -209,14 +209,14 @@ impl Grants {
     }
 
     /// Removes one grant whose lease is over at `now`.
-    pub fn expire(&mut self, now: Moment) -> Option<Running> {
+    pub fn expire(&mut self, now: Moment) -> Option<LiveGrant> {
         let (_, key) = self.by_end.first().filter(|(until, _)| *until <= now)?;
         self.close(&key.clone())
     }
 
     /// Ends the leases that are no longer `permitted`.
     pub fn retract(&mut self, now: Moment, permitted: impl Fn(&Lease) -> bool) -> Vec<Retracted> {
-        let all_permitted = |running: &Running| {
+        let all_permitted = |running: &LiveGrant| {
             [&running.lease].into_iter().chain(&running.others).chain(&running.waiting).all(&permitted)
         };
         let concerned: Vec<GrantKey> = self
@@ -249,7 +249,7 @@ impl Grants {
     }
 
     /// Removes the grant for this door and source.
-    pub fn close(&mut self, key: &GrantKey) -> Option<Running> {
+    pub fn close(&mut self, key: &GrantKey) -> Option<LiveGrant> {
         let running = self.running.remove(key)?;
         self.by_end.remove(&(running.lease.until, key.clone()));
         running.shares().iter().for_each(|granted_to| self.give_back(granted_to));
@@ -282,14 +282,14 @@ impl Grants {
     /// Starts the next lease that was waiting until this grant was over and that is still `permitted`.
     pub fn next_waiting(
         &mut self,
-        over: Running,
+        over: LiveGrant,
         now: Moment,
         permitted: impl Fn(&Lease) -> bool,
-    ) -> Option<Running> {
+    ) -> Option<LiveGrant> {
         let mut waiting = over.waiting;
         waiting.retain(|next| next.until > now && permitted(next));
-        let running = Running { waiting: VecDeque::new(), ..Running::new(waiting.pop_front()?) };
-        let running = Running { waiting, ..running };
+        let running = LiveGrant { waiting: VecDeque::new(), ..LiveGrant::new(waiting.pop_front()?) };
+        let running = LiveGrant { waiting, ..running };
         self.put(running.clone());
         Some(running)
     }
@@ -302,12 +302,12 @@ impl Grants {
 
     /// The grant for this door and source, if there is one.
     #[must_use]
-    pub fn get(&self, key: &GrantKey) -> Option<&Running> {
+    pub fn get(&self, key: &GrantKey) -> Option<&LiveGrant> {
         self.running.get(key)
     }
 
     /// All live grants.
-    pub fn iter(&self) -> impl Iterator<Item = &Running> {
+    pub fn iter(&self) -> impl Iterator<Item = &LiveGrant> {
         self.running.values()
     }
 
@@ -321,7 +321,7 @@ impl Grants {
     }
 
     /// Inserts a grant, in place of the one for the same door and source.
-    fn put(&mut self, running: Running) {
+    fn put(&mut self, running: LiveGrant) {
         self.close(&running.lease.key);
         for granted_to in running.shares() {
             let taken = self.shares.entry(granted_to).or_default();
@@ -342,7 +342,7 @@ impl Grants {
 }
 
 /// Adds a lease to a grant whose door is open.
-fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
+fn join(running: &mut LiveGrant, lease: Lease, is_full: bool) -> Opening {
     let extends = lease.until >= running.lease.until.after(EXTEND_AFTER);
     if lease.granted_to == running.lease.granted_to {
         if !extends {
@@ -373,7 +373,7 @@ fn join(running: &mut Running, lease: Lease, is_full: bool) -> Opening {
 }
 
 /// Adds a single-connection lease to a grant that exists already.
-fn once_more(running: &mut Running, mut lease: Lease, is_full: bool) -> Opening {
+fn once_more(running: &mut LiveGrant, mut lease: Lease, is_full: bool) -> Opening {
     if lease.granted_to != running.lease.granted_to {
         if let Some(own) = running.waiting.iter_mut().find(|waiting| waiting.granted_to == lease.granted_to) {
             *own = lease.clone();

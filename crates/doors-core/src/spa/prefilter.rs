@@ -100,8 +100,8 @@ impl Prefilter {
         recent.is_some_and(|(recent, prefix)| recent.contains(prefix))
     }
 
-    /// Stores the prefix of a datagram whose signature has been verified. Others must not be stored: anyone
-    /// with the card could evict the client's own.
+    /// Stores the prefix of a datagram whose signature has been verified. Others must not be stored: an
+    /// attacker with the card and the client's public key could evict the client's own.
     pub fn remember(&mut self, client: ClientId, datagram: &[u8; KNOCK]) {
         let Some(prefix) = datagram.first_chunk::<16>().copied() else { return };
         let recent = self.recent.entry(client).or_default();
