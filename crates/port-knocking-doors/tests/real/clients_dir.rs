@@ -60,6 +60,8 @@ fn a_client_comes_and_goes_with_its_file_and_the_configuration_file_stays_as_it_
     let (code, said) =
         testbed.add("laptop", &devices[0], &["--max-open-for", "600", "--until", "2999-12-31"]);
     assert!(code == 0 && said.contains("the running daemon has taken it over"), "{said}");
+    // The replay log for the very first client is opened beside the reload.
+    testbed.until("the client is heard", |testbed| is_heard(testbed, &devices[0]));
     assert_eq!(devices[0].open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
     let file = testbed.file_of("laptop");
     let metadata = fs::metadata(&file).unwrap();
@@ -176,7 +178,9 @@ fn a_client_may_come_before_the_gateway_has_a_key() {
     testbed.hear("the configuration has been read again");
     let (code, card) = testbed.command(&["gateway", "card"]);
     assert_eq!(code, 0, "{card}");
-    assert!(is_heard(&testbed, &Device::new(1, &card.parse().unwrap())));
+    let device = Device::new(1, &card.parse().unwrap());
+    // The replay log for the very first client is opened beside the reload.
+    testbed.until("the client is heard", |testbed| is_heard(testbed, &device));
     testbed.end(Signal::TERM);
 }
 

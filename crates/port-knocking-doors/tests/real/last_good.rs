@@ -182,8 +182,8 @@ fn a_client_is_not_said_to_be_removed_while_a_start_would_bring_it_back() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
-    let client = crate::raw_client::client("laptop", &device, &["ssh"], "");
-    testbed.write(&testbed.gateway(&format!("{door}{client}")));
+    testbed.client_file("laptop", &device, "");
+    testbed.write(&testbed.gateway(door));
     fs::create_dir(testbed.place_for("kept")).unwrap();
     fs::set_permissions(testbed.place_for("kept"), fs::Permissions::from_mode(0o700)).unwrap();
     // The daemon's directory is one that its mount namespace can make read-only.

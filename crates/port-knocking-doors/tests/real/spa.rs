@@ -603,6 +603,10 @@ fn clients_come_and_go_while_the_daemon_runs() {
     let (status, said) =
         testbed.run(&["client", "add", "laptop", "--conf", path, "--key", &key, "--door", "ssh"]);
     assert!(status.success() && said.contains("the running daemon has taken it over"), "{said}");
+    // The replay log for the very first client is opened beside the reload.
+    testbed.until("the client is heard", |testbed| {
+        !testbed.is_silent(CLIENT[0], &device.seal(&device.request(open("ssh", 0))).bytes)
+    });
     assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
     let (_, said) = testbed.run(&["client", "list", "--conf", path]);
     assert!(said.contains("laptop") && said.contains(&device.client().fingerprint()), "{said}");
