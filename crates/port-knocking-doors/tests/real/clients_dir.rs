@@ -271,7 +271,14 @@ fn other_files_beside_those_of_clients_are_named_and_waited_for_is_none() {
     let (testbed, devices) = gateway();
     testbed.client_file("laptop", &devices[0], "");
     let place = |name: &str| testbed.place_for("clients.d").join(name);
-    for name in ["laptop.toml~", ".laptop.toml.swp", "#laptop.toml#", "laptop.toml.bak", "phone.toml.new"] {
+    for name in [
+        "laptop.toml~",
+        ".#laptop.toml",
+        ".laptop.toml.swp",
+        "#laptop.toml#",
+        "laptop.toml.bak",
+        "phone.toml.new",
+    ] {
         fs::write(place(name), "no TOML").unwrap();
     }
     let (code, said) = testbed.command(&["check"]);
