@@ -40,6 +40,35 @@ use crate::{
 ///      ▲                        │        └──► poll_receipt ─► network
 ///      └────────────────────── report ◄───────────────────────┘
 /// ```
+///
+/// A wrong knock opens nothing; `examples/embed.rs` has the right ones.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use doors_core::{
+///     access::Rules,
+///     door::{Door, DoorName, Sequence},
+///     engine::{Engine, Event},
+///     packet::{AllRoutes, Link, Packet},
+///     time::{Moment, Wall},
+/// };
+///
+/// let sequence = Sequence::new(&[7001, 9002, 8003, 7004, 9005])?;
+/// let door = Door::with_sequence(DoorName::new("ssh")?, sequence, Duration::from_secs(30));
+/// let (quiet_after_wrong, forget_after) = (Duration::from_secs(5), Duration::from_secs(10));
+/// let clients = Default::default();
+/// let mut engine = Engine::new(Rules { doors: vec![door], quiet_after_wrong, forget_after, clients })?;
+///
+/// let (source, destination) = ("192.0.2.7".parse()?, "192.0.2.1".parse()?);
+/// let packet =
+///     Packet { source, source_port: 40_000, destination, port: 4711, link: Link(2), payload: b"knock\n" };
+/// engine.handle_packet(&packet, Moment::default(), Wall::default(), &mut AllRoutes);
+///
+/// assert!(engine.poll_change().is_none());
+/// assert!(matches!(engine.poll_event(), Some(Event::Wrong { port: 4711, .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Engine {
     access: Access,

@@ -5,6 +5,15 @@ use std::time::{Instant, SystemTime};
 use doors_core::time::{Moment, Wall};
 
 /// Counts from the start of the program. Copies of it agree.
+///
+/// ```
+/// use doors_os::clock::Clock;
+///
+/// let clock = Clock::start();
+/// let copy = clock;
+/// let before = clock.now();
+/// assert!(copy.now() >= before);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,

@@ -12,6 +12,51 @@
 //!   ReceiptKey::open ◄─────────────── receipt, 192 bytes ──────────── ReceiptKey::seal
 //! ```
 //!
+//! A knock from the client to the gateway:
+//!
+//! ```
+//! use doors_spa::{
+//!     gateway::{Gateway, GatewayKey},
+//!     identity::{ClientKey, DoorId},
+//!     request::{Operation, Request},
+//!     seal::UnsignedKnock,
+//! };
+//! use ed25519_dalek::{Signer as _, SigningKey};
+//! # struct Counting(u8);
+//! # impl rand_core::TryRng for Counting {
+//! #     type Error = std::convert::Infallible;
+//! #     fn try_next_u32(&mut self) -> Result<u32, Self::Error> { unreachable!() }
+//! #     fn try_next_u64(&mut self) -> Result<u64, Self::Error> { unreachable!() }
+//! #     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+//! #         bytes.fill_with(|| { self.0 = self.0.wrapping_add(1); self.0 });
+//! #         Ok(())
+//! #     }
+//! # }
+//! # impl rand_core::TryCryptoRng for Counting {}
+//! # let mut random = Counting(0);
+//!
+//! let signer = SigningKey::from_bytes(&[7; 32]);
+//! let client = ClientKey::new(signer.verifying_key().as_bytes()).unwrap();
+//! let key = GatewayKey::generate(&mut random);
+//!
+//! let request = Request {
+//!     operation: Operation::Open { door: DoorId::of("ssh"), wanted: 600 },
+//!     time: 1_800_000_000_000,
+//!     nonce: [1; 8],
+//!     client: client.id(),
+//!     address: None,
+//!     challenge: [0; 8],
+//! };
+//! let unsigned = UnsignedKnock::new(&key.card(), &client, &request, &mut random).unwrap();
+//! let signature = signer.sign(unsigned.to_sign()).to_bytes();
+//! let (knock, _receipt_key) = unsigned.seal(&signature).unwrap();
+//!
+//! let gateway = Gateway::new(&key).unwrap();
+//! let tagged = gateway.tag_key(&client).fits(&knock).unwrap();
+//! let proven = gateway.open(tagged).unwrap().prove(&client).unwrap();
+//! assert_eq!(*proven.request(), request);
+//! ```
+//!
 //! This crate is `no_std`: it has no clock, no socket, no file and no randomness of its own. It decides
 //! nothing: whether a client may open a door, and whether a knock is a replay, is judged in `doors-core`.
 //!

@@ -8,6 +8,13 @@ use crate::safe_text::escaped;
 /// An error with all its causes, in one line. A cause that ends what was said already is not said twice: some
 /// libraries put it into their own message as well. What names, paths and files bring along is spelled out if it
 /// would steer a terminal.
+///
+/// ```
+/// use doors_text::error_chain::in_one_line;
+///
+/// let error: Box<dyn std::error::Error> = "cannot read \u{1b}[2Jfile".into();
+/// assert_eq!(in_one_line(&*error), "cannot read \\u{1b}[2Jfile");
+/// ```
 #[must_use]
 pub fn in_one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -17,6 +17,12 @@ pub fn is_seen(c: char) -> bool {
 }
 
 /// The text, with what is not seen as itself spelled out: `\n`, `\u{1b}`.
+///
+/// ```
+/// use doors_text::safe_text::escaped;
+///
+/// assert_eq!(escaped("größer\n\u{202e}"), "größer\\n\\u{202e}");
+/// ```
 #[must_use]
 pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());

@@ -3,6 +3,12 @@
 use alloc::{borrow::ToOwned as _, string::String, vec, vec::Vec};
 
 /// Breaks a text between words, so that no line is longer than `width` characters unless a word is.
+///
+/// ```
+/// use doors_text::wrap::wrap;
+///
+/// assert_eq!(wrap("a door opens, and closes by itself", 14), ["a door opens,", "and closes by", "itself"]);
+/// ```
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];

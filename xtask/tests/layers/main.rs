@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use self::{
@@ -30,7 +31,9 @@ fn picture() -> Picture {
     Picture::read(&fs::read_to_string(project().join("ARCHITECTURE.md")).unwrap())
 }
 
-/// Every crate of the workspace, by its name.
+/// Every crate of the workspace, by its name. Read once.
+static CRATES: LazyLock<BTreeMap<String, Crate>> = LazyLock::new(crates);
+
 fn crates() -> BTreeMap<String, Crate> {
     let in_crates = fs::read_dir(project().join("crates")).unwrap().map(|entry| entry.unwrap().path());
     let folders =
@@ -40,8 +43,7 @@ fn crates() -> BTreeMap<String, Crate> {
 
 #[test]
 fn the_crates_use_what_the_picture_says_and_nothing_else() {
-    let crates = crates();
-    let manifests: BTreeMap<_, _> = crates.iter().map(|(name, read)| (name, &read.uses)).collect();
+    let manifests: BTreeMap<_, _> = CRATES.iter().map(|(name, read)| (name, &read.uses)).collect();
     let picture = picture();
     assert_eq!(picture.crates.iter().map(|(name, uses)| (name, uses)).collect::<BTreeMap<_, _>>(), manifests);
 }
@@ -59,8 +61,8 @@ fn no_arrow_between_crates_runs_upward() {
 #[test]
 fn every_module_has_its_place_in_the_order_of_its_crate() {
     let picture = picture();
-    let wrong = crates().into_iter().filter_map(|(name, read)| {
-        let order = picture.order(&name);
+    let wrong = CRATES.iter().filter_map(|(name, read)| {
+        let order = picture.order(name);
         let listed: BTreeSet<_> = order.iter().cloned().collect();
         assert_eq!(listed.len(), order.len(), "a module of `{name}` has two places");
         let there = read.modules_in_order();
@@ -72,12 +74,12 @@ fn every_module_has_its_place_in_the_order_of_its_crate() {
 #[test]
 fn modules_use_only_what_stands_before_them() {
     let picture = picture();
-    let wrong = crates().into_iter().filter_map(|(name, read)| {
-        let order = picture.order(&name);
+    let wrong = CRATES.iter().filter_map(|(name, read)| {
+        let order = picture.order(name);
         let place = |module: &String| order.iter().position(|listed| listed == module);
         let uses = read.uses_in(&[]).into_iter();
         let upward: BTreeSet<Use> = uses.filter(|(user, used)| place(used) >= place(user)).collect();
-        let known = picture.exceptions.get(&name).cloned().unwrap_or_default();
+        let known = picture.exceptions.get(name).cloned().unwrap_or_default();
         (upward != known).then(|| format!("{name}: upward go {upward:?}, and excepted are {known:?}"))
     });
     assert_eq!(wrong.collect::<Vec<_>>(), [""; 0]);
@@ -88,8 +90,8 @@ fn no_folder_has_a_circle_among_its_modules() {
     let picture = picture();
     let mut places: BTreeSet<_> = picture.exceptions.keys().cloned().collect();
     let mut wrong = Vec::new();
-    for (name, read) in crates() {
-        places.remove(&name);
+    for (name, read) in &*CRATES {
+        places.remove(name);
         for folder in read.folders() {
             let place = format!("{name}/{}", folder.join("/"));
             let known = picture.exceptions.get(&place).cloned().unwrap_or_default();
@@ -104,7 +106,7 @@ fn no_folder_has_a_circle_among_its_modules() {
 
 #[test]
 fn a_program_beside_a_library_has_no_modules_of_its_own() {
-    for (name, read) in crates() {
+    for (name, read) in &*CRATES {
         let main = read.folder.join("src/main.rs");
         if read.root.file_name() != main.file_name() && main.exists() {
             let text = fs::read_to_string(main).unwrap();
@@ -118,8 +120,7 @@ fn a_program_beside_a_library_has_no_modules_of_its_own() {
 
 #[test]
 fn the_root_of_a_crate_is_a_module_too_if_another_uses_it() {
-    let crates = crates();
-    let root = |name: &str| crates.get(name).unwrap().modules_in_order().contains(ROOT);
+    let root = |name: &str| CRATES.get(name).unwrap().modules_in_order().contains(ROOT);
     assert!(root("doors-spa"), "its modules use the length of a knock");
     assert!(!root("doors-core"));
 }
