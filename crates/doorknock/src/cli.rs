@@ -162,7 +162,7 @@ enum Command {
     Keygen {
         /// Where to; ~/.ssh/id_ed25519_doors if not said, where it is found without -i
         file: Option<PathBuf>,
-        /// Ask for no passphrase: whoever reads the file has the key
+        /// Ask for no passphrase: every reader of the file has the key
         #[arg(long)]
         no_passphrase: bool,
     },
@@ -297,7 +297,7 @@ struct Options {
     /// Send the sequence up to so many times, until the port accepts if there is one to wait for
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
-    /// Seconds to be quiet between two times: longer than the server ignores whoever knocked wrong
+    /// Seconds to be quiet between two times: longer than the server ignores a source after a wrong knock
     #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pause: u64,
     /// Seconds to wait for the port after the last time

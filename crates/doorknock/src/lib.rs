@@ -11,8 +11,8 @@
 //! | [`spa::signer`]          | who signs                                                  |
 //! | [`spa::agent`]           | asks the `ssh-agent`, which [`spa::agent_socket`] finds         |
 //! | [`spa::key_file`]        | reads a key; [`spa::keygen`] makes one                          |
-//! | [`private_file`]    | writes files that nobody else may read                     |
-//! | [`trusted_file`]    | reads files that nobody else can have written              |
+//! | [`private_file`]    | writes files that no other user may read                   |
+//! | [`trusted_file`]    | reads files that no other user can have written            |
 //! | [`host`]            | a name or an address                                       |
 //! | [`json`]            | what programs read                                         |
 //! | [`spa::exchange`]        | from a knock to its receipt, without I/O                   |

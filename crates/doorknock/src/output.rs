@@ -41,7 +41,7 @@ pub enum ExitStatus {
     Done = 0,
     /// It could not be done here.
     Failed = 1,
-    /// Nobody answered.
+    /// No address answered.
     NoAnswer = 3,
     /// This client may not.
     NotAllowed = 4,
@@ -69,7 +69,7 @@ impl ExitStatus {
         }
     }
 
-    /// Of two addresses: one that opened is enough, and whoever was told why knows more than whoever was not.
+    /// Of two addresses: one that opened is enough, and a reason says more than silence.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         const BEST_FIRST: [ExitStatus; 5] = [
@@ -205,7 +205,7 @@ fn refusal(answer: Answer, receipt: &Receipt, question: Question<'_>, now: Times
     }
 }
 
-/// Whether two clocks can be so far apart, in milliseconds. A clock that nobody has set is at 1970, or a few
+/// Whether two clocks can be so far apart, in milliseconds. A clock that was never set is at 1970, or a few
 /// decades from now.
 fn can_differ(difference: i64) -> bool {
     difference.unsigned_abs() < 100 * 366 * 86_400_000
@@ -240,7 +240,7 @@ const LONGEST_ZONE: u64 = 1024 * 1024;
 
 /// The user's time zone.
 ///
-/// Where a Unix system has it in one file, that is read: to learn the zone's *name*, which nobody asks for, all
+/// Where a Unix system has it in one file, that is read: to learn the zone's *name*, which is not needed, all
 /// the system's zones would be listed, and that takes longer than the knock. So is a file that `TZ` names,
 /// because the library would wait for a FIFO; if it cannot be read, the time is told in UTC.
 fn zone() -> TimeZone {

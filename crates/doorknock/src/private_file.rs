@@ -1,4 +1,4 @@
-//! Files that nobody else may read.
+//! Files that no other user may read.
 //!
 //! One of four modules that know which system this is. On Unix, permission bits keep others out; elsewhere,
 //! a file in the user's own directory is only the user's.
@@ -19,7 +19,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Puts a file in place of what is there, in one step: whoever reads sees the old one or the new one.
+/// Puts a file in place of what is there, in one step: a reader sees the old one or the new one.
 ///
 /// # Errors
 /// What the system says. What was there is then unchanged.

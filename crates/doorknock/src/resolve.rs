@@ -20,7 +20,7 @@ pub enum Family {
     V6,
 }
 
-/// Why there is nobody to knock at.
+/// Why there is no address to knock at.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// The name does not resolve.

@@ -11,7 +11,7 @@ use std::{
 /// What a knock is, byte for byte.
 pub const PAYLOAD: &[u8; 6] = b"knock\n";
 
-/// How many knocks a sequence has. No server takes fewer or more, so whoever writes another number has
+/// How many knocks a sequence has. No server takes fewer or more, so a user who writes another number has
 /// forgotten something.
 const LENGTH: RangeInclusive<usize> = 5..=20;
 
@@ -165,9 +165,9 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_reached_is_named_with_the_port_and_stops_no_other() {
         let (ears, ports) = ears(HERE[0], 5);
-        // Nobody may send to all machines without asking for it.
-        let nobody = IpAddr::V4(Ipv4Addr::BROADCAST);
-        let sent = send(&[(nobody, 0).into(), (HERE[0], 0).into()], &ports, Duration::ZERO);
+        // No program may send to all machines without asking for it.
+        let refused = IpAddr::V4(Ipv4Addr::BROADCAST);
+        let sent = send(&[(refused, 0).into(), (HERE[0], 0).into()], &ports, Duration::ZERO);
         let [Err(unsent), Ok(_)] = &sent[..] else { panic!("{sent:?}") };
         assert_eq!(unsent.to_string(), format!("cannot send knocks to 255.255.255.255 port {}", ports[0]));
         for ear in ears {

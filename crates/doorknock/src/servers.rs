@@ -1,4 +1,4 @@
-//! The store of servers: one TOML file for each, that nobody else may read.
+//! The store of servers: one TOML file for each, that no other user may read.
 //!
 //! A file may come from a backup, another program or another hand. So it is held to the same rules when it is
 //! read as when it is written, by the same types, and one that breaks them stands in the way of no other.

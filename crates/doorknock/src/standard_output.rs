@@ -1,6 +1,6 @@
 //! Standard output that can be closed before the process ends.
 //!
-//! One of four modules that know which system this is: whoever reads a pipe learns of its end when the last
+//! One of four modules that know which system this is: the reader of a pipe learns of its end when the last
 //! descriptor of it is closed, and the standard library closes none of this process's own.
 
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ impl Write for StandardOutput {
 
 impl Drop for StandardOutput {
     fn drop(&mut self) {
-        // Whoever cannot be told of the end now is told when the process ends.
+        // A reader that cannot be told of the end now is told when the process ends.
         let _ = self.flush().and_then(|()| system::close());
     }
 }

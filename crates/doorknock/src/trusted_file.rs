@@ -1,4 +1,4 @@
-//! Reads what the client trusts: files that nobody else can have written.
+//! Reads what the client trusts: files that no other user can have written.
 //!
 //! One of four modules that know which system this is. On Unix, a file is opened once, and judged by what was
 //! opened: its owner is the user or root, others may not write to it, it is a regular file, and not longer than
@@ -14,7 +14,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-/// A file that nobody else can have written.
+/// A file that no other user can have written.
 #[derive(Debug)]
 pub struct TrustedFile {
     /// What it says.
@@ -23,7 +23,7 @@ pub struct TrustedFile {
     pub open_to_others: Option<u32>,
 }
 
-/// A directory in which nobody else can have put anything.
+/// A directory in which no other user can have put anything.
 #[derive(Debug)]
 pub struct TrustedDirectory {
     path: PathBuf,
@@ -65,7 +65,7 @@ pub enum Untrusted {
         /// Whose it is.
         owner: u32,
     },
-    /// Anybody can have written it.
+    /// Every user can have written it.
     #[error(
         "{path} can be changed by others (mode {mode:03o}); see whether it is as you left it, then: chmod go-w {path}"
     )]

@@ -19,7 +19,7 @@ pub(super) fn make(file: Option<PathBuf>, no_passphrase: bool) -> Result<(), Fai
         Some(path) => path,
         None => Signer::own_path()?,
     };
-    // Before anybody has thought of a passphrase.
+    // Before the user thinks of a passphrase.
     if path.exists() {
         return Err(KeygenError::Exists { path }.into());
     }

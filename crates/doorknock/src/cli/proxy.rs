@@ -55,7 +55,7 @@ pub(super) fn run(
     let entering = Entering::new(addresses).map_err(Failure::Wait)?;
     let waker = Arc::new(entering.waker().map_err(Failure::Wait)?);
     let bell = move || {
-        // The news is there; if nobody can be woken, it is found with the next try.
+        // The news is there; if the wait cannot be woken, the next try finds it.
         let _ = waker.wake();
     };
     let mut way = Way { entering, question, quiet, opened: false, came: None, told: Vec::new() };

@@ -63,8 +63,8 @@ fn waits_for(host: &Host, port: u16, quiet: bool) -> Waits {
 
 /// Knocks as many times as wanted. Gives a line that says how many knocks went where.
 ///
-/// What could not leave is told, because nobody else notices; but a name often has an address that this
-/// network cannot reach, and whoever wants it quiet need not hear of that each time.
+/// Tells what could not leave, because no other part notices; but a name often has an address that this
+/// network cannot reach, and with `--quiet` the user need not hear of that each time.
 fn only_knock(
     addresses: &[SocketAddr],
     ports: &[u16],

@@ -23,8 +23,8 @@ pub(super) struct Given {
     pub(super) whom: Option<Whom>,
 }
 
-/// Stores a server. One that takes the place of another keeps what is not given anew, and says so: whoever
-/// brings a new card need not remember what was chosen for the old one.
+/// Stores a server. One that takes the place of another keeps what is not given anew, and says so: a new card
+/// needs no memory of what was chosen with the old one.
 pub(super) fn add(name: &ServerName, given: Given, replace: bool, quiet: bool) -> Result<(), Failure> {
     let servers = Servers::of_user()?;
     let former = match servers.former(name) {

@@ -50,7 +50,7 @@ pub enum Standing {
     Pending,
     /// The port accepts.
     Accepted,
-    /// The port does not, and somebody said so.
+    /// The port does not: a host has refused.
     Refused,
 }
 

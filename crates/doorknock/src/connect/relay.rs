@@ -5,7 +5,7 @@
 //! says is handed on.
 //!
 //! When our output has ended, ssh hangs up, and our input ends as well; and a server that is gone altogether
-//! refuses what it is sent. But neither happens if the input is a terminal where nobody types, or where the
+//! refuses what it is sent. But neither happens if the input is a terminal without typing, or where the
 //! output cannot be closed: from here, a server that is gone looks like one that listens. So after the
 //! server's end, an input that says nothing for five seconds counts as ended.
 
@@ -22,7 +22,7 @@ use std::{
 };
 
 /// An input that is silent for so long after the server's end, has ended. Longer than a program pauses that is
-/// about to say more, and not too long for whoever sits before a terminal and waits.
+/// about to say more, and not too long for a user who waits at a terminal.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why not everything has been handed on.

@@ -9,7 +9,7 @@ use crate::trusted_file::Untrusted;
 /// Why a server cannot be stored or found.
 #[derive(Debug, thiserror::Error)]
 pub enum ServersError {
-    /// Nobody knows where this user's files are.
+    /// It is not known where this user's files are.
     #[error("cannot find your home directory; name one for the servers in DOORKNOCK_CONFIG")]
     NoHome,
     /// It was never added.
@@ -44,7 +44,7 @@ pub enum ServersError {
         /// What is wrong with it.
         why: BadCard,
     },
-    /// Somebody else may have written what is in the store.
+    /// Another user may have written what is in the store.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// The file is called as no server can be.

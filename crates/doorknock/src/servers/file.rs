@@ -58,7 +58,7 @@ enum WrittenAddress {
     Seen,
 }
 
-/// Where to knock if nobody says otherwise.
+/// The UDP port to knock on by default.
 pub const USUAL_PORT: NonZeroU16 = match NonZeroU16::new(doors_spa::PORT) {
     Some(port) => port,
     None => NonZeroU16::MAX,

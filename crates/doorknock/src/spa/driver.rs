@@ -78,7 +78,7 @@ impl Outcome {
         Self::new(server, Err(Unanswered::NotWaitedFor))
     }
 
-    /// The address that was named without being asked for, if the server does not see it, and has let nobody else
+    /// The address that was named without being asked for, if the server does not see it, and has let no other
     /// in: somewhere on the way it is translated.
     fn unseen(&self, task: &Task) -> Option<Unseen> {
         let named = self.named.filter(|_| task.whom == Whom::Sender)?;
@@ -107,7 +107,7 @@ pub struct Answered {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
-    /// Nobody answers. A gateway is silent to whoever it does not know.
+    /// No answer. A gateway is silent to a key that it does not know.
     #[error(
         "no answer: the daemon does not run there, wrong card, key or port, or the datagrams do not arrive"
     )]

@@ -1,7 +1,7 @@
 //! One errand at one address of a server, from the first knock to the receipt, without I/O.
 //!
 //! ```text
-//!             ┌── Knock ──► letter ──► (somebody signs) ──► seal ──► datagram ──► socket
+//!             ┌── Knock ──► letter ──► (signer signs) ──► seal ──► datagram ──► socket
 //!   next ─────┼── Wait
 //!             ├── Settled(receipt)                socket ──► heard ──┐
 //!             └── Over                                ▲              │ opens with the key of a knock
@@ -28,7 +28,7 @@ use rand_core::CryptoRng;
 const TRIES: u32 = 5;
 /// A receipt from the other side of the earth takes less.
 const FIRST_WAIT: Duration = Duration::from_millis(300);
-/// Whoever has heard nothing until then hears nothing.
+/// An answer that has not come until then does not come.
 const IN_ALL: Duration = Duration::from_secs(5);
 /// What every knock is given, however late it leaves: an agent may ask its user first.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -73,7 +73,7 @@ pub enum Next {
     Settled(Receipt),
     /// Nothing more: the gateway has answered, and its answer cannot be read.
     Unreadable(BadReceipt),
-    /// Nothing more: nobody answers.
+    /// Nothing more: there is no answer.
     Over,
 }
 

@@ -68,7 +68,7 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
-    /// Nobody can be asked for the passphrase.
+    /// There is no terminal to ask for the passphrase at.
     #[error(
         "cannot ask for the passphrase of {path} without a terminal; give the key to the ssh-agent: ssh-add {path}"
     )]
@@ -149,7 +149,7 @@ impl KeyFile {
     ) -> Result<SigningKey, KeyFileError> {
         let Self { path, public, private, open_to_others } = self;
         let Some(private) = private else { return Err(KeyFileError::OnlyPublic { path }) };
-        // Whoever reads it may already have copied it.
+        // Another user may already have copied it.
         if let Some(mode) = open_to_others {
             return Err(KeyFileError::OpenToOthers { path, mode });
         }

@@ -35,7 +35,7 @@ pub enum KeygenError {
     /// It cannot be encoded.
     #[error("cannot encode the key")]
     Encode(#[from] ssh_key::Error),
-    /// Nobody can be asked.
+    /// There is no terminal to ask at.
     #[error("cannot ask for a passphrase without a terminal; try: doorknock keygen --no-passphrase")]
     NoTerminal(#[source] io::Error),
     /// The two are not the same.

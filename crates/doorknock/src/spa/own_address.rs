@@ -10,8 +10,8 @@ use std::{
 pub enum Whom {
     /// This machine, by the address that it sends from, if that is a global one.
     ///
-    /// A global address arrives as it left, so naming it binds the knock to it: whoever holds the datagram back
-    /// and sends it from elsewhere lets nobody else in. Any other is translated on its way, so what the server
+    /// A global address arrives as it left, so naming it binds the knock to it: an attacker who holds it back
+    /// and sends it from elsewhere lets in no other address. Any other is translated on its way, so what the server
     /// sees is not known here, and nothing is named. Some networks translate global ones, too.
     #[default]
     Sender,

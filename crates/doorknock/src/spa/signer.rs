@@ -55,7 +55,7 @@ impl<S: std::io::Read + std::io::Write + std::fmt::Debug + Send> Signs for Agent
     }
 }
 
-/// Why nobody signs.
+/// Why there is no signature.
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
     /// The file is no use.
@@ -70,7 +70,7 @@ pub enum SignerError {
         /// Where the last one was looked for.
         path: PathBuf,
     },
-    /// Nobody knows where this user's files are.
+    /// It is not known where this user's files are.
     #[error("cannot find your home directory; choose a key with -i")]
     NoHome,
 }
@@ -89,7 +89,7 @@ impl Signer {
         if own.exists() {
             return Ok(vec![Self::of_file(&own)?]);
         }
-        // An agent that has died does not keep anybody from using a file.
+        // An agent that has died does not keep the user from using a file.
         let mut signers = Self::of_agent(|_| true).unwrap_or_default();
         signers.truncate(KEYS_TO_TRY);
         if signers.is_empty() {

@@ -126,7 +126,7 @@ fn an_input_that_is_open_and_silent_ends_with_the_server() {
 }
 
 #[test]
-fn input_that_nobody_takes_is_an_error() {
+fn input_that_the_server_does_not_take_is_an_error() {
     let (stream, peer) = connection();
     drop(peer);
     let error = join_with(&stream, io::repeat(7), io::sink(), LIMIT).unwrap_err();
