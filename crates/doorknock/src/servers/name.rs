@@ -24,7 +24,7 @@ impl FromStr for ServerName {
         match begins && text.len() <= 64 && text.chars().all(allowed) {
             true => Ok(Self(text.to_owned())),
             false => Err(format!(
-                "\"{text}\" is no name for a server; use letters, digits, \".\", \"_\" and \"-\", 64 at most"
+                "\"{text}\" is not a valid name for a server; use letters, digits, \".\", \"_\" and \"-\", 64 at most"
             )),
         }
     }

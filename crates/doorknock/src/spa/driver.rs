@@ -219,9 +219,9 @@ fn run(
     loop {
         match exchange.next(start.elapsed()) {
             Next::Knock => {
-                let letter = exchange.letter(&task.card, wall_clock(), &mut UnwrapErr(SysRng))?;
-                let signature = task.signer.sign(letter.to_sign())?;
-                let knock = exchange.seal(letter, &signature, start.elapsed())?;
+                let unsigned = exchange.unsigned(&task.card, wall_clock(), &mut UnwrapErr(SysRng))?;
+                let signature = task.signer.sign(unsigned.to_sign())?;
+                let knock = exchange.seal(unsigned, &signature, start.elapsed())?;
                 if !leaves() {
                     return Ok(None);
                 }

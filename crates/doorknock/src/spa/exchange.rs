@@ -1,7 +1,7 @@
-//! One errand at one address of a server, from the first knock to the receipt, without I/O.
+//! One request at one address of a server, from the first knock to the receipt, without I/O.
 //!
 //! ```text
-//!             ┌── Knock ──► letter ──► (signer signs) ──► seal ──► datagram ──► socket
+//!             ┌── Knock ──► unsigned knock ──► (signer signs) ──► seal ──► datagram ──► socket
 //!   next ─────┼── Wait
 //!             ├── Settled(receipt)                socket ──► heard ──┐
 //!             └── Over                                ▲              │ opens with the key of a knock
@@ -65,7 +65,7 @@ pub struct Exchange {
 /// What is to be done now.
 #[derive(Debug)]
 pub enum Next {
-    /// Have a letter signed, and send it.
+    /// Have a knock signed, and send it.
     Knock,
     /// Listen for so long.
     Wait(Duration),
@@ -126,11 +126,11 @@ impl Exchange {
         })
     }
 
-    /// A new letter, to be signed. `time` is the clock, in milliseconds since 1970.
+    /// A new knock, to be signed. `time` is the clock, in milliseconds since 1970.
     ///
     /// # Errors
     /// [`SealError`] if the card is no use.
-    pub fn letter(
+    pub fn unsigned(
         &self,
         card: &Card,
         time: u64,
@@ -144,17 +144,17 @@ impl Exchange {
         UnsignedKnock::new(card, &client, &request, random)
     }
 
-    /// The datagram of a letter that has been signed. It leaves now.
+    /// The datagram of a knock that has been signed. It leaves now.
     ///
     /// # Errors
     /// [`SealError`] if it cannot be sealed.
     pub fn seal(
         &mut self,
-        letter: UnsignedKnock,
+        unsigned: UnsignedKnock,
         signature: &[u8; 64],
         now: Duration,
     ) -> Result<[u8; KNOCK], SealError> {
-        let (knock, key) = letter.seal(signature)?;
+        let (knock, key) = unsigned.seal(signature)?;
         self.outstanding.push(key);
         self.tries_left = self.tries_left.saturating_sub(1);
         self.knock_at = now.saturating_add(self.wait);

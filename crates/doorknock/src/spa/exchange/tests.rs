@@ -41,9 +41,9 @@ impl Scene {
             match self.exchange.next(now) {
                 Next::Knock => {
                     let mut random = UnwrapErr(SysRng);
-                    let letter = self.exchange.letter(&self.key.card(), 1_000, &mut random).unwrap();
-                    let signature = self.signer.sign(letter.to_sign()).to_bytes();
-                    let knock = self.exchange.seal(letter, &signature, now).unwrap();
+                    let unsigned = self.exchange.unsigned(&self.key.card(), 1_000, &mut random).unwrap();
+                    let signature = self.signer.sign(unsigned.to_sign()).to_bytes();
+                    let knock = self.exchange.seal(unsigned, &signature, now).unwrap();
                     self.sent.push((now, knock));
                 }
                 Next::Wait(wait) if now + wait <= until => now += wait,
@@ -193,9 +193,9 @@ fn a_knock_that_its_user_had_to_confirm_has_time_for_its_receipt() {
     scene.run(ms(0), ms(10));
     let mut random = UnwrapErr(SysRng);
     assert!(matches!(scene.exchange.next(ms(300)), Next::Knock));
-    let letter = scene.exchange.letter(&scene.key.card(), 1_000, &mut random).unwrap();
-    let signature = scene.signer.sign(letter.to_sign()).to_bytes();
+    let unsigned = scene.exchange.unsigned(&scene.key.card(), 1_000, &mut random).unwrap();
+    let signature = scene.signer.sign(unsigned.to_sign()).to_bytes();
     // It took a minute.
-    scene.exchange.seal(letter, &signature, ms(60_000)).unwrap();
+    scene.exchange.seal(unsigned, &signature, ms(60_000)).unwrap();
     assert!(matches!(scene.exchange.next(ms(60_000)), Next::Wait(wait) if wait == ms(500)));
 }
