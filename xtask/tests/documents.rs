@@ -48,11 +48,12 @@ fn is_path(word: &str) -> bool {
 }
 
 /// Paths in a line that are not there. A path is from the project's folder or from `crates/`; a name alone stands
-/// beside what is named before it.
+/// beside what is named before it, or beside its folder.
 fn missing_paths(line: &str) -> Vec<String> {
     let (mut folder, mut missing) = (None, Vec::new());
     for word in quoted(line).filter(|word| is_path(word)) {
-        let roots = [Some(project()), Some(project().join("crates")), folder.clone()];
+        let above = folder.as_ref().and_then(|folder: &PathBuf| folder.parent().map(Path::to_owned));
+        let roots = [Some(project()), Some(project().join("crates")), folder.clone(), above];
         match roots.into_iter().flatten().map(|root| root.join(word)).find(|path| path.exists()) {
             Some(path) => folder = path.parent().map(Path::to_owned),
             None => missing.push(word.to_owned()),
