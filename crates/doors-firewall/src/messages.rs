@@ -4,12 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use doors_core::{
-    door::{DoorName, GrantKey},
+    door::DoorName,
     engine::{Change, Report},
+    lease::Lease,
 };
 use tokio::sync::oneshot;
 
-use crate::{ledger::Standing, nftables::GateError, plan::Plan};
+use crate::{nftables::GateError, plan::Plan};
 
 /// What the firewall is asked to do.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub enum Order {
     /// Make this true.
     Change(Change),
     /// This was found true in the gate: see that nothing beside it makes it false. Nobody waits for it.
-    Keep(GrantKey, Standing),
+    Keep(Lease),
     /// Work by another plan.
     Follow(Box<Plan>),
     /// The daemon stops in order; answer when everything before this is done.

@@ -12,6 +12,7 @@ use std::{
 use doors_core::{
     door::GrantKey,
     engine::{Change, Report},
+    lease::Lease,
     time::Moment,
 };
 use doors_os::clock::Clock;
@@ -31,11 +32,7 @@ use super::{
     sanitize::in_one_line,
     stale_rules::StaleRules,
 };
-use crate::{
-    News, Order,
-    ledger::{Ledger, Standing},
-    plan::Plan,
-};
+use crate::{News, Order, ledger::Ledger, plan::Plan};
 
 /// A grant that ends this soon is not missed: firewalld counts in seconds, and may have been first.
 const NOT_MISSED: Duration = Duration::from_secs(2);
@@ -110,11 +107,8 @@ impl State {
     /// Takes an order.
     pub(super) fn note(&mut self, order: Order) {
         match order {
-            Order::Change(Change::Open(lease)) => {
-                let (admission, standing) = Standing::of(lease);
-                self.note_grant(admission, standing, true);
-            }
-            Order::Keep(admission, standing) => self.note_grant(admission, standing, false),
+            Order::Change(Change::Open(lease)) => self.note_grant(lease, true),
+            Order::Keep(lease) => self.note_grant(lease, false),
             Order::Change(Change::Close(admission)) => {
                 self.ledger.strike(&admission);
                 let had_rule = self.ruled.remove(&admission) || !self.leftovers.is_empty();
@@ -149,25 +143,25 @@ impl State {
     }
 
     /// Takes a grant. If it is `fresh`, somebody waits to hear that it is true.
-    fn note_grant(&mut self, admission: GrantKey, standing: Standing, fresh: bool) {
-        let now = self.clock.now();
-        if self.is_let_in(&admission, standing.link) {
+    fn note_grant(&mut self, lease: Lease, fresh: bool) {
+        let (now, admission) = (self.clock.now(), lease.key.clone());
+        if self.is_let_in(&admission, lease.link) {
             self.closing.remove(&admission);
             self.ruled.remove(&admission);
-            self.ledger.note(admission.clone(), standing, now);
+            self.ledger.note(lease, now);
             if fresh {
                 self.tell(News::Report(Report::Done(admission)));
             }
             return;
         }
         let runs = self.ruled.contains(&admission) && self.ledger.get(&admission, now).is_some();
-        let with_key = standing.by.is_some();
+        let with_key = lease.granted_to.is_some();
         if !runs && !self.has_room(with_key, now) {
             // The core says of it that it was never opened.
             return;
         }
         self.closing.remove(&admission);
-        self.ledger.note(admission.clone(), standing, now);
+        self.ledger.note(lease, now);
         self.ruled.insert(admission.clone());
         match fresh {
             true => self.jobs.add_fresh(admission, runs || with_key),
@@ -219,7 +213,7 @@ impl State {
         let now = self.clock.now();
         loop {
             let (admission, waiting) = self.jobs.next(now)?;
-            let link = self.ledger.get(&admission, now).map(|standing| standing.link);
+            let link = self.ledger.get(&admission, now).map(|lease| lease.link);
             // It waited for the zones, and needs no rule.
             if link.is_some_and(|link| self.is_let_in(&admission, link)) {
                 self.ruled.remove(&admission);
@@ -233,8 +227,8 @@ impl State {
 
     /// A grant is as it must be.
     fn has_been_done(&mut self, admission: GrantKey, waiting: Waiting, now: Moment) {
-        let standing = self.ledger.get(&admission, now).is_some();
-        if let Some(restoring) = self.restoring.as_mut().filter(|_| standing) {
+        let runs = self.ledger.get(&admission, now).is_some();
+        if let Some(restoring) = self.restoring.as_mut().filter(|_| runs) {
             restoring.is_back(&admission);
         }
         if waiting.fresh {
@@ -283,10 +277,10 @@ impl State {
     fn wanted(&self, now: Moment) -> BTreeMap<Rule, Moment> {
         let mut wanted = BTreeMap::new();
         for admission in &self.ruled {
-            let Some(standing) = self.ledger.get(admission, now) else { continue };
+            let Some(lease) = self.ledger.get(admission, now) else { continue };
             for rule in self.rules(admission) {
-                let until = wanted.entry(rule).or_insert(standing.until);
-                *until = standing.until.max(*until);
+                let until = wanted.entry(rule).or_insert(lease.until);
+                *until = lease.until.max(*until);
             }
         }
         wanted
@@ -311,7 +305,7 @@ impl State {
     fn task(&mut self, admission: &GrantKey) -> Task {
         let now = self.clock.now();
         let wanted = self.wanted(now);
-        let standing = self.ledger.get(admission, now);
+        let link = self.ledger.get(admission, now).map(|lease| lease.link).unwrap_or_default();
         let closing = self.closing.get(admission);
         let of_grant = self.rules(admission).into_iter().chain(closing.into_iter().flatten().copied());
         // What this source has and nobody wants goes, too: its door may have other ports by now.
@@ -325,7 +319,6 @@ impl State {
             held.insert(*rule, of_rule);
         }
         let until = |rule: &Rule| wanted.get(rule).map(|until| (*rule, *until));
-        let link = standing.map(|standing| standing.link).unwrap_or_default();
         let arrives = || self.zones().map(|zones| zones.of(admission.source, link)).unwrap_or_default();
         Task {
             zone: self.plan.zone.clone().unwrap_or_else(arrives),
@@ -353,7 +346,7 @@ impl State {
                 false => drop(self.held.insert(rule, held)),
             }
         }
-        let standing = self.ledger.get(&admission, now).is_some();
+        let runs = self.ledger.get(&admission, now).is_some();
         match failure {
             None if closing => {
                 self.closing.remove(&admission);
@@ -365,7 +358,7 @@ impl State {
             None => {
                 // The time of a rule is counted from when firewalld did the call, and may be over by now.
                 // Once is enough: a firewalld that is always slow is not made faster by asking more.
-                if too_long && !(waiting.corrected && standing) {
+                if too_long && !(waiting.corrected && runs) {
                     self.jobs.correct(admission.clone());
                 }
                 self.has_been_done(admission, waiting, now);
@@ -379,7 +372,7 @@ impl State {
                 match code(&error) {
                     // What was missing stays missing, and what cannot be taken out stays until its time.
                     Code::Hopeless | Code::NoZone => drop(self.closing.remove(&admission)),
-                    _ if closing || standing || is_there => self.jobs.retry(admission, waiting, now),
+                    _ if closing || runs || is_there => self.jobs.retry(admission, waiting, now),
                     _ => {}
                 }
             }

@@ -11,6 +11,7 @@ use std::{
 
 use doors_core::{
     door::{DoorName, GrantKey},
+    lease::Lease,
     spa::client::ClientLabel,
     time::Moment,
 };
@@ -29,7 +30,7 @@ use super::{
     snapshot::{self, Entry, Snapshot},
 };
 use crate::{
-    ledger::{self, Ledger, Standing},
+    ledger::{self, Ledger},
     plan::Plan,
 };
 
@@ -93,7 +94,7 @@ struct Untold {
     /// What was missing or changed, and how long the repair took.
     repaired: Option<(String, Duration)>,
     /// Grants for one connection that were found gone.
-    gone: Vec<(GrantKey, Moment, Gone)>,
+    gone: Vec<(Lease, Gone)>,
 }
 
 /// How a grant for one connection has gone out of the kernel. It is not put back in any case: it is better to knock once
@@ -114,11 +115,11 @@ pub(super) struct Findings {
     /// What was found missing or changed, and how long its repair took.
     pub repaired: Option<(String, Duration)>,
     /// Grants that we did not know of.
-    pub found: Vec<(GrantKey, Standing)>,
-    /// Grants for one connection that are gone, until when they would have lasted, and how.
-    pub gone: Vec<(GrantKey, Moment, Gone)>,
-    /// Grants that somebody has taken out by hand, and until when they would have lasted.
-    pub withdrawn: Vec<(GrantKey, Moment)>,
+    pub found: Vec<Lease>,
+    /// Grants for one connection that are gone, and how.
+    pub gone: Vec<(Lease, Gone)>,
+    /// Grants that were taken out by hand.
+    pub withdrawn: Vec<Lease>,
 }
 
 impl Gate {
@@ -156,19 +157,14 @@ impl Gate {
 
     /// Makes grants true, all in one transaction. Those that are over by now are left out. Of those in `owed` the
     /// first packet is traced.
-    pub fn open(
-        &mut self,
-        grants: Vec<(GrantKey, Standing)>,
-        owed: &[(GrantKey, Duration)],
-    ) -> Result<(), NetlinkError> {
+    pub fn open(&mut self, grants: &[Lease], owed: &[(GrantKey, Duration)]) -> Result<(), NetlinkError> {
         let now = self.clock.now();
-        for (admission, standing) in &grants {
-            self.ledger.note(admission.clone(), standing.clone(), now);
+        for lease in grants {
+            self.ledger.note(lease.clone(), now);
         }
-        let running =
-            grants.iter().map(|(admission, standing)| (admission, standing, standing.until.remaining(now)));
-        let batch = ruleset::change(&self.plan, running.filter(|(_, _, left)| !left.is_zero()), [], owed);
-        let fresh: BTreeSet<GrantKey> = grants.iter().map(|(admission, _)| admission.clone()).collect();
+        let running = grants.iter().map(|lease| (lease, lease.until.remaining(now)));
+        let batch = ruleset::change(&self.plan, running.filter(|(_, left)| !left.is_zero()), [], owed);
+        let fresh: BTreeSet<GrantKey> = grants.iter().map(|lease| lease.key.clone()).collect();
         self.write(&batch, &fresh)
     }
 
@@ -180,7 +176,7 @@ impl Gate {
     /// The grants that run, and until when.
     pub fn running(&self) -> Vec<(GrantKey, Moment)> {
         let running = self.ledger.running(self.clock.now());
-        running.map(|(admission, standing, _)| (admission.clone(), standing.until)).collect()
+        running.map(|(lease, _)| (lease.key.clone(), lease.until)).collect()
     }
 
     /// Makes a grant false. A door that is gone from the plan has lost its set already.
@@ -229,7 +225,7 @@ impl Gate {
         let found = self.adopt_unknown(&held, asked)?;
         self.forget_gone(&held, refused, deleted || table.is_empty(), Some(monitor));
         let damage = self.damage(&table);
-        let mut withdrawn: Vec<(GrantKey, Moment)> = Vec::new();
+        let mut withdrawn: Vec<Lease> = Vec::new();
         let repaired = match (&self.intact, &damage) {
             (None, _) => {
                 self.make_anew(monitor, refused)?;
@@ -240,13 +236,12 @@ impl Gate {
                 self.put_back_missing(&held)?.zip(Some(self.clock.now()))
             }
             (Some(_), None) => {
-                withdrawn =
-                    self.missing(&held).map(|(admission, until, _)| (admission.clone(), until)).collect();
+                withdrawn = self.missing(&held).map(|(lease, _)| lease.clone()).collect();
                 None
             }
         };
-        for (admission, _) in &withdrawn {
-            self.ledger.strike(admission);
+        for lease in &withdrawn {
+            self.ledger.strike(&lease.key);
         }
         self.note_repair(repaired, began);
         self.keep_sessions_known();
@@ -270,14 +265,14 @@ impl Gate {
     }
 
     /// A grant that runs.
-    pub fn standing(&self, admission: &GrantKey) -> Option<Standing> {
+    pub fn lease(&self, admission: &GrantKey) -> Option<&Lease> {
         self.ledger.get(admission, self.clock.now())
     }
 
     /// False for a grant that is about to expire: its absence would prove nothing.
     pub fn is_missed(&self, admission: &GrantKey) -> bool {
         let now = self.clock.now();
-        self.ledger.get(admission, now).is_some_and(|standing| standing.until.remaining(now) > NOT_MISSED)
+        self.ledger.get(admission, now).is_some_and(|lease| lease.until.remaining(now) > NOT_MISSED)
     }
 
     /// For whom the kernel holds a grant in this set.
@@ -336,24 +331,24 @@ impl Gate {
     ) {
         let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
         let gone = |admission: &GrantKey| !held.contains_key(admission) && !fresh.contains(admission);
-        let gone: Vec<(GrantKey, Moment)> = self
+        let gone: Vec<Lease> = self
             .ledger
             .running(self.clock.now())
-            .filter(|(admission, _, left)| *left > NOT_MISSED && once(admission) && gone(admission))
-            .map(|(admission, standing, _)| (admission.clone(), standing.until))
+            .filter(|(lease, left)| *left > NOT_MISSED && once(&lease.key) && gone(&lease.key))
+            .map(|(lease, _)| lease.clone())
             .collect();
         if !gone.is_empty() && !with_table {
             self.settle();
         }
         let taken_out = monitor.map(Monitor::taken_out).unwrap_or_default();
-        for (admission, until) in gone {
-            let how = match taken_out.contains(&(ruleset::set_of(&admission), admission.source)) {
+        for lease in gone {
+            let how = match taken_out.contains(&(ruleset::set_of(&lease.key), lease.key.source)) {
                 _ if with_table => Gone::WithTable,
                 true => Gone::ByHand,
                 false => Gone::Used,
             };
-            self.ledger.strike(&admission);
-            self.untold.gone.push((admission, until, how));
+            self.ledger.strike(&lease.key);
+            self.untold.gone.push((lease, how));
         }
     }
 
@@ -458,10 +453,9 @@ impl Gate {
     /// makes them: after a slow one they last longer than they should.
     fn correct_times(&mut self) -> Result<(), NetlinkError> {
         let now = self.clock.now();
-        let grants: Vec<(&GrantKey, &Standing, Duration)> = self.ledger.running(now).collect();
+        let grants: Vec<(&Lease, Duration)> = self.ledger.running(now).collect();
         let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
-        let (once, lasting): (Vec<_>, Vec<_>) =
-            grants.into_iter().partition(|(admission, ..)| once(admission));
+        let (once, lasting): (Vec<_>, Vec<_>) = grants.into_iter().partition(|(lease, _)| once(&lease.key));
         for part in lasting.chunks(GRANTS_AT_ONCE) {
             self.socket.request(&ruleset::change(&self.plan, part.iter().copied(), [], &[]))?;
         }
@@ -479,7 +473,7 @@ impl Gate {
     fn fill(&mut self) -> Result<(), NetlinkError> {
         self.forget_what_cannot_be();
         let now = self.clock.now();
-        let grants: Vec<(&GrantKey, &Standing, Duration)> = self.ledger.running(now).collect();
+        let grants: Vec<(&Lease, Duration)> = self.ledger.running(now).collect();
         for part in grants.chunks(GRANTS_AT_ONCE) {
             self.socket.request(&ruleset::fill(&self.plan, part.iter().copied()))?;
         }
@@ -502,9 +496,8 @@ impl Gate {
         let mut held = self.list()?;
         for _ in 1..LISTS {
             let now = self.clock.now();
-            let is_missing = |(admission, _, left): (&GrantKey, &Standing, Duration)| {
-                left > NOT_MISSED && !held.contains_key(admission)
-            };
+            let is_missing =
+                |(lease, left): (&Lease, Duration)| left > NOT_MISSED && !held.contains_key(&lease.key);
             if !self.ledger.running(now).any(is_missing) {
                 break;
             }
@@ -527,57 +520,52 @@ impl Gate {
 
     /// Notes the grants that the kernel holds and we do not know of, or know to end sooner. One for
     /// ever is given the time of its door: no door stays open. Times count from `now`, when the kernel was asked.
-    fn adopt_unknown(&mut self, held: &Held, now: Moment) -> Result<Vec<(GrantKey, Standing)>, NetlinkError> {
+    fn adopt_unknown(&mut self, held: &Held, now: Moment) -> Result<Vec<Lease>, NetlinkError> {
         let mut adopted = Vec::new();
         let mut for_ever = Vec::new();
         for (admission, (left, by)) in held {
-            let standing = self.ledger.get(admission, now);
-            let link = standing.as_ref().map(|standing| standing.link).unwrap_or_default();
-            let known = standing.map(|standing| standing.until);
-            let open_for = self.plan.door(&admission.door).map_or(Duration::ZERO, |door| door.open_for);
+            let known = self.ledger.get(admission, now);
+            let link = known.map(|lease| lease.link).unwrap_or_default();
+            let known = known.map(|lease| lease.until);
+            let door = self.plan.door(&admission.door);
+            let open_for = door.map_or(Duration::ZERO, |door| door.open_for);
             let until = match left {
                 Some(left) => now.after(*left),
                 None => known.unwrap_or(now.after(open_for)),
             };
-            let standing = Standing { until, link, by: by.clone() };
+            let once = door.is_some_and(|door| door.once);
+            let lease = Lease { key: admission.clone(), link, until, granted_to: by.clone(), once };
             if left.is_none() {
-                for_ever.push((admission, standing.clone(), until.remaining(now)));
+                for_ever.push((lease.clone(), until.remaining(now)));
             }
             if known.is_none_or(|known| until > known.after(NOT_MISSED)) && until > now {
-                self.ledger.note(admission.clone(), standing.clone(), now);
-                adopted.push((admission.clone(), standing));
+                self.ledger.note(lease.clone(), now);
+                adopted.push(lease);
             }
         }
         if !for_ever.is_empty() {
-            let for_ever = for_ever.iter().map(|(admission, standing, left)| (*admission, standing, *left));
+            let for_ever = for_ever.iter().map(|(lease, left)| (lease, *left));
             self.socket.request(&ruleset::change(&self.plan, for_ever, [], &[]))?;
         }
         Ok(adopted)
     }
 
-    /// The grants that the kernel does not hold and should, until when, and how much longer.
-    fn missing<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = (&'a GrantKey, Moment, Duration)> {
-        self.ledger
-            .running(self.clock.now())
-            .filter(|(admission, _, left)| *left > NOT_MISSED && !held.contains_key(admission))
-            .map(|(admission, standing, left)| (admission, standing.until, left))
+    /// The grants that the kernel does not hold and should, and how much longer.
+    fn missing<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = (&'a Lease, Duration)> {
+        let running = self.ledger.running(self.clock.now());
+        running.filter(|(lease, left)| *left > NOT_MISSED && !held.contains_key(&lease.key))
     }
 
     /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
     fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
-        let now = self.clock.now();
-        let grants: Vec<(GrantKey, Standing, Duration)> = self
-            .missing(held)
-            .filter_map(|(admission, _, left)| {
-                Some((admission.clone(), self.ledger.get(admission, now)?, left))
-            })
-            .collect();
+        let grants: Vec<(Lease, Duration)> =
+            self.missing(held).map(|(lease, left)| (lease.clone(), left)).collect();
         let Some(what) = ledger::missing(grants.len()) else {
             self.is_short = false;
             return Ok(None);
         };
         for part in grants.chunks(GRANTS_AT_ONCE) {
-            let part = part.iter().map(|(admission, standing, left)| (admission, standing, *left));
+            let part = part.iter().map(|(lease, left)| (lease, *left));
             self.socket.request(&ruleset::change(&self.plan, part, [], &[]))?;
         }
         self.is_short = false;

@@ -19,6 +19,7 @@ use std::{collections::BTreeSet, io, time::Duration};
 use doors_core::{
     door::GrantKey,
     engine::{Change, Report},
+    lease::Lease,
     time::Moment,
 };
 use doors_os::{clock::Clock, netlink::socket::NetlinkError};
@@ -36,7 +37,6 @@ use self::{
 };
 use super::{
     Choice, News, Obstacles, Order,
-    ledger::{self, Standing},
     plan::{Mark, Plan},
 };
 
@@ -203,7 +203,7 @@ impl Worker {
                 self.open(std::mem::take(&mut opening));
             }
             match order {
-                Order::Change(Change::Open(lease)) => opening.push(Standing::of(lease)),
+                Order::Change(Change::Open(lease)) => opening.push(lease),
                 Order::Change(Change::Close(admission)) => {
                     if let Err(error) = self.close(&admission) {
                         let what = format!("close the door {} for {} yet", admission.door, admission.source);
@@ -252,28 +252,29 @@ impl Worker {
         )));
     }
 
-    fn open(&mut self, grants: Vec<(GrantKey, Standing)>) {
+    fn open(&mut self, grants: Vec<Lease>) {
         if grants.is_empty() {
             return;
         }
         // What was to be closed before is to be open now.
-        for (admission, _) in &grants {
-            self.unclosed.remove(admission);
+        for lease in &grants {
+            self.unclosed.remove(&lease.key);
         }
-        let is_new = |(admission, standing): &(GrantKey, Standing)| {
-            self.gate.standing(admission).is_none().then(|| (admission.clone(), standing.until))
-        };
+        let is_new =
+            |lease: &Lease| self.gate.lease(&lease.key).is_none().then(|| (lease.key.clone(), lease.until));
         let new: Vec<(GrantKey, Moment)> = grants.iter().filter_map(is_new).collect();
         let owed = self.traces.owe(self.gate.plan(), new.into_iter(), self.clock.now());
-        match self.gate.open(grants.clone(), &owed) {
-            Ok(()) => grants.into_iter().for_each(|(admission, standing)| self.opened(admission, standing)),
+        match self.gate.open(&grants, &owed) {
+            Ok(()) => grants.into_iter().for_each(|lease| self.opened(lease)),
             Err(error) => {
                 let what = match &grants[..] {
-                    [(GrantKey { door, source }, _)] => format!("open the door {door} for {source}"),
+                    [Lease { key: GrantKey { door, source }, .. }] => {
+                        format!("open the door {door} for {source}")
+                    }
                     several => format!("open {} doors", several.len()),
                 };
                 self.failed(format!("{what} yet"), &error);
-                self.refused.extend(grants.into_iter().map(|(admission, _)| admission));
+                self.refused.extend(grants.into_iter().map(|lease| lease.key));
             }
         }
     }
@@ -289,18 +290,11 @@ impl Worker {
     }
 
     /// The gate lets a client in.
-    fn opened(&self, admission: GrantKey, standing: Standing) {
+    fn opened(&self, lease: Lease) {
         match &self.beside {
-            Some(_) => {
-                let once = self.is_for_one_connection(&admission);
-                self.hand_on(Order::Change(Change::Open(standing.lease(admission, once))));
-            }
-            None => self.tell(News::Report(Report::Done(admission))),
+            Some(_) => self.hand_on(Order::Change(Change::Open(lease))),
+            None => self.tell(News::Report(Report::Done(lease.key))),
         }
-    }
-
-    fn is_for_one_connection(&self, admission: &GrantKey) -> bool {
-        self.gate.plan().door(&admission.door).is_some_and(|door| door.once)
     }
 
     /// Whether a grant behind which others wait is not in its set any more. Why, a check finds out.
@@ -387,8 +381,8 @@ impl Worker {
                 }
                 // All that the ledger has is true.
                 for admission in std::mem::take(&mut self.refused) {
-                    if let Some(standing) = self.gate.standing(&admission) {
-                        self.opened(admission, standing);
+                    if let Some(lease) = self.gate.lease(&admission) {
+                        self.opened(lease.clone());
                     }
                 }
                 self.tell_findings(findings);
@@ -424,23 +418,22 @@ impl Worker {
         if let Some((missing, took)) = findings.repaired {
             self.tell(News::Repaired { missing, took });
         }
-        for (admission, standing) in findings.found {
-            let once = self.is_for_one_connection(&admission);
-            self.tell(News::Report(Report::Found(standing.clone().lease(admission.clone(), once))));
-            self.hand_on(Order::Keep(admission, standing));
+        for lease in findings.found {
+            self.tell(News::Report(Report::Found(lease.clone())));
+            self.hand_on(Order::Keep(lease));
         }
-        for (admission, until, how) in findings.gone {
-            let lease = ledger::over(admission.clone(), until);
+        for (lease, how) in findings.gone {
+            let key = lease.key.clone();
             self.tell(News::Report(match how {
                 Gone::Used => Report::Used(lease),
                 Gone::ByHand => Report::Withdrawn(lease),
                 Gone::WithTable => Report::Lost(lease),
             }));
-            self.hand_on(Order::Change(Change::Close(admission)));
+            self.hand_on(Order::Change(Change::Close(key)));
         }
         // The core closes what else was opened for them.
-        for (admission, until) in findings.withdrawn {
-            self.tell(News::Report(Report::Withdrawn(ledger::over(admission, until))));
+        for lease in findings.withdrawn {
+            self.tell(News::Report(Report::Withdrawn(lease)));
         }
     }
 

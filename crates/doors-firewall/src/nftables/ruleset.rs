@@ -113,6 +113,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use doors_core::{
     door::{DoorName, GrantKey},
+    lease::Lease,
     spa::client::ClientLabel,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -124,7 +125,6 @@ use super::abi::{
 };
 use super::batch::{Batch, Element, SetKind, Use};
 use super::trace::OWED_FOR;
-use crate::ledger::Standing;
 use crate::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
 
 /// The name of our table, in the family `inet`.
@@ -156,10 +156,7 @@ pub(super) const TRUSTED: [&str; 2] = ["trusted4", "trusted6"];
 const LOOPBACK: u32 = 1;
 
 /// The transaction that makes the table anew, whether or not there is one, with these grants in it.
-pub(super) fn replace<'a>(
-    plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
-) -> Vec<u8> {
+pub(super) fn replace<'a>(plan: &Plan, grants: impl IntoIterator<Item = (&'a Lease, Duration)>) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
     // Deleting what is not there fails; adding it first makes it certain.
     batch.add_table();
@@ -205,23 +202,16 @@ pub(super) fn replace<'a>(
 }
 
 /// The transaction that puts grants into a table that has none of them.
-pub(super) fn fill<'a>(
-    plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
-) -> Vec<u8> {
+pub(super) fn fill<'a>(plan: &Plan, grants: impl IntoIterator<Item = (&'a Lease, Duration)>) -> Vec<u8> {
     let mut batch = Batch::new(TABLE);
     add_grants(&mut batch, plan, grants);
     batch.finish()
 }
 
-fn add_grants<'a>(
-    batch: &mut Batch,
-    plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
-) {
+fn add_grants<'a>(batch: &mut Batch, plan: &Plan, grants: impl IntoIterator<Item = (&'a Lease, Duration)>) {
     let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
-    for (admission, standing, left) in grants {
-        elements.entry(set_of(admission)).or_default().push(grant(plan, admission, standing, left));
+    for (lease, left) in grants {
+        elements.entry(set_of(&lease.key)).or_default().push(grant(plan, lease, left));
     }
     for (set, elements) in elements {
         batch.add_elements(&set, &elements);
@@ -239,7 +229,7 @@ pub(super) fn remove() -> Vec<u8> {
 /// in `owed` the next packet is traced, within that time.
 pub(super) fn change<'a>(
     plan: &Plan,
-    grants: impl IntoIterator<Item = (&'a GrantKey, &'a Standing, Duration)>,
+    grants: impl IntoIterator<Item = (&'a Lease, Duration)>,
     closed: impl IntoIterator<Item = &'a GrantKey>,
     owed: &[(GrantKey, Duration)],
 ) -> Vec<u8> {
@@ -249,14 +239,14 @@ pub(super) fn change<'a>(
         let [traced4, traced6] = TRACED;
         batch.add_elements(if admission.source.is_ipv4() { traced4 } else { traced6 }, &[element]);
     }
-    for (admission, standing, left) in grants {
-        let set = set_of(admission);
+    for (lease, left) in grants {
+        let (key, set) = (&lease.key, set_of(&lease.key));
         // Whether adding an element again changes its time differs between kernels, and deleting
         // what is not there fails: add, delete, add is the same everywhere. No packet sees a gap,
         // because the transaction becomes true at one moment.
-        batch.add_elements(&set, &[stand_in(plan, admission)]);
-        batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
-        batch.add_elements(&set, &[grant(plan, admission, standing, left)]);
+        batch.add_elements(&set, &[stand_in(plan, key)]);
+        batch.delete_elements(&set, &[Element::Key(octets(key.source))]);
+        batch.add_elements(&set, &[grant(plan, lease, left)]);
     }
     for admission in closed {
         let set = set_of(admission);
@@ -267,13 +257,10 @@ pub(super) fn change<'a>(
 }
 
 /// The transaction that gives a grant another time. It fails with `ENOENT` if the kernel does not hold it any more.
-pub(super) fn change_time(
-    plan: &Plan,
-    (admission, standing, left): (&GrantKey, &Standing, Duration),
-) -> Vec<u8> {
-    let (mut batch, set) = (Batch::new(TABLE), set_of(admission));
-    batch.delete_elements(&set, &[Element::Key(octets(admission.source))]);
-    batch.add_elements(&set, &[grant(plan, admission, standing, left)]);
+pub(super) fn change_time(plan: &Plan, (lease, left): (&Lease, Duration)) -> Vec<u8> {
+    let (mut batch, set) = (Batch::new(TABLE), set_of(&lease.key));
+    batch.delete_elements(&set, &[Element::Key(octets(lease.key.source))]);
+    batch.add_elements(&set, &[grant(plan, lease, left)]);
     batch.finish()
 }
 
@@ -288,9 +275,9 @@ pub(super) fn nothing() -> Vec<u8> {
 }
 
 /// The element of a grant. Whose key it was stands beside it, for `nft list set` and for our own next run.
-fn grant(plan: &Plan, admission: &GrantKey, standing: &Standing, left: Duration) -> Element {
-    let each = plan.door(&admission.door).map_or(Use::Stays, used_by);
-    Element::Grant(octets(admission.source), left, each, standing.by.as_ref().map(ClientLabel::remark))
+fn grant(plan: &Plan, lease: &Lease, left: Duration) -> Element {
+    let each = plan.door(&lease.key.door).map_or(Use::Stays, used_by);
+    Element::Grant(octets(lease.key.source), left, each, lease.granted_to.as_ref().map(ClientLabel::remark))
 }
 
 /// What is added so that deleting cannot fail.

@@ -8,7 +8,6 @@ use super::{NOT_MISSED, State};
 use crate::{
     News,
     firewalld::{Role, rule::Rule, sanitize::in_one_line, stale_rules::Leftover},
-    ledger::{self, Standing},
     nftables::left_by_firewalld,
 };
 
@@ -86,9 +85,9 @@ impl State {
         let without: BTreeSet<GrantKey> = self
             .ledger
             .running(now)
-            .filter(|(admission, ..)| self.ruled.contains(admission))
-            .filter(|(admission, ..)| self.rules(admission).iter().any(|rule| missing.contains(rule)))
-            .map(|(admission, ..)| admission.clone())
+            .filter(|(lease, _)| self.ruled.contains(&lease.key))
+            .filter(|(lease, _)| self.rules(&lease.key).iter().any(|rule| missing.contains(rule)))
+            .map(|(lease, _)| lease.key.clone())
             .collect();
         let has_forgotten = std::mem::take(&mut self.has_forgotten);
         let is_by_hand =
@@ -114,9 +113,9 @@ impl State {
     fn withdraw(&mut self, admissions: BTreeSet<GrantKey>) {
         let now = self.clock.now();
         for admission in admissions {
-            let Some(Standing { until, .. }) = self.ledger.get(&admission, now) else { continue };
+            let Some(lease) = self.ledger.get(&admission, now).cloned() else { continue };
             // What is left of it goes when the core says so.
-            self.tell(News::Report(Report::Withdrawn(ledger::over(admission, until))));
+            self.tell(News::Report(Report::Withdrawn(lease)));
         }
     }
 

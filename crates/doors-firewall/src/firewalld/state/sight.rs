@@ -81,8 +81,8 @@ impl State {
         let running: Vec<(GrantKey, Link, bool)> = self
             .ledger
             .running(now)
-            .filter(|(admission, ..)| !self.ruled.contains(admission))
-            .map(|(admission, standing, _)| (admission.clone(), standing.link, standing.by.is_some()))
+            .filter(|(lease, _)| !self.ruled.contains(&lease.key))
+            .map(|(lease, _)| (lease.key.clone(), lease.link, lease.granted_to.is_some()))
             .collect();
         for (admission, link, with_key) in running {
             if !self.is_let_in(&admission, link) && self.has_room(with_key, now) {
@@ -151,7 +151,7 @@ impl State {
     /// What waits for firewalld, and needs no rule any more, is true.
     fn settle_what_is_let_in(&mut self) {
         for (admission, waiting) in self.jobs.take_all() {
-            let link = self.ledger.get(&admission, self.clock.now()).map(|standing| standing.link);
+            let link = self.ledger.get(&admission, self.clock.now()).map(|lease| lease.link);
             if link.is_some_and(|link| self.is_let_in(&admission, link)) {
                 self.ruled.remove(&admission);
                 if waiting.fresh {

@@ -1,3 +1,4 @@
+use doors_core::lease::Lease;
 use doors_core::{door::DoorName, packet::Link, spa::client::ClientLabel};
 
 use super::*;
@@ -63,9 +64,13 @@ impl Scene {
     fn open(&mut self, door: &str, number: u8, seconds: u64) -> Moment {
         let until = self.now().after(Duration::from_secs(seconds));
         let admission = admission(door, number);
-        self.state.note(Order::Change(Change::Open(
-            Standing { until, link: Link(0), by: None }.lease(admission, false),
-        )));
+        self.state.note(Order::Change(Change::Open(Lease {
+            key: admission,
+            link: Link(0),
+            until,
+            granted_to: None,
+            once: false,
+        })));
         until
     }
 
@@ -268,9 +273,13 @@ fn who_replays_a_sequence_from_many_addresses_gets_a_part_of_the_room() {
         let until = scene.now().after(Duration::from_secs(60));
         let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 | number).into();
         let admission = GrantKey { door: DoorName::new("ssh").unwrap(), source };
-        scene
-            .state
-            .note(Order::Change(Change::Open(Standing { until, link: Link(0), by }.lease(admission, false))));
+        scene.state.note(Order::Change(Change::Open(Lease {
+            key: admission,
+            link: Link(0),
+            until,
+            granted_to: by,
+            once: false,
+        })));
     };
     for number in 0..1500 {
         open(&mut scene, number, None);
