@@ -10,19 +10,19 @@ use tokio::io::unix::AsyncFd;
 
 use crate::netlink::socket::Socket;
 
-/// A value that owns one descriptor from its beginning to its end.
+/// A value that owns one descriptor for its whole life.
 ///
 /// # Safety
-/// `as_raw_fd` always names the same descriptor, and it is open for as long as the value lives.
+/// `as_raw_fd` always returns the same descriptor, and the descriptor stays open as long as the value lives.
 pub unsafe trait OwnsDescriptor: AsRawFd {}
 
-// SAFETY: it holds a `socket2::Socket`, and gives no other descriptor.
+// SAFETY: it owns a `socket2::Socket` and returns no other descriptor.
 unsafe impl OwnsDescriptor for Socket {}
-// SAFETY: it owns its descriptor, and closes it when it is dropped.
+// SAFETY: it owns its descriptor and closes it on drop.
 unsafe impl OwnsDescriptor for socket2::Socket {}
 
-/// Lets the runtime wait for a value. Must be called within a runtime.
+/// Registers a value with the runtime. Must be called within a runtime.
 pub fn watch<T: OwnsDescriptor>(value: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: that is what the trait demands.
+    // SAFETY: the trait demands exactly this.
     unsafe { AsyncFd::register(value) }.map_err(io::Error::from)
 }

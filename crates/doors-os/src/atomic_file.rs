@@ -1,12 +1,12 @@
-//! The next contents of a file: nobody sees them before they are whole.
+//! Replaces a file atomically: a reader sees either the old contents or all of the new ones.
 //!
 //! ```text
 //!   .name.new   made, locked ──► written, synced ──► renamed to `name`, directory synced
 //!                                     └─ an error ──► removed
 //! ```
 //!
-//! The draft is the lock too: who changes the file has to hold it. A process that is killed leaves a draft
-//! that is not locked, and the next one takes it over.
+//! The draft is also the lock: a process that changes the file has to hold it. A killed process leaves an unlocked
+//! draft, and the next process takes it over.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
@@ -17,7 +17,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags};
 
-/// A draft, and the only one for its file.
+/// The draft of a file. Only one process at a time holds it.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
@@ -29,38 +29,38 @@ pub struct AtomicFile {
 /// Why there is no draft.
 #[derive(Debug)]
 pub enum AtomicFileError {
-    /// Another process has it.
+    /// Another process holds it.
     Taken,
-    /// It cannot be made.
+    /// It cannot be created.
     Io(io::Error),
 }
 
-/// Who may do what with the file.
+/// Owner, group and permission bits of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rights {
     /// Its permission bits.
     pub mode: u32,
-    /// The number of the user who owns it.
+    /// The user id of its owner.
     pub owner: u32,
-    /// The number of its group.
+    /// The id of its group.
     pub group: u32,
 }
 
 impl Rights {
-    /// For a file of ours that only we may read.
+    /// For a file that only this process's user may read.
     pub fn private() -> Self {
         let (owner, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { mode: 0o600, owner, group }
     }
 
-    /// Those of a file that is there.
+    /// The rights of an existing file.
     pub fn of(metadata: &Metadata) -> Self {
         Self { mode: metadata.mode() & 0o7777, owner: metadata.uid(), group: metadata.gid() }
     }
 }
 
 impl AtomicFile {
-    /// Makes a draft for a file. If the path is a symbolic link, for the file to which it leads.
+    /// Creates the draft of a file. If the path is a symbolic link, the draft is for the link's target.
     pub fn of(path: &Path) -> Result<Self, AtomicFileError> {
         let target = match fs::canonicalize(path) {
             Ok(target) => target,
@@ -77,29 +77,29 @@ impl AtomicFile {
         Ok(Self { file, draft, target, used: false })
     }
 
-    /// The file, without symbolic links on the way.
+    /// The path of the file, with symbolic links resolved.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Puts the draft in the place of the file. After an error the file is the old one, unless only the way
-    /// of its name to the disk failed.
+    /// Replaces the file with the draft. After an error the old file is still in place, unless only syncing the
+    /// directory failed.
     pub fn replace(self, contents: &[u8], rights: Rights) -> io::Result<()> {
         self.publish(contents, rights, RenameFlags::empty())
     }
 
-    /// Makes a file that only its owner may read.
+    /// Creates a file that only its owner may read.
     ///
     /// # Errors
-    /// `AlreadyExists` if there is one, whatever it is.
+    /// `AlreadyExists` if the path exists, whatever it is.
     pub fn create(self, text: &str) -> io::Result<()> {
         self.create_with(text, 0o600)
     }
 
-    /// Makes a file with these permission bits.
+    /// Creates a file with these permission bits.
     ///
     /// # Errors
-    /// `AlreadyExists` if there is one, whatever it is.
+    /// `AlreadyExists` if the path exists, whatever it is.
     pub fn create_with(self, text: &str, mode: u32) -> io::Result<()> {
         let made = self.file.metadata()?;
         let rights = Rights { mode, owner: made.uid(), group: made.gid() };
@@ -109,7 +109,7 @@ impl AtomicFile {
     fn publish(mut self, contents: &[u8], rights: Rights, flags: RenameFlags) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.write_all(contents)?;
-        // The owner first: with him go the bits that a new owner must not inherit.
+        // The owner first: changing it clears the setuid and setgid bits, which a new owner must not inherit.
         fchown(&self.file, Some(rights.owner), Some(rights.group))?;
         self.file.set_permissions(fs::Permissions::from_mode(rights.mode))?;
         self.file.sync_all()?;
@@ -125,13 +125,13 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.used {
-            // While it is locked, it is ours. If it stays, the next one takes it over.
+            // The lock is still held, so the draft is ours. If removing it fails, the next process takes it over.
             let _ = fs::remove_file(&self.draft);
         }
     }
 }
 
-/// Makes, or takes over, the file at this path, and locks it.
+/// Creates the draft at this path, or takes over the one that is there, and locks it.
 fn take(path: &Path) -> Result<File, AtomicFileError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -143,14 +143,15 @@ fn take(path: &Path) -> Result<File, AtomicFileError> {
         Err(TryLockError::Error(error)) => return Err(AtomicFileError::Io(error)),
     }
     let ours = file.metadata().map_err(AtomicFileError::Io)?;
-    // Between the open and the lock, whoever had it may have given it its name, or removed it.
+    // Between the open and the lock, the previous holder may have renamed or removed the file.
     match fs::symlink_metadata(path) {
         Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
         Ok(_) => return Err(AtomicFileError::Taken),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(AtomicFileError::Taken),
         Err(error) => return Err(AtomicFileError::Io(error)),
     }
-    // Somebody else's would be his to change, and a second name would be another's file.
+    // The owner of a foreign file could change it at any time, and a second name means that another file is changed
+    // too.
     let we = rustix::process::geteuid().as_raw();
     if !ours.is_file() || ours.uid() != we || ours.nlink() != 1 {
         let error = io::Error::other(format!("{} stands in the way; remove it", path.display()));
@@ -165,10 +166,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_draft_that_was_left_behind_is_taken_over_and_one_in_use_is_not() {
+    fn an_abandoned_draft_is_taken_over_and_one_in_use_is_not() {
         let place = tempfile::tempdir().unwrap();
         let (path, draft) = (place.path().join("file"), place.path().join(".file.new"));
-        fs::write(&draft, "a long text that a killed process has left").unwrap();
+        fs::write(&draft, "a long text that a killed process left").unwrap();
         let first = AtomicFile::of(&path).unwrap();
         assert!(matches!(AtomicFile::of(&path), Err(AtomicFileError::Taken)));
         first.create("new").unwrap();
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_leads_to_no_other_file() {
+    fn a_draft_that_is_a_link_is_refused_and_its_target_unchanged() {
         let place = tempfile::tempdir().unwrap();
         let (path, draft) = (place.path().join("file"), place.path().join(".file.new"));
         let other = place.path().join("other");
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_is_not_made_and_no_draft_stays() {
+    fn create_refuses_an_existing_file_and_leaves_no_draft() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         fs::write(&path, "old").unwrap();

@@ -1,10 +1,10 @@
-//! The only clocks.
+//! Reads the monotonic clock and the wall clock. Nothing else does.
 
 use std::time::{Instant, SystemTime};
 
 use doors_core::time::{Moment, Wall};
 
-/// Counts from the start of the program. Copies of it agree.
+/// The time since the start of the program. Copies agree with each other.
 ///
 /// ```
 /// use doors_os::clock::Clock;
@@ -25,18 +25,18 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    /// How late it is.
+    /// The current moment.
     pub fn now(self) -> Moment {
         Moment::new(self.start.elapsed())
     }
 
-    /// What date the machine believes it is. It may be wrong, and may be set at any time.
+    /// The machine's wall clock. It may be wrong, and may be set at any time.
     pub fn wall(self) -> Wall {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// A moment as the timers of tokio want it.
+    /// Converts a moment to an instant of tokio's timers.
     pub fn instant(self, moment: Moment) -> tokio::time::Instant {
         let since_start = moment.remaining(Moment::default());
         tokio::time::Instant::from_std(self.start.checked_add(since_start).unwrap_or(self.start))

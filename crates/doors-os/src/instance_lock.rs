@@ -1,12 +1,11 @@
-//! One daemon for each network: two would work against each other.
+//! Allows one daemon for each network namespace: two would work against each other.
 //!
-//! Who works holds the name of an abstract socket. Such a name belongs to a network namespace, and the kernel
-//! frees it when its process ends, however it ends; and it is in nobody's way who saves and loads the
-//! ruleset, as a table of nftables would be. But anybody on the machine may take it. So it counts only in
-//! the hands of root or of the user that we are: nobody else keeps a daemon from starting.
+//! The running daemon holds the name of an abstract socket. Such a name belongs to a network namespace, and the
+//! kernel frees it when its process ends, however it ends. Unlike a table of nftables, it does not get into a ruleset
+//! that an administrator saves and loads. But every user of the machine can take the name, so it counts only if root
+//! or our own user holds it: no other user can keep a daemon from starting.
 //!
-//! Nobody can connect to the socket. Whose it is, the kernel is asked: a queue of connections is something that
-//! anybody could fill.
+//! The socket does not listen. The kernel is asked who owns it, because any user could fill a queue of connections.
 //!
 //! Source: unix(7), "Abstract sockets"; network_namespaces(7); sock_diag(7), `linux/unix_diag.h`.
 
@@ -20,7 +19,7 @@ use crate::netlink::{
     socket::{self as netlink, Family},
 };
 
-/// The name; the zero in front makes it abstract.
+/// The name. The leading zero byte makes it abstract.
 const NAME: &str = "\0port-knocking-doors";
 
 /// `SOCK_DIAG_BY_FAMILY`.
@@ -32,29 +31,29 @@ const HEADER: usize = 16;
 const DIAG_NAME: u16 = 0;
 const DIAG_USER: u16 = 7;
 
-/// Why this daemon does not work here.
+/// Why this daemon does not run here.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceLockError {
-    /// Another does.
+    /// Another one runs.
     #[error("another port-knocking-doors runs in this network namespace; stop it first")]
     AlreadyRuns,
-    /// The kernel has no such sockets.
+    /// The kernel does not offer such sockets.
     #[error("cannot see whether another port-knocking-doors runs")]
     Socket(#[source] io::Error),
 }
 
-/// The name, for as long as this lives.
+/// Who holds the name, for as long as this value lives.
 #[derive(Debug)]
 pub enum InstanceLock {
-    /// It is ours; the kernel frees it when the socket closes.
+    /// We do; the kernel frees the name when the socket closes.
     Held(Socket),
-    /// A user whose word does not count holds it: nothing keeps a second daemon from working against this one. The user's
-    /// number, if the kernel says it.
+    /// Another user does, which does not count: nothing keeps a second daemon from working against this one. Holds
+    /// the user's id, if the kernel says it.
     HeldByOther(Option<u32>),
 }
 
 impl InstanceLock {
-    /// Takes the name, if no daemon has it.
+    /// Takes the name, unless a daemon has it.
     ///
     /// # Errors
     /// [`InstanceLockError::AlreadyRuns`] if root or our own user holds it.

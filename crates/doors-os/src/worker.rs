@@ -1,15 +1,16 @@
-//! Threads that do what must not hold up their owner: read files, wait for a disk, write a log, free memory.
+//! Runs threads for work that must not block the caller: reading files, waiting for a disk, writing a log, freeing
+//! memory.
 //!
 //! ```text
-//!   owner ──► hand ──► so many jobs and no more ──► thread
+//!   owner ──► hand ──► bounded queue ──► thread
 //! ```
 //!
-//! | question                | answer                                                                              |
-//! |-------------------------|-------------------------------------------------------------------------------------|
-//! | how much may wait       | the bound; one job more is given back, and its owner decides                        |
-//! | how it ends             | when its owner lets go of it, or [ends](Worker::end) it: after the jobs that wait   |
-//! | what if the thread hangs | its owner goes on, and it ends with the process                                    |
-//! | what if it panics       | the program ends, as a release is built; else `hand` gives jobs back, and answers end |
+//! | question                 | answer                                                                       |
+//! |--------------------------|------------------------------------------------------------------------------|
+//! | how many jobs may wait   | as many as the queue holds; `hand` returns the next one to the owner         |
+//! | how it ends              | when its owner drops it or calls [`end`](Worker::end), after the queued jobs |
+//! | what if the thread hangs | the owner goes on, and the thread ends with the process                      |
+//! | what if it panics        | a release build aborts; else `hand` returns jobs, and answers end            |
 
 use std::{
     fmt, io,
@@ -27,7 +28,7 @@ pub struct Worker<J> {
 }
 
 impl<J: Send + 'static> Worker<J> {
-    /// Starts a thread of this name, behind a queue for `most` jobs. `work` takes them until the queue is closed.
+    /// Starts a thread with this name behind a queue of `most` jobs. `work` takes them until the queue is closed.
     ///
     /// # Errors
     /// If the kernel makes no thread.
@@ -45,17 +46,17 @@ impl<J: Send + 'static> Worker<J> {
         Ok(Self { jobs, ended })
     }
 
-    /// Hands over a job, to be done after those before it. Never waits.
+    /// Queues a job behind the earlier ones. Never blocks.
     ///
     /// # Errors
-    /// The job, if too many wait or the thread has ended.
+    /// The job, if the queue is full or the thread has ended.
     pub fn hand(&self, job: J) -> Result<(), J> {
         self.jobs.try_send(job).map_err(|unsent| match unsent {
             mpsc::TrySendError::Full(job) | mpsc::TrySendError::Disconnected(job) => job,
         })
     }
 
-    /// Takes no more jobs, and waits until those before are done, at most `timeout`. Says whether they are.
+    /// Closes the queue, and waits at most `timeout` until the queued jobs are done. Returns whether they are.
     pub fn end(self, timeout: Duration) -> bool {
         drop(self.jobs);
         self.ended.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
@@ -68,8 +69,8 @@ impl<J> fmt::Debug for Worker<J> {
     }
 }
 
-/// Does one thing in a thread of this name, and gives what came of it. If nobody waits for that any more, it is freed in
-/// the thread. If the thread panics, the sender is gone without a word.
+/// Runs one task in a thread with this name and returns its result through a channel. If the receiver is gone, the
+/// result is freed in the thread. If the thread panics, the channel closes without a result.
 ///
 /// # Errors
 /// If the kernel makes no thread.
@@ -91,7 +92,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
-    fn jobs_are_done_in_their_order_and_all_before_the_end() {
+    fn jobs_run_in_order_and_all_before_the_end() {
         let done = Arc::new(Mutex::new(Vec::new()));
         let also = Arc::clone(&done);
         let work = move |jobs: &Receiver<u32>| jobs.iter().for_each(|job| also.lock().unwrap().push(job));
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_hangs_gets_no_more_than_its_bound_and_holds_up_nobody() {
+    fn a_hanging_thread_fills_only_its_queue_and_never_blocks_its_owner() {
         let (go_on, wait) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
         let work = move |jobs: &Receiver<u32>| {
@@ -113,12 +114,12 @@ mod tests {
         worker.hand(1).unwrap();
         begins.recv().unwrap();
         assert_eq!([2, 3, 4].map(|job| worker.hand(job)), [Ok(()), Ok(()), Err(4)]);
-        assert!(!worker.end(Duration::ZERO), "it is not at its end, and is not waited for");
+        assert!(!worker.end(Duration::ZERO), "it has not ended, and is not waited for");
         drop(go_on);
     }
 
     #[test]
-    fn of_a_thread_that_panics_its_owner_learns() {
+    fn the_owner_notices_that_its_thread_has_panicked() {
         let worker = Worker::start("test", 1, |jobs: &Receiver<u32>| {
             let _ = jobs.recv();
             std::panic::resume_unwind(Box::new("no message"));

@@ -14,19 +14,19 @@
 //!
 //! Source: netlink(7), `linux/netlink.h`.
 
-/// `NLM_F_REQUEST`: it asks the kernel for something.
+/// `NLM_F_REQUEST`: a request to the kernel.
 pub const REQUEST: u16 = 0x1;
-/// `NLM_F_ACK`: answer also when all went well.
+/// `NLM_F_ACK`: acknowledge success, too.
 pub const ACK: u16 = 0x4;
-/// `NLM_F_DUMP_INTR`: what is dumped changed in the middle of it.
+/// `NLM_F_DUMP_INTR`: the data changed during the dump.
 pub const DUMP_INTERRUPTED: u16 = 0x10;
-/// `NLM_F_DUMP`: everything of a kind.
+/// `NLM_F_DUMP`: return all objects.
 pub const DUMP: u16 = 0x300;
-/// `NLM_F_EXCL`: fail if it is there.
+/// `NLM_F_EXCL`: fail if it exists.
 pub const EXCLUSIVE: u16 = 0x200;
-/// `NLM_F_CREATE`: make it if it is not there.
+/// `NLM_F_CREATE`: create it if it does not exist.
 pub const CREATE: u16 = 0x400;
-/// `NLM_F_APPEND`: put it behind the others.
+/// `NLM_F_APPEND`: append it to the list.
 pub const APPEND: u16 = 0x800;
 
 /// `NLMSG_ERROR`: an error or, with error 0, an acknowledgement.
@@ -43,10 +43,10 @@ const KIND: u16 = 0x3fff;
 const ERROR_TEXT: u16 = 1;
 /// `NLM_F_ACK_TLVS`: the answer has attributes.
 const HAS_TEXT: u16 = 0x200;
-/// `NLM_F_CAPPED`: the answer repeats only the header of the request.
+/// `NLM_F_CAPPED`: the answer contains only the header of the request.
 const CAPPED: u16 = 0x100;
 
-/// One or more messages that are being written.
+/// Writes one or more messages.
 #[derive(Debug, Default)]
 pub struct Writer {
     bytes: Vec<u8>,
@@ -84,7 +84,7 @@ impl Writer {
         self.put(kind, &value.to_be_bytes());
     }
 
-    /// Writes a text with its closing zero.
+    /// Writes a string with its terminating zero.
     pub fn put_text(&mut self, kind: u16, text: &str) {
         self.attribute(kind, |writer| {
             writer.raw(text.as_bytes());
@@ -97,7 +97,7 @@ impl Writer {
         self.attribute(kind | NESTED, body);
     }
 
-    /// Asks for an answer to the latest message, also when all goes well.
+    /// Requests an acknowledgement of the latest message.
     pub fn want_answer(&mut self) {
         let at = self.latest.saturating_add(6);
         let flags = self.bytes.get(at..).and_then(|rest| rest.first_chunk()).copied();
@@ -130,14 +130,14 @@ impl Writer {
     }
 }
 
-/// A message that came in.
+/// A received message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// `nlmsg_type`.
     pub kind: u16,
     /// `nlmsg_flags`.
     pub flags: u16,
-    /// The port of the sender: for a notification, of whoever made the change.
+    /// The port of the sender; of a notification, the port of the process that made the change.
     pub port: u32,
     /// What follows the header.
     pub body: &'a [u8],
@@ -149,7 +149,7 @@ impl<'a> Message<'a> {
         Attributes(self.body.get(header..).unwrap_or_default())
     }
 
-    /// Reads an answer: the error number (0 for none), and what the kernel says of it.
+    /// Reads an answer: the error number (0 for none) and the kernel's text.
     pub fn error(&self) -> (i32, Option<String>) {
         let number = self.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes).saturating_neg());
         if self.flags & HAS_TEXT == 0 {
@@ -166,7 +166,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Splits what one `recv` brought into messages.
+/// Splits a received datagram into messages.
 pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let (header, _) = bytes.split_first_chunk::<HEADER>()?;
@@ -198,7 +198,7 @@ impl<'a> Attributes<'a> {
         Self(self.find(kind).unwrap_or_default())
     }
 
-    /// A text.
+    /// A string.
     pub fn text(self, kind: u16) -> Option<String> {
         self.find(kind).map(text)
     }
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn written_messages_are_read_back() {
         let mut writer = Writer::default();
         writer.message(77, 0, 5, |message| {
             message.raw(&[1, 2, 3, 4]);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn torn_messages_end_the_reading() {
+    fn a_truncated_message_ends_the_iteration() {
         let mut writer = Writer::default();
         writer.message(77, 0, 5, |message| message.put(1, &[9; 10]));
         for length in 0..writer.bytes().len() {

@@ -1,4 +1,4 @@
-//! Netlink: how this program talks with the kernel about addresses, links and nftables.
+//! Netlink: how this program talks to the kernel about addresses, links and nftables.
 //!
 //! [`message`] and [`address`] are pure: they write and read bytes. [`socket`] sends and receives them.
 

@@ -18,13 +18,13 @@ use crate::sockopt;
 
 /// `NETLINK_CAP_ACK`: an answer need not repeat the request.
 const CAP_ACK: libc::c_int = 10;
-/// `NETLINK_EXT_ACK`: an answer says in words what was wrong.
+/// `NETLINK_EXT_ACK`: an error answer has a text.
 const EXT_ACK: libc::c_int = 11;
-/// `NETLINK_GET_STRICT_CHK`: a dump heeds the filter that the request holds.
+/// `NETLINK_GET_STRICT_CHK`: a dump applies the filter in the request.
 const STRICT_CHECK: libc::c_int = 12;
 
-/// So many times a dump may be disturbed by changes before it is given up. One takes some microseconds.
-const DISTURBED: usize = 64;
+/// How often an interrupted dump is tried before it fails. One takes some microseconds.
+const DUMP_ATTEMPTS: usize = 64;
 
 /// Room for 65,536 grants of under 200 bytes each, and for the rules of 1,024 doors.
 const LARGEST_BATCH: libc::c_int = 16 << 20;
@@ -32,18 +32,18 @@ const LARGEST_BATCH: libc::c_int = 16 << 20;
 /// The kernel's own bound for one datagram of a dump is 32 KiB.
 const BUFFER: usize = 64 * 1024;
 
-/// Which part of the kernel is at the other end.
+/// The netlink protocol.
 #[derive(Clone, Copy, Debug)]
 pub enum Family {
     /// Links, addresses and routes.
     Route,
     /// nftables and connection tracking.
     Netfilter,
-    /// Who is connected.
+    /// Information about sockets.
     SocketDiagnosis,
 }
 
-/// Why the kernel did not do it.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The socket failed.
@@ -54,19 +54,19 @@ pub enum NetlinkError {
     Refused {
         /// The error.
         error: io::Error,
-        /// The kernel's own words.
+        /// The kernel's text.
         text: Option<String>,
     },
-    /// The process may not send so much at once.
+    /// The message exceeds the socket's send buffer, which this process may not enlarge.
     #[error(
         "a change of {bytes} bytes is too long for this container, which may not raise the bound; set the sysctl \
          net.core.wmem_max of the host to {bytes} at least, or configure fewer doors"
     )]
     TooLong {
-        /// How long it is.
+        /// The length of the message.
         bytes: usize,
     },
-    /// The kernel said nothing, which it never should.
+    /// The kernel did not answer, which should not happen.
     #[error("the kernel did not answer over netlink")]
     Silent,
 }
@@ -87,7 +87,7 @@ impl From<Errno> for NetlinkError {
     }
 }
 
-/// A socket to ask the kernel something and get the answer.
+/// A netlink socket for requests and their answers.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -101,7 +101,7 @@ impl Socket {
         Self::open_in_groups(family, 0)
     }
 
-    /// Opens a socket that also hears the notifications of `groups`, one bit for each.
+    /// Opens a socket that also receives the notifications of `groups`, one bit for each.
     pub fn open_in_groups(family: Family, groups: u32) -> Result<Self, NetlinkError> {
         let protocol: Option<Protocol> = match family {
             Family::Route => None,
@@ -114,12 +114,11 @@ impl Socket {
         let name = net::getsockname(&fd)?;
         let port = SocketAddrNetlink::try_from(name)?.pid();
         for option in [CAP_ACK, EXT_ACK, STRICT_CHECK] {
-            // Old kernels lack these; without them errors have fewer words and dumps are longer.
+            // Old kernels lack these options. Without them errors have less text and dumps are longer.
             let _ = sockopt::set_flag(fd.as_fd(), libc::SOL_NETLINK, option);
         }
-        // A batch that puts tens of thousands of grants back is larger than the usual bound, and so may
-        // be what the kernel says to it. Without the right to pass it, as in a container, the bound has to do:
-        // twice `net.core.wmem_max`.
+        // A batch that restores tens of thousands of grants exceeds the default buffer, and so may the kernel's
+        // answer. A process that may not exceed the limit, as in a container, gets at most twice `net.core.wmem_max`.
         for (forced, asked) in
             [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
         {
@@ -129,25 +128,24 @@ impl Socket {
         Ok(Self { fd, port, buffer: vec![0; BUFFER] })
     }
 
-    /// Lets the kernel keep less for us than usual: what is more is lost, and the next reading says so.
+    /// Shrinks the receive buffer. What does not fit is lost, and the next read reports it.
     pub fn hold_at_most(&self, bytes: i32) {
         let _ = sockopt::set_number(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
     }
 
-    /// The kernel's name for this socket.
+    /// The port that the kernel gave this socket.
     pub fn port(&self) -> u32 {
         self.port
     }
 
-    /// Sends requests, of which the last at least asks for an acknowledgement.
+    /// Sends requests, of which at least the last one asks for an acknowledgement.
     ///
-    /// The kernel works on them while we send, so every answer is there when that returns. Says the
-    /// first error.
+    /// The kernel processes them during `send`, so every answer is queued when it returns. Returns the first error.
     pub fn request(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
         self.ask(bytes, |_| None::<()>).map(drop)
     }
 
-    /// Sends requests like [`Self::request`]. Gives the first thing that `read` finds in what the kernel says.
+    /// Sends requests like [`Self::request`]. Returns the first value that `read` finds in the answers.
     pub fn ask<T>(
         &mut self,
         bytes: &[u8],
@@ -180,13 +178,13 @@ impl Socket {
         }
     }
 
-    /// Sends one request for a dump and reads all of it. A dump that was disturbed is made again.
+    /// Sends a dump request and reads the whole dump. Repeats a dump that was interrupted.
     pub fn dump<T>(
         &mut self,
         request: &[u8],
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
-        for _ in 0..DISTURBED {
+        for _ in 0..DUMP_ATTEMPTS {
             if let Some(all) = self.dump_once(request, &read)? {
                 return Ok(all);
             }
@@ -219,7 +217,7 @@ impl Socket {
                     message::DONE => return Ok((!interrupted).then_some(all)),
                     message::ERROR => {
                         let (number, text) = message.error();
-                        // What does not exist has no entries.
+                        // An object that does not exist has no entries.
                         if number == libc::ENOENT {
                             return Ok(Some(Vec::new()));
                         }
@@ -233,7 +231,7 @@ impl Socket {
         Err(NetlinkError::Silent)
     }
 
-    /// How many bytes came into the buffer; `None` if nothing waits.
+    /// The number of bytes received; `None` if nothing waits.
     fn receive(&mut self) -> Result<Option<usize>, NetlinkError> {
         loop {
             match net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {

@@ -1,4 +1,4 @@
-//! What must stay true of a file for its text to be believed.
+//! Which files are trusted, and which are not.
 
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
@@ -32,9 +32,9 @@ fn is_read(path: &Path, demands: &Demands) -> bool {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn only_root_and_ourselves_can_have_written_what_is_believed() {
+fn a_file_is_trusted_only_if_root_or_our_own_user_can_have_written_it() {
     let (_place, path) = place();
-    // Owner, group, mode; and whether it is read: by anybody, as a secret, as an old configuration.
+    // Owner, group, mode; and whether it is read as public, as secret, as an old configuration.
     for (owner, group, mode, expected) in [
         (0, 0, 0o600, [true, true, true]),
         (0, 0, 0o644, [true, false, true]),
@@ -53,7 +53,7 @@ fn only_root_and_ourselves_can_have_written_what_is_believed() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn a_user_may_run_it_with_what_belongs_to_that_user() {
+fn a_user_may_read_a_file_of_their_own() {
     let (place, path) = place();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     own(&path, 4242, 4242, 0o664);
@@ -92,7 +92,7 @@ fn a_user_in_the_access_control_list_is_another_user() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn a_path_that_is_not_a_regular_file_is_refused_at_once() {
     let (place, path) = place();
     let pipe = place.path().join("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -108,7 +108,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn of_a_link_the_owner_of_its_target_counts() {
+fn the_owner_of_the_target_counts_and_not_of_the_link() {
     let (place, path) = place();
     let link = place.path().join("link");
     symlink(&path, &link).unwrap();
@@ -120,7 +120,7 @@ fn of_a_link_the_owner_of_its_target_counts() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn a_file_may_be_as_long_as_its_bound_and_no_byte_longer() {
+fn a_file_may_reach_its_maximum_length_and_not_exceed_it() {
     let (_place, path) = place();
     for (length, fits) in [(10, true), (11, false), (5000, false)] {
         fs::write(&path, vec![b'x'; length]).unwrap();
@@ -137,7 +137,7 @@ fn a_file_may_be_as_long_as_its_bound_and_no_byte_longer() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn a_directory_in_which_another_user_can_replace_the_file_is_named() {
+fn the_directory_in_which_another_user_can_replace_the_file_is_reported() {
     let place = tempfile::tempdir().unwrap();
     let (above, below) = (place.path().join("above"), place.path().join("above/below"));
     fs::create_dir_all(&below).unwrap();
