@@ -1,3 +1,3 @@
-//! How a command finds the daemon that runs.
+//! How a command finds the running daemon.
 
 pub(crate) mod running;

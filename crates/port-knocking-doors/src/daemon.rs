@@ -7,8 +7,8 @@
 //!   control ─────┘          └──► lines to the log
 //! ```
 //!
-//! It never reads a file, and never waits for a disk, a log or a firewall: threads do. What happens before it is in
-//! `start`, what a reload changes in `reload`.
+//! The loop never reads a file, and never waits for a disk, a log or a firewall: threads do. `start` does what comes
+//! before it, and `reload` what a reload changes.
 
 use std::time::Duration;
 
@@ -31,19 +31,20 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the loop wakes up for.
 enum Wake {
-    /// Packets may have come.
+    /// Packets may have arrived.
     Packets,
-    /// The firewall has something to say.
+    /// The firewall has news.
     Firewall(News),
-    /// The replay log has something to say.
+    /// The replay log has news.
     ReplayLog(Heard),
-    /// The administrator or the supervisor wants something, or what was to be read is there.
+    /// A signal arrived, or the reader has read what it was asked for.
     Control(Command),
-    /// Something is due, or there is room again.
+    /// A deadline has passed, or the firewall's queue has room again.
     Due,
 }
 
-/// Runs until asked to stop. `load` reads the configuration again; `last_good` keeps what comes into force.
+/// Runs until asked to stop. `load` reads the configuration again; `last_good` keeps a copy of the configuration in
+/// force.
 ///
 /// # Errors
 /// [`RunError`] if it cannot start, or cannot go on.
@@ -58,7 +59,7 @@ pub async fn run(
 }
 
 impl Daemon<'_> {
-    /// The loop. Every line that is added here is read by all who look for what the daemon does.
+    /// The loop. Keep it short: every reader who wants to know what the daemon does starts here.
     async fn run(&mut self) -> Result<(), RunError> {
         loop {
             self.do_what_is_due();
@@ -78,8 +79,8 @@ impl Daemon<'_> {
         }
     }
 
-    /// Sleeps until there is something to do. Packets wait in the kernel while the firewall's queue has no room: it keeps
-    /// a bounded number of them for us.
+    /// Sleeps until there is something to do. While the firewall's queue is full, packets wait in the kernel, which
+    /// keeps a bounded number of them.
     async fn wake(&mut self, has_room: bool) -> Result<Wake, RunError> {
         let deadline = self.next_deadline();
         tokio::select! {
@@ -93,7 +94,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// When something is due at the latest.
+    /// The next deadline.
     fn next_deadline(&mut self) -> Moment {
         let deadlines = [
             self.engine.next_deadline(),
@@ -103,12 +104,12 @@ impl Daemon<'_> {
             self.supervisor.next_deadline(),
             self.ready_by,
         ];
-        // A timer that goes off now and then for nothing costs nothing.
+        // At least one wake-up a day; a spurious one costs nothing.
         let latest = self.clock.now().after(Duration::from_secs(24 * 60 * 60));
         deadlines.into_iter().flatten().fold(latest, Moment::min)
     }
 
-    /// Does what its time has come for.
+    /// Handles every deadline that has passed.
     fn do_what_is_due(&mut self) {
         let now = self.clock.now();
         self.engine.handle_timeout(now, self.clock.wall());
@@ -128,7 +129,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Hands on what has come out of the core. Says whether the firewall's queue had room for all of it.
+    /// Passes on the output of the engine. Returns whether the firewall's queue had room for all changes.
     fn drain(&mut self) -> bool {
         self.service.forward(&mut self.engine);
         let has_room = forward(&mut self.engine, &self.firewall.orders);
@@ -146,13 +147,13 @@ impl Daemon<'_> {
         has_room
     }
 
-    /// Has the configuration read again.
+    /// Starts a reload: the reader reads the configuration again.
     fn reload(&mut self) {
         self.supervisor.reloading(&mut self.observe);
         self.control.reader.read_configuration(self.service.is_hearing());
     }
 
-    /// Takes over what was read, and has read what was asked for meanwhile.
+    /// Applies what the reader has read. Starts another reload if one was asked for meanwhile.
     async fn take_over(&mut self, read: Read) {
         let target = Target {
             clock: self.clock,
@@ -170,7 +171,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Takes the packets that have come.
+    /// Passes the packets that have arrived to the engine.
     fn hear(&mut self) -> Result<(), InboxError> {
         if let Some(own) = self.inbox.own()? {
             self.engine.set_own_addresses(own);
@@ -179,7 +180,7 @@ impl Daemon<'_> {
         self.inbox.drain(|packet, routes| engine.handle_packet(packet, clock.now(), clock.wall(), routes))
     }
 
-    /// Ends in order: what is under way is brought to its end, if that does not take too long.
+    /// Stops in order: finishes pending work, each part within a timeout.
     async fn stop(mut self) -> Result<(), RunError> {
         let plan = self.force.end();
         self.supervisor.stopping(&mut self.observe);
@@ -199,7 +200,7 @@ impl Daemon<'_> {
     }
 }
 
-/// Returns when the queue has room. If nobody takes from it any more, the news say so.
+/// Returns when the queue has room, or when the firewall's thread has ended; the news channel reports the latter.
 async fn room(orders: &mpsc::Sender<Order>) {
     let _ = orders.reserve().await;
 }

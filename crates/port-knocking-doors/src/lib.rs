@@ -1,18 +1,17 @@
-//! The daemon that touches the machine: it hears knocks, asks `doors-core` what they mean, and has `doors-firewall`
-//! make the answer true.
+//! The daemon: it hears knocks, asks `doors-core` what they mean, and has `doors-firewall` carry out the decision.
 //!
-//! | module        | what it does                                                                   |
-//! |---------------|--------------------------------------------------------------------------------|
-//! | [`daemon`]    | the loop: wait, feed, drain                                                    |
-//! | `sd_notify`   | tells systemd what becomes of the daemon                                       |
-//! | `start`       | what happens before the loop                                                   |
-//! | `reload`      | takes over a new configuration, which a thread has read                        |
-//! | [`commands`]  | the command line, and one file for each command                                |
-//! | [`config`]    | options, variables and file, where each value comes from, what was last in force |
-//! | `inbox`       | hears knocks                                                                   |
-//! | [`spa`]       | what clients with keys need: the gateway's key, the replay log                 |
-//! | `observe`     | what the log says                                                              |
-//! | `control`     | finds the daemon that runs                                                     |
+//! | module       | what it does                                                                       |
+//! |--------------|------------------------------------------------------------------------------------|
+//! | [`daemon`]   | the loop: wait, feed, drain                                                        |
+//! | `sd_notify`  | reports the daemon's state to systemd                                              |
+//! | `start`      | what happens before the loop                                                       |
+//! | `reload`     | applies a new configuration, which a thread has read                               |
+//! | [`commands`] | the command line, and one file for each command                                    |
+//! | [`config`]   | options, variables and file; the origin of each value; the last good configuration |
+//! | `inbox`      | hears knocks                                                                       |
+//! | [`spa`]      | the service for clients with keys: the gateway's key, the replay log               |
+//! | `observe`    | writes the log                                                                     |
+//! | `control`    | finds the running daemon                                                           |
 
 pub mod commands;
 pub mod config;

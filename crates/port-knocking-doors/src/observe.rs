@@ -1,12 +1,12 @@
-//! What happened, and who is told of it.
+//! Passes every event to the observers; the log is one of them.
 //!
 //! ```text
-//!   engine ──► Event ──► observe ─┬─► log        a line, or one of many in a sum
+//!   engine ──► Event ──► observe ─┬─► log        one line, or part of a summary
 //!   daemon ──► line ──────────────┘
 //! ```
 //!
-//! The engine emits everything that happens; each observer takes what it is for. Nothing logs on the network thread
-//! but through this: lines are written by a thread of their own.
+//! The engine emits every event; each observer picks the ones that it is for. The network thread logs only through
+//! this module, and a thread writes the lines.
 
 pub(crate) mod event_log;
 pub(crate) mod log;
@@ -20,19 +20,19 @@ use doors_core::{engine::Event, time::Moment};
 
 use self::event_log::EventLog;
 
-/// Is told of everything that happens. What it does with it must not block.
+/// Receives every event. It must not block.
 pub(crate) trait Observer {
-    /// This has happened.
+    /// Handles one event.
     fn event(&mut self, event: &Event, now: Moment);
 
-    /// Lets time pass.
+    /// Handles deadlines that have passed.
     fn handle_timeout(&mut self, now: Moment);
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` if never.
     fn next_deadline(&self) -> Option<Moment>;
 }
 
-/// All observers.
+/// All observers of the daemon.
 #[derive(Debug)]
 pub(crate) struct Observe {
     log: EventLog,
@@ -44,17 +44,17 @@ impl Observe {
         Ok(Self { log: EventLog::start()? })
     }
 
-    /// Tells all observers.
+    /// Passes an event to all observers.
     pub(crate) fn event(&mut self, event: &Event, now: Moment) {
         self.observers().for_each(|observer| observer.event(event, now));
     }
 
-    /// Writes a line that is about no event of the engine.
+    /// Writes a line that does not come from an event of the engine.
     pub(crate) fn line(&mut self, line: impl FnOnce() + Send + 'static) {
         self.log.line(line);
     }
 
-    /// Lets time pass.
+    /// Handles deadlines that have passed.
     pub(crate) fn handle_timeout(&mut self, now: Moment) {
         self.observers().for_each(|observer| observer.handle_timeout(now));
     }
@@ -64,12 +64,12 @@ impl Observe {
         self.observers().filter_map(|observer| observer.next_deadline()).min()
     }
 
-    /// Writes what waits, for at most so long.
-    pub(crate) fn end(self, patience: Duration) {
-        self.log.end(patience);
+    /// Writes the queued lines, waiting at most `timeout`.
+    pub(crate) fn end(self, timeout: Duration) {
+        self.log.end(timeout);
     }
 
-    /// A new one is added here.
+    /// Add a new observer here.
     fn observers(&mut self) -> impl Iterator<Item = &mut dyn Observer> {
         [&mut self.log as &mut dyn Observer].into_iter()
     }

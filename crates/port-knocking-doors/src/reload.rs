@@ -1,11 +1,11 @@
-//! Takes over a new configuration, once it has been read.
+//! Applies a new configuration, once the reader has read it.
 //!
 //! ```text
 //!   daemon ──► Reader, a thread ──► Read ──► take_over: firewall, inbox, rules, clients
 //! ```
 //!
-//! One that cannot be used changes nothing. What only clients with keys lack holds up nothing else: a sequence that was
-//! withdrawn opens no more, whatever has become of their state.
+//! An unusable configuration changes nothing. A problem that concerns only clients with keys delays nothing else: a
+//! sequence that was removed opens no door, even while the clients' state cannot be read.
 
 mod reader;
 
@@ -36,13 +36,13 @@ use crate::{
     spa::service::{SpaService, SpaServiceError},
 };
 
-/// What is in force, and what tells others so.
+/// The configuration in force, and what shows it to other programs.
 #[derive(Debug)]
 pub(crate) struct Force<'a> {
-    /// The configuration of the start: what only a restart changes stands there.
+    /// The configuration of the start. It holds the settings that only a restart changes.
     config: Arc<Config>,
     plan: Plan,
-    /// Whether some door opens to a sequence.
+    /// Whether any door opens to a sequence.
     has_sequence: bool,
     mark: Option<Mark>,
     reminder: Reminder,
@@ -50,7 +50,7 @@ pub(crate) struct Force<'a> {
 }
 
 impl<'a> Force<'a> {
-    /// The configuration of the start is in force.
+    /// Puts the configuration of the start into force.
     pub(crate) fn begin(
         mut config: Config,
         last_good: &'a Keeper,
@@ -75,16 +75,17 @@ impl<'a> Force<'a> {
         Ok((force, config))
     }
 
-    /// Marks the file that was read, or whatever has its name now, so that the commands about clients find this process.
+    /// Locks the file that was read, or the one that has its name now, so that the commands about clients find this
+    /// process.
     fn mark(&mut self, opened: Option<AsRead>, in_force: bool) -> Result<(), (PathBuf, io::Error)> {
-        // Letting go of the old one later would take the new one away.
+        // Drop the old lock first: closing the old file later would also release the new lock.
         drop(self.mark.take());
         let (Some(path), Some(opened)) = (&self.config.path, opened) else { return Ok(()) };
         self.mark = Some(Mark::set(opened, in_force).map_err(|error| (path.clone(), error))?);
         Ok(())
     }
 
-    /// What can be said of the doors.
+    /// How ready the doors are.
     pub(crate) fn readiness(&self, keys_heard: bool) -> Readiness {
         match (self.plan.doors.is_empty(), keys_heard, self.has_sequence) {
             (true, _, _) => Readiness::NoDoor,
@@ -99,14 +100,14 @@ impl<'a> Force<'a> {
         self.reminder.deadline()
     }
 
-    /// Says again that what runs is not what stands in the file.
+    /// Logs again that the running configuration differs from the file.
     pub(crate) fn handle_timeout(&mut self, now: Moment, observe: &mut Observe) {
         if let (Some(why), Some(path)) = (self.reminder.take(now), self.config.path.clone()) {
             observe.line(move || log::runs_with_last_good(&path, &why));
         }
     }
 
-    /// Nothing is in force any more. Gives the plan that was.
+    /// Ends the configuration in force, and returns its plan.
     pub(crate) fn end(&mut self) -> Plan {
         drop(self.mark.take());
         self.plan.clone()
@@ -117,7 +118,7 @@ fn has_sequence(config: &Config) -> bool {
     config.rules.doors.iter().any(|door| door.sequence.is_some())
 }
 
-/// A new configuration is in force. `ended` if until now it was what had been in force before, in the place of the file.
+/// Logs that a new configuration is in force. `ended`: until now the last good configuration ran in its place.
 fn say_what_is_new(config: &Config, kind: Kind, ended: bool, now: Wall) {
     info!("the configuration has been read again: {}, doors: {}", config.source(), config.plan.doors.len());
     if ended {
@@ -128,7 +129,7 @@ fn say_what_is_new(config: &Config, kind: Kind, ended: bool, now: Wall) {
     }
 }
 
-/// Why a new configuration cannot be used.
+/// Why a new configuration is unusable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
     #[error(transparent)]
@@ -143,7 +144,7 @@ pub(crate) enum ReloadError {
     Conflict(#[from] Conflict),
 }
 
-/// What a new configuration is taken into.
+/// The parts of the daemon that a new configuration changes.
 pub(crate) struct Target<'d, 'f> {
     pub(crate) clock: Clock,
     pub(crate) engine: &'d mut Engine,
@@ -156,7 +157,7 @@ pub(crate) struct Target<'d, 'f> {
 }
 
 impl Target<'_, '_> {
-    /// Takes over what was read.
+    /// Applies what the reader has read.
     pub(crate) async fn take_over(mut self, read: Read) {
         match read {
             Read::Configuration(new, opened) => {
@@ -178,14 +179,14 @@ impl Target<'_, '_> {
         }
     }
 
-    /// Takes over a new configuration; one that cannot be used changes nothing.
+    /// Applies a new configuration. If it is unusable, nothing changes.
     async fn take(&mut self, new: New) -> Result<(), ReloadError> {
         let New { mut config, server, mut needs_restart } = new;
         self.firewall.can_follow(&config.plan)?;
-        // Nothing is in force that cannot be heard: the ports come before the rules.
+        // Ports before rules: a rule that is in force must be heard.
         self.inbox.follow(&config.knock_ports(), config.spa_port())?;
         self.engine.change_rules(config.rules.clone(), self.clock.now(), self.clock.wall())?;
-        // While nothing is written down, another directory can be used at once.
+        // While no replay log is open, another directory can be used at once.
         needs_restart.retain(|key| *key != "state_dir" || self.service.is_recording());
         self.service.say_again();
         let before = self.service.listen(self.engine, config.key_access.clone(), server, self.observe);
@@ -199,14 +200,15 @@ impl Target<'_, '_> {
             say_what_is_new(&told, kind, ended, now);
         });
         self.reader.free((before, config));
-        // The order of both matters: what closes is closed before the new plan forgets its doors.
+        // The order matters: the changes that close doors come before the new plan, which forgets these doors.
         forward(self.engine, &self.firewall.orders);
         let _ = self.firewall.orders.send(Order::Follow(Box::new(self.force.plan.clone()))).await;
         Ok(())
     }
 }
 
-/// Hands the changes over. Says whether all found room; if not, nothing more is heard until they do.
+/// Passes the engine's changes to the firewall. Returns whether the queue had room for all; if not, the daemon hears
+/// no more packets until it has.
 pub(crate) fn forward(engine: &mut Engine, orders: &mpsc::Sender<Order>) -> bool {
     while let Ok(permit) = orders.try_reserve() {
         match engine.poll_change() {

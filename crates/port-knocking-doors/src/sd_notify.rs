@@ -1,4 +1,5 @@
-//! Tells systemd, or whoever speaks its protocol, how we are. Says nothing if nobody asked.
+//! Reports the daemon's state to systemd, or to another supervisor with the same protocol. Without a supervisor it
+//! sends nothing.
 //!
 //! Source: sd_notify(3), sd_watchdog_enabled(3).
 
@@ -9,17 +10,17 @@ use sd_notify::NotifyState;
 
 use crate::observe::{Observe, log};
 
-/// The supervisor's view of this process.
+/// The connection to the supervisor.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    /// Half of what the supervisor allows between two signs of life.
+    /// Half of the supervisor's watchdog timeout.
     period: Option<Duration>,
-    /// When the next one is due.
+    /// When the next watchdog message is due.
     due: Moment,
 }
 
 impl Supervisor {
-    /// Asks what the supervisor wants to hear.
+    /// Reads from the environment what the supervisor wants.
     pub(crate) fn new(now: Moment) -> Self {
         let period = sd_notify::watchdog_enabled().and_then(|allowed| allowed.checked_div(2));
         Self { period, due: now }
@@ -27,18 +28,18 @@ impl Supervisor {
 
     /// Everything is set up.
     pub(crate) fn ready(&self, observe: &mut Observe) {
-        tell(&[NotifyState::Ready], observe);
+        notify(&[NotifyState::Ready], observe);
     }
 
-    /// When the next sign of life is due; `None` if nobody waits for one.
+    /// When the next watchdog message is due; `None` if the supervisor wants none.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
         self.period.map(|_| self.due)
     }
 
-    /// Gives a sign of life, if one is due.
+    /// Sends a watchdog message, if one is due.
     pub(crate) fn handle_timeout(&mut self, now: Moment, observe: &mut Observe) {
         if let Some(period) = self.period.filter(|_| self.due <= now) {
-            tell(&[NotifyState::Watchdog], observe);
+            notify(&[NotifyState::Watchdog], observe);
             self.due = now.after(period);
         }
     }
@@ -46,22 +47,22 @@ impl Supervisor {
     /// The configuration is being read again.
     pub(crate) fn reloading(&self, observe: &mut Observe) {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
-            tell(&[NotifyState::Reloading, now], observe);
+            notify(&[NotifyState::Reloading, now], observe);
         }
     }
 
     /// The configuration has been read again.
     pub(crate) fn reloaded(&self, observe: &mut Observe) {
-        tell(&[NotifyState::Ready], observe);
+        notify(&[NotifyState::Ready], observe);
     }
 
-    /// The end has begun.
+    /// The daemon is stopping.
     pub(crate) fn stopping(&self, observe: &mut Observe) {
-        tell(&[NotifyState::Stopping], observe);
+        notify(&[NotifyState::Stopping], observe);
     }
 }
 
-fn tell(state: &[NotifyState<'_>], observe: &mut Observe) {
+fn notify(state: &[NotifyState<'_>], observe: &mut Observe) {
     if let Err(error) = sd_notify::notify(state) {
         observe.line(move || log::supervisor_not_told(&error));
     }

@@ -1,4 +1,4 @@
-//! What clients with keys need: the gateway's key, the replay log, and what decides about their knocks.
+//! The service for clients with keys: the gateway's key, the replay log, and the server side of SPA.
 
 pub mod gateway_key;
 pub mod replay_log;

@@ -1,7 +1,7 @@
-//! What happens before the loop: one daemon and no other, the inbox, the gate, and then whatever may take its time in
-//! threads.
+//! What happens before the loop, in this order: handle signals, take the instance lock, open the inbox, install the
+//! gate, then start the threads for everything that may take longer.
 //!
-//! From the gate on no port is open that should be guarded, and sequences are heard: nothing in here reads a file or waits
+//! Once the gate is installed, no guarded port is open and sequences are heard. Nothing in here reads a file or waits
 //! for a disk.
 
 use std::{io, sync::Arc, time::Duration};
@@ -31,7 +31,7 @@ use crate::{
 /// How long "ready" waits for what clients with keys need. A disk that hangs must not keep the machine from booting.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// All that works together in the loop.
+/// Everything that the loop works with.
 pub(crate) struct Daemon<'a> {
     pub(crate) clock: Clock,
     pub(crate) engine: Engine,
@@ -41,26 +41,26 @@ pub(crate) struct Daemon<'a> {
     pub(crate) control: Control,
     pub(crate) supervisor: Supervisor,
     pub(crate) observe: Observe,
-    /// What is in force.
+    /// The configuration in force.
     pub(crate) force: Force<'a>,
-    /// When "ready" is said at the latest; `None` if it is said.
+    /// The latest moment for saying "ready"; `None` once it has been said.
     pub(crate) ready_by: Option<Moment>,
-    /// No other daemon works here.
-    pub(crate) _alone: InstanceLock,
+    /// Keeps a second daemon out of this network namespace.
+    pub(crate) _instance_lock: InstanceLock,
 }
 
-/// Sets everything up.
+/// Sets up everything for the loop.
 pub(crate) async fn start(
     config: Config,
     load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
     last_good: &Keeper,
 ) -> Result<Daemon<'_>, RunError> {
     let clock = Clock::start();
-    // First of all: until then, a signal to reload ends the process.
+    // Before everything else: until signals are handled, a signal to reload ends the process.
     let signals = Signals::new().map_err(RunError::Start)?;
     let engine = Engine::new(config.rules.clone())?;
-    let alone = InstanceLock::claim()?;
-    if let InstanceLock::HeldByOther(user) = alone {
+    let instance_lock = InstanceLock::claim()?;
+    if let InstanceLock::HeldByOther(user) = instance_lock {
         log::not_locked(user);
     }
     let inbox = open_inbox(&config)?;
@@ -70,7 +70,7 @@ pub(crate) async fn start(
     let (force, config) = Force::begin(config, last_good, clock.now()).map_err(RunError::Start)?;
     let reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;
     let mut control = Control { signals, reader };
-    // Whatever is wrong with keys or state: the doors are guarded, and sequences are heard.
+    // A problem with keys or state does not stop the start: the doors are guarded, and sequences are heard.
     let mut service = SpaService::new(clock);
     if let Some(access) = &config.key_access {
         service.await_key(Arc::clone(access));
@@ -87,11 +87,11 @@ pub(crate) async fn start(
         observe: Observe::start().map_err(RunError::Start)?,
         force,
         ready_by: Some(clock.now().after(READY_TIMEOUT)),
-        _alone: alone,
+        _instance_lock: instance_lock,
     })
 }
 
-/// The first lines: what runs here, and how.
+/// Logs the first lines: what runs, and how.
 fn say_what_starts(config: &Config, choice: &Choice, now: Wall) {
     info!("port-knocking-doors {}, configuration: {}", env!("CARGO_PKG_VERSION"), config.source());
     if let (Some(path), Some(why)) = (&config.path, &config.instead_of) {
@@ -135,7 +135,7 @@ fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
     }
 }
 
-/// Where commands to the daemon come from.
+/// The sources of commands to the daemon.
 pub(crate) struct Control {
     signals: Signals,
     pub(crate) reader: Reader,
@@ -147,13 +147,13 @@ struct Signals {
     hangup: Signal,
 }
 
-/// What the daemon is to do.
+/// A command to the daemon.
 pub(crate) enum Command {
-    /// End in order.
+    /// Stop in order.
     Stop,
-    /// Have the configuration read again.
+    /// Read the configuration again.
     Reload,
-    /// Take over what was read.
+    /// Apply what the reader has read.
     TakeOver(Read),
 }
 
@@ -184,37 +184,37 @@ impl Control {
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Another daemon works here.
+    /// Another daemon runs in this network namespace.
     #[error(transparent)]
     InstanceLockError(#[from] InstanceLockError),
     /// Knocks cannot be heard.
     #[error(transparent)]
     Inbox(#[from] InboxError),
-    /// There is no firewall to work with.
+    /// The firewall cannot be used.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
-    /// Two doors that cannot be told apart.
+    /// Two doors have sequences that conflict.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// The thread that writes down which knocks were seen is gone.
+    /// The thread that writes the replay log has ended.
     #[error("the thread that writes down which knocks were seen has ended")]
     ReplayWriterEnded,
-    /// The thread that reads the configuration again is gone.
+    /// The thread that reads the configuration has ended.
     #[error("the thread that reads the configuration has ended")]
     ReaderEnded,
-    /// The program's own machinery.
+    /// The program could not set up a thread or a signal handler.
     #[error("cannot start")]
     Start(#[source] io::Error),
-    /// It has stopped, and what should have gone with it may still be there.
+    /// The daemon has stopped, and the gate that it should have removed may still be there.
     #[error("stopped, and the gate may still be there; to take it away: port-knocking-doors remove-gate")]
     GateStays,
-    /// The thread that works on the firewall is gone.
+    /// The thread that works on the firewall has ended.
     #[error("the thread that works on the firewall has ended")]
     FirewallEnded,
 }
 
 impl RunError {
-    /// Whether the configuration is to blame, so that trying again is of no use.
+    /// Whether the configuration is the cause, so that a retry is pointless.
     pub(crate) fn is_wrong_input(&self) -> bool {
         matches!(self, Self::Firewall(error) if error.is_wrong_input())
     }

@@ -1,4 +1,4 @@
-//! What the daemon would do with this configuration on this machine, without doing it.
+//! Says what the daemon would do with this configuration on this machine, without doing it.
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -15,31 +15,32 @@ use crate::{
     spa::replay_log::{ReplayLog, State},
 };
 
-/// The longest line, less what continues a sentence is indented by.
+/// The line width without the indent of continuation lines.
 const WIDTH: usize = 76;
 
-/// The answer.
+/// The result of `check`.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// For a person.
+    /// The text for the terminal.
     pub(crate) text: String,
-    /// What would become of the daemon.
+    /// Whether the daemon would work.
     pub(crate) verdict: Verdict,
 }
 
-/// Whether the daemon would work. Like its own exit code, it tells what is wrong from what is only missing.
+/// Whether the daemon would work. Like its own exit code, it distinguishes an invalid configuration from something
+/// that is missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// It would find what it needs.
+    /// It would find everything that it needs.
     Works,
-    /// Something is missing, or a door would keep nobody out.
+    /// Something is missing, or a door would not be guarded.
     Fails,
-    /// The configuration asks for what cannot be here.
+    /// The configuration asks for something that is impossible here.
     Wrong,
 }
 
-/// Describes the configuration in force, and what it would do.
-/// At this time; `gone` is a file that was in force and is not there any more, and what is kept of it.
+/// Describes the configuration in force and its effect at the time `now`. `gone` is the path of a file that was in
+/// force and has disappeared, and the path of its copy.
 pub(crate) async fn describe(config: &Config, gone: Option<&(PathBuf, PathBuf)>, now: Wall) -> Checked {
     let mut text = String::new();
     let file = config.path.as_ref().map(|path| path.display().to_string());
@@ -79,7 +80,7 @@ pub(crate) async fn describe(config: &Config, gone: Option<&(PathBuf, PathBuf)>,
             Verdict::Fails
         }
     };
-    // It cannot be chosen only if the configuration wants firewalld, and there is no way to it.
+    // Choosing fails only if the configuration asks for firewalld and there is none to talk to.
     let kind = chosen.map_or(Kind::Firewalld, |choice| choice.kind);
     for warning in config.warnings_with(kind, now) {
         paragraph(&mut text, &format!("warning: {warning}"));
@@ -104,18 +105,18 @@ pub(crate) async fn describe(config: &Config, gone: Option<&(PathBuf, PathBuf)>,
     Checked { text, verdict }
 }
 
-/// The doors, who may open them, and how they are heard.
+/// Lists the doors, the clients that may open them, and how knocks are heard.
 fn doors(text: &mut String, config: &Config, now: Wall) {
     for (door, planned) in config.rules.doors.iter().zip(&config.plan.doors) {
         let ports: Vec<String> = planned.ports.iter().map(ToString::to_string).collect();
         let _ =
             writeln!(text, "door {}: opens {} for {}", door.name, ports.join(" "), seconds(door.open_for));
         if let Some(sequence) = &door.sequence {
-            let _ = writeln!(text, "    to whoever knocks on {}", knocks(sequence));
+            let _ = writeln!(text, "    to any source that knocks on {}", knocks(sequence));
         }
         for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
             if client.doors.contains(&door.name) {
-                let over = if client.has_expired(now) { ", whose time is over" } else { "" };
+                let over = if client.has_expired(now) { ", which has expired" } else { "" };
                 let _ = writeln!(text, "    to the client {}{over}", client.who);
             }
         }
@@ -130,7 +131,7 @@ fn doors(text: &mut String, config: &Config, now: Wall) {
     }
 }
 
-/// What the firewall would do, and whether the doors would keep anybody out.
+/// Describes what the firewall would do, and whether it would guard the doors.
 async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> Verdict {
     let possible = firewall::possible(&config.plan, choice).await;
     if let Err(error) = &possible {
@@ -140,12 +141,12 @@ async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> V
     let explained = firewall::explained(&config.plan, choice).await;
     explained.lines.iter().for_each(|line| paragraph(text, line));
     explained.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {one}")));
-    let mut keeps_nobody_out = config.keeps_nobody_out(choice.kind);
+    let mut unguarded = config.keeps_nobody_out(choice.kind);
     match firewall::obstacles(&config.plan, choice).await {
         Ok(found) => {
             found.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));
             found.lines.iter().for_each(|line| paragraph(text, line));
-            keeps_nobody_out |= found.warnings.iter().any(|one| one.keeps_nobody_out);
+            unguarded |= found.warnings.iter().any(|one| one.keeps_nobody_out);
         }
         Err(error) => paragraph(
             text,
@@ -157,12 +158,12 @@ async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> V
     }
     match possible {
         Err(error) if error.is_wrong_input() => Verdict::Wrong,
-        Ok(()) if !keeps_nobody_out => Verdict::Works,
+        Ok(()) if !unguarded => Verdict::Works,
         Ok(()) | Err(_) => Verdict::Fails,
     }
 }
 
-/// What clients with keys need. Says whether it is there, as far as can be seen.
+/// Describes what clients with keys need. Returns whether it is there, as far as can be seen.
 fn key_access(text: &mut String, config: &Config) -> bool {
     let Some(access) = &config.key_access else { return true };
     let (key, state) = (gateway_key::load(&access.gateway_key), ReplayLog::look(&access.state_dir));
@@ -202,7 +203,7 @@ fn key_access(text: &mut String, config: &Config) -> bool {
     key.is_ok() && state.is_ok()
 }
 
-/// A sentence, on lines that fit on a terminal.
+/// Writes a sentence, wrapped for a terminal.
 fn paragraph(text: &mut String, sentence: &str) {
     for (number, line) in wrap(sentence, WIDTH).iter().enumerate() {
         let indent = if number == 0 { "" } else { "    " };

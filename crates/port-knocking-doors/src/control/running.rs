@@ -1,7 +1,7 @@
 //! Finds the daemon that runs with a configuration file.
 //!
-//! The daemon holds a shared lock on the very file that it has read. Whoever wants to know asks the kernel who
-//! holds it. There is no file with a number that may be stale: the kernel forgets the lock with the process.
+//! The daemon holds a shared lock on the file that it has read, and a command asks the kernel which process holds it.
+//! There is no pid file that may be stale: the kernel releases the lock when the process ends.
 //!
 //! Source: fcntl(2), "Advisory record locking".
 #![allow(unsafe_code, reason = "no safe interface tells who holds a lock; this file is the one that asks")]
@@ -25,47 +25,48 @@ use crate::config::Version;
 /// How long a daemon may take to read its configuration again: 100,000 keys on a slow machine.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often the marks are looked at, and after how many looks a daemon that was not in force before has refused again.
+/// How often the locks are checked; and after how many checks a daemon that had no file in force counts as having
+/// refused again.
 const BETWEEN_POLLS: Duration = Duration::from_millis(5);
 const SECOND_REFUSAL: u32 = 600;
 
-/// So often it is looked for a daemon, and so long after each look.
-const LOOKS: u32 = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// How often to look for a daemon, and the pause after each look.
+const LOOKUP_ATTEMPTS: u32 = 10;
+const LOOKUP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The mark on the file that the daemon reads.
+/// The lock on the file that the daemon has read.
 #[derive(Debug)]
 pub(crate) struct Mark {
-    /// Closing this, or any other opening of the same file in this process, takes the mark away.
+    /// Closing this, or any other descriptor of the same file in this process, releases the lock.
     _file: Arc<File>,
 }
 
-/// Bytes that are locked; the file need not be so long.
+/// The bytes that the daemon locks. They may lie beyond the end of the file.
 #[derive(Clone, Copy, Debug)]
 enum LockByte {
     /// A daemon reads this file.
     Reads,
-    /// And what stands in it is in force.
+    /// The contents of the file are in force.
     InForce,
-    /// It was read when it was of this version.
+    /// The file was read in this version.
     Version(libc::off_t),
-    /// It was read together with these files of clients.
+    /// The version of the clients' files that were read with it.
     Clients(Version),
 }
 
-/// Where the bytes for versions are, behind all others, in two parts that fit where an offset has 32 bits.
+/// The offsets of the bytes for versions, after all others, in two parts that fit into a 32-bit offset.
 const VERSIONS: libc::off_t = 1 << (libc::off_t::BITS - 3);
 const CLIENTS: libc::off_t = VERSIONS << 1;
 
-/// As much of a number as there is room for in one part.
+/// The low bits of a number, as many as one part of the offsets has room for.
 fn low_bits(number: u64) -> libc::off_t {
     let mask = u64::try_from(VERSIONS).unwrap_or_default().saturating_sub(1);
     libc::off_t::try_from(number & mask).unwrap_or_default()
 }
 
 impl LockByte {
-    /// For the version of a file that is open now. Made of what every user may know of it, and not of what stands in
-    /// it: whoever likes can see which bytes are locked (/proc/locks).
+    /// The version of an open file. It is derived from metadata that every user may read, and not from the contents,
+    /// because every user can see which bytes are locked (/proc/locks).
     fn version_of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let parts = [metadata.ino(), metadata.size()].map(u64::to_be_bytes);
@@ -75,7 +76,7 @@ impl LockByte {
         Ok(Self::Version(low_bits(number)))
     }
 
-    /// Which byte it is.
+    /// The offset of the byte.
     fn offset(self) -> libc::off_t {
         match self {
             Self::Reads => 0,
@@ -86,7 +87,7 @@ impl LockByte {
     }
 }
 
-/// A configuration file that was read, and is open.
+/// A configuration file that was read, still open.
 #[derive(Debug)]
 pub(crate) struct AsRead {
     file: Arc<File>,
@@ -94,12 +95,12 @@ pub(crate) struct AsRead {
 }
 
 impl AsRead {
-    /// The file that was read, and the files of clients that were read with it.
+    /// The file that was read, and the version of the clients' files that were read with it.
     pub(crate) fn new(file: Arc<File>, version: Version) -> Self {
         Self { file, version }
     }
 
-    /// The file that has this name now. Waits for no pipe.
+    /// The file that has this name now. Does not block on a pipe.
     pub(crate) fn named(path: &Path) -> Option<Self> {
         let file = trusted_file::open(path).ok()?;
         trusted_file::regular(&file).is_ok().then(|| Self::new(Arc::new(file), Version::default()))
@@ -107,9 +108,9 @@ impl AsRead {
 }
 
 impl Mark {
-    /// Marks a file. To be done anew whenever one was closed that the same name had.
+    /// Locks a file. To be repeated whenever another descriptor of the same file was closed.
     pub(crate) fn set(AsRead { file, version }: AsRead, in_force: bool) -> io::Result<Self> {
-        // In this order: who finds that it is in force knows what was read.
+        // The order matters: a command that finds `InForce` locked can also see which version was read.
         let marks = [LockByte::version_of(&file)?, LockByte::Clients(version), LockByte::Reads];
         for byte in marks.into_iter().chain(in_force.then_some(LockByte::InForce)) {
             ask(&file, libc::F_SETLK, libc::F_RDLCK, byte)?;
@@ -118,21 +119,21 @@ impl Mark {
     }
 }
 
-/// The daemon that reads a file; `None` if none does.
+/// The daemon that has read a file; `None` if there is none.
 pub(crate) fn daemon_of(path: &Path) -> io::Result<Option<Pid>> {
-    // While a daemon reads a file that it cannot use, the mark is away for a moment.
-    for _ in 0..LOOKS {
+    // While a daemon reads an unusable file, its lock is released for a moment.
+    for _ in 0..LOOKUP_ATTEMPTS {
         let found = holder_of(&open(path)?, LockByte::Reads)?.or_else(|| of_replaced(path));
         if found.is_some() {
             return Ok(found);
         }
-        std::thread::sleep(BETWEEN_LOOKS);
+        std::thread::sleep(LOOKUP_INTERVAL);
     }
     Ok(None)
 }
 
-/// The daemon that has read a file which had this name before, and which is gone: editors and configuration management
-/// put a new one in its place. The kernel calls it by that name still (proc_pid_fd(5)).
+/// The daemon that has read an earlier file of this name, which is deleted: editors and configuration management
+/// put a new file in its place. The kernel still shows it under that name (proc_pid_fd(5)).
 fn of_replaced(path: &Path) -> Option<Pid> {
     let mut gone = fs::canonicalize(path).ok()?.into_os_string();
     gone.push(" (deleted)");
@@ -148,21 +149,21 @@ fn of_replaced(path: &Path) -> Option<Pid> {
     })
 }
 
-/// Waits for no pipe.
+/// Opens a file. Does not block on a pipe.
 fn open(path: &Path) -> io::Result<File> {
     Ok(trusted_file::open(path)?)
 }
 
-/// A daemon that runs with something else than what stands in its file.
+/// A daemon whose configuration differs from its file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Behind {
-    /// It has not read the file since that was changed.
+    /// It has not read the file since the last change.
     Unread(Pid),
-    /// It has read it, and could not use it.
+    /// It has read the file, and could not use it.
     Refused(Pid),
 }
 
-/// Whether the daemon of a file runs with something else than what stands there.
+/// Whether the daemon of a file runs with something other than the file's contents.
 pub(crate) fn behind(path: &Path) -> Option<Behind> {
     let daemon = daemon_of(path).ok()??;
     let file = open(path).ok()?;
@@ -173,13 +174,13 @@ pub(crate) fn behind(path: &Path) -> Option<Behind> {
     (!holds(LockByte::InForce)?).then_some(Behind::Refused(daemon))
 }
 
-fn holder(path: &Path, place: LockByte) -> io::Result<Option<Pid>> {
-    holder_of(&open(path)?, place)
+fn holder(path: &Path, byte: LockByte) -> io::Result<Option<Pid>> {
+    holder_of(&open(path)?, byte)
 }
 
-fn holder_of(file: &File, place: LockByte) -> io::Result<Option<Pid>> {
-    // Whether somebody would be in the way of a lock for writing; nothing is locked.
-    let lock = ask(file, libc::F_GETLK, libc::F_WRLCK, place)?;
+fn holder_of(file: &File, byte: LockByte) -> io::Result<Option<Pid>> {
+    // Whether a write lock would conflict with a held lock. Nothing is locked.
+    let lock = ask(file, libc::F_GETLK, libc::F_WRLCK, byte)?;
     let held = i32::from(lock.l_type) != libc::F_UNLCK;
     match Pid::from_raw(lock.l_pid).filter(|_| held) {
         Some(pid) if !is_trusted(pid) => {
@@ -191,49 +192,49 @@ fn holder_of(file: &File, place: LockByte) -> io::Result<Option<Pid>> {
     }
 }
 
-/// Whether a process is root's, or our own user's: anybody who may read the file can lock it.
+/// Whether a process belongs to root or to our own user: every user who may read the file can lock it.
 fn is_trusted(pid: Pid) -> bool {
     let owner = fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
     owner.is_ok_and(|owner| owner == 0 || owner == rustix::process::geteuid().as_raw())
 }
 
-/// One question or order about a lock on one byte.
-fn ask(file: &File, command: libc::c_int, kind: libc::c_int, place: LockByte) -> io::Result<libc::flock> {
+/// Queries or sets a lock on one byte.
+fn ask(file: &File, command: libc::c_int, kind: libc::c_int, byte: LockByte) -> io::Result<libc::flock> {
     // SAFETY: all zeroes are a valid `flock`.
     let mut lock: libc::flock = unsafe { zeroed() };
     lock.l_type = kind.try_into().map_err(io::Error::other)?;
-    lock.l_start = place.offset();
+    lock.l_start = byte.offset();
     lock.l_len = 1;
     // SAFETY: the lock is a live `flock`, which the kernel reads and may write.
     let answer = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(lock) }
 }
 
-/// What became of a change.
+/// The result of a reload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Takeover {
     /// No daemon runs with the file.
     NoDaemon,
     /// The daemon runs with the new file.
     Done,
-    /// It has read the new file, and goes on with what was in force before; its log says why.
+    /// It has read the new file and keeps the configuration that was in force; its log says why.
     Refused,
-    /// It still reads, or hangs.
+    /// It is still reading, or hangs.
     Slow,
-    /// It has ended meanwhile.
+    /// It ended meanwhile.
     Ended,
 }
 
-/// Whether a daemon runs with the file as it is, and with these files of clients.
+/// Whether a daemon runs with the current file and with this version of the clients' files.
 pub(crate) fn runs_with(path: &Path, daemon: Pid, version: Version) -> io::Result<bool> {
     let holds = |byte| holder(path, byte).map(|holder| holder == Some(daemon));
     Ok(holds(LockByte::Clients(version))? && holds(LockByte::InForce)?)
 }
 
-/// Lets a daemon read its configuration again, and waits until it runs with these files of clients.
+/// Makes a daemon reload, and waits until it runs with this version of the clients' files.
 pub(crate) fn take_over(path: &Path, daemon: Option<Pid>, version: Version) -> io::Result<Takeover> {
     let Some(daemon) = daemon else { return Ok(Takeover::NoDaemon) };
-    // One that runs with something else already says nothing by doing so still.
+    // A daemon that already ran with something else gives no answer by still doing so.
     let refusals = if holder(path, LockByte::InForce)? == Some(daemon) { 3 } else { SECOND_REFUSAL };
     kill_process(daemon, Signal::HUP)?;
     let begun = Instant::now();
@@ -242,7 +243,7 @@ pub(crate) fn take_over(path: &Path, daemon: Option<Pid>, version: Version) -> i
         if runs_with(path, daemon, version)? {
             return Ok(Takeover::Done);
         }
-        // Both marks of a file that is in force are set at nearly the same time.
+        // A file that is in force gets both locks at nearly the same time.
         let is_refused = holder(path, LockByte::Reads)? == Some(daemon)
             && holder(path, LockByte::InForce)? != Some(daemon);
         refused = if is_refused { refused.saturating_add(1) } else { 0 };
@@ -257,7 +258,7 @@ pub(crate) fn take_over(path: &Path, daemon: Option<Pid>, version: Version) -> i
     Ok(Takeover::Slow)
 }
 
-/// Lets a daemon read its configuration again, and does not wait.
+/// Makes a daemon reload, without waiting for it.
 pub(crate) fn ask_to_reload(daemon: Pid) -> io::Result<()> {
     Ok(kill_process(daemon, Signal::HUP)?)
 }

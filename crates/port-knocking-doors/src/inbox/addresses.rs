@@ -1,13 +1,13 @@
-//! Which addresses are this machine's own.
+//! Reads which addresses are this machine's own.
 //!
-//! A packet socket also sees packets that a gateway only passes on. They are no knocks for us, so
-//! the destination of each is looked up here. The answer is the same as the gate's `fib daddr type
-//! local`: the routes in the kernel's own table of local routes. Local routes of other tables count for
-//! some packets only: a transparent proxy takes in with them what is meant for others, and an address in
-//! a VRF is in the VRF's table.
+//! A packet socket also sees packets that a gateway only forwards. They are not knocks for this machine, so the
+//! destination of each packet is looked up here. The answer equals that of the gate's `fib daddr type local`: it
+//! comes from the routes in the kernel's table of local routes. Local routes in other tables apply only to some
+//! packets: a transparent proxy uses them to take in packets for other hosts, and an address in a VRF is in the VRF's
+//! table.
 //!
-//! No client has one of these addresses, nor an anycast address of this machine (on a router, the first of each IPv6
-//! network), nor the broadcast address of a network here: the core is told of them.
+//! No client can have one of these addresses, an anycast address of this machine (on a router, the first address of
+//! each IPv6 network), or the broadcast address of a network here. So the core gets all three.
 //!
 //! Source: rtnetlink(7), `linux/rtnetlink.h`.
 
@@ -25,11 +25,11 @@ use super::filter;
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
 /// `RTMGRP_LINK`, and for each family the addresses and the routes: `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE |
-/// RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`. The kernel announces an address before it adds the local route
-/// that makes it the machine's own, so the routes are what counts.
+/// RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`. The kernel announces an address before it adds the local route that makes
+/// the address the machine's own, so only the route announcements are reliable.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
-/// The machine's own addresses, and a socket that hears when they change.
+/// The machine's own addresses, and the socket to read them.
 #[derive(Debug)]
 pub(super) struct Addresses {
     own: Own,
@@ -47,19 +47,20 @@ impl Addresses {
 
     /// Opens a socket that becomes readable when links or addresses change.
     ///
-    /// A router changes its routes without end; a filter in the kernel leaves out those that are not local.
+    /// A router changes its routes all the time, so a filter in the kernel drops the announcements of routes that are
+    /// not local.
     pub(super) fn watch() -> Result<Socket, NetlinkError> {
         let socket = Socket::open_in_groups(Family::Route, GROUPS)?;
         SockRef::from(&socket).attach_filter(&filter::local_routes()).map_err(NetlinkError::Socket)?;
         Ok(socket)
     }
 
-    /// Reads them again.
+    /// Reads the addresses again.
     pub(super) fn refresh(&mut self) -> Result<(), NetlinkError> {
         let (mut local, mut anycast, mut broadcast) = (Vec::new(), Vec::new(), Vec::new());
         for family in [libc::AF_INET, libc::AF_INET6] {
             let routes = match self.socket.dump(&request(u8::try_from(family).unwrap_or(0)), route) {
-                // The kernel makes the table with the first address.
+                // The kernel creates the table with the first address.
                 Err(error) if error.number() == Some(libc::ENOENT) => Vec::new(),
                 routes => routes?,
             };
@@ -76,13 +77,13 @@ impl Addresses {
         Ok(())
     }
 
-    /// Those that were read last.
+    /// The addresses as last read.
     pub(super) fn own(&self) -> &Own {
         &self.own
     }
 }
 
-/// Asks for the routes of the table of local ones only; an old kernel that does not heed this sends all.
+/// Requests the routes of the local table only. Old kernels ignore that and send all routes.
 fn request(family: u8) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.message(libc::RTM_GETROUTE, DUMP, 0, |writer| {
@@ -91,11 +92,11 @@ fn request(family: u8) -> Vec<u8> {
     writer.bytes().to_vec()
 }
 
-/// The type of a route in the table of local ones, and where it leads.
+/// The type of a route in the local table, and its destination.
 fn route(message: &Message<'_>) -> Option<(u8, IpNet)> {
     let [_, prefix, _, _, table, _, _, kind, ..] = *message.body.first_chunk::<ROUTE_HEADER>()?;
     let attributes = message.attributes(ROUTE_HEADER);
-    // The header has room for small numbers only.
+    // The table field of the header holds small numbers only.
     let table = attributes
         .find(libc::RTA_TABLE)
         .and_then(|table| table.try_into().ok())

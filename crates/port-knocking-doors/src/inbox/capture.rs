@@ -1,5 +1,5 @@
-//! Hears knocks with packet sockets: nothing listens, no port needs opening, and interfaces may come,
-//! go and change their addresses at any time.
+//! Hears knocks with packet sockets: no port is bound or needs opening, and interfaces may appear, disappear and
+//! change their addresses at any time.
 
 use std::io;
 
@@ -11,36 +11,41 @@ use doors_os::async_fd::watch;
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    AT_ONCE, InboxError, LOOPBACK,
+    DRAIN_LIMIT, InboxError, LOOPBACK,
     datagram::Datagram,
     is_forged_here,
     notes::Note,
-    own::Watched,
+    own::WatchedAddresses,
     ring::{EtherType, Ring},
     routes::KernelRoutes,
 };
 
 /// Packet sockets on all interfaces.
 ///
-/// One for each family, bound to its protocol: so a packet is seen once, on the interface where the
-/// machine takes it, and not a second time on a port of a bridge or a bond.
+/// One for each family, bound to its protocol. So a packet is seen once, on the interface where the machine receives
+/// it, and not again on a port of a bridge or a bond.
 #[derive(Debug)]
 pub(crate) struct Capture {
     v4: AsyncFd<Ring>,
     v6: AsyncFd<Ring>,
-    own: Watched,
+    own: WatchedAddresses,
     routes: KernelRoutes,
 }
 
 impl Capture {
-    /// Starts to hear. Must be called within a runtime.
+    /// Opens the sockets. Must be called within a runtime.
     pub(crate) fn open(spa_port: Option<u16>) -> Result<Self, InboxError> {
         let ring = |ether_type| Ring::open(ether_type, spa_port).and_then(watch).map_err(denied);
         let routes = KernelRoutes::open().map_err(InboxError::Addresses)?;
-        Ok(Self { routes, own: Watched::open()?, v4: ring(EtherType::Ipv4)?, v6: ring(EtherType::Ipv6)? })
+        Ok(Self {
+            routes,
+            own: WatchedAddresses::open()?,
+            v4: ring(EtherType::Ipv4)?,
+            v6: ring(EtherType::Ipv6)?,
+        })
     }
 
-    /// Hears clients with a key on this port from here on.
+    /// Changes the UDP port of clients with a key.
     pub(crate) fn follow(&self, spa_port: Option<u16>) -> Result<(), InboxError> {
         for ring in [&self.v4, &self.v6] {
             ring.get_ref().follow(spa_port).map_err(InboxError::Socket)?;
@@ -51,7 +56,7 @@ impl Capture {
     /// Returns when there may be packets.
     pub(crate) async fn ready(&mut self) -> Result<(), InboxError> {
         loop {
-            // In no fixed order: neither a flood of packets nor one of changes keeps the other waiting.
+            // In random order, so that neither a flood of packets nor one of address changes starves the other.
             tokio::select! {
                 changed = self.own.changed() => changed?,
                 ready = self.v4.readable_mut() => return ready.map(drop).map_err(InboxError::Socket),
@@ -60,7 +65,7 @@ impl Capture {
         }
     }
 
-    /// What an administrator should know.
+    /// Notes for the administrator.
     pub(super) fn notes(&mut self) -> Vec<Note> {
         self.routes.notes().into_iter().chain(self.own.notes()).collect()
     }
@@ -70,7 +75,7 @@ impl Capture {
         self.own.news()
     }
 
-    /// Hands over what has come, at most [`AT_ONCE`] packets of each family.
+    /// Passes on the packets that have arrived, at most [`DRAIN_LIMIT`] of each family.
     pub(crate) fn drain(
         &mut self,
         mut each: impl FnMut(&Packet<'_>, &mut dyn Routes),
@@ -78,17 +83,17 @@ impl Capture {
         let own = self.own.own();
         let routes = &mut self.routes;
         for ring in [&mut self.v4, &mut self.v6] {
-            let mut left = AT_ONCE;
+            let mut left = DRAIN_LIMIT;
             let _ = ring.try_io_mut(tokio::io::Interest::READABLE, |ring| {
                 while let Some(next) = left.checked_sub(1) {
                     left = next;
                     let Some(frame) = ring.take() else {
-                        // Empty: tells the runtime to wait for the kernel again.
+                        // The ring is empty: tells the runtime to wait for the kernel again.
                         return Err(io::Error::from(io::ErrorKind::WouldBlock));
                     };
                     let Some(datagram) = Datagram::parse(frame.packet(), frame.checksum) else { continue };
-                    // Who claims to be us and comes from outside, is not. The network layer would drop it,
-                    // and we see packets before it does.
+                    // A packet from outside with one of our own addresses as its source is forged. The network layer
+                    // would drop it, but a packet socket sees it first.
                     let forged = is_forged_here(own, datagram.source, frame.link)
                         || (frame.link != LOOPBACK && own.contain(datagram.source));
                     if !forged && own.contain(datagram.destination) {
@@ -110,7 +115,7 @@ impl Capture {
     }
 }
 
-/// What went wrong where only some may open a socket.
+/// Tells a lack of permission from other errors.
 pub(super) fn denied(error: io::Error) -> InboxError {
     match error.kind() {
         io::ErrorKind::PermissionDenied => InboxError::Denied(error),

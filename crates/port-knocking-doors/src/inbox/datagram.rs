@@ -1,4 +1,4 @@
-//! A UDP datagram out of the bytes of an IP packet.
+//! Parses a UDP datagram from the bytes of an IP packet, and writes one.
 //!
 //! ```text
 //!   IPv4   0  1  version 4, header length in words      IPv6   0  1  version 6, …
@@ -12,8 +12,8 @@
 //!                                              2  2  destination     6  2  checksum
 //! ```
 //!
-//! Source: RFC 791, RFC 8200, RFC 768. Fragments, IPv6 extension headers, truncated packets and wrong
-//! checksums are no datagrams: nobody's knock looks like that.
+//! Source: RFC 791, RFC 8200, RFC 768. Fragments, IPv6 extension headers, truncated packets and wrong checksums are
+//! rejected: no client sends a knock like that.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -21,17 +21,16 @@ const UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
 const IPV6_HEADER: usize = 40;
 
-/// Who answers for the checksum over the datagram.
+/// Whether the checksum of the datagram has to be verified.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Checksum {
     /// It has to be verified here.
     Unverified,
-    /// The kernel says that it is right, or that the sender's kernel left it to hardware that the
-    /// packet never passed.
+    /// The kernel says that it is right, or the sender's kernel left it to hardware that the packet never passed.
     Vouched,
 }
 
-/// A datagram that is whole and meant what it says.
+/// A complete datagram with a valid checksum.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Datagram<'a> {
     pub(super) source: IpAddr,
@@ -42,7 +41,7 @@ pub(super) struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
-    /// Reads an untrusted IP packet.
+    /// Parses an untrusted IP packet.
     pub(super) fn parse(packet: &'a [u8], checksum: Checksum) -> Option<Self> {
         match packet.first()? >> 4 {
             4 => Self::parse_v4(packet, checksum),
@@ -87,12 +86,12 @@ impl<'a> Datagram<'a> {
         let destination: [u8; 16] = *header.get(24..)?.first_chunk()?;
         let udp = rest.get(..usize::from(length))?;
         let mapped = |address: [u8; 16]| Ipv6Addr::from(address).to_ipv4_mapped().is_some();
-        // The IPv6 layer drops mapped addresses; we see packets before it does.
+        // The IPv6 layer drops mapped addresses, but a packet socket sees the packet first.
         if next_header != UDP || mapped(source) || mapped(destination) {
             return None;
         }
         let pseudo = [&source[..], &destination, &[0, 0], &length.to_be_bytes(), &[0, 0, 0, UDP]].concat();
-        // Over IPv6 a checksum of zero is an error, not an absence (RFC 8200, section 8.1).
+        // Over IPv6 a zero checksum is an error; it does not mean that there is none (RFC 8200, section 8.1).
         let unused = u16_at(udp, 6)? == 0;
         let (source_port, port, payload) = parse_udp(udp)?;
         if checksum == Checksum::Unverified && (unused || !sums_up([&pseudo, udp])) {
@@ -108,7 +107,7 @@ impl<'a> Datagram<'a> {
     }
 }
 
-/// The ports of source and destination, and the payload; `None` if the datagram does not fill its packet exactly.
+/// The source port, the destination port and the payload; `None` if the datagram does not fill its packet exactly.
 fn parse_udp(udp: &[u8]) -> Option<(u16, u16, &[u8])> {
     let length = usize::from(u16_at(udp, 4)?);
     let payload = udp.get(UDP_HEADER..)?;
@@ -144,8 +143,8 @@ fn sum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u16 {
     u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
-/// Writes a whole IP packet with a datagram, from one address and port of ours to another of the same
-/// family. `None` if the families differ, or the payload is too long.
+/// Writes a complete IP packet with a datagram from one of our addresses and ports to another address of the same
+/// family. Returns `None` if the families differ or the payload is too long.
 pub(super) fn write(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
     let length = u16::try_from(payload.len()).ok()?.checked_add(8)?;
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
@@ -154,7 +153,7 @@ pub(super) fn write(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let addresses = [from.octets(), to.octets()].concat();
             let total = length.checked_add(20)?.to_be_bytes();
-            // No fragments, 64 hops; the kernel fills in the number and the checksum (raw(7)).
+            // Do not fragment, 64 hops; the kernel fills in the identification and the header checksum (raw(7)).
             let fixed = [&[0x45, 0][..], &total, &[0, 0, 0x40, 0, 64, UDP, 0, 0], &addresses].concat();
             (fixed, [&addresses[..], &[0, UDP], &length.to_be_bytes()].concat())
         }
@@ -165,7 +164,7 @@ pub(super) fn write(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
     };
-    // A sum of zero is written with the other zero of ones' complement (RFC 768).
+    // A checksum of zero is sent as all ones, because zero means that there is none (RFC 768).
     let checksum = match !sum([&pseudo[..], &without_sum, payload]) {
         0 => u16::MAX,
         checksum => checksum,
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_datagram_is_read() {
+    fn a_complete_datagram_is_parsed() {
         for (packet, source, destination) in
             [(V4, "192.0.2.7", "198.51.100.1"), (V6, "2001:db8::7", "2001:db8::1")]
         {
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_with_its_checksum() {
+    fn a_written_packet_is_parsed_again_and_its_checksum_is_valid() {
         for (from, to) in
             [("192.0.2.1:62201", "192.0.2.7:40000"), ("[2001:db8::1]:62201", "[2001:db8::7]:40000")]
         {
@@ -221,7 +220,7 @@ mod tests {
             for payload in [&b"receipt"[..], b"", &[0xff; 192]] {
                 let mut packet = write(from, to, payload).unwrap();
                 if from.is_ipv4() {
-                    // The kernel does this.
+                    // As the kernel does.
                     let header = !sum([&packet[..20]]);
                     packet[10..12].copy_from_slice(&header.to_be_bytes());
                 }
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_packet_is_none() {
+    fn a_truncated_packet_is_rejected() {
         for packet in [V4, V6] {
             let packet = bytes(packet);
             for length in 0..packet.len() {
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_of_the_link_is_no_part_of_the_datagram() {
+    fn link_layer_padding_is_not_part_of_the_datagram() {
         for packet in [V4, V6] {
             let mut padded = bytes(packet);
             padded.extend([0; 18]);
@@ -253,10 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_bit_makes_it_none() {
+    fn a_packet_with_one_wrong_bit_is_rejected() {
         for (packet, unprotected) in [(V4, 0), (V6, 8)] {
             let packet = bytes(packet);
-            // The first bytes of IPv6 (class, flow, hop limit) are under no checksum.
+            // No checksum covers the first bytes of IPv6 (traffic class, flow label, hop limit).
             for bit in 0..packet.len() * 8 {
                 if unprotected > 0 && ((4..32).contains(&bit) || bit / 8 == 7) {
                     continue;
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_checksum_counts_over_ipv4_only() {
+    fn an_absent_checksum_is_accepted_over_ipv4_only() {
         for (packet, at, accepted) in [(V4, 26, true), (V6, 46, false)] {
             let mut packet = bytes(packet);
             packet[at] = 0;
@@ -290,11 +289,11 @@ mod tests {
     }
 
     #[test]
-    fn fragments_and_extension_headers_are_none() {
+    fn fragments_and_extension_headers_are_rejected() {
         for (at, value) in [(6, 0x20), (7, 0x01)] {
             let mut fragment = bytes(V4);
             fragment[at] = value;
-            // The header's own checksum is made right again.
+            // Correct the header's checksum again.
             let sum = u16_at(&fragment, 10).unwrap() - (u16::from(value) << if at == 6 { 8 } else { 0 });
             fragment[10..12].copy_from_slice(&sum.to_be_bytes());
             assert!(sums_up([&fragment[..20]]));

@@ -1,7 +1,7 @@
-//! The filter in the kernel: only what has the shape of a knock wakes us.
+//! The socket filters in the kernel: only a packet with the shape of a knock wakes the daemon.
 //!
-//! Classic BPF over a cooked packet socket, where offset 0 is the IP header. Everything else that the
-//! machine receives costs a few instructions in the kernel and nothing here.
+//! Classic BPF on a cooked packet socket, where offset 0 is the IP header. Every other packet that the machine
+//! receives costs a few instructions in the kernel and nothing here.
 
 mod program;
 
@@ -15,33 +15,33 @@ use self::program::{
 };
 use super::LOOPBACK;
 
-/// For whom the packet is, as the link sees it; `SKF_AD_OFF` is negative, and an offset is not.
+/// The packet type as the link layer sees it. `SKF_AD_OFF` is negative, and an offset is unsigned.
 const PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
 const FOR_US: u32 = libc::PACKET_HOST as u32;
-/// The interface.
+/// The interface index.
 const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX).cast_unsigned();
-/// From here on offsets count from the IP header.
+/// Offsets from here on count from the IP header.
 const IP_HEADER: u32 = libc::SKF_NET_OFF.cast_unsigned();
 const UDP: u32 = libc::IPPROTO_UDP as u32;
-/// More fragments, and the offset of this one, in an IPv4 header.
+/// The more-fragments flag and the fragment offset in an IPv4 header.
 const FRAGMENT: u32 = 0x3fff;
 
-/// Bytes of a packet that are delivered: the longest IPv4 header, UDP and a client's knock are 260.
+/// The bytes of a packet that are delivered: the longest IPv4 header, UDP and a client's knock are 260.
 pub(super) const SNAP: u32 = 288;
 
-/// The length in the UDP header of a knock of a sequence, and of a client with a key.
+/// The UDP length of a knock of a sequence, and of a client with a key.
 const KNOCK: u32 = 8 + 6;
 const SPA: u32 = 8 + 192;
 
-/// The payload of a knock of a sequence, as two numbers.
+/// The payload of a knock of a sequence, as a word and a half word.
 const PAYLOAD: (u32, u32) = {
     let [k0, k1, k2, k3, k4, k5] = *Knock::PAYLOAD;
     (u32::from_be_bytes([k0, k1, k2, k3]), u16::from_be_bytes([k4, k5]) as u32)
 };
 
-/// The filter for a packet socket: knocks of sequences on any port, and of clients with a key on theirs.
+/// The filter for a packet socket: knocks of sequences on any port, and knocks of clients with a key on their port.
 pub(super) fn knocks(spa_port: Option<u16>) -> Vec<SockFilter> {
-    // Nobody can send to port 0.
+    // No packet has port 0 as its destination.
     for_kernel(&knocks_or_spa_on(spa_port.unwrap_or(0)))
 }
 
@@ -75,7 +75,7 @@ const fn knocks_or_spa_on(spa_port: u16) -> [Instruction; 35] {
         if_equal(SPA, NEXT, "drop"),
         load_half(42),
         if_equal(spa_port, "take", "drop"),
-        // The lengths of IPv6 and of UDP have to agree.
+        // The payload length of IPv6 has to equal the UDP length.
         at("IPv6 knock", load_half(4)),
         if_equal(KNOCK, NEXT, "drop"),
         load_word(48),
@@ -87,7 +87,7 @@ const fn knocks_or_spa_on(spa_port: u16) -> [Instruction; 35] {
     ])
 }
 
-// The labels do not depend on the port, so that one is wrong is seen here, by the compiler.
+// The labels do not depend on the port, so the compiler finds a wrong one here.
 const _: [Instruction; 35] = knocks_or_spa_on(0);
 
 /// The filter for the UDP socket of clients with a key, where offset 0 is the UDP header.
@@ -114,18 +114,19 @@ const PAYLOADS: [Instruction; 8] = assemble([
     at("take", take(u32::MAX)),
 ]);
 
-/// What comes before the filter of an IPv6 socket: it gives up what a local user may have sent in a foreign name.
+/// Puts a check before the filter of an IPv6 socket: it drops every datagram that a local user may have sent with a
+/// forged source address.
 ///
-/// Such a socket is not told that a datagram came over loopback: of one to an address of another interface, the kernel
-/// names that interface. So it has to be seen here, where nothing is known of this machine's addresses, and only the
-/// address to which it was sent is sure to be one.
+/// Such a socket does not learn that a datagram came over loopback: for a datagram to an address of another
+/// interface, the kernel names that interface. So the filter has to check it. The filter does not know this machine's
+/// addresses; only the destination address is certainly one of them.
 pub(super) fn in_our_own_name(then: Vec<SockFilter>) -> Vec<SockFilter> {
     let mut filter = for_kernel(&SOURCE_IS_DESTINATION_OR_ELSEWHERE);
     filter.extend(then);
     filter
 }
 
-/// Word by word, source and destination, if it came over loopback.
+/// Compares source and destination word by word, if the packet came over loopback.
 const SOURCE_IS_DESTINATION_OR_ELSEWHERE: [Instruction; 19] = assemble([
     load_word(INTERFACE),
     if_equal(LOOPBACK, NEXT, END),
@@ -155,11 +156,10 @@ pub(super) fn nothing() -> Vec<SockFilter> {
 
 const NOTHING: [Instruction; 1] = assemble([take(0)]);
 
-/// The filter for announcements of rtnetlink: of those about routes, only the ones that tell
-/// which addresses are this machine's own, also as anycast ones, and which a network's broadcast address.
+/// The filter for rtnetlink notifications: of those about routes it takes only local, anycast and broadcast routes.
 ///
-/// Offset 0 is the header of the message; its kind is at 4, in the byte order of the machine, and the type
-/// of a route at 23.
+/// Offset 0 is the netlink header. The message type is at 4, in the byte order of the machine, and the type of a
+/// route at 23.
 pub(super) fn local_routes() -> Vec<SockFilter> {
     for_kernel(&LOCAL_ROUTES)
 }
@@ -176,7 +176,7 @@ const LOCAL_ROUTES: [Instruction; 9] = assemble([
     at("take", take(u32::MAX)),
 ]);
 
-/// The kind of a message as it is loaded, in the network's byte order.
+/// The message type as the filter loads it, in network byte order.
 const fn kind(kind: u16) -> u32 {
     u16::from_be_bytes(kind.to_ne_bytes()) as u32
 }

@@ -1,7 +1,7 @@
 //! Hears knocks.
 //!
-//! What comes out of here is a datagram that was addressed to this machine, is whole, and came in the
-//! order in which the kernel received it. Whether it is a knock, and whose, is judged elsewhere.
+//! It passes on complete datagrams that were addressed to this machine, in the order in which the kernel received
+//! them. The core decides whether a datagram is a knock, and whose.
 
 mod addresses;
 mod capture;
@@ -26,15 +26,15 @@ use doors_core::{
 use doors_os::netlink::socket::NetlinkError;
 
 use self::notes::Note;
-use self::{capture::Capture, reply_socket::Answers, sockets::Sockets};
+use self::{capture::Capture, reply_socket::ReplySocket, sockets::Sockets};
 
-/// Packets that are handed over before the daemon looks at anything else.
-const AT_ONCE: usize = 512;
+/// The maximum number of packets of each family that are passed on before the daemon handles other work.
+const DRAIN_LIMIT: usize = 512;
 
-/// Why nothing can be heard.
+/// Why knocks cannot be heard.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {
-    /// Not allowed.
+    /// The process may not open packet sockets.
     #[error(
         "may not capture packets; root or the capability CAP_NET_RAW is needed, \
          or set listen = \"sockets\" in the configuration"
@@ -48,7 +48,7 @@ pub enum InboxError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A knock port that is not for everybody.
+    /// A knock port that only a privileged process may bind.
     #[error(
         "may not bind UDP port {port}; give the daemon the capability CAP_NET_BIND_SERVICE, choose knock ports from \
          1024, or set listen = \"capture\""
@@ -67,46 +67,46 @@ pub enum InboxError {
     Addresses(#[source] NetlinkError),
 }
 
-/// Where knocks come in.
+/// The source of knocks.
 #[derive(Debug)]
 pub(crate) enum Inbox {
-    /// Packet sockets, and raw ones for receipts if anybody gets any.
-    Capture(Capture, Option<Answers>),
+    /// Packet sockets, and raw sockets for receipts if there are clients with keys.
+    Capture(Capture, Option<ReplySocket>),
     /// Bound UDP sockets.
     Sockets(Sockets),
 }
 
 impl Inbox {
-    /// Hears everything, with packet sockets. Must be called within a runtime.
+    /// Hears all ports, with packet sockets. Must be called within a runtime.
     pub(crate) fn capture(spa_port: Option<u16>) -> Result<Self, InboxError> {
         let capture = Capture::open(spa_port)?;
-        Ok(Self::Capture(capture, answers(spa_port)?))
+        Ok(Self::Capture(capture, reply_socket(spa_port)?))
     }
 
-    /// Hears these UDP ports only. Must be called within a runtime.
+    /// Hears only these UDP ports. Must be called within a runtime.
     pub(crate) fn sockets(ports: &[u16], spa_port: Option<u16>) -> Result<Self, InboxError> {
         Sockets::open(ports, spa_port).map(Self::Sockets)
     }
 
-    /// Hears these ports from here on, if it matters which. If that cannot be, nothing changes.
+    /// Changes the ports to hear. Packet sockets depend only on the port of clients with a key. After an error
+    /// nothing has changed.
     pub(crate) fn follow(&mut self, ports: &[u16], spa_port: Option<u16>) -> Result<(), InboxError> {
         match self {
-            Self::Capture(capture, answers) => {
-                // What is open stays: a raw socket that is not bound yet can be seen for a moment.
-                let new = if answers.is_none() { self::answers(spa_port)? } else { None };
+            Self::Capture(capture, replies) => {
+                // An open socket is kept: a new raw socket is visible to strangers until it is bound.
+                let new = if replies.is_none() { self::reply_socket(spa_port)? } else { None };
                 capture.follow(spa_port)?;
-                *answers = answers.take().or(new).filter(|_| spa_port.is_some());
+                *replies = replies.take().or(new).filter(|_| spa_port.is_some());
                 Ok(())
             }
             Self::Sockets(sockets) => sockets.follow(ports, spa_port),
         }
     }
 
-    /// Sends a receipt. That one gets lost is the network's way, and its client asks again; so whoever calls
-    /// may ignore an error, and tell of it.
+    /// Sends a receipt. The caller may log an error and go on: networks lose packets too, and the client asks again.
     pub(crate) fn send(&self, outgoing: &Outgoing) -> io::Result<()> {
         match self {
-            Self::Capture(_, Some(answers)) => answers.send(&outgoing.way, &outgoing.bytes),
+            Self::Capture(_, Some(replies)) => replies.send(&outgoing.way, &outgoing.bytes),
             Self::Capture(_, None) => Err(io::Error::other("clients with keys are not heard any more")),
             Self::Sockets(sockets) => sockets.send(&outgoing.way, &outgoing.bytes),
         }
@@ -120,8 +120,8 @@ impl Inbox {
         }
     }
 
-    /// This machine's own addresses, if they have changed since the last call. To be asked before
-    /// [`drain`](Self::drain): an address that has just come counts for the packets that it brings.
+    /// This machine's own addresses, if they have changed since the last call. Call this before
+    /// [`drain`](Self::drain): a new address applies to the first packets sent to it.
     pub(crate) fn own(&mut self) -> Result<Option<Own>, InboxError> {
         match self {
             Self::Capture(capture, _) => capture.own(),
@@ -129,7 +129,7 @@ impl Inbox {
         }
     }
 
-    /// What an administrator should know, since the last call.
+    /// Notes for the administrator, since the last call.
     pub(crate) fn notes(&mut self) -> Vec<Note> {
         match self {
             Self::Capture(capture, _) => capture.notes(),
@@ -137,8 +137,8 @@ impl Inbox {
         }
     }
 
-    /// Hands over what has come, in order, and at most a bounded number; each with what says whether the kernel takes
-    /// it, too.
+    /// Passes on the datagrams that have arrived, in order and at most a bounded number, each with the routes that
+    /// tell whether the kernel would accept it.
     pub(crate) fn drain(&mut self, each: impl FnMut(&Packet<'_>, &mut dyn Routes)) -> Result<(), InboxError> {
         match self {
             Self::Capture(capture, _) => capture.drain(each),
@@ -147,16 +147,16 @@ impl Inbox {
     }
 }
 
-/// The loopback interface is the first of every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
+/// The index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
 const LOOPBACK: u32 = 1;
 
-/// Whether a local user has sent this in a name that is not this machine's. The kernel takes it: what goes out over
-/// loopback comes in again without being routed.
+/// Whether a local user has sent this with a source address that is not this machine's. The kernel accepts such a
+/// packet: it does not route packets that come in over loopback.
 fn is_forged_here(own: &Own, source: IpAddr, link: u32) -> bool {
     link == LOOPBACK && !own.contain(source)
 }
 
-/// The sockets for receipts, where there are clients to whom to send them.
-fn answers(spa_port: Option<u16>) -> Result<Option<Answers>, InboxError> {
-    spa_port.map(|_| Answers::open()).transpose().map_err(capture::denied)
+/// Opens the sockets for receipts, if there are clients with keys.
+fn reply_socket(spa_port: Option<u16>) -> Result<Option<ReplySocket>, InboxError> {
+    spa_port.map(|_| ReplySocket::open()).transpose().map_err(capture::denied)
 }

@@ -1,47 +1,47 @@
-//! What an administrator should know of how knocks are heard. The inbox does not log: it is read on the network thread,
-//! and a log may take its time.
+//! Notes for the administrator on how knocks are heard. The inbox does not log: it runs on the network thread, and
+//! writing a log line may block.
 
 use std::{io, net::IpAddr};
 
 use doors_os::netlink::socket::NetlinkError;
 
-/// Something that did not work, and keeps no knock out.
+/// A problem that keeps no knock out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Note {
-    /// Knocks are judged by the addresses of before until the next try.
+    /// Until the next try, the addresses as last read are used.
     #[error("cannot read this machine's own addresses")]
     OwnAddresses(#[source] NetlinkError),
-    /// A knock counts, though the kernel may throw away what comes like it.
+    /// The knock counts, though the kernel may drop packets like it.
     #[error("cannot ask the kernel for the way back to {0}")]
     WayBack(IpAddr, #[source] NetlinkError),
-    /// What an ICMP message of another host left on a socket.
+    /// An ICMP message of another host left an error on a socket.
     #[error("an error was left on port {0}")]
     Left(u16, #[source] io::Error),
-    /// The machine has one family only.
+    /// The machine has no IPv6.
     #[error("this machine has no IPv6: knocks are heard over IPv4 only")]
     OnlyIpv4,
-    /// The order of the first datagrams is not known.
+    /// The order of the first datagrams is unknown.
     #[error("the kernel stamps no datagrams yet; the first may be judged out of order")]
     NotStamped(#[source] io::Error),
 }
 
 impl Note {
-    /// Whether it matters only to an administrator who looks for a fault.
+    /// Whether it matters only for debugging.
     pub(crate) fn is_detail(&self) -> bool {
         matches!(self, Self::WayBack(..) | Self::Left(..))
     }
 }
 
-/// Notes that wait to be read: so many, and the rest is dropped, since they are all alike.
+/// Notes that wait to be read. Notes beyond the maximum are dropped, since they are all alike.
 #[derive(Debug, Default)]
 pub(super) struct Notes(Vec<Note>);
 
-/// Notes that may wait.
-const AT_MOST: usize = 8;
+/// The maximum number of notes that wait.
+const MAX_NOTES: usize = 8;
 
 impl Notes {
     pub(super) fn add(&mut self, note: Note) {
-        if self.0.len() < AT_MOST {
+        if self.0.len() < MAX_NOTES {
             self.0.push(note);
         }
     }
@@ -56,10 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_that_are_not_read_take_no_more_than_their_room() {
+    fn unread_notes_are_bounded() {
         let mut notes = Notes::default();
         (0..1000).for_each(|_| notes.add(Note::OnlyIpv4));
-        assert_eq!(notes.take().len(), AT_MOST);
+        assert_eq!(notes.take().len(), MAX_NOTES);
         assert!(notes.take().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps what is known of this machine's own addresses true while interfaces come and go.
+//! Keeps this machine's own addresses up to date while interfaces come and go.
 
 use std::time::Duration;
 
@@ -12,49 +12,49 @@ use super::{
     notes::{Note, Notes},
 };
 
-/// While addresses change without end, each reading of them has so many times its own time: most of the time is
-/// left for knocks.
-const SHARE: u32 = 5;
+/// While addresses change all the time, each reading is followed by a pause, so that reading takes one part in five
+/// of the time and the rest is left for knocks.
+const COST_FACTOR: u32 = 5;
 
-/// What was not used of that for so long may be used at once: a few changes are read when they come, so that an
-/// address counts for the first knock that is sent to it.
-const SAVED_AT_MOST: Duration = Duration::from_secs(1);
+/// Unused reading time is credited up to this: a few changes are read at once, so that a new address applies to the
+/// first knock sent to it.
+const MAX_CREDIT: Duration = Duration::from_secs(1);
 
-/// After a failure.
+/// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The addresses as they were last read, and a socket that hears when they change.
+/// The addresses as last read, and a socket that is notified of changes.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WatchedAddresses {
     changes: AsyncFd<Socket>,
     addresses: Addresses,
     /// Whether something has changed since the addresses were read.
     stale: bool,
     /// When they may be read again.
     not_before: Instant,
-    /// Whether they were read since they were last given away.
+    /// Whether they were read since `news` last returned them.
     news: bool,
     notes: Notes,
 }
 
-impl Watched {
-    /// Reads them, and begins to watch. Must be called within a runtime.
+impl WatchedAddresses {
+    /// Reads the addresses, and starts to watch. Must be called within a runtime.
     pub(super) fn open() -> Result<Self, InboxError> {
-        // Watching begins before reading, so that no change falls between.
+        // Watch before reading, so that no change is missed in between.
         let changes = Addresses::watch().map_err(InboxError::Addresses)?;
         let now = Instant::now();
         Ok(Self {
             changes: watch(changes).map_err(InboxError::Socket)?,
             addresses: Addresses::read().map_err(InboxError::Addresses)?,
             stale: false,
-            // All is saved that can be.
-            not_before: now.checked_sub(SAVED_AT_MOST).unwrap_or(now),
+            // Start with the full credit.
+            not_before: now.checked_sub(MAX_CREDIT).unwrap_or(now),
             news: true,
             notes: Notes::default(),
         })
     }
 
-    /// Returns when something has changed, or was read again. Safe to drop and call again.
+    /// Returns when something has changed or was read again. Safe to drop and call again.
     pub(super) async fn changed(&mut self) -> Result<(), InboxError> {
         tokio::select! {
             changed = self.changes.readable_mut() => {
@@ -68,7 +68,7 @@ impl Watched {
         }
     }
 
-    /// The addresses at this moment, if they are others than they were at the last call.
+    /// The current addresses, if they were read again since the last call.
     pub(super) fn news(&mut self) -> Result<Option<Own>, InboxError> {
         self.hear_changes()?;
         if self.stale && Instant::now() >= self.not_before {
@@ -78,30 +78,30 @@ impl Watched {
         Ok(news.then(|| self.own().clone()))
     }
 
-    /// What an administrator should know.
+    /// Notes for the administrator.
     pub(super) fn notes(&mut self) -> Vec<Note> {
         self.notes.take()
     }
 
-    /// The addresses that were read last.
+    /// The addresses as last read.
     pub(super) fn own(&self) -> &Own {
         self.addresses.own()
     }
 
-    /// Takes all announcements of changes.
+    /// Reads all notifications of changes.
     fn hear_changes(&mut self) -> Result<(), InboxError> {
         loop {
             match self.changes.get_mut().notifications(|_| {}) {
                 Ok(Some(())) => self.stale = true,
                 Ok(None) => return Ok(()),
-                // More has changed than the socket could hold.
+                // The socket's buffer has overflowed.
                 Err(error) if error.number() == Some(libc::ENOBUFS) => self.stale = true,
                 Err(error) => return Err(InboxError::Addresses(error)),
             }
         }
     }
 
-    /// Reads the addresses again. If that fails, the old ones have to do until the next try.
+    /// Reads the addresses again. After an error the old ones stay until the next try.
     fn refresh(&mut self) {
         let began = Instant::now();
         match self.addresses.refresh() {
@@ -117,10 +117,10 @@ impl Watched {
     }
 }
 
-/// When the addresses may be read again, after a reading that `began` then and `took` so long.
+/// When the addresses may be read again, after a reading that started at `began` and lasted `took`.
 fn next_reading(not_before: Instant, began: Instant, took: Duration) -> Instant {
-    let from = began.checked_sub(SAVED_AT_MOST).map_or(not_before, |earliest| earliest.max(not_before));
-    from.checked_add(took.saturating_mul(SHARE)).unwrap_or(began)
+    let from = began.checked_sub(MAX_CREDIT).map_or(not_before, |earliest| earliest.max(not_before));
+    from.checked_add(took.saturating_mul(COST_FACTOR)).unwrap_or(began)
 }
 
 #[cfg(test)]
@@ -130,21 +130,21 @@ mod tests {
     const TOOK: Duration = Duration::from_millis(10);
 
     #[test]
-    fn a_few_changes_are_read_when_they_come() {
+    fn a_few_changes_are_read_at_once() {
         let mut now = Instant::now();
-        let mut not_before = now.checked_sub(SAVED_AT_MOST).unwrap();
+        let mut not_before = now.checked_sub(MAX_CREDIT).unwrap();
         for number in 0..20 {
             assert!(not_before <= now, "{number}");
             not_before = next_reading(not_before, now, TOOK);
             now += TOOK;
         }
-        // However long nothing has changed.
+        // The credit is bounded, however long nothing has changed.
         not_before = next_reading(not_before, now + Duration::from_secs(3600), Duration::from_secs(1));
         assert_eq!(not_before, now + Duration::from_secs(3604));
     }
 
     #[test]
-    fn changes_without_end_take_a_fifth_of_the_time() {
+    fn endless_changes_take_a_fifth_of_the_time() {
         let began = Instant::now();
         let (mut now, mut not_before, mut read) = (began, began, Duration::ZERO);
         while now < began + Duration::from_secs(100) {

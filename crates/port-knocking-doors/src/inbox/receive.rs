@@ -1,4 +1,4 @@
-//! Receives a datagram with the time and the interface of its arrival.
+//! Receives a datagram with the time and the interface of its arrival, and sends one from a given address.
 //!
 //! Source: recvmsg(2), cmsg(3), ip(7), ipv6(7), `Documentation/networking/timestamping.rst`.
 #![allow(unsafe_code, reason = "recvmsg(2) works on raw buffers; this file is the one place that calls it")]
@@ -14,7 +14,7 @@ use std::{
 use doors_os::sockopt;
 use socket2::{SockAddr, SockAddrStorage, Socket};
 
-/// Longer than any knock: a longer datagram is seen to be too long.
+/// Longer than any knock, so that a datagram that is too long is recognized.
 const PAYLOAD: usize = 200;
 
 /// One datagram.
@@ -23,7 +23,7 @@ pub(super) struct Received {
     bytes: [u8; PAYLOAD],
     length: usize,
     pub(super) source: SocketAddr,
-    /// The address of ours to which it was sent; `None` if it went to many machines at once.
+    /// Our address to which it was sent; `None` for broadcast and multicast.
     pub(super) destination: Option<IpAddr>,
     pub(super) link: u32,
     /// When the kernel received it, since 1970.
@@ -31,13 +31,13 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// What the sender wrote; of a long datagram, the beginning.
+    /// The payload; of a long datagram, its beginning.
     pub(super) fn payload(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
-/// Asks for the time and the interface of every datagram.
+/// Enables the time and the interface of every datagram.
 pub(super) fn prepare(socket: &Socket, v6: bool) -> io::Result<()> {
     sockopt::set_flag(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)?;
     match v6 {
@@ -50,7 +50,7 @@ pub(super) fn prepare(socket: &Socket, v6: bool) -> io::Result<()> {
 pub(super) fn receive(socket: &Socket) -> io::Result<Option<Received>> {
     let mut bytes = [0_u8; PAYLOAD];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // Eight-byte units, because control messages are aligned like that.
+    // Control messages are aligned to eight bytes.
     let mut control = [0_u64; 32];
     let mut address = SockAddrStorage::zeroed();
     // SAFETY: all zeroes are a valid `msghdr`.
@@ -61,7 +61,7 @@ pub(super) fn receive(socket: &Socket) -> io::Result<Option<Received>> {
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of_val(&control);
-    // SAFETY: every pointer in the header is to a live buffer of the length that stands beside it.
+    // SAFETY: every pointer in the header points to a live buffer of the length beside it.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let Ok(length) = usize::try_from(received) else {
         let error = io::Error::last_os_error();
@@ -77,7 +77,7 @@ pub(super) fn receive(socket: &Socket) -> io::Result<Option<Received>> {
     Ok(Some(Received { bytes, length: length.min(PAYLOAD), source, destination, link, at }))
 }
 
-/// What the control messages say.
+/// The content of the control messages.
 struct Arrival {
     at: Duration,
     link: u32,
@@ -105,7 +105,7 @@ fn control_messages(header: &libc::msghdr) -> Arrival {
                 // SAFETY: the kernel puts an `in_pktinfo` into a message of this type.
                 let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
                 link = u32::try_from(info.ipi_ifindex).unwrap_or(0);
-                // Of a broadcast or multicast the second is the address of ours from which to answer.
+                // Of a broadcast or multicast, `ipi_spec_dst` is our address from which to answer.
                 let is_ours = info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr;
                 let to = IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()));
                 destination = is_ours.then_some(to);
@@ -125,8 +125,8 @@ fn control_messages(header: &libc::msghdr) -> Arrival {
     Arrival { at, link, destination }
 }
 
-/// Sends a datagram from one of our addresses, by a socket that is bound to another or to all of them. The
-/// route is looked up from that address, too.
+/// Sends a datagram from one of our addresses through a socket that is bound to another one or to all. The kernel
+/// also looks up the route from that address.
 pub(super) fn send_from(socket: &Socket, from: IpAddr, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
     let address = SockAddr::from(to);
     let mut part = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };

@@ -1,7 +1,7 @@
-//! Sends receipts where nothing is bound: whole IP packets through raw sockets, which receive nothing.
+//! Sends receipts without a bound port: as complete IP packets through raw sockets that receive nothing.
 //!
-//! A bound UDP socket would let the kernel say that the port is there. Nobody is to see that. Nor is
-//! anybody to see the raw sockets themselves:
+//! With a bound UDP socket the kernel would show that the port is in use, and a stranger must not learn that. The raw
+//! sockets themselves must not be visible either:
 //!
 //! ```text
 //!   stranger ── IP protocol 255 ─► no socket for it            ─► "protocol unreachable", from the kernel
@@ -23,32 +23,34 @@ use super::{datagram, filter, receive};
 
 /// One raw socket for each family.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct ReplySocket {
     v4: Socket,
-    /// `None` where there is no IPv6.
+    /// `None` on a machine without IPv6.
     v6: Option<Socket>,
 }
 
-impl Answers {
+impl ReplySocket {
     /// Opens the sockets. Needs `CAP_NET_RAW`.
     pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { v4: open(Ipv4Addr::LOCALHOST.into())?, v6: open(Ipv6Addr::LOCALHOST.into()).ok() })
     }
 
-    /// Sends a datagram from our address and port, though nothing is bound there.
+    /// Sends a datagram from our address and port, though no socket is bound there.
     pub(crate) fn send(&self, way: &WayBack, payload: &[u8]) -> io::Result<()> {
         let refused = || io::Error::other("there is no way back");
         let packet = datagram::write(way.from, way.to, payload).ok_or_else(refused)?;
         let (socket, to) = match way.to {
             SocketAddr::V4(_) => (&self.v4, way.to),
             SocketAddr::V6(to) => {
-                // A port would be taken for a protocol. A link-local address means something only on its link.
+                // The kernel would take a port for a protocol number. A link-local address is valid only with its
+                // link.
                 let scope = if is_link_local(*to.ip()) { way.link.0 } else { 0 };
                 let to = SocketAddrV6::new(*to.ip(), 0, 0, scope);
                 (self.v6.as_ref().ok_or_else(refused)?, to.into())
             }
         };
-        // The socket's own address is loopback's, by which no route leads out: the real one is named.
+        // The socket is bound to a loopback address, from which no route leads out, so the real source address is
+        // passed.
         receive::send_from(socket, way.from.ip(), to, &packet)
     }
 }
@@ -59,9 +61,9 @@ fn open(loopback: IpAddr) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(address), Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
     socket.set_nonblocking(true)?;
-    // What this machine sends to itself would lie there for ever.
+    // Packets that this machine sends to itself would stay in the receive buffer.
     socket.attach_filter(&filter::nothing())?;
-    // Loopback may be down; and an address that only a route makes ours is no less ours to send from.
+    // Loopback may be down. An address that only a local route makes ours is also a valid source.
     match loopback {
         IpAddr::V4(_) => socket.set_freebind_v4(true)?,
         IpAddr::V6(_) => socket.set_freebind_v6(true)?,

@@ -1,17 +1,17 @@
-//! A packet socket with a ring of packets in memory that we share with the kernel.
+//! A packet socket with a ring buffer that is shared with the kernel.
 //!
 //! ```text
 //!   frame 0         frame 1         frame 2         …        each 512 bytes
 //!   ┌─────────────┬─────────────┬─────────────┬──
-//!   │ ours        │ ours        │ the kernel's│      status says whose it is
+//!   │ ours        │ ours        │ the kernel's│      status names the owner
 //!   └─────────────┴─────────────┴─────────────┴──
 //!         ▲ next                       0  struct tpacket2_hdr
 //!                                     32  struct sockaddr_ll
 //!                               tp_net …  the IP packet
 //! ```
 //!
-//! Reading a packet takes no system call, so a flood of well-shaped forged knocks costs little.
-//! Version 2 of the ring delivers packet by packet; version 3 would hold them back for a millisecond.
+//! Reading a packet takes no system call, so a flood of forged knocks costs little. Version 2 of the ring delivers
+//! each packet at once; version 3 would hold packets back for a millisecond.
 //!
 //! Source: packet(7), `Documentation/networking/packet_mmap.rst`, `linux/if_packet.h`.
 #![allow(
@@ -40,18 +40,18 @@ use super::{datagram::Checksum, filter};
 
 /// Room for a header, its padding and [`filter::SNAP`] bytes of packet.
 const FRAME: u32 = 512;
-/// Knocks that may wait: at 100,000 a second, 20 ms of them. A megabyte for each family.
+/// Knocks that may wait: 20 ms of them at 100,000 a second. One megabyte for each family.
 const FRAMES: u32 = 2048;
-/// The number of the last frame, and as a mask the way from it to the first.
+/// The index of the last frame, which is also the mask for wrapping around.
 const LAST: usize = FRAMES as usize - 1;
-/// What the kernel allocates in one piece.
+/// The unit in which the kernel allocates.
 const BLOCK: u32 = 64 * 1024;
-/// Where the address is in a frame: `TPACKET_ALIGN(sizeof(struct tpacket2_hdr))`.
+/// The offset of the address in a frame: `TPACKET_ALIGN(sizeof(struct tpacket2_hdr))`.
 const ADDRESS: usize = size_of::<libc::tpacket2_hdr>().next_multiple_of(16);
 /// `TP_STATUS_CSUM_VALID`.
 const CHECKSUM_VALID: u32 = 1 << 7;
 
-/// Which packets a ring takes.
+/// The protocol of a ring.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EtherType {
     /// IPv4.
@@ -70,13 +70,13 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// The packet, from its IP header on.
+    /// The packet, starting with its IP header.
     pub(super) fn packet(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
-/// The socket and its ring.
+/// A packet socket and its ring.
 #[derive(Debug)]
 pub(crate) struct Ring {
     socket: Socket,
@@ -84,14 +84,14 @@ pub(crate) struct Ring {
     next: usize,
 }
 
-// SAFETY: the memory belongs to this value alone, and no method of it needs the thread that made it.
+// SAFETY: the memory belongs to this value alone, and no method depends on the thread that created it.
 unsafe impl Send for Ring {}
 
 impl Ring {
     const SIZE: usize = FRAME as usize * FRAMES as usize;
 
-    /// Opens a ring on all interfaces of this thread's network namespace. No packet is ever delivered
-    /// that the filter does not want: until the socket is bound it receives nothing.
+    /// Opens a ring on all interfaces of this thread's network namespace. The filter is attached before the socket is
+    /// bound, so no packet gets past it.
     pub(super) fn open(ether_type: EtherType, spa_port: Option<u16>) -> io::Result<Self> {
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
@@ -117,12 +117,12 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Hears clients with a key on this port from here on. No packet is lost over it.
+    /// Changes the UDP port of clients with a key. No packet is lost during the change.
     pub(super) fn follow(&self, spa_port: Option<u16>) -> io::Result<()> {
         self.socket.attach_filter(&filter::knocks(spa_port))
     }
 
-    /// Takes the next packet out of the ring; `None` if there is none.
+    /// Takes the next packet out of the ring; `None` if the ring is empty.
     pub(super) fn take(&mut self) -> Option<Frame> {
         let at = self.next.checked_mul(FRAME as usize)?;
         // SAFETY: `next` is below `FRAMES`, so the frame lies within the mapped memory.
@@ -133,7 +133,7 @@ impl Ring {
         if flags & libc::TP_STATUS_USER == 0 {
             return None;
         }
-        // SAFETY: the frame is ours until the status is given back, and begins with this header.
+        // SAFETY: the frame is ours until the status is given back, and starts with this header.
         let header = unsafe { frame.cast::<libc::tpacket2_hdr>().read() };
         // SAFETY: the address begins within the frame, at a place that the kernel's interface fixes.
         let address = unsafe { frame.add(ADDRESS) };
@@ -167,7 +167,7 @@ impl Ring {
         let address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as _,
             sll_protocol: protocol.to_be(),
-            // All interfaces, whenever they come.
+            // All interfaces, including future ones.
             sll_ifindex: 0,
             sll_hatype: 0,
             sll_pkttype: 0,
@@ -203,7 +203,7 @@ impl AsFd for Ring {
     }
 }
 
-// SAFETY: it holds its socket from its beginning to its end, and gives no other descriptor.
+// SAFETY: it owns its socket for its whole life and returns no other descriptor.
 unsafe impl OwnsDescriptor for Ring {}
 
 impl AsRawFd for Ring {

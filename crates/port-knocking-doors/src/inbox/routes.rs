@@ -1,11 +1,11 @@
-//! What the kernel's routing says of a source.
+//! Asks the kernel whether it would accept a packet with this source.
 //!
-//! A packet socket sees packets before the kernel drops those whose source it does not believe. Which these are depends
-//! on `rp_filter` of an interface and of all, on routes, and on rules for them; so the kernel is asked to route
-//! such a packet, and gives the answer that it would give itself. That costs some microseconds: the core asks only
-//! where the answer matters.
+//! A packet socket sees packets before the kernel drops those with an implausible source. Which ones it drops depends
+//! on `rp_filter` of the interface and of `all`, on routes, and on routing rules. So the kernel is asked to route
+//! such a packet, and gives the same answer as for a real one. That costs some microseconds; the core asks only where
+//! the answer matters.
 //!
-//! IPv6 has no such check. Over loopback nothing is routed when it comes in.
+//! IPv6 has no such check, and packets that come in over loopback are not routed.
 //!
 //! Source: rtnetlink(7), `inet_rtm_getroute` in `net/ipv4/route.c`, `net/ipv4/fib_frontend.c`.
 
@@ -29,34 +29,35 @@ use super::{
     notes::{Note, Notes},
 };
 
-/// A flood of forged knocks shall not have the sysctl read for each.
-const MARKS_HOLD_FOR: Duration = Duration::from_secs(1);
+/// How long the sysctl's value is cached, so that a flood of forged knocks does not cause a read for each.
+const MARK_CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// The routes of this thread's network namespace.
 #[derive(Debug)]
 pub(super) struct KernelRoutes {
     socket: Socket,
-    /// For each interface, when it was read whether the check depends on the packet's mark, and what was read.
+    /// For each interface, when the sysctl was read, and whether the check depends on the packet's mark.
     by_mark: BTreeMap<u32, (Instant, bool)>,
     notes: Notes,
 }
 
 impl KernelRoutes {
-    /// Opens a socket to ask.
+    /// Opens the netlink socket.
     pub(super) fn open() -> Result<Self, NetlinkError> {
         let (by_mark, notes) = (BTreeMap::new(), Notes::default());
         Ok(Self { socket: Socket::open(Family::Route)?, by_mark, notes })
     }
 
-    /// What an administrator should know.
+    /// Notes for the administrator.
     pub(super) fn notes(&mut self) -> Vec<Note> {
         self.notes.take()
     }
 
-    /// Whether the kernel looks for the way back by the packet's mark (`src_valid_mark`), which nobody knows here.
+    /// Whether the kernel uses the packet's mark for the check of its source (`src_valid_mark`). The mark is not
+    /// known here.
     fn depends_on_mark(&mut self, link: Link) -> bool {
         let now = Instant::now();
-        self.by_mark.retain(|_, (read, _)| now.saturating_duration_since(*read) < MARKS_HOLD_FOR);
+        self.by_mark.retain(|_, (read, _)| now.saturating_duration_since(*read) < MARK_CACHE_TTL);
         let name = || netdevice::index_to_name(&self.socket, link.0).ok();
         let read = || {
             let of =
@@ -78,7 +79,7 @@ impl Routes for KernelRoutes {
             Ok(()) => true,
             Err(error) if is_refusal(&error) => self.depends_on_mark(arrival.link),
             Err(error) => {
-                // A client must not be kept out because we cannot ask.
+                // A failed query must not keep a client out.
                 self.notes.add(Note::WayBack(source, error));
                 true
             }
@@ -86,16 +87,17 @@ impl Routes for KernelRoutes {
     }
 }
 
-/// `EINVAL` or `EXDEV`, by version, say that the source is forged; `ENODEV`, that the interface is gone.
+/// `EINVAL` or `EXDEV`, depending on the kernel's version, mean that the source is implausible; `ENODEV`, that the
+/// interface is gone.
 fn is_refusal(error: &NetlinkError) -> bool {
     matches!(error.number(), Some(libc::EINVAL | libc::EXDEV | libc::ENODEV))
 }
 
-/// Asks how a packet would be routed that comes in like this.
+/// The request how the kernel would route a packet that comes in like this.
 fn request(source: IpAddr, arrival: Arrival) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.message(libc::RTM_GETROUTE, ACK, 0, |writer| {
-        // `struct rtmsg`: family, and the whole lengths of both addresses.
+        // `struct rtmsg`: the family, and full prefix lengths for both addresses.
         writer.raw(&[u8::try_from(libc::AF_INET).unwrap_or(0), 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         writer.put(libc::RTA_DST, &octets(arrival.destination));
         writer.put(libc::RTA_SRC, &octets(source));

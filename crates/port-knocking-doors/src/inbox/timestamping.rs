@@ -1,14 +1,14 @@
-//! Makes sure that the kernel stamps datagrams when they arrive.
+//! Makes the kernel timestamp datagrams on arrival.
 //!
 //! ```text
-//!   asked for     first socket that wants stamps
-//!   ┊             a datagram that comes here gets its stamp when it is read: its place is lost
+//!   requested     a first socket wants timestamps
+//!   ┊             a datagram that arrives here gets its timestamp when it is read: the order is lost
 //!   switched on   by a work queue of the kernel, for the whole machine
-//!   ┊             a datagram that comes here is stamped at once
+//!   ┊             a datagram that arrives here gets its timestamp at once
 //! ```
 //!
-//! On a busy machine milliseconds pass between the two. So stamping is switched on, and seen to be on,
-//! before any socket for knocks is bound.
+//! On a busy machine milliseconds pass between the two. So timestamping is switched on, and verified, before any
+//! socket for knocks is bound.
 //!
 //! Source: `net_enable_timestamp` in `net/core/dev.c`, `__sock_recv_timestamp` in `net/socket.c`.
 
@@ -23,29 +23,29 @@ use socket2::{Domain, Socket, Type};
 
 use super::receive;
 
-/// The start is not held up for longer than a tenth of a second.
-const TRIES: u32 = 100;
+/// The start waits at most a tenth of a second.
+const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// While it lives, stamping stays on.
+/// Keeps timestamping switched on while it lives.
 #[derive(Debug)]
-pub(super) struct Stamping(Socket);
+pub(super) struct Timestamping(Socket);
 
-impl Stamping {
-    /// Switches stamping on, and waits until it is.
+impl Timestamping {
+    /// Switches timestamping on, and waits until it is on.
     pub(super) fn begin() -> io::Result<Self> {
-        let stamping = Self::ask_for()?;
-        for _ in 0..TRIES {
-            if stamping.is_on()? {
-                return Ok(stamping);
+        let timestamping = Self::request()?;
+        for _ in 0..ATTEMPTS {
+            if timestamping.is_on()? {
+                return Ok(timestamping);
             }
             thread::sleep(PAUSE);
         }
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    /// A socket that wants stamps, and to which nobody can send but itself.
-    fn ask_for() -> io::Result<Self> {
+    /// Opens a socket that wants timestamps. It is connected to itself, so no other socket can send to it.
+    fn request() -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
@@ -54,7 +54,7 @@ impl Stamping {
         Ok(Self(socket))
     }
 
-    /// Whether a datagram has a stamp from before it was read.
+    /// Whether a datagram gets its timestamp before it is read.
     fn is_on(&self) -> io::Result<bool> {
         self.0.send(b"?")?;
         let before = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -67,11 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn once_begun_every_datagram_is_stamped_when_it_arrives() {
-        // When the last socket of the machine goes that wanted stamps, the kernel switches them off, as late
-        // as it likes: so this has to be tried often to be tried at all.
+    fn once_begun_every_datagram_is_timestamped_on_arrival() {
+        // When the last socket that wants timestamps closes, the kernel switches them off some time later. So the
+        // test repeats, to meet that state at all.
         for _ in 0..200 {
-            assert!(Stamping::begin().unwrap().is_on().unwrap());
+            assert!(Timestamping::begin().unwrap().is_on().unwrap());
         }
     }
 }

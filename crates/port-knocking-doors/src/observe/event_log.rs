@@ -1,7 +1,7 @@
-//! Which events become a line of the log, and which only a number in a sum.
+//! Decides which events become a line of the log, and which are only counted in a summary.
 //!
-//! What strangers can cause as often as they like has a budget of lines. What a client with a key does to a door is told
-//! in any case: each has bounds of its own.
+//! Events that a stranger can cause at will share a budget of lines. What a client with a key does to a door is
+//! always logged: each client has bounds of its own.
 
 use std::{io, time::Duration};
 
@@ -14,20 +14,20 @@ use super::{
     throttle::{DOORS, REFUSALS, Throttle},
 };
 
-/// What kind of line an event is.
+/// How an event is logged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
-    /// Told in any case.
+    /// Always logged.
     Always,
-    /// What became of a door that a sequence opened.
+    /// A change of a door that a sequence opened.
     Door,
-    /// What was found open at the start: it must not take the lines of what is opened next.
+    /// A grant found at the start. It must not use up the lines of the grants that follow.
     Found,
-    /// What was refused.
+    /// A refusal.
     Refusal,
-    /// Refused, and only counted: the kernel was not asked whether the source can be true.
+    /// A refusal that is only counted: the kernel was not asked whether the source address is plausible.
     Unchecked,
-    /// For an administrator who looks for a fault. What is left out is not counted.
+    /// For debugging. Suppressed lines are not counted.
     Detail,
 }
 
@@ -57,9 +57,9 @@ fn kind(event: &Event) -> Kind {
         | Event::Repeated { .. }
         | Event::Waiting { .. }
         | Event::NotAccepted { .. }
-        // A first knock after a start costs each client one.
+        // Each client gets one for its first knock after a start.
         | Event::Refused { why: Answer::Stale, .. }
-        // Costs its sender nothing.
+        // A sender can cause these at no cost.
         | Event::Dropped { why: DropReason::Unknown | DropReason::Copied, .. } => Kind::Detail,
         Event::Wrong { checked: false, .. } => Kind::Unchecked,
         Event::Wrong { .. }
@@ -93,7 +93,7 @@ impl Throttles {
         Self { refusals, details: Budget::default(), doors, found }
     }
 
-    /// Whether an event becomes a line of its own.
+    /// Whether an event gets a line of its own.
     fn admit(&mut self, event: &Event, now: Moment) -> bool {
         match kind(event) {
             Kind::Always => true,
@@ -119,11 +119,11 @@ impl EventLog {
     }
 
     pub(super) fn line(&mut self, line: impl FnOnce() + Send + 'static) {
-        self.writer.tell(line);
+        self.writer.write(line);
     }
 
-    pub(super) fn end(self, patience: Duration) {
-        self.writer.end(patience);
+    pub(super) fn end(self, timeout: Duration) {
+        self.writer.end(timeout);
     }
 }
 
@@ -131,17 +131,17 @@ impl Observer for EventLog {
     fn event(&mut self, event: &Event, now: Moment) {
         if self.throttles.admit(event, now) {
             let event = event.clone();
-            self.writer.tell(move || log::event(&event, now));
+            self.writer.write(move || log::event(&event, now));
         }
     }
 
     fn handle_timeout(&mut self, now: Moment) {
         let Throttles { refusals, doors, found, .. } = &mut self.throttles;
         if let Some(count) = refusals.sum(now) {
-            self.writer.tell(move || log::more_refused(count));
+            self.writer.write(move || log::more_refused(count));
         }
         for count in [doors.sum(now), found.sum(now)].into_iter().flatten() {
-            self.writer.tell(move || log::more_doors(count));
+            self.writer.write(move || log::more_doors(count));
         }
     }
 

@@ -1,7 +1,7 @@
-//! What the log says.
+//! The lines of the log.
 //!
-//! One line for each door that opens, stays open for longer or closes, and for each source that
-//! knocks wrong. The core bounds how many of the last there are, whatever strangers send.
+//! One line for each door that opens, is extended or closes, and for each source that knocks wrong. The throttles in
+//! `event_log` bound how many a stranger can cause.
 
 use std::{error::Error, fmt, path::Path, time::Duration};
 
@@ -19,7 +19,7 @@ use doors_spa::receipt::Answer;
 use doors_text::error_chain::in_one_line;
 use tracing::{debug, error, info, warn};
 
-/// What stands in the file is not what runs.
+/// The daemon runs with the last good configuration instead of the file.
 pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
     error!(
         "RUNNING WITH WHAT WAS LAST IN FORCE from {}, because what stands there cannot be used: {why}. This ends when the file can be \
@@ -28,7 +28,7 @@ pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
     );
 }
 
-/// What is in force could not be kept.
+/// The configuration in force could not be copied.
 pub(crate) fn not_kept(why: &dyn Error) {
     warn!(
         "what is in force cannot be kept; with a wrong configuration file, the next start would use what was kept before, \
@@ -37,21 +37,21 @@ pub(crate) fn not_kept(why: &dyn Error) {
     );
 }
 
-/// What can be said when everything is set up. Whether a port is closed to others is not known here: another firewall, or
-/// somebody's rule, has its say.
+/// How ready the doors are after the start. Whether a port is closed to others is not known here: another firewall or
+/// a rule of the administrator may open it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Readiness {
-    /// All are heard that may open a door.
+    /// All clients are heard.
     Ready,
-    /// There is no door.
+    /// No door is configured.
     NoDoor,
-    /// Clients with keys are not heard, and some door opens to a sequence.
+    /// Clients with keys are not heard, and at least one door opens to a sequence.
     WithoutKeys,
     /// Clients with keys are not heard, and no door opens to a sequence.
     OpensNothing,
 }
 
-/// Everything is set up.
+/// The daemon is ready.
 pub(crate) fn ready(readiness: Readiness) {
     match readiness {
         Readiness::Ready => info!("ready: doors open to those who knock"),
@@ -76,7 +76,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
             "too late: the firewall has not done in time what a client asked for, door {door} for {source}; the client has been \
              told so, and what is late may still be done"
         ),
-        // Each client is asked for one in the first minute, and knocks again at once.
+        // Each client gets a challenge in the first minute, and answers at once.
         Event::Refused { who, source, why: Answer::Stale, address: None } => debug!(
             %source, client = &*who.name,
             "got a challenge: {who} at {source}; its clock or ours is off, or this daemon was started of late"
@@ -98,7 +98,7 @@ pub(crate) fn event(event: &Event, now: Moment) {
     }
 }
 
-/// An event that is about a door and an address.
+/// An event about a door and an address.
 fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
     let Lease { key: GrantKey { door, source }, granted_to: by, .. } = lease;
     let (left, by) = (seconds(lease.until.remaining(now)), By(by));
@@ -164,7 +164,7 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
             %door, %source, client,
             "not opened: door {door} for {source}{by}; too many doors are open at once"
         ),
-        // These are about no door.
+        // These are not about a door.
         Event::NotInTime(_)
         | Event::Further { .. }
         | Event::Repeated { .. }
@@ -177,7 +177,7 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
     }
 }
 
-/// Why a door that is open could not be opened now.
+/// Why an open door would not be opened again.
 fn not_permitted(lease: &Lease) -> &'static str {
     match lease.granted_to {
         Some(_) => "the configuration does not let this client open it any more",
@@ -185,7 +185,7 @@ fn not_permitted(lease: &Lease) -> &'static str {
     }
 }
 
-/// An event that is about a knock of a sequence.
+/// An event about a knock of a sequence.
 fn of_a_knock(event: &Event) {
     match event {
         Event::Further { source, right } => {
@@ -216,21 +216,21 @@ fn of_a_knock(event: &Event) {
     }
 }
 
-/// So much more was refused than was told one by one.
+/// The summary of suppressed lines about refusals.
 pub(crate) fn more_refused(count: u64) {
     info!(count, "refused: {count} more knocks in the last minute");
 }
 
-/// So much more became of doors that sequences open than was told one by one.
+/// The summary of suppressed lines about doors that sequences open.
 pub(crate) fn more_doors(count: u64) {
     warn!(
         count,
         "{count} more doors were opened, extended, closed or found open in the last minute: more than is told one \
-         by one; somebody may have overheard a sequence and be replaying it"
+         by one; an attacker may have overheard a sequence and be replaying it"
     );
 }
 
-/// Whose key something was, behind a sentence.
+/// The client whose key was used, appended to a sentence.
 struct By<'a>(&'a Option<ClientLabel>);
 
 impl<'a> By<'a> {
@@ -274,14 +274,14 @@ fn drop_reason(why: DropReason) -> &'static str {
     }
 }
 
-/// Clients with keys cannot be heard for now.
+/// Clients with keys are not heard for now.
 pub(crate) fn clients_not_heard(why: &str) {
     error!(
         "clients with keys are not heard until this is mended, which is looked at every ten seconds: {why}"
     );
 }
 
-/// What clients with keys need is on a disk that has not answered for a while.
+/// The disk with what clients with keys need has not answered for a while.
 pub(crate) fn clients_not_heard_yet(path: &Path, waited: Duration) {
     warn!(
         "clients with keys are not heard yet: {} is being read, and its disk has not answered for {}; all else works meanwhile",
@@ -290,12 +290,12 @@ pub(crate) fn clients_not_heard_yet(path: &Path, waited: Duration) {
     );
 }
 
-/// What was missing is there.
+/// Clients with keys are heard again.
 pub(crate) fn clients_heard() {
     info!("clients with keys are heard again");
 }
 
-/// It is unknown which knocks were accepted before.
+/// The replay log was missing.
 pub(crate) fn memory_lost(directory: &Path) {
     info!(
         "nothing is remembered of earlier knocks in {}; none of them is accepted any more, and in the first hour each \
@@ -304,7 +304,7 @@ pub(crate) fn memory_lost(directory: &Path) {
     );
 }
 
-/// Not everything that was on the disk is whole.
+/// The replay log was damaged.
 pub(crate) fn replay_log_damaged(directory: &Path, loss: &dyn fmt::Display) {
     warn!(
         "{} was damaged: {loss}; what is whole counts, no knock from before this start is accepted, and in the first hour each new \
@@ -313,27 +313,27 @@ pub(crate) fn replay_log_damaged(directory: &Path, loss: &dyn fmt::Display) {
     );
 }
 
-/// The replay log stays as long as it is.
+/// The replay log could not be compacted.
 pub(crate) fn not_shortened(why: &dyn Error) {
     error!("cannot shorten the replay log: {}", in_one_line(why));
 }
 
-/// The supervisor does not hear us.
+/// The supervisor could not be notified.
 pub(crate) fn supervisor_not_told(why: &dyn Error) {
     warn!("cannot tell the supervisor how we are: {}", in_one_line(why));
 }
 
-/// What is kept for a start with a wrong file is not up to date any more, and stays.
+/// The copy for a start with an invalid file is out of date, and could not be removed.
 pub(crate) fn not_forgotten(copy: &Path, why: &dyn Error) {
     warn!("{} is not up to date from now on, and cannot be removed: {}", copy.display(), in_one_line(why));
 }
 
-/// The disk did not take what must be remembered.
+/// A record could not be written to the replay log.
 pub(crate) fn not_recorded(why: &str) {
     error!("a client with a key was turned away, because its knock cannot be remembered: {why}");
 }
 
-/// The file could not be marked as the one in force.
+/// The configuration file could not be locked.
 pub(crate) fn not_marked(path: &Path, why: &dyn Error) {
     warn!(
         "cannot lock {}: after `client add` and the like, this daemon has to be told to reload: {}",
@@ -347,7 +347,7 @@ pub(crate) fn not_sent(way: &WayBack, why: &dyn Error) {
     debug!("no receipt to {}: {}", way.to, in_one_line(why));
 }
 
-/// Another user holds the name that keeps a second daemon out.
+/// Another user holds the instance lock.
 pub(crate) fn not_locked(user: Option<u32>) {
     let user = user.map_or("another user".to_owned(), |user| format!("the user {user}"));
     warn!(
@@ -356,7 +356,7 @@ pub(crate) fn not_locked(user: Option<u32>) {
     );
 }
 
-/// Something about how knocks are heard.
+/// A note of the inbox.
 pub(crate) fn of_the_inbox(note: &dyn Error, is_detail: bool) {
     match is_detail {
         true => debug!("{}", in_one_line(note)),
@@ -364,7 +364,7 @@ pub(crate) fn of_the_inbox(note: &dyn Error, is_detail: bool) {
     }
 }
 
-/// The daemon stops in order.
+/// The daemon has stopped in order.
 pub(crate) fn stopped(kind: Kind, plan: &Plan) {
     match (kind, plan.remove_on_exit) {
         (Kind::RichRules, _) => info!("stopped; open doors close on time"),
@@ -376,7 +376,7 @@ pub(crate) fn stopped(kind: Kind, plan: &Plan) {
     }
 }
 
-/// What the firewall says to whoever reads the log.
+/// News of the firewall.
 pub(crate) fn news(news: &News) {
     match news {
         News::Report(_) => {}
@@ -390,27 +390,27 @@ pub(crate) fn news(news: &News) {
     }
 }
 
-/// So many lines could not be written in time.
+/// Lines were lost because the log was blocked.
 pub(crate) fn lines_lost(count: u64) {
     warn!(count, "{count} lines of the log are lost: it took none for a while");
 }
 
-/// A new configuration cannot be used.
+/// A new configuration is unusable.
 pub(crate) fn not_reloaded(why: &dyn Error) {
     error!("the old configuration stays in force: {}", in_one_line(why));
 }
 
-/// A key has changed that takes effect only after a restart.
+/// A setting has changed that takes effect only after a restart.
 pub(crate) fn needs_restart(key: &str) {
     warn!("`{key}` has changed, which takes effect only after a restart");
 }
 
-/// A sequence, for a person.
+/// Formats a sequence.
 pub(crate) fn knocks(sequence: &Sequence) -> String {
     sequence.ports().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// A time, for a person.
+/// Formats a duration in seconds.
 pub(crate) fn seconds(time: Duration) -> String {
     let rounded = time.saturating_add(Duration::from_millis(500)).as_secs();
     format!("{rounded} s")

@@ -1,8 +1,7 @@
-//! Writes the log of what comes from outside, in a thread of its own: a journal or a pipe that takes nothing
-//! for a while holds up no knock.
+//! Writes the log in a thread: a journal or a pipe that blocks for a while delays no knock.
 //!
 //! ```text
-//!   daemon ──► lines, so many and no more ──► log writer ──► journal, or standard error
+//!   daemon ──► bounded queue of lines ──► log writer ──► journal, or standard error
 //! ```
 
 use std::{io, sync::mpsc, time::Duration};
@@ -11,10 +10,10 @@ use doors_os::worker::Worker;
 
 use super::log;
 
-/// Lines that may wait. More than the core tells in some minutes, whatever strangers do.
-const WAITING: usize = 4096;
+/// The length of the queue: more lines than the daemon logs in some minutes, whatever strangers send.
+const QUEUE_LENGTH: usize = 4096;
 
-/// A line that is going to be written.
+/// A line to be written.
 type Line = Box<dyn FnOnce() + Send>;
 
 /// The daemon's side of the queue.
@@ -28,11 +27,11 @@ impl LogWriter {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
         let write = |lines: &mpsc::Receiver<Line>| lines.iter().for_each(|line| line());
-        Ok(Self { thread: Worker::start("log", WAITING, write)?, lost: 0 })
+        Ok(Self { thread: Worker::start("log", QUEUE_LENGTH, write)?, lost: 0 })
     }
 
-    /// Has a line written, behind the others. If too many wait, it is only counted.
-    pub(crate) fn tell(&mut self, line: impl FnOnce() + Send + 'static) {
+    /// Queues a line. If the queue is full, the line is only counted.
+    pub(crate) fn write(&mut self, line: impl FnOnce() + Send + 'static) {
         if self.lost > 0 {
             let lost = self.lost;
             if self.thread.hand(Box::new(move || log::lines_lost(lost))).is_ok() {
@@ -44,7 +43,7 @@ impl LogWriter {
         }
     }
 
-    /// Waits until everything is written, at most `timeout`.
+    /// Writes the queued lines, waiting at most `timeout`.
     pub(crate) fn end(self, timeout: Duration) {
         self.thread.end(timeout);
     }

@@ -1,4 +1,4 @@
-//! Where the log goes: to the journal with fields when systemd runs us, else to standard error.
+//! Sends the log to the journal, with fields, when systemd runs us, and else to standard error.
 
 use std::{
     env,
@@ -19,10 +19,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// Why there is no log.
+/// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// The variable is wrong.
+    /// The variable `RUST_LOG` is invalid.
     #[error(
         "RUST_LOG: {what}; write error, warn, info, debug, trace or off, or target=level, with commas between"
     )]
@@ -32,32 +32,32 @@ pub(crate) enum LogError {
     },
 }
 
-/// What is to be logged. `verbose` is how often `-v` was given; without it, `RUST_LOG` decides.
+/// The levels to log. `verbose` counts how often `-v` was given; without it, `RUST_LOG` decides.
 pub(crate) fn wanted(verbose: u8) -> Result<Targets, LogError> {
     filter(verbose, env::var_os("RUST_LOG"))
 }
 
-/// Starts to log what is wanted.
+/// Installs the log with these levels.
 pub(crate) fn start(wanted: Targets) {
-    // Only the message: the fields repeat what it says, for programs.
+    // Only the message: the fields repeat it for programs.
     let message_only = format::debug_fn(|writer, field, value| match field.name() {
         "message" => write!(writer, "{value:?}"),
         _ => Ok(()),
     });
-    let replay_log = match stderr_is_the_journal() {
+    let journal = match stderr_is_the_journal() {
         true => tracing_journald::layer()
             .ok()
             .map(|layer| layer.with_field_prefix(None).with_priority_mappings(priorities())),
         false => None,
     };
-    let text = replay_log.is_none().then(|| {
+    let text = journal.is_none().then(|| {
         fmt::layer()
             .with_writer(io::stderr)
             .with_target(false)
             .with_ansi(in_colours(io::stderr().is_terminal(), env::var_os("NO_COLOR").as_deref()))
             .fmt_fields(message_only)
     });
-    registry().with(replay_log.with_filter(wanted.clone())).with(text.with_filter(wanted)).init();
+    registry().with(journal.with_filter(wanted.clone())).with(text.with_filter(wanted)).init();
 }
 
 fn filter(verbose: u8, variable: Option<OsString>) -> Result<Targets, LogError> {
@@ -71,22 +71,21 @@ fn filter(verbose: u8, variable: Option<OsString>) -> Result<Targets, LogError> 
     }
 }
 
-/// Colours are for terminals, and for users who have not said no to them in all programs: `NO_COLOR`, set to
-/// anything but nothing (no-color.org).
+/// Colours are for terminals whose user has not set `NO_COLOR` to a non-empty value (no-color.org).
 fn in_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-/// Reads the variable, over what is logged without it.
+/// Parses the variable. `without` is the filter in force without it.
 ///
-/// The library's own reading takes any word for a target, and turns off whatever is not named: one letter too
-/// few, and a daemon that guards ports says nothing at all.
+/// The library's parser takes any word for a target and turns off every target that is not named: after one typing
+/// error, a daemon that guards ports would log nothing at all.
 fn parse(variable: &OsStr, without: Targets) -> Result<Targets, LogError> {
     let wrong = |what: String| LogError::Variable { what };
     let text = variable.to_str().ok_or_else(|| wrong("it is not UTF-8 text".to_owned()))?;
     let level = |word: &str| {
         let level = word.parse().ok().filter(|_| !word.is_empty());
-        level.ok_or_else(|| wrong(format!("\"{}\" is no level", word.escape_debug())))
+        level.ok_or_else(|| wrong(format!("\"{}\" is not a level", word.escape_debug())))
     };
     let (mut general, mut named): (Option<LevelFilter>, Vec<(&str, LevelFilter)>) = (None, Vec::new());
     for part in text.split(',').map(str::trim) {
@@ -100,8 +99,8 @@ fn parse(variable: &OsStr, without: Targets) -> Result<Targets, LogError> {
     Ok(filter.with_targets(named))
 }
 
-/// The priorities that journald's readers go by. A door that opens is information; the library would make it a
-/// notice, which is for what is unusual.
+/// The priorities in the journal. A door that opens is information; the library would log it as a notice, which is
+/// for unusual events.
 fn priorities() -> PriorityMappings {
     PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() }
 }
@@ -127,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_filter_is_an_error_that_says_what_is_wrong() {
+    fn an_invalid_variable_is_an_error_that_says_what_is_wrong() {
         for (variable, why) in [
-            ("inf", "\"inf\" is no level"),
-            ("port_knocking_doors=loud", "\"loud\" is no level"),
-            ("port_knocking_doors=", "\"\" is no level"),
-            ("port_knocking_doors", "\"port_knocking_doors\" is no level"),
+            ("inf", "\"inf\" is not a level"),
+            ("port_knocking_doors=loud", "\"loud\" is not a level"),
+            ("port_knocking_doors=", "\"\" is not a level"),
+            ("port_knocking_doors", "\"port_knocking_doors\" is not a level"),
             ("=", "\"=\" names no target"),
             ("=info", "\"=info\" names no target"),
-            (",", "\"\" is no level"),
-            ("info,", "\"\" is no level"),
-            (" ", "\"\" is no level"),
+            (",", "\"\" is not a level"),
+            ("info,", "\"\" is not a level"),
+            (" ", "\"\" is not a level"),
         ] {
             let error = said(variable).unwrap_err();
             assert!(error.starts_with(&format!("RUST_LOG: {why}; write error, warn")), "{variable}: {error}");
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_for_all_and_a_target_changes_nothing_else() {
+    fn a_level_applies_to_all_targets_and_a_named_target_changes_only_itself() {
         let enabled =
             |variable: &str, target: &str, level| said(variable).unwrap().would_enable(target, &level);
         assert!(enabled("debug", OURS, Level::DEBUG) && enabled("DEBUG", "zbus", Level::DEBUG));
@@ -159,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_for_terminals_whose_user_has_not_said_no() {
+    fn colours_are_for_terminals_without_no_color() {
         assert!(in_colours(true, None) && in_colours(true, Some("".as_ref())));
         assert!(!in_colours(true, Some("1".as_ref())) && !in_colours(true, Some("0".as_ref())));
         assert!(!in_colours(false, None));
     }
 
     #[test]
-    fn an_option_goes_before_the_variable() {
+    fn the_option_overrides_the_variable() {
         for variable in ["error", "inf"] {
             let filter = filter(1, Some(variable.into())).unwrap();
             assert!(filter.would_enable(OURS, &Level::DEBUG));

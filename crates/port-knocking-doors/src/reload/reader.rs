@@ -1,4 +1,5 @@
-//! Reads the configuration again, with what it names, in a thread of its own: a long file or a slow disk holds up no knock.
+//! Reads the configuration again, with the files that it names, in a thread: a long file or a slow disk delays no
+//! knock.
 //!
 //! ```text
 //!   daemon ──► Job ──► reader ──► configuration, authorized_keys, gateway key
@@ -6,8 +7,8 @@
 //!      └───── Read ◄──────┘
 //! ```
 //!
-//! The replay log is not read here: see [`crate::spa::service`]. So a state directory on a disk that hangs does not keep a
-//! new configuration from coming into force.
+//! The replay log is not read here, but in [`crate::spa::service`]. So a state directory on a hanging disk does not
+//! keep a new configuration from coming into force.
 
 use std::{any::Any, io, path::PathBuf, sync::Arc, sync::mpsc::Receiver};
 
@@ -22,35 +23,35 @@ use crate::{
     spa::service::{self, SpaServiceError},
 };
 
-/// Jobs that may wait: one thing is read at a time, and each leaves one thing to be freed.
-const WAITING: usize = 4;
+/// The length of the queue. One read is under way at a time, and each leaves one value to be freed.
+const QUEUE_LENGTH: usize = 4;
 
-/// What the reader is asked to do.
+/// A job for the reader.
 enum Job {
-    /// Read the configuration. Whether clients with keys are heard now.
+    /// Read the configuration. `hearing`: whether clients with keys are heard now.
     Configuration { hearing: bool },
     /// Read the gateway's key for these clients.
     Key(Arc<KeyAccess>),
-    /// Free this. It takes a while where there are many clients.
+    /// Free this value, which takes a while with many clients.
     Free(Box<dyn Any + Send>),
 }
 
-/// What came of it.
+/// The result of a job.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// A new configuration; and its file, or whatever has its name now.
+    /// A new configuration; and its file, or the one that has its name now.
     Configuration(Result<Box<New>, ReloadError>, Option<AsRead>),
-    /// What clients are known by, whose configuration is in force already.
+    /// The server configuration of these clients, whose configuration is already in force.
     Key(Arc<KeyAccess>, Result<ServerConfig, SpaServiceError>),
 }
 
-/// A new configuration that can be used, as far as files go.
+/// A new configuration whose files could be read.
 #[derive(Debug)]
 pub(crate) struct New {
     pub(crate) config: Config,
-    /// What its clients are known by. It is missing only where no client is heard anyway.
+    /// The server configuration of its clients. It is missing only where no client is heard anyway.
     pub(crate) server: Result<ServerConfig, SpaServiceError>,
-    /// The keys that have changed and take effect only after a restart.
+    /// The changed settings that take effect only after a restart.
     pub(crate) needs_restart: Vec<&'static str>,
 }
 
@@ -60,26 +61,26 @@ pub(crate) struct Reader {
     thread: Worker<Job>,
     read: mpsc::UnboundedReceiver<Read>,
     busy: bool,
-    /// The configuration is to be read once more: it may have changed after it was read.
+    /// Whether to read the configuration once more: it may have changed after it was read.
     again: bool,
 }
 
 impl Reader {
-    /// Starts the thread. `load` reads the configuration, and `running` is the one from the start.
+    /// Starts the thread. `load` reads the configuration; `running` is the configuration of the start.
     pub(crate) fn start(
         running: Arc<Config>,
         load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
     ) -> io::Result<Self> {
         let (done, read) = mpsc::unbounded_channel();
-        let desk = Desk { path: running.path.clone(), running, load };
+        let thread = ReaderThread { path: running.path.clone(), running, load };
         let work = move |jobs: &Receiver<Job>| {
-            // If nobody hears it, the daemon has stopped.
-            jobs.iter().filter_map(|job| desk.work(job)).for_each(|read| drop(done.send(read)));
+            // A failed send means that the daemon has stopped.
+            jobs.iter().filter_map(|job| thread.work(job)).for_each(|read| drop(done.send(read)));
         };
-        Ok(Self { thread: Worker::start("reader", WAITING, work)?, read, busy: false, again: false })
+        Ok(Self { thread: Worker::start("reader", QUEUE_LENGTH, work)?, read, busy: false, again: false })
     }
 
-    /// Reads the configuration; after what is being read, if something is.
+    /// Reads the configuration, after the read that is under way, if there is one.
     pub(crate) fn read_configuration(&mut self, hearing: bool) {
         match self.busy {
             true => self.again = true,
@@ -87,29 +88,29 @@ impl Reader {
         }
     }
 
-    /// Reads the gateway's key for these clients. To be called only if nothing is being read.
+    /// Reads the gateway's key for these clients. Call this only if no read is under way.
     pub(crate) fn read_key(&mut self, access: Arc<KeyAccess>) {
         self.begin(Job::Key(access));
     }
 
-    /// Frees something in the thread, or here if that has too much to do.
+    /// Frees a value in the thread, or here if the thread's queue is full.
     pub(crate) fn free(&self, what: impl Any + Send) {
         drop(self.thread.hand(Job::Free(Box::new(what))));
     }
 
-    /// What was read; `None` if the thread has ended.
+    /// The next result; `None` if the thread has ended.
     pub(crate) async fn next(&mut self) -> Option<Read> {
         let read = self.read.recv().await;
         self.busy = false;
         read
     }
 
-    /// Whether something is being read.
+    /// Whether a read is under way.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy
     }
 
-    /// Begins what was asked for meanwhile. Says whether something was.
+    /// Starts the read that was asked for meanwhile. Returns whether one was.
     pub(crate) fn go_on(&mut self, hearing: bool) -> bool {
         let again = std::mem::take(&mut self.again);
         if again {
@@ -119,25 +120,25 @@ impl Reader {
     }
 
     fn begin(&mut self, job: Job) {
-        // A thread that is gone says so through `next`.
+        // If the thread has ended, `next` reports it.
         drop(self.thread.hand(job));
         self.busy = true;
     }
 }
 
-/// What the thread works with.
-struct Desk<L> {
+/// The state of the thread.
+struct ReaderThread<L> {
     running: Arc<Config>,
     path: Option<PathBuf>,
     load: L,
 }
 
-impl<L: Fn() -> Result<Config, ConfigError>> Desk<L> {
+impl<L: Fn() -> Result<Config, ConfigError>> ReaderThread<L> {
     fn work(&self, job: Job) -> Option<Read> {
         match job {
             Job::Configuration { hearing } => {
                 let mut new = self.new_configuration(hearing);
-                // Closed anywhere else, it would take the daemon's mark away.
+                // Hand the open file over: closing it here would release the daemon's lock on it.
                 let opened = new
                     .as_mut()
                     .ok()
@@ -159,7 +160,7 @@ impl<L: Fn() -> Result<Config, ConfigError>> Desk<L> {
     fn new_configuration(&self, hearing: bool) -> Result<Box<New>, ReloadError> {
         let config = self.running.same_file((self.load)()?)?;
         let server = match service::prepare(config.key_access.as_deref()) {
-            // Clients that are heard are not shut out because of a key that cannot be read now.
+            // Clients that are heard now are not locked out because the key cannot be read at this moment.
             Err(error) if hearing => return Err(error.into()),
             server => server,
         };

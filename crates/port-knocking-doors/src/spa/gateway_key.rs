@@ -1,4 +1,4 @@
-//! The file of the gateway key: the one secret of a gateway.
+//! Manages the file of the gateway key, the only secret of a gateway.
 //!
 //! ```text
 //!   init ──► current ── rotate ──► previous, accepted until a stated time
@@ -6,7 +6,8 @@
 //!               └──► card, for the clients
 //! ```
 //!
-//! A key is never written over unless [`rotate`] keeps it, and never read from a file that others may read.
+//! Only [`rotate`] replaces a key, and it keeps the old one for a while. A key is never read from a file that other
+//! users may read.
 
 mod file;
 #[cfg(test)]
@@ -29,27 +30,27 @@ use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-/// The directory in which others may look around: the configuration lies there too.
+/// The directory that other users may list: the configuration is there, too.
 const SHARED: &str = "/etc/port-knocking-doors";
-/// No file of a key is larger.
-const LONGEST: usize = 16 * 1024;
+/// The maximum length of a key file.
+const MAX_LENGTH: usize = 16 * 1024;
 
 /// The keys that a gateway accepts.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    /// The one whose card is given to clients.
+    /// The key whose card clients get.
     pub current: GatewayKey,
-    /// The one before it, and until when it is accepted, in seconds since 1970.
+    /// The previous key, and until when it is accepted, in seconds since 1970.
     pub previous: Option<(GatewayKey, u64)>,
 }
 
-/// Makes a key, and a file for it.
+/// Generates a key and creates a file for it.
 ///
 /// # Errors
-/// [`KeyError::Exists`] if there is a file; [`KeyError::Write`] or [`KeyError::InUse`].
+/// [`KeyError::Exists`] if the file exists; [`KeyError::Write`] or [`KeyError::InUse`].
 pub fn init(path: &Path, random: &mut impl CryptoRng) -> Result<GatewayKey, KeyError> {
     let write = |source| KeyError::Write { path: path.to_owned(), source };
-    // A link that leads nowhere would make the file elsewhere.
+    // Through a dangling link the file would be created elsewhere.
     if fs::symlink_metadata(path).is_ok() {
         return Err(KeyError::Exists { path: path.to_owned() });
     }
@@ -68,24 +69,24 @@ pub fn init(path: &Path, random: &mut impl CryptoRng) -> Result<GatewayKey, KeyE
 /// Reads the keys.
 ///
 /// # Errors
-/// [`KeyError`] if there are none, others may read them, or the file is not as it has to be.
+/// [`KeyError`] if the file is missing or invalid, or others may read it.
 pub fn load(path: &Path) -> Result<Keys, KeyError> {
     let (text, _) = read(path)?;
     file::parse(path, &text)
 }
 
-/// Makes a new key. The one before it is accepted for `keep_for` from `now`, in seconds since 1970; the one
-/// before that no more.
+/// Generates a new key. The previous key is accepted for `keep_for` from `now`, in seconds since 1970; the one before
+/// it is dropped.
 ///
 /// # Errors
-/// [`KeyError`] as of [`load`], [`KeyError::Write`] or [`KeyError::InUse`]. The keys are the old ones then.
+/// [`KeyError`] as in [`load`], [`KeyError::Write`] or [`KeyError::InUse`]. Then the old keys stay.
 pub fn rotate(
     path: &Path,
     random: &mut impl CryptoRng,
     now: u64,
     keep_for: Duration,
 ) -> Result<Keys, KeyError> {
-    // Checked first: its errors are the clearer ones.
+    // Load first: its errors are clearer.
     load(path)?;
     let draft = draft(path)?;
     let (text, rights) = read(draft.target())?;
@@ -104,14 +105,14 @@ pub fn card_text(keys: &Keys) -> Zeroizing<String> {
     keys.current.card().to_text()
 }
 
-/// A text as a QR code for a terminal; `None` if it is longer than a QR code can be.
+/// Renders a text as a QR code for a terminal; `None` if the text is too long for one.
 ///
-/// A phone wants dark on light, and not every terminal is light. So the colours are set, to two that no
-/// theme changes; and if they are taken out, it is right where the background is dark.
+/// A phone expects dark on light, and not every terminal has a light background. So both colours are set, to two that
+/// no theme changes. If a program strips the colours, the code is right on a dark background.
 #[must_use]
 pub fn qr(text: &str) -> Option<String> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
-    // The characters draw what is light.
+    // The characters draw the light modules.
     let picture = code.render().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
     Some(picture.lines().map(|line| format!("\u{1b}[38;5;231;48;5;16m{line}\u{1b}[0m\n")).collect())
 }
@@ -131,7 +132,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Err(_) => Ok(()),
-        // The new directory has to be there after a crash, as the file in it.
+        // The new directory has to survive a crash, as the file in it does.
         Ok(()) => match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(above) => File::open(above)?.sync_all(),
             None => File::open(".")?.sync_all(),
@@ -139,37 +140,35 @@ fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The text of the file, if no other user may read it.
+/// Reads the text of the file, unless another user may read it.
 fn read(path: &Path) -> Result<(Zeroizing<String>, Rights), KeyError> {
     let no_key = |what| KeyError::NoKeyFile { path: path.to_owned(), what };
-    let file = trusted_file::read(path, &Demands::secret(LONGEST)).map_err(|untrusted| {
+    let file = trusted_file::read(path, &Demands::secret(MAX_LENGTH)).map_err(|untrusted| {
         let path = path.to_owned();
         match untrusted {
             Untrusted::Missing => KeyError::Missing { path },
-            Untrusted::Dangling => {
-                no_key("it is a link to nothing; put back what it names, or take the link away")
-            }
+            Untrusted::Dangling => no_key("it is a dangling link; restore its target, or remove the link"),
             Untrusted::Unreadable(source) => KeyError::Read { path, source },
-            Untrusted::Kind => no_key("it is no regular file"),
+            Untrusted::Kind => no_key("it is not a regular file"),
             Untrusted::Owner { owner, we } => KeyError::Owner { path, owner, we },
             Untrusted::Mode(mode) => KeyError::Exposed { path, mode },
             Untrusted::Long => no_key("it is larger than 16 kilobytes"),
         }
     })?;
-    let text = std::str::from_utf8(&file.bytes).map_err(|_| no_key("it is no text"))?;
+    let text = std::str::from_utf8(&file.bytes).map_err(|_| no_key("it is not UTF-8 text"))?;
     Ok((Zeroizing::new(text.to_owned()), file.rights))
 }
 
-/// Why there is no gateway key. The message never holds what is in the file.
+/// Why the gateway key cannot be used. The message never contains the file's contents.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// There is no file.
+    /// The file does not exist.
     #[error("there is no gateway key {}; make one: port-knocking-doors gateway init", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// There is a file already.
+    /// The file exists already.
     #[error(
         "there is a gateway key {} already, and clients know it; to change it: port-knocking-doors gateway \
          rotate",
@@ -199,7 +198,7 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody else owns the file.
+    /// Another user owns the file.
     #[error(
         "the gateway key {0} belongs to another user ({owner}); try: chown {we} {0}",
         path.display()
@@ -207,12 +206,12 @@ pub enum KeyError {
     Owner {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
-        /// Who we are.
+        /// Our own user.
         we: u32,
     },
-    /// The file is none that could hold a key.
+    /// The file cannot hold a key.
     #[error("cannot use the gateway key {}: {what}", path.display())]
     NoKeyFile {
         /// The file.
@@ -231,10 +230,10 @@ pub enum KeyError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what to write instead.
         what: String,
     },
-    /// Another process changes the file.
+    /// Another process is changing the file.
     #[error("another process changes the gateway key {} at this moment; try again", path.display())]
     InUse {
         /// The file.

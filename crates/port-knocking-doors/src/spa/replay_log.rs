@@ -1,29 +1,29 @@
-//! The knocks that were accepted, on disk: what keeps a replayed knock out after a restart.
+//! Keeps the accepted knocks on disk, so that a replayed knock is rejected after a restart, too.
 //!
 //! ```text
-//!   <state_dir>/lock             held by the one process that writes
+//!   <state_dir>/lock             locked by the only process that writes
 //!   <state_dir>/knocks           the replay log
-//!   <state_dir>/knocks.new       the next one, while it is made
-//!   <state_dir>/knocks.damaged   the latest one of which nothing could be believed
+//!   <state_dir>/knocks.new       the next file, while it is written
+//!   <state_dir>/knocks.damaged   the last file that was unusable
 //!
-//!   header, 16 bytes                      record, 32 bytes; then the next, up to one that is all zero
+//!   header, 16 bytes                      record, 32 bytes; then the next, up to an all-zero one
 //!    0  6  "knocks"                        0  8  client
 //!    6  2  version, 1                      8  8  time, milliseconds since 1970
 //!    8  4  generation                     16  8  nonce
-//!   12  4  check, over the 12 before      24  8  check, over the 24 before, generation and slot
+//!   12  4  check over the 12 bytes before     24  8  check over the 24 bytes before, generation and slot
 //! ```
 //!
-//! Numbers are big-endian; a check is the first bytes of a SHA-256. It finds what a crash has torn or a disk has
-//! damaged, and is no defence: only root can write here.
+//! Numbers are big-endian; a check is the first bytes of a SHA-256. It detects what a crash has torn or a disk has
+//! damaged. It is not a defence: only root can write here.
 //!
-//! An acknowledged knock is on the disk: [`ReplayLog::append`] returns when it is. What is not whole at the next
-//! start is as if lost: it is counted, left out, and its place is taken by what the core says of a loss. What is no
-//! log at all was one, for all that is known, and is put aside. So no bytes keep a client out or let a copy in,
-//! but a whole header of another version, whose records are for another program to keep.
+//! [`ReplayLog::append`] returns when a knock is on disk. A record that is not intact at the next start counts as
+//! lost: it is left out, and the core adds a record of the loss. A file that is not a replay log may have been one,
+//! so it is put aside. So damaged bytes can neither lock a client out nor let a replayed knock in. The exception is
+//! an intact header of another version, whose records belong to another program: the replay log does not open.
 
 mod log;
-mod place;
 mod record;
+mod state_dir;
 #[cfg(test)]
 mod tests;
 
@@ -37,70 +37,70 @@ use doors_core::spa::replay::Record;
 
 pub use self::record::Loss;
 use self::{
-    log::{LONGEST, Log},
-    place::{KNOCKS, NEXT, Place, Seen},
+    log::{Log, MAX_LENGTH},
     record::{Contents, Unreadable},
+    state_dir::{KNOCKS, NEXT, Seen, StateDir},
 };
 
-/// After so many records, or as many as the file began with if those are more, a new file is made of those that
-/// still count: so each record is written twice on average, however many clients there are.
-const MANY: usize = 4096;
+/// A new file is written once more records were added than this, or than the file started with, whichever is more. So
+/// each record is written twice on average, whatever the number of clients.
+const COMPACT_AFTER: usize = 4096;
 
-/// The replay log, open for writing. Nobody else can open it meanwhile.
+/// The replay log, open for writing. No other process can open it meanwhile.
 #[derive(Debug)]
 pub struct ReplayLog {
-    place: Place,
+    state_dir: StateDir,
     log: Log<File>,
-    /// How many records were added since the file was made.
+    /// The number of records added since the file was written.
     added: usize,
-    /// With how many records it was made.
+    /// The number of records that the file was written with.
     kept: usize,
-    /// The name of the file may not be on the disk yet.
+    /// Whether the file was renamed and the directory is not synced yet.
     renamed: bool,
 }
 
-/// What was found on the disk.
+/// What was found on disk.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Loaded {
-    /// The knocks, in the order in which they were written, and after a loss what the core says of it.
+    /// The knocks in the order in which they were written; after a loss, followed by the core's record of it.
     pub records: Vec<Record>,
-    /// There was a replay log.
+    /// Whether there was a replay log.
     pub found: bool,
-    /// Not all of it was whole.
+    /// What was not intact.
     pub loss: Option<Loss>,
 }
 
-/// What is there of the directory for the state.
+/// The condition of the state directory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum State {
-    /// It is there.
+    /// It exists.
     There,
-    /// It is there, and nothing in its replay log can be believed.
+    /// It exists, and its replay log is unusable.
     Damaged,
-    /// It will be made.
+    /// It will be created.
     ToBeMade,
 }
 
 impl ReplayLog {
-    /// Opens the replay log in this directory, and makes both if they are missing. If it is missing, or not all of
-    /// it is whole, what it holds from here on is what is whole, and `if_lost`: at no instant is there a replay log
-    /// that says less.
+    /// Opens the replay log in this directory, and creates both if they are missing. If the log is missing or
+    /// damaged, it is replaced by one with the intact records and `if_lost`. At no instant does the log on disk hold
+    /// less.
     ///
     /// # Errors
-    /// [`ReplayLogError`] if there is no replay log to go on with. Nothing was changed then.
+    /// [`ReplayLogError`] if the replay log cannot be used. Nothing was changed then.
     pub fn open(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), ReplayLogError> {
-        let place = Place::open(directory)?;
-        let Some((file, bytes, length)) = place.read()? else {
-            return Self::make(place, 1, Loaded { records: if_lost.to_vec(), ..Loaded::default() });
+        let state_dir = StateDir::open(directory)?;
+        let Some((file, bytes, length)) = state_dir.read()? else {
+            return Self::make(state_dir, 1, Loaded { records: if_lost.to_vec(), ..Loaded::default() });
         };
-        let path = || place.path(KNOCKS);
+        let path = || state_dir.path(KNOCKS);
         let write = |source| ReplayLogError::Write { path: path(), source };
         let Contents { generation, mut records, loss } = match understand(&bytes, length) {
             Ok(contents) => contents,
             Err(Unreadable::Damaged(loss)) => {
-                place.put_aside()?;
+                state_dir.put_aside()?;
                 let records = if_lost.to_vec();
-                return Self::make(place, 1, Loaded { records, found: true, loss: Some(loss) });
+                return Self::make(state_dir, 1, Loaded { records, found: true, loss: Some(loss) });
             }
             Err(Unreadable::Version(version)) => {
                 return Err(ReplayLogError::Version { path: path(), version });
@@ -108,104 +108,105 @@ impl ReplayLog {
         };
         if loss.is_some() {
             records.extend(if_lost);
-            return Self::make(place, generation.wrapping_add(1), Loaded { records, found: true, loss });
+            return Self::make(state_dir, generation.wrapping_add(1), Loaded { records, found: true, loss });
         }
         let mut log = Log::new(file, generation, records.len(), bytes.len());
         log.sync().map_err(write)?;
-        // The last one to write may have ended between the name and its way to the disk.
-        let replay_log = Self { place, log, added: records.len(), kept: 0, renamed: true };
+        // The previous writer may have ended between renaming the file and syncing the directory.
+        let replay_log = Self { state_dir, log, added: records.len(), kept: 0, renamed: true };
         Ok((replay_log, Loaded { records, found: true, loss: None }))
     }
 
-    /// Whether a replay log could be opened in this directory, as far as can be seen without touching anything.
+    /// Whether [`ReplayLog::open`] would succeed in this directory, as far as can be seen without changing anything.
     ///
     /// # Errors
-    /// What [`ReplayLog::open`] would say, but that another process uses it.
+    /// The error of [`ReplayLog::open`], except that another process uses the directory.
     pub(crate) fn look(directory: &Path) -> Result<State, ReplayLogError> {
-        let (beginning, length) = match place::look(directory)? {
+        let (beginning, length) = match state_dir::look(directory)? {
             Seen::NoDirectory => return Ok(State::ToBeMade),
-            Seen::NoJournal => return Ok(State::There),
+            Seen::NoReplayLog => return Ok(State::There),
             Seen::ReplayLog(beginning, length) => (beginning, length),
         };
         match understand(&beginning, length) {
             Ok(_) => Ok(State::There),
-            Err(Unreadable::Damaged(_)) => place::can_put_aside(directory).map(|()| State::Damaged),
+            Err(Unreadable::Damaged(_)) => state_dir::can_put_aside(directory).map(|()| State::Damaged),
             Err(Unreadable::Version(version)) => {
                 Err(ReplayLogError::Version { path: directory.join(KNOCKS), version })
             }
         }
     }
 
-    /// Writes knocks, and returns when they are on the disk.
+    /// Writes records, and returns when they are on disk.
     ///
     /// # Errors
-    /// [`ReplayLogError::Write`] if they are not; then no door may open for them. The replay log stays good, and
-    /// a later attempt may succeed.
+    /// [`ReplayLogError::Write`] if they are not; then no door may open for them. The replay log stays usable, and a
+    /// later attempt may succeed.
     pub fn append(&mut self, records: &[Record]) -> Result<(), ReplayLogError> {
         let written = self.sync_name().and_then(|()| self.log.append(records));
-        written.map_err(|source| ReplayLogError::Write { path: self.place.path(KNOCKS), source })?;
+        written.map_err(|source| ReplayLogError::Write { path: self.state_dir.path(KNOCKS), source })?;
         self.added = self.added.saturating_add(records.len());
         Ok(())
     }
 
-    /// Puts a new file in the place of the old one, with only the knocks that still count.
+    /// Replaces the file with one that holds only these records.
     ///
     /// # Errors
-    /// [`ReplayLogError::Write`]. The replay log stays good, and holds all that it has held.
+    /// [`ReplayLogError::Write`]. The replay log stays usable, and keeps everything that it held.
     pub fn compact(&mut self, keep: &[Record]) -> Result<(), ReplayLogError> {
-        self.log = write(&self.place, self.log.generation().wrapping_add(1), keep)?;
+        self.log = write(&self.state_dir, self.log.generation().wrapping_add(1), keep)?;
         (self.added, self.kept) = (0, keep.len());
         self.renamed = true;
-        self.sync_name().map_err(|source| ReplayLogError::Write { path: self.place.path(KNOCKS), source })
+        self.sync_name().map_err(|source| ReplayLogError::Write { path: self.state_dir.path(KNOCKS), source })
     }
 
-    /// Whether enough knocks were added for [`ReplayLog::compact`] to be worth its while.
+    /// Whether enough records were added to make [`ReplayLog::compact`] worthwhile.
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
-        self.added > self.kept.max(MANY)
+        self.added > self.kept.max(COMPACT_AFTER)
     }
 
-    /// Makes the file anew, with these records.
-    fn make(place: Place, generation: u32, loaded: Loaded) -> Result<(Self, Loaded), ReplayLogError> {
-        let log = write(&place, generation, &loaded.records)?;
+    /// Writes a new file with these records.
+    fn make(state_dir: StateDir, generation: u32, loaded: Loaded) -> Result<(Self, Loaded), ReplayLogError> {
+        let log = write(&state_dir, generation, &loaded.records)?;
         let kept = loaded.records.len();
-        let mut replay_log = Self { place, log, added: 0, kept, renamed: true };
+        let mut replay_log = Self { state_dir, log, added: 0, kept, renamed: true };
         let named = replay_log.sync_name();
-        named.map_err(|source| ReplayLogError::Write { path: replay_log.place.path(KNOCKS), source })?;
+        named.map_err(|source| ReplayLogError::Write { path: replay_log.state_dir.path(KNOCKS), source })?;
         Ok((replay_log, loaded))
     }
 
-    /// Brings the name of the file to the disk. Until then a crash may bring back the file before it, so
-    /// nothing is acknowledged.
+    /// Syncs the directory after a rename. Until then a crash may bring back the previous file, so nothing is
+    /// acknowledged.
     fn sync_name(&mut self) -> io::Result<()> {
         if self.renamed {
-            self.place.sync()?;
+            self.state_dir.sync()?;
             self.renamed = false;
         }
         Ok(())
     }
 }
 
-/// What stands in a file of this length that begins with these bytes: all of it, if it is not too long to be read.
+/// Parses a file of this length that starts with these bytes. The bytes are the whole file, unless it is too long to
+/// be read.
 fn understand(bytes: &[u8], length: u64) -> Result<Contents, Unreadable> {
-    match usize::try_from(length).is_ok_and(|length| length <= LONGEST) {
+    match usize::try_from(length).is_ok_and(|length| length <= MAX_LENGTH) {
         true => record::read(bytes),
         false => Err(record::too_long(bytes)),
     }
 }
 
-/// Makes a new file and gives it the name of the old one.
-fn write(place: &Place, generation: u32, records: &[Record]) -> Result<Log<File>, ReplayLogError> {
+/// Writes a new file, and renames it to replace the old one.
+fn write(state_dir: &StateDir, generation: u32, records: &[Record]) -> Result<Log<File>, ReplayLogError> {
     let bytes = Log::<File>::whole(generation, records);
-    let written = match bytes.len() <= LONGEST {
-        true => place.replace(&bytes),
+    let written = match bytes.len() <= MAX_LENGTH {
+        true => state_dir.replace(&bytes),
         false => Err(io::ErrorKind::FileTooLarge.into()),
     };
-    let file = written.map_err(|source| ReplayLogError::Write { path: place.path(NEXT), source })?;
+    let file = written.map_err(|source| ReplayLogError::Write { path: state_dir.path(NEXT), source })?;
     Ok(Log::new(file, generation, records.len(), bytes.len()))
 }
 
-/// What an administrator can do about a directory that cannot be used.
+/// What an administrator can do about an unusable directory.
 fn way_out(path: &Path, why: &io::Error) -> String {
     let directory = path.display();
     match why.kind() {
@@ -224,10 +225,10 @@ fn way_out(path: &Path, why: &io::Error) -> String {
     }
 }
 
-/// Why there is no replay log, or why nothing was written to it.
+/// Why the replay log cannot be used, or was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayLogError {
-    /// The directory cannot be made or opened.
+    /// The directory cannot be created or opened.
     #[error("cannot use the directory {} for the state{}", path.display(), way_out(path, source))]
     Directory {
         /// The directory.
@@ -235,7 +236,7 @@ pub enum ReplayLogError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Somebody else could change what is remembered.
+    /// Another user could change the replay log.
     #[error("{0} can be changed by others (mode {mode:03o}); try: chmod go-w {0}", path.display())]
     Writable {
         /// The file or directory.
@@ -243,7 +244,7 @@ pub enum ReplayLogError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Not even its owner may write there.
+    /// Its owner may not write there.
     #[error("nothing can be written to {0} (mode {mode:03o}); try: chmod u+rwx {0}", path.display())]
     ReadOnly {
         /// The directory.
@@ -251,17 +252,17 @@ pub enum ReplayLogError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody else owns what is remembered.
+    /// Another user owns it.
     #[error("{0} belongs to another user ({owner}); try: chown {we} {0}", path.display())]
     Owner {
         /// The file or directory.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
-        /// Who we are.
+        /// Our own user.
         we: u32,
     },
-    /// A file of ours cannot be opened or read. A symbolic link is one that cannot.
+    /// A file cannot be opened or read. Symbolic links are not followed.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
@@ -269,25 +270,25 @@ pub enum ReplayLogError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Another process writes here.
+    /// Another process uses the directory.
     #[error("another port-knocking-doors uses {0}; stop it, or give this one another state_dir", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
     },
-    /// Something that is no file has the name of the replay log.
-    #[error("{} is no regular file, so no journal of knocks; move it away", path.display())]
+    /// The name of the replay log belongs to something other than a regular file.
+    #[error("{} is not a regular file, so it is not a replay log; move it away", path.display())]
     NotOurs {
         /// The file.
         path: PathBuf,
     },
     /// A directory has a name that the replay log needs.
-    #[error("{} is a directory, and stands where a file for the journal of knocks has to be; move it away", path.display())]
+    #[error("{} is a directory, and the replay log needs a file there; move it away", path.display())]
     InTheWay {
         /// The directory.
         path: PathBuf,
     },
-    /// The replay log is of another version.
+    /// The replay log has another version.
     #[error(
         "{} has version {version}, and this program knows 1; move it away, and start again: the first hour costs \
          each knock a challenge",
@@ -296,7 +297,7 @@ pub enum ReplayLogError {
     Version {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The version in its header.
         version: u16,
     },
     /// The disk is full, or broken.

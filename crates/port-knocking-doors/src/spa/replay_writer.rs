@@ -1,13 +1,13 @@
-//! Writes down which requests were accepted, in a thread of its own: a disk may take its time, and knocks
-//! are heard meanwhile. Whatever waits is written, and synced, in one go.
+//! Writes the replay log in a thread: a slow disk does not keep the daemon from hearing knocks. Everything that waits
+//! is written and synced as one batch.
 //!
-//! After a failure the disk knows less than the core. Then only a whole new replay log is written, with all that
-//! the core remembers, before anything more is said to be held.
+//! After a failure the log on disk lacks records that the core has. Then the writer confirms nothing more until it
+//! has written a new replay log with everything that the core remembers.
 //!
 //! ```text
 //!   daemon ──► Order ──► replay writer ──► replay log ──► disk
 //!      ▲                    │
-//!      └──── Recorded ◄─────┘   in the order in which it was asked for
+//!      └──── Recorded ◄─────┘   in the order of the requests
 //! ```
 
 use std::{io, path::Path, sync::mpsc as blocking};
@@ -22,33 +22,33 @@ use crate::{
     spa::replay_log::{Loaded, ReplayLog, ReplayLogError},
 };
 
-/// Records that are written in one go.
-const AT_ONCE: usize = 256;
+/// The maximum number of records in a batch.
+const BATCH_LENGTH: usize = 256;
 
-/// Records that may wait here. The others wait in the core, which bounds them for each client.
-pub(crate) const WAITING: usize = 4096;
+/// The number of records that may wait here. The others wait in the core, which bounds them for each client.
+pub(crate) const QUEUE_LENGTH: usize = 4096;
 
-/// What the replay writer is asked to do.
+/// A job for the replay writer.
 #[derive(Debug)]
 enum Order {
-    /// Write this behind the others.
+    /// Append this record.
     Append(Ticket, Record),
-    /// Keep only these, among which are those of the tickets.
+    /// Write a new log with only these records, which include those of the tickets.
     Keep(Vec<Record>, Vec<Ticket>),
 }
 
-/// What became of it.
+/// The result of an order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Recorded {
-    /// The records of these tickets are on the disk.
+    /// The records of these tickets are on disk.
     Held(Vec<Ticket>),
-    /// Those of these are not, and why. From here on only [`ReplayWriter::keep`] is done.
+    /// The records of these tickets are not, and why. From here on only [`ReplayWriter::keep`] works.
     Failed(Vec<Ticket>, String),
-    /// After a failure: all that was given to [`ReplayWriter::keep`] is on the disk.
+    /// After a failure: everything given to [`ReplayWriter::keep`] is on disk.
     CaughtUp,
-    /// The latest [`ReplayWriter::keep`] is done, or has failed.
+    /// The last [`ReplayWriter::keep`] is done or has failed.
     Kept,
-    /// Many records are not needed any more: it is time to say which are.
+    /// The log has grown: it is time to call [`ReplayWriter::keep`].
     Long,
 }
 
@@ -57,11 +57,11 @@ pub(crate) enum Recorded {
 pub(crate) struct ReplayWriter {
     thread: Worker<Order>,
     recorded: mpsc::UnboundedReceiver<Recorded>,
-    /// Records of which it has not been said yet what became of them.
+    /// The number of records without a result.
     waiting: usize,
 }
 
-/// Why nothing can be written down.
+/// Why the replay log cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayWriterError {
     /// The file.
@@ -73,8 +73,8 @@ pub enum ReplayWriterError {
 }
 
 impl ReplayWriter {
-    /// Opens the replay log in this directory, and gives what it holds. If it was not there, or not all of it was
-    /// whole, then it holds `if_lost`, too, from here on.
+    /// Opens the replay log in this directory, and returns its records. If it was missing or damaged, it also holds
+    /// `if_lost` from here on.
     pub(crate) fn start(directory: &Path, if_lost: &[Record]) -> Result<(Self, Loaded), ReplayWriterError> {
         let (replay_log, loaded) = ReplayLog::open(directory, if_lost)?;
         if let Some(loss) = &loaded.loss {
@@ -82,38 +82,38 @@ impl ReplayWriter {
         }
         let (outcomes, recorded) = mpsc::unbounded_channel();
         let run = move |orders: &blocking::Receiver<Order>| work(replay_log, orders, &outcomes);
-        // Each record of those that wait, what is kept now, and what is kept at the end.
-        let thread = Worker::start("replay-writer", WAITING.saturating_add(2), run);
+        // Room for every waiting record, one `keep` now, and one at the end.
+        let thread = Worker::start("replay-writer", QUEUE_LENGTH.saturating_add(2), run);
         let thread = thread.map_err(ReplayWriterError::Thread)?;
         Ok((Self { thread, recorded, waiting: 0 }, loaded))
     }
 
-    /// How many more records may be handed over now.
+    /// The number of records that can be queued now.
     pub(crate) fn room(&self) -> usize {
-        WAITING.saturating_sub(self.waiting)
+        QUEUE_LENGTH.saturating_sub(self.waiting)
     }
 
-    /// Writes this down, if there is [room](Self::room).
+    /// Appends a record, if there is [room](Self::room).
     pub(crate) fn append(&mut self, ticket: Ticket, record: Record) {
         self.waiting = self.waiting.saturating_add(1);
-        // A thread that is gone says so through `next`.
+        // If the thread has ended, `next` reports it.
         let _ = self.thread.hand(Order::Append(ticket, record));
     }
 
-    /// Keeps only these, among which are those of the tickets. To be asked for once more only when that is done, or at the
-    /// end.
+    /// Writes a new log with only these records, which include those of the tickets. Call it again only when that is
+    /// done, or at the end.
     pub(crate) fn keep(&mut self, records: Vec<Record>, new: Vec<Ticket>) {
         self.waiting = self.waiting.saturating_add(new.len());
         let _ = self.thread.hand(Order::Keep(records, new));
     }
 
-    /// Takes no more orders, and returns when those of before are done.
+    /// Closes the queue, and returns when the queued orders are done.
     pub(crate) async fn end(mut self) {
         drop(self.thread);
         while self.recorded.recv().await.is_some() {}
     }
 
-    /// What became of the oldest order; `None` if the thread has ended.
+    /// The next result; `None` if the thread has ended.
     pub(crate) async fn next(&mut self) -> Option<Recorded> {
         let recorded = self.recorded.recv().await;
         if let Some(Recorded::Held(tickets) | Recorded::Failed(tickets, _)) = &recorded {
@@ -128,10 +128,10 @@ fn work(
     orders: &blocking::Receiver<Order>,
     outcomes: &mpsc::UnboundedSender<Recorded>,
 ) {
-    let mut desk = Desk { replay_log, failed: None, outcomes };
+    let mut thread = WriterThread { replay_log, failed: None, outcomes };
     while let Ok(first) = orders.recv() {
         let mut waiting = vec![first];
-        waiting.extend(orders.try_iter().take(AT_ONCE));
+        waiting.extend(orders.try_iter().take(BATCH_LENGTH));
         let mut batch = Batch::default();
         for order in waiting {
             match order {
@@ -140,34 +140,34 @@ fn work(
                     batch.records.push(record);
                 }
                 Order::Keep(keep, new) => {
-                    desk.append(std::mem::take(&mut batch));
-                    desk.keep(&keep, new);
+                    thread.append(std::mem::take(&mut batch));
+                    thread.keep(&keep, new);
                 }
             }
         }
-        desk.append(batch);
-        if desk.replay_log.wants_compaction() {
+        thread.append(batch);
+        if thread.replay_log.wants_compaction() {
             let _ = outcomes.send(Recorded::Long);
         }
     }
 }
 
-/// Records that are written in one go.
+/// Records that are written together.
 #[derive(Debug, Default)]
 struct Batch {
     tickets: Vec<Ticket>,
     records: Vec<Record>,
 }
 
-/// Where the thread writes.
-struct Desk<'a> {
+/// The state of the thread.
+struct WriterThread<'a> {
     replay_log: ReplayLog,
-    /// Why the disk knows less than the core.
+    /// Why the log on disk lacks records that the core has.
     failed: Option<String>,
     outcomes: &'a mpsc::UnboundedSender<Recorded>,
 }
 
-impl Desk<'_> {
+impl WriterThread<'_> {
     fn append(&mut self, Batch { tickets, records }: Batch) {
         if records.is_empty() {
             return;
@@ -175,7 +175,7 @@ impl Desk<'_> {
         if self.failed.is_none() {
             self.failed = self.replay_log.append(&records).err().map(|error| in_one_line(&error));
         }
-        self.tell(tickets);
+        self.report(tickets);
     }
 
     fn keep(&mut self, records: &[Record], new: Vec<Ticket>) {
@@ -186,23 +186,23 @@ impl Desk<'_> {
                 }
             }
             Err(error) if new.is_empty() && self.failed.is_none() => {
-                // The old replay log is whole, and goes on.
+                // The old replay log is intact and stays in use.
                 log::not_shortened(&error);
             }
             Err(error) => self.failed = Some(in_one_line(&error)),
         }
         if !new.is_empty() {
-            self.tell(new);
+            self.report(new);
         }
         let _ = self.outcomes.send(Recorded::Kept);
     }
 
-    fn tell(&self, tickets: Vec<Ticket>) {
-        let told = match &self.failed {
+    fn report(&self, tickets: Vec<Ticket>) {
+        let result = match &self.failed {
             None => Recorded::Held(tickets),
             Some(why) => Recorded::Failed(tickets, why.clone()),
         };
-        let _ = self.outcomes.send(told);
+        let _ = self.outcomes.send(result);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The service for clients with keys: the gateway's key, the memory of what was accepted, and the core's
-//! server, put together from the configuration.
+//! The service for clients with keys: it puts together the gateway's key, the replay log and the core's server, from
+//! the configuration.
 
 mod prepare;
 #[cfg(test)]
@@ -26,13 +26,13 @@ use crate::{
     spa::replay_writer::{Recorded, ReplayWriter, ReplayWriterError},
 };
 
-/// After a failure, the next try comes this much later.
+/// The pause before a retry after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// A disk that has not answered for so long is named in the log.
+/// The log names a disk that has not answered for this long.
 const SLOW_AFTER: Duration = Duration::from_secs(3);
 
-/// What runs for clients with keys. Nothing in here waits for a disk: threads do, and sequences are heard meanwhile.
+/// The state of the service. No method waits for a disk: threads do, and sequences are heard meanwhile.
 ///
 /// ```text
 ///   Key, by the reader ──► ReplayLog, by a thread of its own ──► Settled: clients are heard
@@ -42,45 +42,46 @@ const SLOW_AFTER: Duration = Duration::from_secs(3);
 pub(crate) struct SpaService {
     clock: Clock,
     stage: Stage,
-    /// Runs from the first client on, until the end.
+    /// Runs from the first client until the daemon stops.
     replay_writer: Option<ReplayWriter>,
-    /// Whether the clients in force are heard, and not only none.
+    /// Whether clients are heard; false also if there are none.
     has_clients: bool,
-    /// The disk knows less than the core. When it is tried again, if no client comes before.
+    /// Set while the log on disk lacks records that the core has: when to retry, unless a client comes earlier.
     behind: Option<Moment>,
-    /// The replay writer has been given all that is remembered, and has not said what became of it.
+    /// Whether the replay writer is writing a new log and has not reported the result.
     is_keeping: bool,
-    /// Why clients are not heard, as the log says; `None` if they are.
-    said: Option<String>,
+    /// The last reason in the log for why clients are not heard; `None` if they are.
+    logged: Option<String>,
 }
 
-/// How far the clients of the configuration in force have come.
+/// The progress towards hearing the clients of the configuration in force.
 #[derive(Debug)]
 enum Stage {
     /// They are heard, or there are none.
     Settled,
     /// The gateway's key is being read.
     Key(Pending),
-    /// The replay log is being opened, for these to be heard.
+    /// The replay log is being opened for this server configuration.
     ReplayLog(Pending, ServerConfig, oneshot::Receiver<Result<Begun, SpaServiceError>>),
-    /// One of both could not be had; the replay log, if there is a configuration. When it is tried again.
+    /// The gateway's key could not be read or, with a server configuration, the replay log not opened. The moment of
+    /// the next try.
     Missing(Arc<KeyAccess>, Option<ServerConfig>, Moment),
 }
 
-/// What a disk has not given yet.
+/// A read that a disk has not answered yet.
 #[derive(Debug)]
 struct Pending {
     access: Arc<KeyAccess>,
-    /// Since when, while the log has not said it.
-    unsaid_since: Option<Moment>,
+    /// Since when, until the log has reported it.
+    unlogged_since: Option<Moment>,
 }
 
-/// What there is to hear from the replay log.
+/// News from the replay log.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    /// It is open, or cannot be opened.
+    /// It is open, or could not be opened.
     Opened(Result<Box<Begun>, SpaServiceError>),
-    /// What became of what was written.
+    /// The result of a write.
     Recorded(Recorded),
 }
 
@@ -96,7 +97,7 @@ pub(crate) enum KeyStatus {
 }
 
 impl SpaService {
-    /// Without any clients.
+    /// A service without clients.
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
@@ -105,16 +106,16 @@ impl SpaService {
             has_clients: false,
             behind: None,
             is_keeping: false,
-            said: None,
+            logged: None,
         }
     }
 
-    /// The gateway's key is being read for these clients, for [`listen`](Self::listen).
+    /// Notes that the gateway's key is being read for these clients; [`listen`](Self::listen) takes the result.
     pub(crate) fn await_key(&mut self, access: Arc<KeyAccess>) {
-        self.stage = Stage::Key(Pending { access, unsaid_since: Some(self.clock.now()) });
+        self.stage = Stage::Key(Pending { access, unlogged_since: Some(self.clock.now()) });
     }
 
-    /// Whether what is accepted is written down. From then on it is until the end.
+    /// Whether accepted requests are written down. Once true, it stays true.
     pub(crate) fn is_recording(&self) -> bool {
         self.replay_writer.is_some()
     }
@@ -133,14 +134,14 @@ impl SpaService {
         }
     }
 
-    /// If clients are not heard, the log says why once more.
+    /// Makes the log give the reason again while clients are not heard.
     pub(crate) fn say_again(&mut self) {
-        self.said = self.said.take().map(|_| String::new());
+        self.logged = self.logged.take().map(|_| String::new());
     }
 
-    /// Listens to these clients as soon as what they need is there; says if it cannot be had, and tries again later.
-    /// Knocks of a sequence are heard in any case, and the doors are guarded. Gives the clients before: to let go of
-    /// many takes time.
+    /// Hears these clients as soon as the key and the replay log are ready; logs a failure, and retries later.
+    /// Sequences are heard and the doors are guarded all the while. Returns the previous configuration, because
+    /// dropping many clients takes time.
     pub(crate) fn listen(
         &mut self,
         engine: &mut Engine,
@@ -164,7 +165,8 @@ impl SpaService {
         }
     }
 
-    /// Opens the replay log, then to listen to these clients. If it is being opened, that is what is waited for.
+    /// Opens the replay log in a thread, to hear these clients afterwards. If it is being opened already, only
+    /// replaces the clients.
     fn open(&mut self, access: Arc<KeyAccess>, config: ServerConfig, observe: &mut Observe) {
         if let Stage::ReplayLog(pending, waiting, _) = &mut self.stage
             && pending.access.state_dir == access.state_dir
@@ -175,7 +177,7 @@ impl SpaService {
         let (for_thread, clock) = (Arc::clone(&access), self.clock);
         match worker::once("replay-log", move || begin(&for_thread, clock)) {
             Ok(opened) => {
-                let pending = Pending { access, unsaid_since: Some(self.clock.now()) };
+                let pending = Pending { access, unlogged_since: Some(self.clock.now()) };
                 self.stage = Stage::ReplayLog(pending, config, opened);
             }
             Err(error) => {
@@ -185,7 +187,7 @@ impl SpaService {
         }
     }
 
-    /// Listens to these clients from here on.
+    /// Makes the engine hear these clients.
     fn apply(
         &mut self,
         engine: &mut Engine,
@@ -194,7 +196,7 @@ impl SpaService {
     ) -> Option<ServerConfig> {
         self.stage = Stage::Settled;
         self.has_clients = !config.clients.is_empty();
-        if self.said.take().is_some() && self.has_clients {
+        if self.logged.take().is_some() && self.has_clients {
             observe.line(log::clients_heard);
         }
         engine.set_server_config(config)
@@ -208,28 +210,28 @@ impl SpaService {
         observe: &mut Observe,
     ) {
         let why = in_one_line(error);
-        if self.said.as_ref() != Some(&why) {
+        if self.logged.as_ref() != Some(&why) {
             let why = why.clone();
             observe.line(move || log::clients_not_heard(&why));
         }
-        self.said = Some(why);
+        self.logged = Some(why);
         self.stage = Stage::Missing(access, config, self.clock.now().after(RETRY_AFTER));
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do. Keys can be read only if the reader is free.
+    /// When [`handle_timeout`](Self::handle_timeout) is due. Keys can be read only while the reader is free.
     pub(crate) fn next_deadline(&self, is_reader_free: bool) -> Option<Moment> {
         let stage = match &self.stage {
             Stage::Settled => None,
             Stage::Key(pending) | Stage::ReplayLog(pending, ..) => {
-                pending.unsaid_since.map(|since| since.after(SLOW_AFTER))
+                pending.unlogged_since.map(|since| since.after(SLOW_AFTER))
             }
             Stage::Missing(_, config, again) => (config.is_some() || is_reader_free).then_some(*again),
         };
         stage.into_iter().chain(self.behind).min()
     }
 
-    /// Tries again what has failed, and says which disk does not answer. Gives the clients for which the gateway's key is
-    /// to be read now, if that is what is missing and the reader is free.
+    /// Retries what has failed, and logs a disk that does not answer. If the gateway's key is missing and the reader
+    /// is free, returns the clients for which to read it.
     pub(crate) fn handle_timeout(
         &mut self,
         engine: &Engine,
@@ -241,7 +243,7 @@ impl SpaService {
             self.catch_up(engine, now);
         }
         if let Some(path) = self.slow(now) {
-            self.said.get_or_insert_default();
+            self.logged.get_or_insert_default();
             observe.line(move || log::clients_not_heard_yet(&path, SLOW_AFTER));
         }
         match std::mem::replace(&mut self.stage, Stage::Settled) {
@@ -257,26 +259,25 @@ impl SpaService {
         None
     }
 
-    /// What has not answered for too long, once.
+    /// The path that has not been readable for too long; each read is reported once.
     fn slow(&mut self, now: Moment) -> Option<PathBuf> {
         let (pending, path): (_, fn(&KeyAccess) -> &PathBuf) = match &mut self.stage {
             Stage::Settled | Stage::Missing(..) => return None,
             Stage::Key(pending) => (pending, |access| &access.gateway_key),
             Stage::ReplayLog(pending, ..) => (pending, |access| &access.state_dir),
         };
-        pending.unsaid_since.take_if(|since| since.after(SLOW_AFTER) <= now)?;
+        pending.unlogged_since.take_if(|since| since.after(SLOW_AFTER) <= now)?;
         Some(path(&pending.access).clone())
     }
 
-    /// Gives the disk once more what it could not take: a knock of which nothing is there could be let in again
-    /// after a restart.
+    /// Retries the write that failed: a knock that is not on disk could be replayed after a restart.
     fn catch_up(&mut self, engine: &Engine, now: Moment) {
         self.keep(engine);
         self.behind = Some(now.after(RETRY_AFTER));
     }
 
-    /// Has the disk hold all that is remembered, if it is not at that already: of a disk that hangs, copies of all must
-    /// not pile up.
+    /// Writes a new log with everything that is remembered, unless one is being written: on a hanging disk, copies
+    /// must not pile up.
     fn keep(&mut self, engine: &Engine) {
         if let (Some(replay_writer), false) = (&mut self.replay_writer, self.is_keeping) {
             replay_writer.keep(remembered(engine), Vec::new());
@@ -284,7 +285,7 @@ impl SpaService {
         }
     }
 
-    /// Ends in order: what the disk could not take so far is given to it once more.
+    /// Stops in order: retries the write that failed.
     pub(crate) async fn end(self, engine: &Engine, timeout: Duration) {
         let (Some(mut replay_writer), Some(_)) = (self.replay_writer, self.behind) else { return };
         replay_writer.keep(remembered(engine), Vec::new());
@@ -292,7 +293,7 @@ impl SpaService {
         let _ = tokio::time::timeout(timeout, replay_writer.end()).await;
     }
 
-    /// Hands over what has to be on disk. The rest stays in the core until there is room.
+    /// Passes records to the replay writer. The rest stays in the core until there is room.
     pub(crate) fn forward(&mut self, engine: &mut Engine) {
         let Some(replay_writer) = &mut self.replay_writer else { return };
         let next = || engine.poll_record();
@@ -301,18 +302,18 @@ impl SpaService {
             return;
         }
         match self.behind.is_some() && !self.is_keeping {
-            // With these comes all that the disk has not taken before.
+            // Write a new log with everything that is missing on disk, including these records.
             true => {
                 let tickets = new.into_iter().map(|(ticket, _)| ticket).collect();
                 replay_writer.keep(remembered(engine), tickets);
                 self.is_keeping = true;
             }
-            // They come after what the disk is given already.
+            // They follow what the writer already has.
             false => new.into_iter().for_each(|(ticket, record)| replay_writer.append(ticket, record)),
         }
     }
 
-    /// The next that there is to hear from the replay log; never if there is none. `None` if its thread has ended.
+    /// The next news from the replay log; waits for ever without one. `None` if its thread has ended.
     pub(crate) async fn next(&mut self) -> Option<Heard> {
         match (&mut self.stage, &mut self.replay_writer) {
             (Stage::ReplayLog(_, _, opened), _) => Some(Heard::Opened(opened.await.ok()?.map(Box::new))),
@@ -321,7 +322,7 @@ impl SpaService {
         }
     }
 
-    /// Takes what there is to hear from the replay log.
+    /// Handles news from the replay log.
     pub(crate) fn hear(&mut self, engine: &mut Engine, heard: Heard, observe: &mut Observe) {
         match heard {
             Heard::Opened(opened) => self.opened(engine, opened, observe),
@@ -366,7 +367,7 @@ impl SpaService {
     }
 }
 
-/// All that has to be on the disk.
+/// All records that have to be on disk.
 fn remembered(engine: &Engine) -> Vec<Record> {
     engine.server().map(|server| server.replay().records().collect()).unwrap_or_default()
 }

@@ -76,7 +76,7 @@ fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
     rustix::fs::mkfifoat(rustix::fs::CWD, state.join("knocks"), rustix::fs::Mode::RUSR).unwrap();
     let (code, said) = scene.check(&state);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("so no journal of knocks; move it away"), "{said}");
+    assert!(said.contains("so it is not a replay log; move it away"), "{said}");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn check_fails_where_a_directory_stands_in_the_way_of_the_replay_log_and_so_does
         if damaged {
             fs::write(state.join("knocks"), "something else of mine").unwrap();
         }
-        let told = format!("{} is a directory, and stands where a file", state.join(name).display());
+        let told = format!("{} is a directory, and the replay log needs a file there", state.join(name).display());
         let (code, said) = scene.check(&state);
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("error: no client with a key can be let in"), "{said}");
@@ -160,7 +160,7 @@ fn clients_whose_time_is_over_are_named_and_a_door_that_only_they_may_open_opens
     let (_, said) = scene.check(&state);
     assert!(said.contains(&format!("warning: {names}")), "{said}");
     assert!(said.contains(&format!("warning: {nobody}")), "{said}");
-    assert!(said.contains("add NAME --door ssh") && said.contains(", whose time is over"), "{said}");
+    assert!(said.contains("add NAME --door ssh") && said.contains(", which has expired"), "{said}");
 
     scene.write(&state);
     let mut command = scene.testbed.program();

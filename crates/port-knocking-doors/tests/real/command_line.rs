@@ -193,7 +193,7 @@ fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
     assert!(message.contains("--colour"), "{message}");
     for command in [&["check"][..], &[]] {
         let message = wrong(program(home.path()).args(command).env("RUST_LOG", "inf"));
-        assert!(message.contains("RUST_LOG: \"inf\" is no level; write error, warn, info"), "{message}");
+        assert!(message.contains("RUST_LOG: \"inf\" is not a level; write error, warn, info"), "{message}");
         check(program(home.path()).arg("-v").env("RUST_LOG", "inf"));
     }
 }
@@ -512,7 +512,7 @@ fn a_public_key_is_read_from_a_regular_file_and_nothing_is_waited_for() {
         let arguments = ["client", "add", "x", "--conf", conf, "--key-file", file, "--door", "ssh"];
         let (status, said) = testbed.run(&arguments);
         assert_eq!(status.code(), Some(1), "{said}");
-        assert!(said.contains(file) && said.contains("it is no regular file"), "{said}");
+        assert!(said.contains(file) && said.contains("it is not a regular file"), "{said}");
     }
 }
 

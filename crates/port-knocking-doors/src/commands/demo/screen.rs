@@ -1,4 +1,4 @@
-//! What the demo looks like: at most 80 columns, with colours where the terminal has them.
+//! Prints the demo: at most 80 columns, with colours where the terminal supports them.
 
 use std::io::Write as _;
 
@@ -29,32 +29,32 @@ impl Screen {
         }
     }
 
-    /// A step begins.
+    /// Prints the heading of a step.
     pub(super) fn step(self, number: usize, text: &str) {
         self.print(&format!("\n{0}{number}. {text}{0:#}\n", self.heading));
     }
 
-    /// Something is as it must be.
+    /// Prints an expected result.
     pub(super) fn right(self, text: &str) {
         self.print(&format!("   {0}✔{0:#} {text}\n", self.good));
     }
 
-    /// Something is not as it must be. Said where it is seen though the rest goes into a file.
+    /// Prints an unexpected result, to standard error, so that it is seen even if the output goes to a file.
     pub(super) fn wrong(self, text: &str) {
         let _ = anstream::stderr().write_all(format!("   {0}✘ {text}{0:#}\n", self.bad).as_bytes());
     }
 
-    /// A remark.
+    /// Prints a remark.
     pub(super) fn remark(self, text: &str) {
         self.print(&format!("   {text}\n"));
     }
 
-    /// What somebody typed.
+    /// Prints a command with its prompt.
     pub(super) fn command(self, who: &str, text: &str) {
         self.print(&format!("   {0}{who}${0:#} {text}\n", self.quiet));
     }
 
-    /// A line of the daemon's log, without its date.
+    /// Prints a line of the daemon's log, without its date.
     pub(super) fn log(self, line: &str) {
         let line = line.split_once("Z ").map_or(line, |(_, rest)| rest).trim();
         for (number, part) in wrap(line, 64).into_iter().enumerate() {
@@ -63,7 +63,7 @@ impl Screen {
         }
     }
 
-    /// What the kernel holds.
+    /// Prints the kernel's ruleset.
     pub(super) fn kernel(self, text: &str) {
         for line in text.lines() {
             let style = if line.contains("expires") { self.grant } else { self.kernel };
@@ -71,7 +71,7 @@ impl Screen {
         }
     }
 
-    /// What firewalld holds.
+    /// Prints firewalld's rules.
     pub(super) fn firewalld(self, text: &str) {
         for line in text.lines() {
             for part in wrap(line, 64) {
@@ -81,7 +81,7 @@ impl Screen {
     }
 
     fn print(self, text: &str) {
-        // A reader that has gone away has seen enough.
+        // If the output is closed, there is no reader to inform.
         let _ = anstream::stdout().write_all(text.as_bytes());
     }
 }

@@ -26,14 +26,14 @@ const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8));
 /// The port behind the door.
 const PORT: u16 = 22;
 const SEQUENCE: &str = "30721,4417,52208,19343,61002";
-/// What fits on a line beside what stands before it.
+/// The width of a line without its prefix.
 const WIDTH: usize = 62;
 /// How long the door stays open in the demo.
 const OPEN_FOR: u64 = 3;
-/// A port that does not answer this long is closed. Both ends are on this machine.
+/// How long to wait for a port to answer before it counts as closed. Both ends are on this machine.
 const NO_ANSWER: Duration = Duration::from_millis(400);
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The maximum time for a single step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why the demo cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
     move |source| DemoError::Io { what, source }
 }
 
-/// The private network and who is in it.
+/// The private network, the daemon and the screen.
 pub(super) struct Story {
     screen: Screen,
     steps: usize,
@@ -85,7 +85,7 @@ impl Story {
         Ok(Self { screen, steps: 0, server, client, firewalld, daemon, place })
     }
 
-    /// Tells the story. The first thing that is not as it must be ends it.
+    /// Runs all steps. Stops at the first unexpected result.
     pub(super) fn tell(mut self) -> Result<(), DemoError> {
         self.step("The daemon starts, and closes the door in the kernel");
         self.screen.command("server", "port-knocking-doors");
@@ -124,12 +124,12 @@ impl Story {
         let opened = Instant::now();
         self.screen.command("server", "kill -9 $(pidof port-knocking-doors)");
         self.daemon.signal(Signal::KILL).map_err(io_error("kill the daemon"))?;
-        self.daemon.wait(PATIENCE).map_err(io_error("wait for the daemon's end"))?;
+        self.daemon.wait(STEP_TIMEOUT).map_err(io_error("wait for the daemon's end"))?;
         self.connect(CLIENT).map_err(io_error("connect while the door is still open"))?;
         self.screen.right("the door is still open");
         self.wait_until_closed()?;
         let after = opened.elapsed().saturating_sub(NO_ANSWER).as_secs_f64();
-        self.screen.right(&format!("the door closed after {after:.1} s, and nobody was there to close it"));
+        self.screen.right(&format!("the door closed after {after:.1} s, with no daemon running"));
         self.show_grants()?;
         self.screen.remark("");
         self.screen.right("everything was as it must be; nothing of it is left on this machine");
@@ -139,7 +139,7 @@ impl Story {
     fn wait_until_closed(&self) -> Result<(), DemoError> {
         let begun = Instant::now();
         while self.connect(CLIENT).is_ok() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > STEP_TIMEOUT {
                 return Err(DemoError::NotAsItMustBe("the door stays open".to_owned()));
             }
             thread::sleep(Duration::from_millis(20));
@@ -152,9 +152,9 @@ impl Story {
         self.screen.step(self.steps, text);
     }
 
-    /// Waits for a line of the daemon's log, and shows it with those before it.
+    /// Waits for a line of the daemon's log, and shows it with the lines before it.
     fn hear(&mut self, text: &str) -> Result<(), DemoError> {
-        let heard = self.daemon.wait_for(text, PATIENCE);
+        let heard = self.daemon.wait_for(text, STEP_TIMEOUT);
         for line in self.daemon.take_lines() {
             self.screen.log(&line);
         }
@@ -175,7 +175,7 @@ impl Story {
         Ok(())
     }
 
-    /// Shows who is in by firewalld's own account.
+    /// Shows the open grants in firewalld's own output.
     fn show_rich_rules(&self) -> Result<(), DemoError> {
         let Some(firewalld) = &self.firewalld else { return Ok(()) };
         self.screen.command("server", "firewall-cmd --list-rich-rules");
@@ -185,7 +185,7 @@ impl Story {
         Ok(())
     }
 
-    /// Shows what changes in it: who is in, and how many packets were refused.
+    /// Shows the parts of the table that change: the open grants, and the number of refused packets.
     fn show_grants(&self) -> Result<(), DemoError> {
         if let Some(text) = self.server.enter(render::draw)? {
             let changing = |line: &&str| line.contains("  set ") || line.contains("counter");
@@ -194,10 +194,10 @@ impl Story {
         self.show_rich_rules()
     }
 
-    /// Runs the client, as anybody would.
+    /// Runs the client, as a user would.
     fn knock(&mut self) -> Result<(), DemoError> {
         let arguments = format!("sequence {SERVER} - --wait {PORT} --delay 0");
-        // The arguments would be read by every user of the machine in the list of processes.
+        // Arguments are visible to every user of the machine in the list of processes, so the sequence is not one.
         self.screen.command("client", &format!("echo {SEQUENCE} | \\"));
         self.screen.remark(&format!("            doorknock {arguments}"));
         let all: Vec<&str> = ["demo-client"].into_iter().chain(arguments.split(' ')).collect();
@@ -205,7 +205,7 @@ impl Story {
         Ok(())
     }
 
-    /// A key, a card, a client, and a door: what an administrator and a user do.
+    /// Creates a key, a card and a client, and opens a door: what an administrator and a user do.
     fn open_by_key(&self) -> Result<(), DemoError> {
         let path = |name: &str| self.place.join(name).display().to_string();
         let (key, conf) = (path("laptop"), path("doors.toml"));
@@ -232,7 +232,7 @@ impl Story {
         Ok(())
     }
 
-    /// A command, on lines that fit on a terminal.
+    /// Prints a command, wrapped for a terminal.
     fn command(&self, host: &str, text: &str) {
         let lines = wrap(text, WIDTH);
         let last = lines.len().saturating_sub(1);
@@ -245,7 +245,7 @@ impl Story {
         }
     }
 
-    /// What is as it must be, on lines that fit on a terminal.
+    /// Prints an expected result, wrapped for a terminal.
     fn right(&self, text: &str) {
         for line in text.lines() {
             for (number, part) in wrap(line, WIDTH).iter().enumerate() {
@@ -286,13 +286,13 @@ impl Story {
             socket.bind(&SocketAddr::new(source, 0).into())?;
             socket.connect_timeout(&SocketAddr::new(SERVER, PORT).into(), NO_ANSWER)?;
             let stream = TcpStream::from(socket);
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(STEP_TIMEOUT))?;
             Ok(stream)
         })
     }
 }
 
-/// Something behind the door: it gives back what it gets.
+/// Starts the listener behind the door, which echoes what it receives.
 fn listen(server: &Namespace) -> Result<(), DemoError> {
     let listener =
         server.enter(|| TcpListener::bind((SERVER, PORT))).map_err(io_error("listen in the namespace"))?;
@@ -307,7 +307,7 @@ fn listen(server: &Namespace) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// A real firewalld, whose zone does not let the port through.
+/// Starts a real firewalld whose zone does not allow the port.
 fn start_firewalld(server: &Namespace, place: &Path) -> Result<Firewalld, DemoError> {
     let start = || {
         let firewalld = Firewalld::start(server, place)?;
@@ -340,18 +340,18 @@ fn start_daemon(
     for variable in ["KNOCKER_SEQ", "KNOCKER_PORTS", "RUST_LOG", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
         command.env_remove(variable);
     }
-    // Not even by a bus is the host's own firewall touched.
+    // The daemon must not reach the host's own firewall over its bus either.
     let nowhere = || format!("unix:path={}", place.join("no-bus").display());
     command.env("DBUS_SYSTEM_BUS_ADDRESS", firewalld.map_or_else(nowhere, Firewalld::address));
     Process::start(server, command).map_err(io_error("start the daemon"))
 }
 
-/// Runs this program until it ends well, and gives what it says.
+/// Runs this program until it succeeds, and returns its output.
 fn run(namespace: &Namespace, home: &Path, arguments: &[&str]) -> Result<String, DemoError> {
     run_with(namespace, home, arguments, "")
 }
 
-/// Runs this program with this input until it ends well, and gives what it says.
+/// Runs this program with this input until it succeeds, and returns its output.
 fn run_with(
     namespace: &Namespace,
     home: &Path,
@@ -359,7 +359,7 @@ fn run_with(
     input: &str,
 ) -> Result<String, DemoError> {
     let mut command = this_program();
-    // What fits into a pipe waits there.
+    // The input fits into the pipe's buffer.
     let (reader, mut writer) = io::pipe().map_err(io_error("make a pipe"))?;
     writer.write_all(input.as_bytes()).map_err(io_error("write into a pipe"))?;
     drop(writer);
@@ -367,14 +367,14 @@ fn run_with(
     command.args(arguments).env("HOME", home).env_remove("SSH_AUTH_SOCK").env_remove("XDG_CONFIG_HOME");
     command.env_remove("DOORKNOCK_CONFIG");
     let mut process = Process::start(namespace, command).map_err(io_error("start a program"))?;
-    match process.finish(PATIENCE).map_err(io_error("wait for a program"))? {
+    match process.finish(STEP_TIMEOUT).map_err(io_error("wait for a program"))? {
         Some((status, said)) if status.success() => Ok(said),
         Some((_, said)) => Err(DemoError::NotAsItMustBe(format!("{} failed: {said}", arguments.join(" ")))),
         None => Err(DemoError::NotAsItMustBe(format!("{} does not end", arguments.join(" ")))),
     }
 }
 
-/// Arguments for the screen: of paths the name, of a card the beginning.
+/// Shortens arguments for the screen: a path to its last component, a card to its prefix.
 fn shown(arguments: &[&str]) -> String {
     let short = |argument: &&str| match argument.strip_prefix("doors1-") {
         Some(_) => "doors1-…".to_owned(),
@@ -383,7 +383,7 @@ fn shown(arguments: &[&str]) -> String {
     arguments.iter().map(short).collect::<Vec<_>>().join(" ")
 }
 
-/// This very program, wherever its file lies.
+/// This program, wherever its file is.
 fn this_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("port-knocking-doors");

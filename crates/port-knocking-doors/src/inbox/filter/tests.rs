@@ -1,4 +1,5 @@
-//! The filters, run by the kernel itself: over messages between two sockets, which begin where packets do.
+//! Tests the filters in the kernel, with datagrams between two Unix sockets: their offset 0 is the first byte of the
+//! message.
 #![allow(clippy::arithmetic_side_effects, reason = "a test may panic")]
 
 use std::io::{ErrorKind, Read as _};
@@ -7,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::*;
 
-/// A filter in the kernel.
+/// A pair of sockets with an attached filter.
 struct Attached {
     sender: Socket,
     receiver: Socket,
@@ -21,7 +22,7 @@ impl Attached {
         Self { sender, receiver }
     }
 
-    /// How much of a packet it lets through; `None` if it does not take it.
+    /// How many bytes of a packet the filter delivers; `None` if it drops the packet.
     fn taken(&mut self, packet: &[u8]) -> Option<usize> {
         self.sender.send(packet).unwrap();
         match self.receiver.read(&mut [0; 2048]) {
@@ -31,8 +32,8 @@ impl Attached {
         }
     }
 
-    /// Takes the packet, and with every bit turned over as well, unless the bit is one of `matters`: places, and
-    /// what matters there.
+    /// Checks that the filter takes the packet, and takes every one-byte change of it unless the change hits a bit in
+    /// `matters`: offsets, each with the mask of its significant bits.
     fn takes_exactly(&mut self, packet: &[u8], matters: &[(usize, u8)]) {
         assert_eq!(self.taken(packet), Some(packet.len()));
         for at in 0..packet.len() {
@@ -55,11 +56,11 @@ fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     [&header[..], payload].concat()
 }
 
-/// With so many bytes of options.
+/// With this many bytes of options.
 fn v4(options: usize, udp: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + options + udp.len()).unwrap().to_be_bytes();
     let words = 0x45 + u8::try_from(options / 4).unwrap();
-    // It must not be fragmented.
+    // With the don't-fragment flag.
     let header =
         [&[words, 0][..], &length, &[0, 1, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 7, 192, 0, 2, 1]].concat();
     [&header[..], &vec![1; options], udp].concat()
@@ -70,7 +71,7 @@ fn v6(udp: &[u8]) -> Vec<u8> {
     [&[0x60, 0, 0, 0][..], &length, &[17, 64], &[0x20; 16], &[0x21; 16], udp].concat()
 }
 
-/// Whole bytes that matter.
+/// All bits of these bytes.
 fn whole(places: impl IntoIterator<Item = usize>) -> Vec<(usize, u8)> {
     places.into_iter().map(|place| (place, 0xff)).collect()
 }
@@ -86,14 +87,14 @@ fn of_v6() -> Vec<(usize, u8)> {
 }
 
 #[test]
-fn the_filter_takes_knocks_on_any_port_and_nothing_that_differs_in_a_bit() {
+fn the_filter_takes_knocks_on_any_port_and_drops_those_that_differ_in_one_bit() {
     for spa_port in [None, Some(SPA_PORT)] {
         let mut filter = Attached::new(&knocks(spa_port));
-        // A sequence may hold the port of the clients, too.
+        // A sequence may include the port of clients with a key.
         assert!(filter.taken(&v4(0, &udp(SPA_PORT, Knock::PAYLOAD))).is_some());
         for port in [1, u16::MAX] {
             let knock = udp(port, Knock::PAYLOAD);
-            // The length of the datagram, and what is in it.
+            // The UDP length and the payload.
             filter.takes_exactly(&v4(0, &knock), &[of_v4(), whole([24, 25]), whole(28..34)].concat());
             let length = whole([4, 5, 44, 45]);
             filter.takes_exactly(&v6(&knock), &[of_v6(), length, whole(48..54)].concat());
@@ -116,13 +117,13 @@ fn the_filter_takes_knocks_on_any_port_and_nothing_that_differs_in_a_bit() {
 }
 
 #[test]
-fn the_filter_takes_what_may_be_a_clients_on_its_port_alone() {
-    let letter = udp(SPA_PORT, &[7; 192]);
+fn the_filter_takes_datagrams_as_long_as_an_spa_knock_on_the_spa_port_only() {
+    let spa_knock = udp(SPA_PORT, &[7; 192]);
     let mut filter = Attached::new(&knocks(Some(SPA_PORT)));
-    filter.takes_exactly(&v4(0, &letter), &[of_v4(), whole(22..26)].concat());
-    filter.takes_exactly(&v6(&letter), &[of_v6(), whole(42..46)].concat());
-    // With the longest header all of it is delivered.
-    assert_eq!(filter.taken(&v4(40, &letter)), Some(60 + 8 + 192));
+    filter.takes_exactly(&v4(0, &spa_knock), &[of_v4(), whole(22..26)].concat());
+    filter.takes_exactly(&v6(&spa_knock), &[of_v6(), whole(42..46)].concat());
+    // With the longest header the whole packet is delivered.
+    assert_eq!(filter.taken(&v4(40, &spa_knock)), Some(60 + 8 + 192));
     for length in [0, 191, 193, 300] {
         let other = udp(SPA_PORT, &vec![7; length]);
         for packet in [v4(0, &other), v6(&other)] {
@@ -131,30 +132,30 @@ fn the_filter_takes_what_may_be_a_clients_on_its_port_alone() {
     }
     for none in [None, Some(SPA_PORT + 1)] {
         let mut filter = Attached::new(&knocks(none));
-        for packet in [v4(0, &letter), v6(&letter)] {
+        for packet in [v4(0, &spa_knock), v6(&spa_knock)] {
             assert_eq!(filter.taken(&packet), None, "{none:?}");
         }
     }
 }
 
 #[test]
-fn the_filters_of_bound_sockets_take_their_payload_and_no_other() {
+fn the_filters_of_bound_sockets_take_only_their_own_payload() {
     let knock = udp(7001, Knock::PAYLOAD);
     let mut filter = Attached::new(&payloads());
     filter.takes_exactly(&knock, &whole([4, 5, 8, 9, 10, 11, 12, 13]));
     for length in 0..knock.len() {
         assert_eq!(filter.taken(&knock[..length]), None, "{length} bytes");
     }
-    let letter = udp(SPA_PORT, &[7; 192]);
-    assert_eq!(filter.taken(&letter), None);
+    let spa_knock = udp(SPA_PORT, &[7; 192]);
+    assert_eq!(filter.taken(&spa_knock), None);
 
     let mut filter = Attached::new(&spa_payloads());
-    filter.takes_exactly(&letter, &whole([4, 5]));
+    filter.takes_exactly(&spa_knock, &whole([4, 5]));
     assert_eq!(filter.taken(&knock), None);
 }
 
 #[test]
-fn of_announcements_about_routes_only_those_about_local_ones_are_taken() {
+fn only_notifications_about_local_routes_are_taken() {
     let mut filter = Attached::new(&local_routes());
     for (kind, of_route, expected) in [
         (libc::RTM_NEWROUTE, libc::RTN_LOCAL, true),
@@ -174,9 +175,9 @@ fn of_announcements_about_routes_only_those_about_local_ones_are_taken() {
     }
 }
 
-/// As they were written by hand, with counted jumps.
+/// Compares the programs with hand-assembled ones.
 #[test]
-fn the_programs_are_these_bytes() {
+fn the_programs_equal_the_hand_assembled_ones() {
     assert_eq!(
         knocks_or_spa_on(SPA_PORT),
         [
@@ -276,13 +277,13 @@ fn the_programs_are_these_bytes() {
 }
 
 #[test]
-#[should_panic(expected = "a jump to a label that no instruction behind it has")]
-fn a_jump_to_nowhere_is_an_error_of_the_compiler_where_the_program_is_a_constant() {
+#[should_panic(expected = "a jump to a label that no later instruction has")]
+fn a_jump_to_an_unknown_label_panics_and_so_does_not_compile_in_a_constant() {
     assemble([if_equal(1, "nowhere", NEXT), at("behind", take(0))]);
 }
 
 #[test]
-#[should_panic(expected = "a jump to a label that no instruction behind it has")]
-fn a_jump_backward_is_one_too() {
+#[should_panic(expected = "a jump to a label that no later instruction has")]
+fn a_jump_backward_panics_too() {
     assemble([at("before", load_byte(0)), if_equal(1, "before", NEXT), take(0)]);
 }

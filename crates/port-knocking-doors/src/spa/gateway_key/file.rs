@@ -1,4 +1,4 @@
-//! The text of the file of a gateway key.
+//! Writes and parses the text of a gateway key file.
 
 use std::path::Path;
 
@@ -12,17 +12,17 @@ use zeroize::Zeroizing;
 use super::{KeyError, Keys};
 
 const ABOUT: &str = "\
-# The key of this gateway. Nobody but its owner may read this file: with it, old knocks can be read, and
-# clients be deceived. What clients get is the card: port-knocking-doors gateway card
+# The key of this gateway. Only its owner may read this file: with it, old knocks can be decrypted and
+# clients deceived. Clients get the card instead: port-knocking-doors gateway card
 ";
 const ABOUT_PREVIOUS: &str = "\
-# The key before it, which is accepted until then, in seconds since 1970.
+# The previous key, and until when it is accepted, in seconds since 1970.
 ";
 
-/// The text for these keys.
+/// Writes the text for these keys.
 pub(super) fn write(keys: &Keys) -> Zeroizing<String> {
     let key = |key: &GatewayKey| key.to_text();
-    // With room for all, it never moves, and leaves no copy behind in memory.
+    // With the full capacity from the start, the text is never reallocated, which would leave a copy in memory.
     let mut text = Zeroizing::new(String::with_capacity(1024));
     let current = key(&keys.current);
     for part in [ABOUT, "current = \"", &current, "\"\n"] {
@@ -38,13 +38,13 @@ pub(super) fn write(keys: &Keys) -> Zeroizing<String> {
     text
 }
 
-/// The keys in a text.
+/// Parses the keys in a text.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Keys, KeyError> {
     let source = Source { path, text };
     let table = DeTable::parse(text).map_err(|error| {
-        // Not the error as a whole: it would quote the line.
+        // Only the message: the whole error would quote the line.
         let at = error.span().map_or(0, |span| span.start);
-        source.wrong(at, format!("this is no TOML: {}", error.message().replace('\n', ", ")))
+        source.wrong(at, format!("this is not TOML: {}", error.message().replace('\n', ", ")))
     })?;
     let table = table.get_ref();
     source.only(table, &["current", "previous"])?;
@@ -54,7 +54,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Keys, KeyError> {
     };
     let at = previous.span().start;
     let DeValue::Table(previous) = previous.get_ref() else {
-        return Err(source.wrong(at, "`previous` is no table; write [previous]".to_owned()));
+        return Err(source.wrong(at, "`previous` is not a table; write [previous]".to_owned()));
     };
     source.only(previous, &["key", "until"])?;
     let key = source.key("key", source.entry(previous, at, "key")?)?;
@@ -81,9 +81,9 @@ impl Source<'_> {
     fn key(&self, name: &str, value: &Spanned<DeValue<'_>>) -> Result<GatewayKey, KeyError> {
         let at = value.span().start;
         let DeValue::String(text) = value.get_ref() else {
-            return Err(self.wrong(at, format!("`{name}` is no text; write \"doors1-secret-…\"")));
+            return Err(self.wrong(at, format!("`{name}` is not a string; write \"doors1-secret-…\"")));
         };
-        text.parse().map_err(|error| self.wrong(at, format!("`{name}` is no gateway key: {error}")))
+        text.parse().map_err(|error| self.wrong(at, format!("`{name}` is not a gateway key: {error}")))
     }
 
     fn until(&self, value: &Spanned<DeValue<'_>>) -> Result<u64, KeyError> {
@@ -91,11 +91,11 @@ impl Source<'_> {
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
             _ => None,
         };
-        let what = "`until` is no time; write whole seconds since 1970";
+        let what = "`until` is not a time; write whole seconds since 1970";
         number.ok_or_else(|| self.wrong(value.span().start, what.to_owned()))
     }
 
-    /// A name with a typing error must not pass for one that was left out.
+    /// A misspelt name must not pass for an absent one.
     fn only(&self, table: &DeTable<'_>, names: &[&str]) -> Result<(), KeyError> {
         match table.iter().find(|(key, _)| !names.contains(&key.get_ref().as_ref())) {
             Some((key, _)) => {

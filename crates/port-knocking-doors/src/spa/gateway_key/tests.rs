@@ -1,4 +1,4 @@
-//! What must stay true of the file of the gateway key.
+//! The promises of the gateway key file.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
@@ -18,7 +18,7 @@ fn same(left: &GatewayKey, right: &GatewayKey) -> bool {
     left.to_text() == right.to_text()
 }
 
-/// A directory, and the path of a key in one that is not there.
+/// A directory, and the path of a key in a subdirectory that does not exist.
 fn place() -> (tempfile::TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("made").join("key");
@@ -36,7 +36,7 @@ fn a_new_key_is_read_again_and_only_its_owner_may_read_it() {
 }
 
 #[test]
-fn a_key_that_is_there_is_never_written_over() {
+fn an_existing_key_is_never_overwritten() {
     let (_place, path) = place();
     init(&path, &mut random()).unwrap();
     let before = fs::read(&path).unwrap();
@@ -51,7 +51,7 @@ fn a_key_that_is_there_is_never_written_over() {
 }
 
 #[test]
-fn the_key_before_is_kept_until_the_stated_time_and_the_one_before_that_is_not() {
+fn rotation_keeps_the_previous_key_until_the_stated_time_and_drops_the_one_before_it() {
     let (_place, path) = place();
     let first = init(&path, &mut random()).unwrap();
     rotate(&path, &mut random(), 1_000, Duration::from_secs(60)).unwrap();
@@ -72,11 +72,11 @@ fn the_key_before_is_kept_until_the_stated_time_and_the_one_before_that_is_not()
 }
 
 #[test]
-fn a_rotation_that_cannot_be_written_keeps_the_key() {
+fn a_failed_rotation_keeps_the_key() {
     let (_place, path) = place();
     init(&path, &mut random()).unwrap();
     let before = fs::read(&path).unwrap();
-    // Something of that name that is no draft.
+    // A directory with the draft's name.
     fs::create_dir(path.with_file_name(".key.new")).unwrap();
     let error = rotate(&path, &mut random(), 0, Duration::from_secs(1)).unwrap_err();
     assert!(matches!(error, KeyError::Write { .. }), "{error}");
@@ -85,7 +85,7 @@ fn a_rotation_that_cannot_be_written_keeps_the_key() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn what_is_no_key_file_is_refused_with_the_way_out() {
+fn an_unusable_key_file_is_refused_and_the_error_says_what_to_do() {
     let (_place, path) = place();
     let message = || load(&path).unwrap_err().to_string();
     assert!(message().ends_with("make one: port-knocking-doors gateway init"), "{}", message());
@@ -99,33 +99,33 @@ fn what_is_no_key_file_is_refused_with_the_way_out() {
 
     fs::create_dir(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(message().ends_with("it is no regular file"), "{}", message());
+    assert!(message().ends_with("it is not a regular file"), "{}", message());
     fs::remove_dir(&path).unwrap();
 
     fs::write(&path, vec![b'#'; 20_000]).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(message().ends_with("it is larger than 16 kilobytes"), "{}", message());
     fs::write(&path, [0xff]).unwrap();
-    assert!(message().ends_with("it is no text"), "{}", message());
+    assert!(message().ends_with("it is not UTF-8 text"), "{}", message());
 }
 
 #[test]
-fn each_broken_entry_is_named_with_its_line_and_never_quoted() {
+fn each_invalid_entry_is_reported_with_its_line_and_never_quoted() {
     let key = GatewayKey::generate(&mut random()).to_text();
     let wrong = format!("{}!", *key);
     for (text, expected) in [
         ("", "key:1: `current` is missing here"),
-        ("#\ncurrent = 1", "key:2: `current` is no text"),
-        ("#\ncurrent = \"WRONG\"", "key:2: `current` is no gateway key: it has been cut off"),
-        ("\ncurrent = 'WRONG", "key:2: this is no TOML"),
-        ("current = 'KEY'\ncurrent = 'KEY'", "key:2: this is no TOML: duplicate key"),
+        ("#\ncurrent = 1", "key:2: `current` is not a string"),
+        ("#\ncurrent = \"WRONG\"", "key:2: `current` is not a gateway key: it has been cut off"),
+        ("\ncurrent = 'WRONG", "key:2: this is not TOML"),
+        ("current = 'KEY'\ncurrent = 'KEY'", "key:2: this is not TOML: duplicate key"),
         ("current = 'KEY'\nprevius = 1", "key:2: there is something else than current and previous"),
-        ("current = 'KEY'\nprevious = 1", "key:2: `previous` is no table"),
+        ("current = 'KEY'\nprevious = 1", "key:2: `previous` is not a table"),
         ("current = 'KEY'\n\n[previous]\nkey = 'KEY'", "key:3: `until` is missing here"),
         ("current = 'KEY'\n[previous]\nuntil = 1", "key:2: `key` is missing here"),
-        ("current = 'KEY'\n[previous]\nkey = 'x'\nuntil = 1", "key:3: `key` is no gateway key: it has to"),
-        ("current = 'KEY'\n[previous]\nkey = 'KEY'\nuntil = -1", "key:4: `until` is no time"),
-        ("current = 'KEY'\n[previous]\nkey = 'KEY'\nuntil = 1.5", "key:4: `until` is no time"),
+        ("current = 'KEY'\n[previous]\nkey = 'x'\nuntil = 1", "key:3: `key` is not a gateway key: it has to"),
+        ("current = 'KEY'\n[previous]\nkey = 'KEY'\nuntil = -1", "key:4: `until` is not a time"),
+        ("current = 'KEY'\n[previous]\nkey = 'KEY'\nuntil = 1.5", "key:4: `until` is not a time"),
     ] {
         let text = text.replace("KEY", &key).replace("WRONG", &wrong);
         let error = file::parse(Path::new("key"), &text).unwrap_err();

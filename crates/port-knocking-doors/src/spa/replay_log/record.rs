@@ -1,4 +1,4 @@
-//! The bytes of the replay log: its header, its records, and what of them is whole.
+//! Encodes and decodes the replay log: its header and its records. Tells intact records from damaged ones.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use doors_core::spa::replay::Record;
 use doors_spa::identity::ClientId;
 use sha2::{Digest as _, Sha256};
 
-/// By how much the file grows, and so a divisor of its length: another length says that it was cut. Zeros are
-/// written, not only reserved: a file system notes on its own what was reserved and is now used, and that note would have
-/// to be on the disk too.
-pub(super) const STEP: usize = 64 * 1024;
+/// The unit in which the file grows. A length that is not a multiple of it shows that the file was truncated. Zeros
+/// are written, not only reserved: when reserved space is first used, the file system records that in metadata, which
+/// would have to be synced, too.
+pub(super) const GROWTH: usize = 64 * 1024;
 /// The length of the header in bytes.
 pub(super) const HEADER: usize = 16;
 /// The length of a record in bytes.
@@ -18,7 +18,7 @@ const MAGIC: &[u8; 6] = b"knocks";
 const VERSION: u16 = 1;
 const BLANK: [u8; RECORD] = [0; RECORD];
 
-/// A record's bytes in the file with this generation, in this slot.
+/// Encodes a record for this slot of the file with this generation.
 pub(super) fn encode(record: &Record, generation: u32, slot: usize) -> [u8; RECORD] {
     let mut bytes = BLANK;
     let time = record.time.to_be_bytes();
@@ -30,7 +30,7 @@ pub(super) fn encode(record: &Record, generation: u32, slot: usize) -> [u8; RECO
     bytes
 }
 
-/// The record in these bytes.
+/// Decodes a record; `None` if its check fails.
 fn decode(bytes: &[u8; RECORD], generation: u32, slot: usize) -> Option<Record> {
     let (client, rest) = bytes.split_first_chunk::<8>()?;
     let (time, rest) = rest.split_first_chunk::<8>()?;
@@ -40,7 +40,7 @@ fn decode(bytes: &[u8; RECORD], generation: u32, slot: usize) -> Option<Record> 
     right.then_some(record)
 }
 
-/// What stands in a file.
+/// The contents of a file.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Contents {
     pub(super) generation: u32,
@@ -48,18 +48,18 @@ pub(super) struct Contents {
     pub(super) loss: Option<Loss>,
 }
 
-/// What of a replay log is not whole.
+/// What is not intact in a replay log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Loss {
-    /// The beginning says no longer what the file is, so that nothing in it is believed.
+    /// Whether the header is damaged, so that nothing in the file is usable.
     pub header: bool,
-    /// It is longer than any that this program writes, so that nothing in it is believed.
+    /// Whether the file is longer than any that this program writes, so that nothing in it is usable.
     pub long: bool,
-    /// Places of records in which none is whole.
+    /// The number of slots that hold no intact record.
     pub records: usize,
-    /// The bytes of the header and of these places that are there.
+    /// The number of bytes that are present of the damaged header and of these slots.
     pub bytes: usize,
-    /// So many bytes are missing at the end, at the least. What stood there is not known.
+    /// The minimum number of bytes missing at the end. What they contained is unknown.
     pub missing: usize,
 }
 
@@ -84,16 +84,16 @@ impl fmt::Display for Loss {
     }
 }
 
-/// Why the bytes of a file are no replay log.
+/// Why a file is not a usable replay log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unreadable {
-    /// It was written by another version.
+    /// It has another version.
     Version(u16),
-    /// It says nothing that can be believed.
+    /// Nothing in it is usable.
     Damaged(Loss),
 }
 
-/// The header of a file.
+/// Encodes the header of a file.
 pub(super) fn header(generation: u32) -> [u8; HEADER] {
     let [v0, v1] = VERSION.to_be_bytes();
     let [g0, g1, g2, g3] = generation.to_be_bytes();
@@ -103,16 +103,16 @@ pub(super) fn header(generation: u32) -> [u8; HEADER] {
     [m0, m1, m2, m3, m4, m5, v0, v1, g0, g1, g2, g3, c0, c1, c2, c3]
 }
 
-/// Where a slot begins in the file.
+/// The offset of a slot in the file.
 pub(super) fn offset(slot: usize) -> usize {
     slot.saturating_mul(RECORD).saturating_add(HEADER)
 }
 
-/// Reads a file. Every record that is whole counts, wherever it stands: its check binds it to its file and
-/// slot. What is not, is what a crash has left of records of which nobody was told that they are there, or
-/// damage; which of them is not known, so it is as if lost.
+/// Parses a file. Every intact record counts, wherever it is: its check binds it to the file and the slot. A slot
+/// that is not intact holds either an unacknowledged record that a crash has torn, or damage. The two look alike, so
+/// both count as lost.
 pub(super) fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
-    let missing = bytes.len().max(1).next_multiple_of(STEP).saturating_sub(bytes.len());
+    let missing = bytes.len().max(1).next_multiple_of(GROWTH).saturating_sub(bytes.len());
     let (generation, slots) = read_header(bytes).map_err(|unreadable| match unreadable {
         Unreadable::Damaged(loss) => Unreadable::Damaged(Loss { missing, ..loss }),
         version @ Unreadable::Version(_) => version,
@@ -132,7 +132,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
     Ok(Contents { generation, records, loss: (loss != Loss::default()).then_some(loss) })
 }
 
-/// Why a file that begins so, and is too long to be read, is not.
+/// Why a file that is too long to be read and starts with these bytes is unusable.
 pub(super) fn too_long(beginning: &[u8]) -> Unreadable {
     match read_header(beginning) {
         Err(version @ Unreadable::Version(_)) => version,
@@ -159,7 +159,7 @@ fn header_check(start: &[u8]) -> [u8; 4] {
     Sha256::digest(start).first_chunk().copied().unwrap_or_default()
 }
 
-/// Binds a record to its file and its slot, so that old bytes that come up elsewhere are no record.
+/// Binds a record to its file and its slot, so that old bytes that reappear elsewhere are not taken for a record.
 fn check(body: &[&[u8]], generation: u32, slot: usize) -> [u8; 8] {
     let mut hash = Sha256::new();
     for part in body {

@@ -1,4 +1,4 @@
-//! The directory that the replay log is in. It is opened once: a path that changes later leads nobody astray.
+//! The directory of the replay log. It is opened once, so a later change of the path has no effect.
 
 use std::{
     fs::{DirBuilder, File, TryLockError},
@@ -15,28 +15,28 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
 use super::{
     ReplayLogError,
-    log::{Disk, LONGEST},
+    log::{Disk, MAX_LENGTH},
     record::HEADER,
 };
 
 /// The name of the replay log.
 pub(super) const KNOCKS: &str = "knocks";
-/// The name of the latest one of which nothing could be believed.
+/// The name of the last replay log that was unusable.
 pub(super) const DAMAGED: &str = "knocks.damaged";
-/// Its name while it is made.
+/// The name of the next replay log while it is written.
 pub(super) const NEXT: &str = "knocks.new";
 const LOCK: &str = "lock";
 
-/// An open directory, and the lock in it.
+/// An open directory and the lock in it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StateDir {
     path: PathBuf,
     directory: File,
     _lock: File,
 }
 
-impl Place {
-    /// Opens a directory, makes it if it is missing, and locks it.
+impl StateDir {
+    /// Opens a directory, creates it if it is missing, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, ReplayLogError> {
         let directory = open_directory(path)
             .map_err(|source| ReplayLogError::Directory { path: path.to_owned(), source })?;
@@ -44,13 +44,13 @@ impl Place {
         let lock = open_in(&directory, LOCK, OFlags::RDWR | OFlags::CREATE);
         let lock = lock.map_err(|source| match source.kind() {
             io::ErrorKind::IsADirectory => ReplayLogError::InTheWay { path: path.join(LOCK) },
-            // Of the directory, and so is the way out.
+            // The cause is the directory, and so is the way out.
             io::ErrorKind::ReadOnlyFilesystem => ReplayLogError::Directory { path: path.to_owned(), source },
             _ => ReplayLogError::Read { path: path.join(LOCK), source },
         })?;
         match lock.try_lock() {
             Ok(()) => {
-                // What a crash has left of it is of no use.
+                // A file that a crash has left is useless.
                 let _ = rustix::fs::unlinkat(&directory, NEXT, AtFlags::empty());
                 in_the_way(path, NEXT)?;
                 Ok(Self { path: path.to_owned(), directory, _lock: lock })
@@ -60,13 +60,13 @@ impl Place {
         }
     }
 
-    /// The path of a file in it.
+    /// The path of a file in the directory.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The replay log, what is in it, and its length; `None` if there is none. Of one that is too long to be read, only
-    /// its beginning.
+    /// The replay log, its contents and its length; `None` if there is none. If it is too long to be read, the
+    /// contents are only its first bytes.
     pub(super) fn read(&self) -> Result<Option<(File, Vec<u8>, u64)>, ReplayLogError> {
         let path = self.path(KNOCKS);
         let file = match open_in(&self.directory, KNOCKS, OFlags::RDWR) {
@@ -74,10 +74,10 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ReplayLogError::Read { path, source }),
         };
-        let demands = Demands::public(LONGEST);
+        let demands = Demands::public(MAX_LENGTH);
         let judged = trusted_file::judge(&file, &demands);
         let length = judged.map_err(|untrusted| refused(&path, untrusted))?.len();
-        if usize::try_from(length).is_ok_and(|length| length <= LONGEST) {
+        if usize::try_from(length).is_ok_and(|length| length <= MAX_LENGTH) {
             let read = trusted_file::read_opened(&file, &demands);
             let mut bytes = read.map_err(|untrusted| refused(&path, untrusted))?.bytes;
             return Ok(Some((file, std::mem::take(&mut *bytes), length)));
@@ -86,8 +86,8 @@ impl Place {
         Ok(Some((file, beginning, length)))
     }
 
-    /// Gives the replay log new contents. At every instant it has either the old ones or all of the new ones;
-    /// which of them a crash leaves is settled by [`Place::sync`].
+    /// Replaces the contents of the replay log. At every instant it has either the old contents or all of the new
+    /// ones. After [`StateDir::sync`] a crash cannot bring back the old ones.
     pub(super) fn replace(&self, bytes: &[u8]) -> io::Result<File> {
         let make = || {
             let file = open_in(&self.directory, NEXT, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
@@ -97,32 +97,32 @@ impl Place {
             Ok(file)
         };
         make().inspect_err(|_| {
-            // It may hold the room that the old one needs.
+            // It may occupy the space that the old file needs.
             let _ = rustix::fs::unlinkat(&self.directory, NEXT, AtFlags::empty());
         })
     }
 
-    /// Gives the replay log the name of a damaged one, in the place of an earlier one.
+    /// Renames the damaged replay log, replacing an earlier damaged one.
     pub(super) fn put_aside(&self) -> Result<(), ReplayLogError> {
         can_put_aside(&self.path)?;
         let renamed = rustix::fs::renameat(&self.directory, KNOCKS, &self.directory, DAMAGED);
         renamed.map_err(|error| ReplayLogError::Write { path: self.path(KNOCKS), source: error.into() })
     }
 
-    /// Returns when the names in it are on the disk.
+    /// Returns when the names in the directory are on disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.directory)?)
     }
 }
 
-/// What is seen of a replay log without touching anything.
+/// What can be seen of a replay log without changing anything.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// The directory will be made.
+    /// The directory will be created.
     NoDirectory,
-    /// The replay log will be made.
-    NoJournal,
-    /// The beginning of it, and its length.
+    /// The replay log will be created.
+    NoReplayLog,
+    /// Its first bytes and its length.
     ReplayLog(Vec<u8>, u64),
 }
 
@@ -139,7 +139,7 @@ pub(super) fn look(path: &Path) -> Result<Seen, ReplayLogError> {
         Err(error) => return Err(unusable(error)),
     };
     trusted_file::judge_directory(&directory).map_err(|untrusted| refused(path, untrusted))?;
-    // A service may be root without the right to write wherever it likes, as with our unit.
+    // A service may run as root without the capability to override permissions, as with our unit.
     let mode = directory.metadata().map_err(unusable)?.permissions().mode() & 0o7777;
     if mode & 0o700 != 0o700 {
         return Err(ReplayLogError::ReadOnly { path: path.to_owned(), mode });
@@ -149,21 +149,21 @@ pub(super) fn look(path: &Path) -> Result<Seen, ReplayLogError> {
     let replay_log = path.join(KNOCKS);
     let file = match open_in(&directory, KNOCKS, OFlags::RDONLY) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::NoJournal),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::NoReplayLog),
         Err(source) => return Err(ReplayLogError::Read { path: replay_log, source }),
     };
-    let judged = trusted_file::judge(&file, &Demands::public(LONGEST));
+    let judged = trusted_file::judge(&file, &Demands::public(MAX_LENGTH));
     let length = judged.map_err(|untrusted| refused(&replay_log, untrusted))?.len();
     let beginning = beginning(&file).map_err(|source| ReplayLogError::Read { path: replay_log, source })?;
     Ok(Seen::ReplayLog(beginning, length))
 }
 
-/// Whether a damaged replay log can be given the name of one.
+/// Whether a damaged replay log can be renamed.
 pub(super) fn can_put_aside(directory: &Path) -> Result<(), ReplayLogError> {
     in_the_way(directory, DAMAGED)
 }
 
-/// A file in the place of ours is replaced; a directory cannot be.
+/// A rename replaces a file with the target name, but not a directory.
 fn in_the_way(directory: &Path, name: &str) -> Result<(), ReplayLogError> {
     let path = directory.join(name);
     match path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
@@ -198,8 +198,8 @@ impl Disk for File {
     }
 }
 
-/// Only the last part is made: what is above belongs to the administrator. It may be a symbolic link, as
-/// systemd makes one for a service with a user of its own.
+/// Creates only the last component: the directories above belong to the administrator. The path may be a symbolic
+/// link, which systemd creates for a service with `DynamicUser=`.
 fn open_directory(path: &Path) -> io::Result<File> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -213,14 +213,14 @@ fn open_there(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// Never follows a link, and never waits for the other end of a pipe.
+/// Follows no link, and does not block on a pipe.
 fn open_in(directory: &File, name: &str, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
     Ok(File::from(file))
 }
 
-/// Who can change what is remembered can make a replayed knock look new.
+/// A user who can change the replay log can make a replayed knock look new.
 fn refused(path: &Path, untrusted: Untrusted) -> ReplayLogError {
     let path = path.to_owned();
     match untrusted {

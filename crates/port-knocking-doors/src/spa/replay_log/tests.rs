@@ -1,4 +1,4 @@
-//! What must stay true of the replay log, also when it is killed, torn, or out of room.
+//! The promises of the replay log, also when it is killed, torn, or out of space.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -15,9 +15,9 @@ use doors_spa::identity::ClientId;
 use proptest::prelude::*;
 
 use super::{
-    log::{Disk, LONGEST},
-    place::DAMAGED,
-    record::{HEADER, RECORD, STEP},
+    log::{Disk, MAX_LENGTH},
+    record::{GROWTH, HEADER, RECORD},
+    state_dir::DAMAGED,
     *,
 };
 
@@ -33,16 +33,16 @@ fn whole(records: Vec<Record>) -> Loaded {
     Loaded { records, found: true, loss: None }
 }
 
-/// What the core says of a loss.
+/// The record that the core adds after a loss.
 const LOST: Record = Record { client: ClientId([0; 8]), time: 1 << 62, nonce: [0; 8] };
 
-/// A file in memory, that fails when it is told to.
+/// A file in memory that fails on demand.
 #[derive(Debug, Default)]
 struct Memory {
     bytes: Vec<u8>,
-    /// So many operations succeed before one fails, and all after it until this is set again.
+    /// The number of operations that succeed. All later ones fail until this is set again.
     works: usize,
-    /// A write that fails leaves so many bytes.
+    /// The number of bytes that a failed write leaves.
     leaves: usize,
 }
 
@@ -81,7 +81,7 @@ fn in_memory(works: usize, leaves: usize) -> Log<Memory> {
 }
 
 #[test]
-fn what_was_acknowledged_is_loaded_again() {
+fn acknowledged_records_are_loaded_again() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state");
     let (mut replay_log, loaded) = ReplayLog::open(&state, &[]).unwrap();
@@ -98,16 +98,16 @@ fn what_was_acknowledged_is_loaded_again() {
 }
 
 #[test]
-fn only_the_owner_may_read_the_journal() {
+fn only_the_owner_may_read_the_replay_log() {
     let place = tempfile::tempdir().unwrap();
     let state = place.path().join("state");
-    let _journal = ReplayLog::open(&state, &[]).unwrap();
+    let _replay_log = ReplayLog::open(&state, &[]).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&state), 0o700);
     assert_eq!(mode(&state.join(KNOCKS)), 0o600);
 }
 
-/// A small replay log, in a directory of its own: so many records that were written one by one.
+/// A small replay log in its own directory, with records that were written one by one.
 fn small(count: u64) -> (tempfile::TempDir, Vec<u8>) {
     let place = tempfile::tempdir().unwrap();
     let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
@@ -116,15 +116,16 @@ fn small(count: u64) -> (tempfile::TempDir, Vec<u8>) {
     }
     drop(replay_log);
     let bytes = fs::read(place.path().join(KNOCKS)).unwrap();
-    assert_eq!(bytes.len(), STEP);
+    assert_eq!(bytes.len(), GROWTH);
     (place, bytes)
 }
 
-/// What a start finds in a directory whose replay log is these bytes; and the next start finds the same, and no loss.
+/// What a start finds in a directory with these bytes as the replay log. Checks that the next start finds the same
+/// and no loss.
 fn found(place: &Path, bytes: &[u8]) -> (Vec<Record>, Loss) {
     fs::write(place.join(KNOCKS), bytes).unwrap();
     let (mut replay_log, loaded) = ReplayLog::open(place, &[LOST]).unwrap();
-    assert_eq!(loaded.records.last(), Some(&LOST), "the core's word is on the disk");
+    assert_eq!(loaded.records.last(), Some(&LOST), "the core's record of the loss is on disk");
     replay_log.append(&[knock(77)]).unwrap();
     drop(replay_log);
     let (_, next) = ReplayLog::open(place, &[]).unwrap();
@@ -135,12 +136,12 @@ fn found(place: &Path, bytes: &[u8]) -> (Vec<Record>, Loss) {
 }
 
 #[test]
-fn a_journal_that_is_cut_anywhere_opens_with_what_is_whole_and_says_how_much_is_not() {
+fn a_replay_log_truncated_anywhere_opens_with_its_intact_records_and_counts_the_rest() {
     let (place, bytes) = small(20);
     let end = record::offset(20);
-    for length in (0..=end + RECORD).chain([STEP - 1]) {
+    for length in (0..=end + RECORD).chain([GROWTH - 1]) {
         let (records, loss) = found(place.path(), &bytes[..length]);
-        let missing = if length == 0 { STEP } else { STEP - length };
+        let missing = if length == 0 { GROWTH } else { GROWTH - length };
         if length < HEADER {
             assert!(records.is_empty());
             assert_eq!(loss, Loss { header: true, bytes: length, missing, ..Loss::default() }, "{length}");
@@ -156,7 +157,7 @@ fn a_journal_that_is_cut_anywhere_opens_with_what_is_whole_and_says_how_much_is_
 }
 
 #[test]
-fn a_journal_with_any_bit_flipped_opens_with_every_record_that_is_whole() {
+fn a_replay_log_with_any_bit_flipped_opens_with_every_intact_record() {
     let (place, bytes) = small(6);
     for bit in 0..record::offset(8) * 8 {
         let mut flipped = bytes.clone();
@@ -171,7 +172,7 @@ fn a_journal_with_any_bit_flipped_opens_with_every_record_that_is_whole() {
         }
         let slot = (at - HEADER) / RECORD;
         let mut expected = knocks(0..6);
-        // One that was never written, with what stands before it.
+        // A flipped bit after the last record makes one damaged slot, and the blank slots before it count, too.
         let mut lost = 1;
         if slot < 6 {
             expected.remove(slot);
@@ -185,13 +186,13 @@ fn a_journal_with_any_bit_flipped_opens_with_every_record_that_is_whole() {
 }
 
 #[test]
-fn as_many_records_as_are_damaged_are_counted_wherever_they_stand() {
+fn damaged_records_are_counted_wherever_they_are() {
     let (place, good) = small(20);
     for damaged in [0..4, 7..9, 16..20, 0..20] {
         for fill in [0, 1, 0xff] {
             let mut bytes = good.clone();
             bytes[record::offset(damaged.start)..record::offset(damaged.end)].fill(fill);
-            // Zeros at the end are what stands where nothing was written yet.
+            // Zeros at the end are unused space.
             if fill == 0 && damaged.end == 20 {
                 continue;
             }
@@ -202,7 +203,7 @@ fn as_many_records_as_are_damaged_are_counted_wherever_they_stand() {
             assert_eq!(loss, Loss { records: count, bytes: count * RECORD, ..Loss::default() });
         }
     }
-    // Records of another file, or in another place, are none.
+    // Records of another file or in another slot are not valid.
     let mut moved = good.clone();
     moved.copy_within(record::offset(3)..record::offset(4), record::offset(5));
     assert_eq!(found(place.path(), &moved).1.records, 1);
@@ -213,11 +214,11 @@ fn as_many_records_as_are_damaged_are_counted_wherever_they_stand() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn what_is_no_journal_is_kept_as_a_damaged_one_and_keeps_no_client_out() {
+fn a_file_that_is_not_a_replay_log_is_kept_as_a_damaged_one_and_locks_no_client_out() {
     let (place, good) = small(3);
     let kept = || fs::read(place.path().join(DAMAGED)).unwrap();
     let mut bytes = good;
-    for zeros in [HEADER, 512, STEP] {
+    for zeros in [HEADER, 512, GROWTH] {
         bytes[..zeros].fill(0);
         assert_eq!(found(place.path(), &bytes).1, Loss { header: true, bytes: HEADER, ..Loss::default() });
         assert_eq!(kept(), bytes);
@@ -225,20 +226,20 @@ fn what_is_no_journal_is_kept_as_a_damaged_one_and_keeps_no_client_out() {
     let one_zero: &[u8] = &[0];
     for other in [one_zero, &[0; 15], b"#!/bin/sh\nexit 0\n", b"notes", &[0xff; 4096]] {
         let (records, loss) = found(place.path(), other);
-        let (bytes, missing) = (other.len().min(HEADER), STEP - other.len());
+        let (bytes, missing) = (other.len().min(HEADER), GROWTH - other.len());
         assert_eq!((records, loss), (vec![], Loss { header: true, bytes, missing, ..Loss::default() }));
         assert_eq!(kept(), other);
     }
-    // What is no file cannot be one that was damaged.
+    // A pipe cannot be a damaged replay log.
     fs::remove_file(place.path().join(KNOCKS)).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, place.path().join(KNOCKS), rustix::fs::Mode::RUSR).unwrap();
     assert!(matches!(ReplayLog::open(place.path(), &[LOST]), Err(ReplayLogError::NotOurs { .. })));
 }
 
 #[test]
-fn a_journal_that_is_too_long_is_kept_as_a_damaged_one_and_keeps_no_client_out() {
+fn a_replay_log_that_is_too_long_is_kept_as_a_damaged_one_and_locks_no_client_out() {
     let (place, good) = small(3);
-    for length in [LONGEST + 1, LONGEST * 16] {
+    for length in [MAX_LENGTH + 1, MAX_LENGTH * 16] {
         fs::write(place.path().join(KNOCKS), &good).unwrap();
         let file = fs::OpenOptions::new().write(true).open(place.path().join(KNOCKS)).unwrap();
         file.set_len(length as u64).unwrap();
@@ -252,11 +253,11 @@ fn a_journal_that_is_too_long_is_kept_as_a_damaged_one_and_keeps_no_client_out()
 }
 
 #[test]
-fn a_whole_header_of_another_version_is_an_error_and_nothing_is_changed() {
+fn an_intact_header_of_another_version_is_an_error_and_nothing_changes() {
     let (place, mut bytes) = small(3);
     bytes[..HEADER].copy_from_slice(&of_version(9));
     let path = place.path().join(KNOCKS);
-    for length in [HEADER, STEP, LONGEST + 1] {
+    for length in [HEADER, GROWTH, MAX_LENGTH + 1] {
         fs::write(&path, &bytes).unwrap();
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length as u64).unwrap();
         let error = ReplayLog::open(place.path(), &[LOST]).unwrap_err();
@@ -267,7 +268,7 @@ fn a_whole_header_of_another_version_is_an_error_and_nothing_is_changed() {
     assert!(!place.path().join(DAMAGED).exists());
 }
 
-/// A whole header of another version.
+/// An intact header of another version.
 fn of_version(version: u8) -> [u8; HEADER] {
     let mut header = record::header(1);
     header[7] = version;
@@ -277,7 +278,7 @@ fn of_version(version: u8) -> [u8; HEADER] {
 }
 
 #[test]
-fn a_file_of_another_version_is_told_from_damage() {
+fn another_version_is_distinguished_from_damage() {
     assert_eq!(record::read(&of_version(9)), Err(Unreadable::Version(9)));
     let mut damaged = of_version(9);
     damaged[7] = 8;
@@ -285,11 +286,11 @@ fn a_file_of_another_version_is_told_from_damage() {
 }
 
 #[test]
-fn only_one_process_has_the_journal() {
+fn only_one_process_can_open_the_replay_log() {
     let place = tempfile::tempdir().unwrap();
     let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
     assert!(matches!(ReplayLog::open(place.path(), &[]), Err(ReplayLogError::InUse { .. })));
-    // A new file changes nothing about that.
+    // A new file does not release the lock.
     replay_log.compact(&[]).unwrap();
     assert!(matches!(ReplayLog::open(place.path(), &[]), Err(ReplayLogError::InUse { .. })));
     drop(replay_log);
@@ -298,7 +299,7 @@ fn only_one_process_has_the_journal() {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn what_others_could_have_made_is_refused() {
+fn files_that_others_could_have_changed_are_refused() {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let error = ReplayLog::open(place.path(), &[]).unwrap_err();
@@ -310,7 +311,7 @@ fn what_others_could_have_made_is_refused() {
     symlink(&elsewhere, place.path().join(KNOCKS)).unwrap();
     assert!(matches!(ReplayLog::open(place.path(), &[]), Err(ReplayLogError::Read { .. })));
     fs::remove_file(place.path().join(KNOCKS)).unwrap();
-    // What the link would have led to if it had been the file that is made.
+    // A link in place of the next file is not followed.
     symlink(&elsewhere, place.path().join(NEXT)).unwrap();
     ReplayLog::open(place.path(), &[]).unwrap();
     assert_eq!(fs::read(&elsewhere).unwrap(), b"mine");
@@ -324,7 +325,7 @@ fn what_others_could_have_made_is_refused() {
 }
 
 #[test]
-fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
+fn compaction_keeps_exactly_the_given_records() {
     let place = tempfile::tempdir().unwrap();
     let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
     replay_log.append(&knocks(0..4096)).unwrap();
@@ -341,7 +342,7 @@ fn compaction_keeps_what_it_is_told_to_and_nothing_else() {
 }
 
 #[test]
-fn a_compaction_that_is_killed_leaves_the_old_journal() {
+fn a_killed_compaction_leaves_the_old_replay_log() {
     let place = tempfile::tempdir().unwrap();
     let (mut replay_log, _) = ReplayLog::open(place.path(), &[]).unwrap();
     replay_log.append(&knocks(0..3)).unwrap();
@@ -359,7 +360,7 @@ fn a_compaction_that_is_killed_leaves_the_old_journal() {
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
 fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
-    // A file system of its own, in the namespace of a thread.
+    // A separate file system, in the mount namespace of a thread.
     let story = || {
         let place = doors_lab::private_directory().unwrap();
         let (flags, size) = (rustix::mount::MountFlags::NOSUID, c"size=256k,mode=700");
@@ -386,8 +387,8 @@ fn on_a_full_disk_an_append_fails_and_the_next_one_with_room_succeeds() {
         replay_log.append(&knocks(count..count + 1)).unwrap();
         drop(replay_log);
         let (_, loaded) = ReplayLog::open(&place, &[]).unwrap();
-        // Of the five thousand, what was written in whole parts stays: refusing more knocks than
-        // necessary does no harm.
+        // Complete parts of the five thousand records stay, which does no harm: it only rejects more knocks than
+        // necessary.
         assert_eq!(loaded.records[..count as usize], knocks(0..count));
         assert_eq!(loaded.records.last(), Some(&knock(count)));
         assert_eq!(loaded.loss, None);
@@ -399,7 +400,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_bytes_make_the_journal_panic(bytes: Vec<u8>, generation: u32) {
+    fn no_bytes_make_the_replay_log_panic(bytes: Vec<u8>, generation: u32) {
         let _ = record::read(&bytes);
         let mut bytes = [&record::header(generation)[..], &bytes].concat();
         prop_assert!(record::read(&bytes).unwrap().records.is_empty());
@@ -414,7 +415,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_fails_everything_acknowledged_is_read_and_nothing_that_was_not_written(
+    fn whatever_fails_every_acknowledged_record_is_read_and_none_that_was_not_written(
         steps in prop::collection::vec((1..40_u64, 0..12_usize, 0..1400_usize), 1..24),
     ) {
         let mut log = in_memory(usize::MAX, 0);
@@ -430,7 +431,7 @@ proptest! {
                 acknowledged.extend(&records);
                 prop_assert_eq!(&contents.records, &acknowledged);
             } else {
-                // What was not acknowledged may be there, but in its place.
+                // Unacknowledged records may be there, but only after the others.
                 prop_assert!(contents.records.starts_with(&acknowledged));
                 prop_assert!(contents.records.len() <= acknowledged.len() + 40);
             }
@@ -438,7 +439,7 @@ proptest! {
     }
 
     #[test]
-    fn the_disk_may_take_what_was_written_at_once_in_any_order(
+    fn the_disk_may_write_the_parts_of_one_append_in_any_order(
         kept in prop::collection::vec(any::<bool>(), 300),
         unit in prop::sample::select(vec![1_usize, 8, RECORD, 512, 4096]),
     ) {
@@ -454,7 +455,7 @@ proptest! {
         }
         let contents = record::read(&bytes).unwrap();
         prop_assert!(contents.records.starts_with(&knocks(0..9)));
-        // Any of the others may be there; those that are not, and stand before one that is, are counted.
+        // Any of the other records may be there. Missing ones before the last are counted.
         let numbers: Vec<u64> = contents.records.iter().map(|record| record.time).collect();
         prop_assert!(numbers.is_sorted() && numbers.iter().all(|number| *number < 309));
         let last = numbers.last().map_or(0, |last| last + 1) as usize;

@@ -1,4 +1,4 @@
-//! What the daemon is told of a disk that fails.
+//! What the replay writer reports when the disk fails.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
@@ -6,7 +6,7 @@ use doors_spa::identity::ClientId;
 
 use super::*;
 
-/// A small file system in the namespace of this thread, which must end with the test.
+/// A small file system in the mount namespace of this thread, which must end with the test.
 pub(crate) struct SmallDisk(pub(crate) PathBuf);
 
 impl SmallDisk {
@@ -18,7 +18,7 @@ impl SmallDisk {
         Self(place)
     }
 
-    /// Leaves no room, and takes away what the replay log has reserved.
+    /// Fills the disk, and removes the space that the replay log has reserved.
     pub(crate) fn fill(&self) {
         fs::OpenOptions::new().write(true).open(self.0.join("knocks")).unwrap().set_len(0).unwrap();
         let mut ballast = fs::File::create(self.0.join("ballast")).unwrap();
@@ -36,8 +36,8 @@ pub(crate) fn record(number: u64) -> Record {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk() {
-    // A file system of its own, in the namespace of a thread.
+fn after_a_failure_no_record_is_confirmed_until_everything_remembered_is_on_disk() {
+    // A separate file system, in the mount namespace of a thread.
     let story = || {
         let disk = SmallDisk::new();
         let place = &disk.0;
@@ -51,7 +51,7 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
         replay_writer.append(Ticket(2), record(2));
         assert!(matches!(next(&mut replay_writer), Recorded::Failed(..)));
 
-        // There is room again; but alone, a record would hide that another is missing.
+        // There is space again, but a single record would hide that another is missing.
         disk.empty();
         replay_writer.append(Ticket(3), record(3));
         assert!(matches!(next(&mut replay_writer), Recorded::Failed(..)));
@@ -61,7 +61,7 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
         assert_eq!(next(&mut replay_writer), Recorded::Kept);
         replay_writer.append(Ticket(5), record(5));
         assert_eq!(next(&mut replay_writer), Recorded::Held(vec![Ticket(5)]));
-        // Nobody waits for what the stop brings to the disk, but the stop.
+        // Only the stop waits for what it writes.
         replay_writer.keep((1..=5).map(record).collect(), Vec::new());
         runtime.block_on(replay_writer.end());
         let (_, loaded) = ReplayLog::open(place, &[]).unwrap();
@@ -71,16 +71,16 @@ fn after_a_failure_nothing_is_held_before_all_that_is_remembered_is_on_the_disk(
 }
 
 #[test]
-fn so_many_records_wait_for_the_disk_and_no_more_until_it_is_said_what_became_of_them() {
+fn the_queue_for_the_disk_is_bounded_until_results_are_reported() {
     let place = tempfile::tempdir().unwrap();
     let (mut replay_writer, _) = ReplayWriter::start(&place.path().join("state"), &[]).unwrap();
-    assert_eq!(replay_writer.room(), WAITING);
-    for number in 0..WAITING {
+    assert_eq!(replay_writer.room(), QUEUE_LENGTH);
+    for number in 0..QUEUE_LENGTH {
         replay_writer.append(Ticket(number.try_into().unwrap()), record(1));
     }
     assert_eq!(replay_writer.room(), 0);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    while replay_writer.room() < WAITING {
+    while replay_writer.room() < QUEUE_LENGTH {
         runtime.block_on(replay_writer.next()).unwrap();
     }
 }

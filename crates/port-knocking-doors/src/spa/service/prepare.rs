@@ -1,5 +1,5 @@
-//! What is read before clients with keys can be heard: the gateway's key, and the replay log. Each waits for a disk, so
-//! threads call this, and never the loop.
+//! Prepares the service: reads the gateway's key and opens the replay log. Both wait for a disk, so threads call
+//! this, and the loop never does.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,10 +21,10 @@ use crate::{
     spa::replay_writer::{ReplayWriter, ReplayWriterError},
 };
 
-/// A replay log that is open, and what the core makes of it.
+/// An open replay log, and the core's server that was made from its records.
 pub(crate) type Begun = (ReplayWriter, SpaServer);
 
-/// Makes what tells the datagrams of these clients from all others. Reads the gateway's key.
+/// Builds the configuration by which the core recognizes the datagrams of these clients. Reads the gateway's key.
 pub(crate) fn prepare(access: Option<&KeyAccess>) -> Result<ServerConfig, SpaServiceError> {
     let Some(access) = access else { return Ok(ServerConfig::default()) };
     Ok(ServerConfig {
@@ -35,7 +35,7 @@ pub(crate) fn prepare(access: Option<&KeyAccess>) -> Result<ServerConfig, SpaSer
     })
 }
 
-/// Opens the replay log, and makes of it what the core has to know.
+/// Opens the replay log, and builds the core's server from it.
 pub(super) fn begin(access: &KeyAccess, clock: Clock) -> Result<Begun, SpaServiceError> {
     let key = run_key()?;
     let (now, wall) = (clock.now(), clock.wall());
@@ -48,7 +48,7 @@ pub(super) fn begin(access: &KeyAccess, clock: Clock) -> Result<Begun, SpaServic
     Ok((replay_writer, SpaServer::new(key, replay)))
 }
 
-/// The gateway's keys, ready to open knocks.
+/// The gateway's keys, ready to decrypt knocks.
 fn gateways(access: &KeyAccess) -> Result<Vec<ExpiringGateway>, SpaServiceError> {
     let keys = gateway_key::load(&access.gateway_key)?;
     let ready = |key: &GatewayKey| {
@@ -71,13 +71,13 @@ fn run_key() -> Result<RunKey, SpaServiceError> {
 /// Why clients with keys cannot be heard.
 #[derive(Debug, thiserror::Error)]
 pub enum SpaServiceError {
-    /// The gateway's key.
+    /// The gateway's key cannot be used.
     #[error("there are clients with keys, and the gateway's own key cannot be used")]
     Key(#[from] KeyError),
-    /// A key that no arithmetic can use.
-    #[error("the gateway key {} is no key; make another: port-knocking-doors gateway rotate", .0.display())]
+    /// The key is mathematically invalid.
+    #[error("the gateway key {} is not valid; make another: port-knocking-doors gateway rotate", .0.display())]
     NoKey(PathBuf),
-    /// The state.
+    /// The replay log cannot be used.
     #[error(transparent)]
     ReplayWriter(#[from] ReplayWriterError),
     /// The kernel gives no random bytes.

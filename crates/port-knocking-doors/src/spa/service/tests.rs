@@ -1,4 +1,4 @@
-//! What becomes of what a disk could not take.
+//! What happens to records that a disk could not write.
 
 use doors_core::{access::Rules, spa::challenge::RunKey, spa::replay::ReplayGuard, spa::server::SpaServer};
 
@@ -8,7 +8,7 @@ use crate::{
     spa::replay_writer::tests::{SmallDisk, record},
 };
 
-/// A service whose disk has failed: the core remembers two records, of which it holds none.
+/// A service whose disk has failed: the core remembers two records, and neither is on disk.
 fn behind(disk: &SmallDisk, clock: Clock) -> (SpaService, Engine) {
     let (doors, clients) = (Vec::new(), Arc::default());
     let rules = Rules { doors, quiet_after_wrong: RETRY_AFTER, forget_after: RETRY_AFTER, clients };
@@ -27,7 +27,7 @@ fn behind(disk: &SmallDisk, clock: Clock) -> (SpaService, Engine) {
     (service, engine)
 }
 
-/// Hears what the replay writer says next.
+/// Handles the next news from the replay writer.
 fn hear(service: &mut SpaService, engine: &mut Engine) {
     let heard = runtime().block_on(service.next()).unwrap();
     service.hear(engine, heard, &mut Observe::start().unwrap());
@@ -37,7 +37,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
 
-/// In a thread, whose namespace goes with it.
+/// Runs in a thread, whose mount namespace ends with it.
 fn with_small_disk(story: impl FnOnce(SmallDisk) + Send) {
     std::thread::scope(|scope| scope.spawn(|| story(SmallDisk::new())).join().unwrap());
 }
@@ -48,15 +48,15 @@ fn on(disk: &SmallDisk) -> Vec<u64> {
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn what_the_disk_could_not_take_is_given_to_it_again_every_ten_seconds_until_it_holds_it() {
+fn a_failed_write_is_retried_every_ten_seconds_until_the_disk_holds_it() {
     with_small_disk(|disk| {
         let clock = Clock::start();
         let (mut service, mut engine) = behind(&disk, clock);
         let at = service.behind.unwrap();
-        // Full as before: nothing is said, and it is tried again.
+        // Still full: the failure is not logged again, and the retry is scheduled.
         service.catch_up(&engine, at);
         assert_eq!(service.behind, Some(at.after(RETRY_AFTER)));
-        // Of a disk that has not answered, nothing more is asked.
+        // While the disk has not answered, no further write is queued.
         assert!(service.is_keeping);
         hear(&mut service, &mut engine);
         assert!(!service.is_keeping && service.behind.is_some());
@@ -65,14 +65,14 @@ fn what_the_disk_could_not_take_is_given_to_it_again_every_ten_seconds_until_it_
         hear(&mut service, &mut engine);
         assert_eq!(service.behind, None);
         runtime().block_on(service.replay_writer.take().unwrap().end());
-        // With what everybody's low-water mark is.
+        // The first record is the common low-water mark.
         assert_eq!(on(&disk)[1..], [1, 2]);
     });
 }
 
 #[test]
 #[cfg_attr(not(feature = "real"), ignore = "needs root; cargo xtask test runs it")]
-fn what_the_disk_could_not_take_is_given_to_it_once_more_at_an_orderly_end() {
+fn a_failed_write_is_retried_at_an_orderly_stop() {
     with_small_disk(|disk| {
         let (service, engine) = behind(&disk, Clock::start());
         disk.empty();
