@@ -1,4 +1,4 @@
-//! Our gate, and a real firewalld beside it.
+//! Our gate beside a real firewalld.
 
 use std::{net::TcpListener, thread, time::Duration};
 
@@ -11,19 +11,19 @@ use crate::{
 
 with_every_firewalld! {
     a_port_that_firewalld_leaves_open_is_guarded_and_opens_without_asking_firewalld
-    no_way_through_firewalld_leads_past_the_gate
-    a_policy_that_lets_everybody_in_does_not_lead_past_the_gate
+    no_rule_of_firewalld_bypasses_the_gate
+    a_policy_that_accepts_everything_does_not_bypass_the_gate
     a_reload_and_a_restart_of_firewalld_never_open_the_gate
     a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule
     a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so
     a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door
 }
 
-/// With a firewalld whose zone lets ssh through, as Debian's and Fedora's do.
+/// A testbed whose firewalld allows ssh, as Debian's and Fedora's do.
 fn as_installed(testbed: Testbed) -> Testbed {
     testbed.firewall_cmd(&["--permanent", "--add-service=ssh"]);
     testbed.firewall_cmd(&["--reload"]);
-    assert_eq!(testbed.ask(STRANGER[0], PORT), Answer::Accepted, "nothing keeps anybody out");
+    assert_eq!(testbed.ask(STRANGER[0], PORT), Answer::Accepted, "the port is open");
     testbed
 }
 
@@ -32,7 +32,7 @@ fn a_port_that_firewalld_leaves_open_is_guarded_and_opens_without_asking_firewal
     testbed.start(&config("max_opened_door_duration = 60"));
     testbed.hear("firewalld's zone public lets 22/tcp through, and the gate alone keeps it closed");
     for (client, stranger) in CLIENT.into_iter().zip(STRANGER) {
-        // A firewalld that does not answer keeps nobody waiting.
+        // The gate does not wait for a firewalld that hangs.
         let firewalld = testbed.firewalld.as_ref().unwrap().daemon().unwrap();
         firewalld.signal(Signal::STOP).unwrap();
         assert_eq!(testbed.ask(client, PORT), Answer::Silence);
@@ -55,11 +55,11 @@ fn a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door(test
     testbed.hear("firewalld's zone public closes 22/tcp");
     testbed.until("the door is open in firewalld, too", |testbed| in_kernel(testbed, CLIENT[0]) == 1);
     assert!(testbed.is_open(CLIENT[0]));
-    // Who knocks now is let in by both.
+    // A later knock opens both.
     testbed.knock(&crowd(4), &SEQUENCE);
     testbed.hear(&format!("opened: door default for {}", crowd(4)));
     assert!(testbed.is_open(&crowd(4)));
-    // A rule of somebody else's that denies is as good as a zone that closes.
+    // A deny rule of an administrator closes the port just as a zone does.
     testbed.firewall_cmd(&["--add-service=ssh"]);
     testbed.hear("lets 22/tcp through");
     testbed.firewall_cmd(&[
@@ -72,12 +72,12 @@ fn a_zone_that_closes_the_port_while_a_door_is_open_does_not_close_the_door(test
     assert!(!testbed.is_open(&crowd(6)));
 }
 
-fn no_way_through_firewalld_leads_past_the_gate(mut testbed: Testbed) {
+fn no_rule_of_firewalld_bypasses_the_gate(mut testbed: Testbed) {
     let inside = testbed.machine_behind();
     let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
     testbed.serve(2200);
-    // 8080 is published as a container engine does it, 8022 forwarded by firewalld.
+    // Port 8080 is published as a container engine does it, port 8022 is forwarded by firewalld.
     testbed.on_server(
         "nft",
         &["add table ip engine; \
@@ -111,7 +111,7 @@ fn no_way_through_firewalld_leads_past_the_gate(mut testbed: Testbed) {
     assert_eq!(testbed.ask(&crowd(9), 8080), Answer::Silence);
 }
 
-fn a_policy_that_lets_everybody_in_does_not_lead_past_the_gate(mut testbed: Testbed) {
+fn a_policy_that_accepts_everything_does_not_bypass_the_gate(mut testbed: Testbed) {
     testbed.firewall_cmd(&["--permanent", "--new-policy=let"]);
     for way in ["--add-ingress-zone=ANY", "--add-egress-zone=HOST", "--set-target=ACCEPT"] {
         testbed.firewall_cmd(&["--permanent", "--policy=let", way]);
@@ -138,7 +138,7 @@ fn a_reload_and_a_restart_of_firewalld_never_open_the_gate(testbed: Testbed) {
     testbed.firewalld.as_mut().unwrap().stop_daemon();
     testbed.hear("firewalld has stopped");
     assert_eq!(testbed.ask(STRANGER[0], PORT), Answer::Silence);
-    // What the killed one has left lets ssh through: there is nothing to wait for.
+    // The rules of the killed firewalld allow ssh, so there is nothing to wait for.
     testbed.knock(&crowd(3), &SEQUENCE);
     testbed.hear(&format!("opened: door default for {}", crowd(3)));
     assert!(testbed.is_open(&crowd(3)));
@@ -160,10 +160,10 @@ fn a_door_closes_on_time_although_a_killed_firewalld_has_left_its_rule(mut testb
     testbed.hear("closed:");
     testbed.until_closed(CLIENT[0]);
     assert_eq!(in_kernel(&testbed, CLIENT[0]), 1, "the rule is still there");
-    // What its table closes is not called open.
+    // A port that its table closes is not reported as open.
     testbed.knock(&crowd(3), &SEQUENCE);
     testbed.hear(&format!("never opened: door default for {}", crowd(3)));
-    // Somebody takes the table away: the gate alone decides.
+    // Once the table is removed, the gate alone decides.
     testbed.on_server("nft", &["delete", "table", "inet", "firewalld"]);
     testbed.knock(&crowd(4), &SEQUENCE);
     testbed.hear(&format!("opened: door default for {}", crowd(4)));
@@ -180,7 +180,7 @@ fn a_killed_firewalld_alone_leaves_a_door_open_and_the_log_says_so(mut testbed: 
     testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::KILL).unwrap();
     testbed.hear("with a rule of ours: nobody takes them out on time, so those doors stay open");
     testbed.hear("closed:");
-    // A firewalld of before 2 knows nothing of it when it starts again, so nobody can see it in its lists.
+    // A firewalld older than 2 does not know the rule after a restart, so its lists do not show it.
     let Testbed { firewalld, server, .. } = &mut testbed;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
     testbed.hear("firewalld has started");
@@ -207,7 +207,7 @@ fn once_trusted_and_refuse_hold_beside_firewalld() {
     testbed.hear("opened:");
     assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Accepted);
     assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Refused);
-    // Also where firewalld has a rule for it.
+    // The same holds where firewalld has a rule for the grant.
     testbed.hear("used:");
     testbed.firewall_cmd(&["--remove-service=ssh"]);
     testbed.hear("closes 22/tcp");
@@ -237,7 +237,7 @@ fn a_restart_of_the_daemon_keeps_a_door_open_in_firewalld_over_a_reload() {
 }
 
 #[test]
-fn a_policy_that_denies_before_every_zone_is_named() {
+fn a_policy_that_denies_before_every_zone_is_reported() {
     let mut testbed = Testbed::with_firewalld();
     testbed.firewall_cmd(&["--permanent", "--new-policy=wall"]);
     for way in ["--add-ingress-zone=ANY", "--add-egress-zone=HOST", "--set-target=REJECT"] {
@@ -247,7 +247,7 @@ fn a_policy_that_denies_before_every_zone_is_named() {
     testbed.start(&config(""));
     let line = testbed.hear("firewalld's policy wall comes before every zone and denies something");
     assert!(line.contains("--policy=wall --set-priority=10"), "{line}");
-    // With what it says there, it is so.
+    // After the command in the message, the door opens.
     testbed.firewall_cmd(&["--permanent", "--policy=wall", "--set-priority=10"]);
     testbed.firewall_cmd(&["--reload"]);
     testbed.hear("firewalld was reloaded");
@@ -271,7 +271,7 @@ fn a_port_that_firewalld_forwards_for_ipv4_only_opens_for_ipv6_too() {
 }
 
 #[test]
-fn a_zone_of_containers_is_named_as_that_and_no_advice_would_close_it() {
+fn a_zone_of_containers_is_reported_as_such_without_advice_to_close_it() {
     let testbed = Testbed::with_firewalld();
     testbed.server.cable("docker0", &testbed.client, "container").unwrap();
     testbed.firewall_cmd(&["--permanent", "--new-zone=docker"]);
@@ -289,7 +289,7 @@ fn a_zone_of_containers_is_named_as_that_and_no_advice_would_close_it() {
 }
 
 #[test]
-fn what_is_open_to_a_service_for_one_address_only_counts_as_closed() {
+fn a_service_with_a_destination_address_does_not_count_as_open() {
     let mut testbed = Testbed::with_firewalld();
     testbed.firewall_cmd(&["--permanent", "--new-service=here"]);
     testbed.firewall_cmd(&["--permanent", "--service=here", "--add-port=22/tcp"]);
@@ -305,7 +305,7 @@ fn what_is_open_to_a_service_for_one_address_only_counts_as_closed() {
 }
 
 #[test]
-fn what_a_killed_firewalld_with_its_iptables_backend_closes_is_not_called_open() {
+fn a_port_closed_by_a_killed_firewalld_with_the_iptables_backend_is_not_called_open() {
     let mut testbed = Testbed::with_firewalld_that_says("FirewallBackend=iptables");
     testbed.start(&config("max_opened_door_duration = 4"));
     testbed.knock(CLIENT[0], &SEQUENCE);

@@ -1,4 +1,4 @@
-//! What `check` says of what a start would need.
+//! What `check` reports about what a start would need.
 
 use std::{
     fs::{self, Permissions},
@@ -38,7 +38,7 @@ impl Scene {
         self.testbed.write(&format!("{top}{DOOR}{}", self.clients))
     }
 
-    /// The exit code of `check`, and what it says in one line.
+    /// The exit code of `check`, and its output on one line.
     fn check(&self, state: &Path) -> (Option<i32>, String) {
         let path = self.write(state);
         let (status, said) = self.testbed.run(&["check", "--conf", path.to_str().unwrap()]);
@@ -51,7 +51,7 @@ fn words(text: &str) -> String {
 }
 
 #[test]
-fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
+fn check_fails_if_others_may_write_the_state_or_its_owner_may_not() {
     let scene = Scene::new();
     let state = scene.testbed.place_for("state");
     fs::create_dir(&state).unwrap();
@@ -66,7 +66,7 @@ fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
         assert!(told.is_none_or(|told| said.contains(&told)), "{said}");
     }
     fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
-    // What is no replay log is a damaged one, and no error; what is no file is one.
+    // A file that is not a replay log counts as a damaged one, without an error; a pipe is an error.
     fs::write(state.join("knocks"), "something else of mine").unwrap();
     let (code, said) = scene.check(&state);
     assert_eq!(code, Some(0), "{said}");
@@ -80,7 +80,7 @@ fn check_fails_where_others_or_not_even_the_owner_may_write_the_state() {
 }
 
 #[test]
-fn check_fails_where_the_state_is_missing_and_the_daemon_could_not_make_it() {
+fn check_fails_if_the_state_is_missing_and_the_daemon_could_not_create_it() {
     let scene = Scene::new();
     let missing = scene.testbed.place_for("missing");
     let (code, said) = scene.check(&missing);
@@ -94,7 +94,7 @@ fn check_fails_where_the_state_is_missing_and_the_daemon_could_not_make_it() {
 }
 
 #[test]
-fn check_fails_where_the_state_is_on_a_file_system_that_takes_nothing() {
+fn check_fails_if_the_state_is_on_a_read_only_file_system() {
     let scene = Scene::new();
     let place = scene.testbed.place_for("disk");
     fs::create_dir_all(&place).unwrap();
@@ -120,7 +120,7 @@ fn check_fails_where_the_state_is_on_a_file_system_that_takes_nothing() {
 }
 
 #[test]
-fn check_fails_where_a_directory_stands_in_the_way_of_the_replay_log_and_so_does_the_daemon() {
+fn check_and_the_daemon_report_a_directory_in_place_of_a_file_of_the_replay_log() {
     for (name, damaged) in [("knocks.damaged", true), ("knocks.new", false), ("lock", false)] {
         let mut scene = Scene::new();
         let state = scene.testbed.place_for("state");
@@ -130,7 +130,8 @@ fn check_fails_where_a_directory_stands_in_the_way_of_the_replay_log_and_so_does
         if damaged {
             fs::write(state.join("knocks"), "something else of mine").unwrap();
         }
-        let told = format!("{} is a directory, and the replay log needs a file there", state.join(name).display());
+        let told =
+            format!("{} is a directory, and the replay log needs a file there", state.join(name).display());
         let (code, said) = scene.check(&state);
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("error: no client with a key can be let in"), "{said}");
@@ -144,7 +145,7 @@ fn check_fails_where_a_directory_stands_in_the_way_of_the_replay_log_and_so_does
 }
 
 #[test]
-fn clients_whose_time_is_over_are_named_and_a_door_that_only_they_may_open_opens_to_nobody() {
+fn expired_clients_and_doors_that_only_they_may_open_are_reported() {
     let mut scene = Scene::new();
     let state = scene.testbed.place_for("state");
     let over = |name: &str, number| {
@@ -152,14 +153,14 @@ fn clients_whose_time_is_over_are_named_and_a_door_that_only_they_may_open_opens
         client(name, &device, &["ssh"], "until = \"2020-01-31\"")
     };
     let names = "the time of 1 client is over, so that no knock of theirs opens anything: phone;";
-    let nobody = "nobody can open the door `ssh`: it has no sequence, and the time of each client that may open it is over";
+    let unreachable = "nobody can open the door `ssh`: it has no sequence, and the time of each client that may open it is over";
     scene.clients.push_str(&over("phone", 2));
     let (_, said) = scene.check(&state);
-    assert!(said.contains(names) && !said.contains(nobody), "{said}");
+    assert!(said.contains(names) && !said.contains(unreachable), "{said}");
     scene.clients = over("phone", 2);
     let (_, said) = scene.check(&state);
     assert!(said.contains(&format!("warning: {names}")), "{said}");
-    assert!(said.contains(&format!("warning: {nobody}")), "{said}");
+    assert!(said.contains(&format!("warning: {unreachable}")), "{said}");
     assert!(said.contains("add NAME --door ssh") && said.contains(", which has expired"), "{said}");
 
     scene.write(&state);
@@ -167,7 +168,7 @@ fn clients_whose_time_is_over_are_named_and_a_door_that_only_they_may_open_opens
     command.arg("--conf").arg(scene.testbed.place_for("doors.toml"));
     scene.testbed.start_command(command);
     scene.testbed.hear(names);
-    scene.testbed.hear(nobody);
+    scene.testbed.hear(unreachable);
 
     let many: String = (2..10).map(|number| over(&format!("phone-{number}"), number)).collect();
     scene.clients = many;
@@ -176,7 +177,7 @@ fn clients_whose_time_is_over_are_named_and_a_door_that_only_they_may_open_opens
 }
 
 #[test]
-fn check_says_of_a_file_that_the_daemon_has_not_read_since_it_was_changed_that_it_is_to_be_reloaded() {
+fn check_says_that_a_file_changed_since_the_daemon_read_it_has_to_be_reloaded() {
     const UNREAD: &str = "has not read it since it was changed; try: systemctl reload";
     let mut testbed = Testbed::new();
     let other = gate("listen = \"sockets\"");
@@ -194,7 +195,8 @@ fn check_says_of_a_file_that_the_daemon_has_not_read_since_it_was_changed_that_i
         testbed.hear("the configuration has been read again");
         testbed.until("it says no more of it", |testbed| !check(testbed).contains("the daemon that runs"));
     }
-    // One that it has read and cannot use is another matter, until that is changed, too: here a port that is taken.
+    // A file that the daemon has read and refused is reported differently, until the file changes again. Here a port
+    // is taken.
     let taken = testbed.server.enter(|| UdpSocket::bind("0.0.0.0:2001")).unwrap();
     in_place(&other.replace("40871", "2001"));
     testbed.daemon().signal(Signal::HUP).unwrap();
@@ -206,7 +208,7 @@ fn check_says_of_a_file_that_the_daemon_has_not_read_since_it_was_changed_that_i
     assert!(check(&testbed).contains(UNREAD), "{}", check(&testbed));
 }
 
-/// A file beside this one, as an editor writes it.
+/// Writes a file beside this one, as an editor does.
 fn beside(path: &Path, text: &str) -> PathBuf {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();

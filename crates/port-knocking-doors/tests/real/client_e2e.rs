@@ -1,4 +1,4 @@
-//! The client, as a program, with a key in a real `ssh-agent`, against the real daemon.
+//! The client as a program, with a key in a real `ssh-agent`, against the real daemon.
 
 use std::{
     fs,
@@ -14,21 +14,21 @@ use doors_lab::Process;
 
 use crate::testbed::{CLIENT, PATIENCE, PORT, SERVER, STRANGER, Testbed};
 
-/// A user with a key in an agent, at the client's machine.
+/// A user with a key in an agent, on the client's machine.
 pub(crate) struct User {
     pub(crate) testbed: Testbed,
     pub(crate) home: PathBuf,
     _agent: Process,
 }
 
-/// Addresses of the client's own networks that no machine has.
+/// Addresses in the client's own networks that no machine has.
 const NOWHERE: [&str; 2] = ["192.0.2.99", "2001:db8::99"];
 
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nopen_for = 30\n\
                      [[doors]]\nname = \"admin\"\nports = [\"8443/tcp\"]\n";
 
 impl User {
-    /// Does what the README says: a key, an agent, a gateway, a client, a server.
+    /// Follows the README: a key, an agent, a gateway, a client, a server.
     fn new() -> Self {
         Self::with(DOORS)
     }
@@ -81,18 +81,18 @@ impl User {
         command
     }
 
-    /// Stores the server whose name is `both`.
+    /// Stores a server named `both`.
     fn add_both(&self) {
         let card = self.testbed.run(&["gateway", "card", "--conf", self.conf().to_str().unwrap()]).1;
         let (code, said) = self.doorknock(&["add", "both", "both.example", card.trim()]);
         assert_eq!(code, Some(0), "{said}");
     }
 
-    /// The client where the name `both.example` has these addresses.
+    /// The client's command with these addresses for the name `both.example`.
     fn command_at_both(&self, addresses: [&str; 2], arguments: &[&str]) -> Command {
         let hosts = self.home.join("hosts");
         fs::write(&hosts, addresses.map(|address| format!("{address} both.example\n")).concat()).unwrap();
-        // A table of names for this one process.
+        // A hosts file for this process only.
         let inner = self.command(arguments);
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(&hosts);
@@ -116,7 +116,7 @@ impl User {
     }
 }
 
-/// What it waits for is said on a slow machine only.
+/// The client says what it waits for only on a slow machine.
 fn without_waits(said: &str) -> String {
     let lines = said.lines().filter(|line| !line.starts_with("doorknock: waiting for "));
     lines.collect::<Vec<_>>().join("\n")
@@ -128,7 +128,7 @@ pub(crate) fn run(command: &mut Command) {
 }
 
 #[test]
-fn a_key_in_an_agent_opens_a_door_and_the_user_is_told_the_truth() {
+fn a_key_in_an_agent_opens_a_door_and_the_client_reports_the_real_outcome() {
     let mut user = User::new();
     for (server, source) in ["home4", "home6"].into_iter().zip(CLIENT) {
         let (code, said) = user.doorknock(&["open", server, "ssh"]);
@@ -148,7 +148,7 @@ fn a_key_in_an_agent_opens_a_door_and_the_user_is_told_the_truth() {
 }
 
 #[test]
-fn whoever_may_not_or_is_not_heard_is_told_so_with_an_exit_code() {
+fn a_refused_or_unanswered_client_gets_a_message_and_an_exit_code() {
     let user = User::new();
     let (code, said) = user.doorknock(&["open", "home4", "admin"]);
     assert_eq!((code, said.as_str()), (Some(4), "doorknock: not allowed to open: admin"));
@@ -164,7 +164,7 @@ fn whoever_may_not_or_is_not_heard_is_told_so_with_an_exit_code() {
 }
 
 #[test]
-fn a_named_address_is_let_in_instead_of_the_sender() {
+fn a_named_address_is_granted_instead_of_the_sender() {
     let user = User::new();
     let (code, said) = user.doorknock(&["open", "home4", "ssh", "--address", STRANGER[0]]);
     assert!(code == Some(0) && said.starts_with(&format!("ssh open for {} ", STRANGER[0])), "{said}");
@@ -173,7 +173,7 @@ fn a_named_address_is_let_in_instead_of_the_sender() {
 }
 
 #[test]
-fn a_name_with_two_families_opens_for_both_and_says_for_which() {
+fn a_name_with_two_families_opens_for_both_addresses_and_names_them() {
     let user = User::new();
     user.add_both();
     let (code, said) = user.doorknock_at_both(SERVER, &["open", "both", "ssh"]);
@@ -185,7 +185,7 @@ fn a_name_with_two_families_opens_for_both_and_says_for_which() {
 }
 
 #[test]
-fn it_does_not_wait_for_a_family_that_goes_nowhere_once_the_other_is_answered() {
+fn the_client_does_not_wait_for_an_unreachable_family_once_the_other_has_answered() {
     let user = User::new();
     user.add_both();
     for (place, server) in SERVER.into_iter().enumerate() {
@@ -197,7 +197,7 @@ fn it_does_not_wait_for_a_family_that_goes_nowhere_once_the_other_is_answered() 
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains(&format!("ssh open for {} until ", CLIENT[place])), "{said}");
         assert!(said.contains(": no answer 400 ms after that of another address; not waited for"), "{said}");
-        // Programs hear of each address all the same.
+        // With `--json` every address is reported all the same.
         let (_, said) = user.doorknock_at_both(addresses, &["open", "both", "ssh", "--json"]);
         let outcomes = ["\"outcome\":\"open\"", "\"outcome\":\"no-answer\""].map(|word| said.contains(word));
         assert_eq!((said.lines().count(), outcomes), (2, [true, true]), "{said}");
@@ -207,7 +207,7 @@ fn it_does_not_wait_for_a_family_that_goes_nowhere_once_the_other_is_answered() 
 }
 
 #[test]
-fn as_a_proxy_command_it_opens_and_joins() {
+fn as_a_proxy_command_the_client_opens_the_door_and_relays() {
     let user = User::new();
     let arguments = ["proxy", SERVER[0], &PORT.to_string(), "--server", "home4", "--door", "ssh"];
     let mut command = user.command(&arguments);
@@ -223,11 +223,11 @@ fn as_a_proxy_command_it_opens_and_joins() {
 }
 
 #[test]
-fn a_lost_receipt_keeps_no_proxy_from_a_door_for_one_connection() {
+fn a_lost_receipt_does_not_keep_a_proxy_from_a_grant_for_one_connection() {
     let user = User::with("[[doors]]\nname = \"ssh\"\nports = [\"2222/tcp\"]\ngrant = \"once\"\n");
     let address = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
     let listener = user.testbed.server.enter(|| TcpListener::bind(address)).unwrap();
-    // The first is the challenge that follows a start, of 220 bytes with its headers; the receipts are lost.
+    // The first datagram is the challenge after a start, 220 bytes with its headers; the receipts are lost.
     let lost = "table inet lost { chain lost { type filter hook input priority 0; \
                 udp sport 62201 quota over 220 bytes counter drop; }; }";
     user.testbed.in_client("nft", &[lost]);
@@ -242,7 +242,7 @@ fn a_lost_receipt_keeps_no_proxy_from_a_door_for_one_connection() {
     });
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     let (mut peer, _) = accepted.unwrap();
-    // Another connection, or another try, would come in this time.
+    // Another connection or another attempt would arrive in this time.
     thread::sleep(Duration::from_millis(500));
     let another = listener.accept().map_err(|error| error.kind());
     assert!(matches!(another, Err(io::ErrorKind::WouldBlock)), "{another:?}");
@@ -254,7 +254,7 @@ fn a_lost_receipt_keeps_no_proxy_from_a_door_for_one_connection() {
     assert_eq!((status.code(), said.trim_end()), (Some(0), "welcome"));
 }
 
-/// From here on the client's network translates its addresses, which look global, to the stranger's.
+/// Makes the client's network translate its addresses, which look global, to the stranger's.
 fn translate(user: &User) {
     let [to4, to6] = STRANGER;
     let rules = format!(
@@ -266,7 +266,7 @@ fn translate(user: &User) {
 }
 
 #[test]
-fn a_door_opens_for_the_address_that_is_seen_where_a_global_one_is_translated() {
+fn a_door_opens_for_the_address_that_the_server_sees_when_a_global_one_is_translated() {
     let user = User::new();
     translate(&user);
     for (place, server) in ["home4", "home6"].into_iter().enumerate() {
@@ -286,7 +286,7 @@ fn a_door_opens_for_the_address_that_is_seen_where_a_global_one_is_translated() 
 }
 
 #[test]
-fn address_seen_names_none_from_the_start_and_for_each_server_for_good() {
+fn address_seen_names_no_address_and_can_be_stored_for_a_server() {
     let user = User::new();
     translate(&user);
     let card = user.testbed.run(&["gateway", "card", "--conf", user.conf().to_str().unwrap()]).1;
@@ -298,13 +298,13 @@ fn address_seen_names_none_from_the_start_and_for_each_server_for_good() {
         assert!(code == Some(0) && said.starts_with(&open) && said.lines().count() == 1, "{said}");
         assert_eq!(user.testbed.grants("ssh").into_keys().collect::<Vec<_>>(), [STRANGER[0]]);
     }
-    // What is said with a knock goes before what is stored.
+    // The option overrides the stored address.
     let (_, said) = user.doorknock(&["open", "seen", "ssh", "--address", CLIENT[0]]);
     assert!(said.starts_with(&format!("ssh open for {} until ", CLIENT[0])), "{said}");
 }
 
 #[test]
-fn where_a_door_requires_an_address_the_one_that_is_seen_is_never_named_unasked() {
+fn where_a_door_requires_an_address_the_seen_one_is_never_named_without_being_asked_for() {
     let user = User::with("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nrequire_address = true\n");
     translate(&user);
     let (code, said) = user.doorknock(&["open", "home4", "ssh"]);

@@ -1,7 +1,7 @@
-//! Options, variables and files, as somebody types them.
+//! Options, variables and files, as a user passes them.
 //!
-//! Each program runs in a network of its own and for a limited time: one that does not refuse what it must
-//! refuse is a daemon, and would guard the ports of the machine that runs the tests.
+//! Each program runs in its own network and for a limited time: a program that accepts what it must refuse is a
+//! daemon, and would guard the ports of the test machine.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ fn program(home: &Path) -> Command {
     command
 }
 
-/// Runs a program in a network of its own until it ends.
+/// Runs a program in its own network until it ends.
 fn run(command: &mut Command) -> Output {
     let network = Namespace::new().unwrap();
     let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().unwrap());
@@ -44,12 +44,12 @@ fn run(command: &mut Command) -> Output {
     };
     let (stdout, stderr) = (read(&mut stdout), read(&mut stderr));
     let shown = || format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    // What still runs is killed when its network goes.
+    // A program that still runs is killed when its network is removed.
     let status = ended.unwrap_or_else(|| panic!("it does not end, and says: {}", shown()));
     Output { status, stdout, stderr }
 }
 
-/// Waits until it ends; `None` if it does not.
+/// Waits until a program ends; `None` if it does not.
 fn end(child: &mut Child) -> Option<ExitStatus> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -65,7 +65,7 @@ fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
 }
 
-/// Runs `check`, which must fail with exit code 2; gives the message.
+/// Runs a command that must fail with exit code 2, and returns the message.
 fn wrong(command: &mut Command) -> String {
     let output = run(command);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
@@ -87,7 +87,7 @@ fn file(home: &TempDir, name: &str, text: &str, mode: u32) -> String {
 }
 
 #[test]
-fn options_go_before_variables_before_the_file_before_defaults() {
+fn options_override_variables_which_override_the_file_which_overrides_defaults() {
     let home = TempDir::new().unwrap();
     let text = check(&mut program(home.path()));
     assert!(text.contains("none; default values") && text.contains("opens 22/tcp for 10 s"), "{text}");
@@ -118,7 +118,7 @@ fn options_go_before_variables_before_the_file_before_defaults() {
 }
 
 #[test]
-fn a_sequence_on_the_command_line_is_warned_of_and_one_from_elsewhere_is_not() {
+fn a_sequence_on_the_command_line_causes_a_warning_and_one_from_elsewhere_does_not() {
     let home = TempDir::new().unwrap();
     let sequence = "10001,10002,10003,10004,10006";
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -151,7 +151,7 @@ fn options_may_come_before_or_after_the_command() {
 }
 
 #[test]
-fn options_that_a_command_has_no_use_for_are_wrong() {
+fn options_that_a_command_does_not_use_are_errors() {
     let home = TempDir::new().unwrap();
     for command in ["demo", "remove-gate"] {
         let message = wrong(program(home.path()).args(["--ports", "80", command]));
@@ -161,7 +161,7 @@ fn options_that_a_command_has_no_use_for_are_wrong() {
 }
 
 #[test]
-fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
+fn an_invalid_option_or_variable_is_an_error_that_names_it() {
     let home = TempDir::new().unwrap();
     for (value, why) in [
         ("22,x", "\"x\" is no port"),
@@ -199,7 +199,7 @@ fn a_bad_option_or_variable_is_named_and_nothing_is_passed_over() {
 }
 
 #[test]
-fn half_a_door_beside_doors_of_the_file_is_not_made_whole_with_a_default() {
+fn half_a_door_beside_doors_of_the_file_is_not_completed_with_a_default() {
     let home = TempDir::new().unwrap();
     let sequence = "10001,10002,10003,10004,10006";
     let door =
@@ -220,7 +220,7 @@ fn half_a_door_beside_doors_of_the_file_is_not_made_whole_with_a_default() {
     let both = check(program(home.path()).args(["--ports", "8080"]).env("KNOCKER_SEQ", sequence));
     assert!(both.contains("door default: opens 8080/tcp") && both.contains("door ssh:"), "{both}");
 
-    // Where there are no such doors, the other half is the file's or the default, as ever.
+    // Without such doors, the other half comes from the file or the defaults.
     fs::write(&path, GOOD).unwrap();
     assert!(check(program(home.path()).args(["--ports", "8080"])).contains("opens 8080/tcp"));
     fs::remove_file(&path).unwrap();
@@ -229,7 +229,7 @@ fn half_a_door_beside_doors_of_the_file_is_not_made_whole_with_a_default() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_never_passed_over() {
+fn an_unusable_file_is_never_ignored() {
     let home = TempDir::new().unwrap();
     let missing = home.path().join("missing.toml");
     let message = wrong(program(home.path()).arg("--conf").arg(&missing));
@@ -267,7 +267,7 @@ fn a_file_that_cannot_be_used_is_never_passed_over() {
 }
 
 #[test]
-fn a_file_that_another_user_could_have_written_is_refused_with_the_command_that_mends_it() {
+fn a_file_that_another_user_could_have_written_is_refused_with_the_command_that_fixes_it() {
     let home = TempDir::new().unwrap();
     let path = file(&home, ".port_knocker.toml", GOOD, 0o600);
     for (owner, group, mode, told) in [
@@ -281,7 +281,7 @@ fn a_file_that_another_user_could_have_written_is_refused_with_the_command_that_
             )),
         ),
         (0, 4242, 0o664, Some(format!("can be changed by its group (mode 664); try: chmod g-w {path}"))),
-        // As 1.1.2 took it, where files are made so.
+        // As 1.1.2 accepted it, on systems that create files with this mode.
         (0, 0, 0o664, None),
     ] {
         chown(&path, Some(owner), Some(group)).unwrap();
@@ -308,7 +308,7 @@ fn a_file_that_another_user_could_have_written_is_refused_with_the_command_that_
 }
 
 #[test]
-fn a_sequence_that_every_user_can_read_is_warned_of() {
+fn a_sequence_that_every_user_can_read_causes_a_warning() {
     let home = TempDir::new().unwrap();
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let told = "holds a sequence, and every user of this machine can read it (mode ";
@@ -328,7 +328,7 @@ fn a_sequence_that_every_user_can_read_is_warned_of() {
 }
 
 #[test]
-fn a_file_that_another_user_can_replace_is_warned_of() {
+fn a_file_that_another_user_can_replace_causes_a_warning() {
     let home = TempDir::new().unwrap();
     let below = home.path().join("below");
     fs::create_dir(&below).unwrap();
@@ -364,7 +364,7 @@ fn the_default_file_is_written_once_and_for_its_owner_only() {
 }
 
 #[test]
-fn the_default_file_is_written_for_nothing_else_on_the_same_line() {
+fn the_option_that_writes_the_default_file_stands_alone() {
     let home = TempDir::new().unwrap();
     for more in [&["check"][..], &["--ports", "80"], &["--conf", "/dev/null"], &["-v"]] {
         let message = wrong(program(home.path()).arg("--set-configuration-file-in-home").args(more));
@@ -374,7 +374,7 @@ fn the_default_file_is_written_for_nothing_else_on_the_same_line() {
 }
 
 #[test]
-fn check_says_which_firewall_and_why_without_root_and_without_touching_anything() {
+fn check_names_the_firewall_and_the_reason_without_root_and_without_changes() {
     let home = TempDir::new().unwrap();
     let path = file(&home, "doors.toml", &format!("{GOOD}firewall = \"firewalld\"\n"), 0o600);
     let output = run(program(home.path()).args(["check", "--conf", &path]));
@@ -392,7 +392,7 @@ fn check_says_which_firewall_and_why_without_root_and_without_touching_anything(
 }
 
 #[test]
-fn check_shows_what_clients_may_and_in_which_file_it_stands() {
+fn check_shows_what_clients_may_do_and_in_which_file_that_is_set() {
     let home = TempDir::new().unwrap();
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK7biLi6SRATsiVwFAbWgvrj075/mKGB/AhoOs+Uv9bT";
     let line = format!(
@@ -414,13 +414,13 @@ fn check_shows_what_clients_may_and_in_which_file_it_stands() {
         let shown = |line: &str| line.starts_with(setting) && line.ends_with(&format!("# {origin}"));
         assert!(said.lines().any(shown), "{setting}: {said}");
     }
-    let path = file(&home, "nobody.toml", &format!("spa_port = 4711\n{GOOD}"), 0o600);
+    let path = file(&home, "no-clients.toml", &format!("spa_port = 4711\n{GOOD}"), 0o600);
     let said = check(program(home.path()).args(["--conf", &path]));
     assert!(said.lines().any(|line| line.starts_with("spa_port = 4711") && line.ends_with("# file, line 1")));
 }
 
 #[test]
-fn check_fails_where_a_trusted_network_is_everybody() {
+fn check_fails_if_a_trusted_network_includes_all_addresses() {
     let home = TempDir::new().unwrap();
     for (network, told) in [
         ("0.0.0.0/0", Some("`trusted` holds 0.0.0.0/0, which is everybody with IPv4")),
@@ -438,7 +438,7 @@ fn check_fails_where_a_trusted_network_is_everybody() {
 }
 
 #[test]
-fn what_only_firewalld_knows_is_named_where_it_is_not() {
+fn settings_that_only_firewalld_supports_are_reported_without_it() {
     let home = TempDir::new().unwrap();
     let text = format!("{GOOD}zone = \"public\"\ntrusted = [\"192.0.2.0/24\"]\n");
     let path = file(&home, "doors.toml", &text, 0o600);
@@ -465,7 +465,7 @@ fn help_and_version_are_there() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_reader_that_closes_the_pipe_is_not_an_error() {
     let home = TempDir::new().unwrap();
     let mut command = program(home.path());
     command.arg("--show-configuration-file-help").stdout(Stdio::piped());
@@ -477,13 +477,13 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn a_file_larger_than_32_megabytes_is_refused_and_nothing_of_it_is_used() {
-    const MOST: usize = 32 << 20;
+fn a_file_larger_than_32_megabytes_is_refused() {
+    const MAX_LENGTH: usize = 32 << 20;
     let home = TempDir::new().unwrap();
     let long = |length: usize| format!("{GOOD}#{}\n", "x".repeat(length - GOOD.len() - 2));
-    let path = file(&home, "doors.toml", &long(MOST - 1), 0o600);
+    let path = file(&home, "doors.toml", &long(MAX_LENGTH - 1), 0o600);
     check(program(home.path()).args(["--conf", &path]));
-    file(&home, "doors.toml", &long(MOST + 1), 0o600);
+    file(&home, "doors.toml", &long(MAX_LENGTH + 1), 0o600);
     for arguments in [&["--conf", &path][..], &["check", "--conf", &path]] {
         let message = wrong(program(home.path()).args(arguments));
         assert!(message.contains("doors.toml: it is larger than 32 megabytes"), "{message}");
@@ -491,7 +491,7 @@ fn a_file_larger_than_32_megabytes_is_refused_and_nothing_of_it_is_used() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_the_file_keeps_nobody_waiting() {
+fn a_pipe_in_place_of_the_file_is_refused_at_once() {
     let home = TempDir::new().unwrap();
     let path = home.path().join(".port_knocker.toml");
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -502,7 +502,7 @@ fn a_pipe_in_the_place_of_the_file_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_public_key_is_read_from_a_regular_file_and_nothing_is_waited_for() {
+fn a_public_key_is_read_from_a_regular_file_only_and_anything_else_is_refused_at_once() {
     let testbed = Testbed::new();
     let fifo = testbed.directory.path().join("key.pub");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -517,7 +517,7 @@ fn a_public_key_is_read_from_a_regular_file_and_nothing_is_waited_for() {
 }
 
 #[test]
-fn of_a_file_with_three_faults_each_is_told_by_check_at_the_start_and_at_a_reload() {
+fn check_the_start_and_a_reload_report_each_of_three_faults_of_a_file() {
     let mut testbed = Testbed::new();
     let wrong = "refuse = \"dorp\"\nspa_prot = 1\nzone = 1\n";
     let path = testbed.write(wrong).display().to_string();
@@ -536,7 +536,7 @@ fn of_a_file_with_three_faults_each_is_told_by_check_at_the_start_and_at_a_reloa
     testbed.daemon().signal(rustix::process::Signal::HUP).unwrap();
     let said = testbed.hear("the old configuration stays in force");
     assert!(places.iter().all(|place| said.contains(place)), "{said}");
-    // So many are told, and no more.
+    // The number of reported faults is bounded.
     let many: String = (0..50).map(|number| format!("key-{number} = 1\n")).collect();
     testbed.write(&many);
     let (_, said) = testbed.run(&["check", "--conf", &path]);

@@ -1,4 +1,4 @@
-//! UDP that is in use when the gate comes.
+//! UDP services that are in use when the gate is installed.
 
 use std::net::UdpSocket;
 
@@ -8,7 +8,7 @@ use crate::testbed::{CLIENT, PATIENCE, SERVER, SILENCE, STRANGER, Testbed, gate,
 
 /// The guarded port.
 const VOICE: u16 = 6000;
-/// What is said of a service whose peers the kernel does not know.
+/// The message about a service whose peers the kernel does not know.
 const SAID: &str = "a service listens on 6000/udp, and connection tracking knows";
 
 fn voice() -> String {
@@ -33,7 +33,7 @@ fn peer(testbed: &Testbed, source: &str) -> UdpSocket {
     socket
 }
 
-/// Whether what a peer sends gets to the service, which answers.
+/// Whether a peer's datagram reaches the service, and its answer the peer.
 fn talk(peer: &UdpSocket, service: &UdpSocket) -> bool {
     let address = peer.local_addr().unwrap();
     peer.send(b"hello").unwrap();
@@ -43,7 +43,7 @@ fn talk(peer: &UdpSocket, service: &UdpSocket) -> bool {
     peer.recv(&mut [0; 8]).unwrap() == 5
 }
 
-/// Turns connection tracking on, as any firewall with a state does.
+/// Switches connection tracking on, as any stateful firewall does.
 fn turn_tracking_on(testbed: &Testbed) {
     testbed.on_server(
         "nft",
@@ -52,7 +52,7 @@ fn turn_tracking_on(testbed: &Testbed) {
     );
 }
 
-/// What `check` says, on one line.
+/// The output of `check` on one line.
 fn check(testbed: &Testbed) -> String {
     let path = testbed.write(&voice());
     let (_, said) = testbed.run(&["check", "--conf", path.to_str().unwrap()]);
@@ -60,9 +60,9 @@ fn check(testbed: &Testbed) -> String {
 }
 
 #[test]
-fn a_connected_udp_socket_from_before_the_gate_goes_on_as_long_as_it_lives() {
+fn a_connected_udp_socket_from_before_the_gate_keeps_working_as_long_as_it_is_open() {
     let mut testbed = Testbed::new();
-    // Connection tracking forgets at once.
+    // Connection tracking forgets a flow quickly.
     testbed.server.enter(|| {
         for name in ["udp_timeout", "udp_timeout_stream"] {
             std::fs::write(format!("/proc/sys/net/netfilter/nf_conntrack_{name}"), "1").unwrap();
@@ -86,13 +86,13 @@ fn a_connected_udp_socket_from_before_the_gate_goes_on_as_long_as_it_lives() {
             service.recv(&mut [0; 8]).is_ok()
         };
         assert!(hears(), "{:#?}", testbed.daemon().lines());
-        // A packet leaves it a second, what the daemon makes known has two minutes.
+        // A packet sets a timeout of one second, the daemon's entry one of two minutes.
         testbed.until("a packet has left it little time", |testbed| {
             hears() && seconds_left(testbed, port) <= Some(1)
         });
         testbed.until("it is made known again", |testbed| seconds_left(testbed, port) > Some(1));
         assert!(hears(), "{:#?}", testbed.daemon().lines());
-        // Another port of the same peer is nobody that the service knows.
+        // Another port of the same peer is unknown to the service.
         drop(service);
         let [here, there] = [peer.local_addr(), peer.peer_addr()].map(|end| end.unwrap().ip().to_string());
         let (other, service) = (self::peer(&testbed, &here), self::service(&testbed, &there));
@@ -100,7 +100,7 @@ fn a_connected_udp_socket_from_before_the_gate_goes_on_as_long_as_it_lives() {
     }
 }
 
-/// For how long connection tracking will still know a flow from this port.
+/// The remaining time of a flow from this port in connection tracking.
 fn seconds_left(testbed: &Testbed, port: u16) -> Option<u64> {
     let file = "/proc/thread-self/net/nf_conntrack";
     let entries = testbed.server.enter(|| std::fs::read_to_string(file).unwrap());
@@ -110,7 +110,7 @@ fn seconds_left(testbed: &Testbed, port: u16) -> Option<u64> {
 }
 
 #[test]
-fn check_and_start_say_which_udp_the_gate_cuts_before_it_does() {
+fn check_and_start_report_the_udp_that_the_gate_cuts() {
     let mut testbed = Testbed::new();
     for (client, server) in CLIENT.iter().zip(SERVER) {
         let (peer, service) = (peer(&testbed, client), service(&testbed, server));
@@ -122,7 +122,7 @@ fn check_and_start_say_which_udp_the_gate_cuts_before_it_does() {
         assert!(is_said(&format!("WARN {SAID} none of")), "{lines:#?}");
         assert!(!is_said("go on"), "{lines:#?}");
         assert!(!talk(&peer, &service), "cut, as was said");
-        // Where the gate stands, it cuts nothing more.
+        // Once installed, the gate cuts nothing more.
         assert!(!check(&testbed).contains(SAID), "{}", check(&testbed));
         testbed.end(Signal::TERM);
         testbed.on_server("nft", &["flush", "ruleset"]);
@@ -130,7 +130,7 @@ fn check_and_start_say_which_udp_the_gate_cuts_before_it_does() {
 }
 
 #[test]
-fn what_the_service_sends_lets_its_peer_go_on_and_no_stranger() {
+fn a_datagram_from_the_service_readmits_its_peer_and_no_stranger() {
     let mut testbed = Testbed::new();
     for ((client, stranger), server) in CLIENT.iter().zip(STRANGER).zip(SERVER) {
         let (peer, stranger) = (peer(&testbed, client), self::peer(&testbed, stranger));
@@ -148,7 +148,7 @@ fn what_the_service_sends_lets_its_peer_go_on_and_no_stranger() {
 }
 
 #[test]
-fn udp_that_connection_tracking_knows_goes_on_when_the_gate_comes() {
+fn udp_that_connection_tracking_knows_continues_when_the_gate_is_installed() {
     let mut testbed = Testbed::new();
     turn_tracking_on(&testbed);
     let pairs: Vec<(UdpSocket, UdpSocket)> = CLIENT
@@ -157,7 +157,7 @@ fn udp_that_connection_tracking_knows_goes_on_when_the_gate_comes() {
         .map(|(client, server)| (peer(&testbed, client), service(&testbed, server)))
         .collect();
     let silent = peer(&testbed, STRANGER[0]);
-    // Of a peer that nobody has answered, nothing shows that it is no stranger.
+    // A peer without an answer cannot be told from a stranger.
     silent.send(b"hello").unwrap();
     pairs[0].1.recv(&mut [0; 8]).unwrap();
     assert!(pairs.iter().all(|(peer, service)| talk(peer, service)));
@@ -166,13 +166,13 @@ fn udp_that_connection_tracking_knows_goes_on_when_the_gate_comes() {
     testbed.hear(&format!("INFO {SAID} 2 of"));
     assert!(pairs.iter().all(|(peer, service)| talk(peer, service)), "{:#?}", testbed.daemon().lines());
     assert!(!talk(&silent, &pairs[0].1));
-    // The table that turned it on is not needed any more.
+    // The table that switched it on is not needed any more.
     testbed.on_server("nft", &["delete", "table", "inet", "track"]);
     assert!(pairs.iter().all(|(peer, service)| talk(peer, service)));
 }
 
 #[test]
-fn a_restart_with_the_gate_in_place_cuts_no_udp_and_says_nothing_of_it() {
+fn a_restart_with_the_gate_in_place_cuts_no_udp_and_does_not_mention_it() {
     let mut testbed = Testbed::new();
     let service = service(&testbed, SERVER[0]);
     testbed.start(&voice());

@@ -1,4 +1,4 @@
-//! The client, as a program, against the real daemon.
+//! The client as a program, against the real daemon.
 
 use std::{
     fs::{File, Permissions},
@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::testbed::{CLIENT, PATIENCE, SEQUENCE, SERVER, Testbed, gate};
 
-/// The file with the sequence, that only its owner can read.
+/// The file with the sequence, which only its owner can read.
 fn sequence_file(testbed: &Testbed) -> PathBuf {
     let path = testbed.directory.path().join("sequence");
     std::fs::write(&path, SEQUENCE.map(|port| port.to_string()).join(",")).unwrap();
@@ -25,12 +25,12 @@ fn sequence_file(testbed: &Testbed) -> PathBuf {
     path
 }
 
-/// What the client finds when it is told to read the sequence from its input.
+/// The standard input of a client that reads the sequence from it.
 fn sequence(testbed: &Testbed) -> Stdio {
     File::open(sequence_file(testbed)).unwrap().into()
 }
 
-/// Runs the client until it ends: the same code as the program `doorknock`.
+/// Runs the client until it ends, with the same code as the program `doorknock`.
 pub(crate) fn doorknock(testbed: &Testbed, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
     command.arg("demo-client").args(arguments).stdin(sequence(testbed));
@@ -38,11 +38,11 @@ pub(crate) fn doorknock(testbed: &Testbed, arguments: &[&str]) -> (Option<i32>, 
     (status.code(), said)
 }
 
-/// Runs the client where the name `both` has the server's address of each family.
+/// Runs the client with the server's address of each family for the name `both`.
 fn doorknock_by_name(testbed: &Testbed, arguments: &[&str]) -> (Option<i32>, String) {
     let hosts = testbed.directory.path().join("hosts");
     std::fs::write(&hosts, SERVER.map(|server| format!("{server} both\n")).concat()).unwrap();
-    // The mount is seen by this process alone.
+    // Only this process sees the mount.
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(hosts);
     command.arg(env!("CARGO_BIN_EXE_port-knocking-doors")).arg("demo-client").args(arguments);
@@ -51,10 +51,10 @@ fn doorknock_by_name(testbed: &Testbed, arguments: &[&str]) -> (Option<i32>, Str
     (status.code(), said)
 }
 
-/// Sees all datagrams to the server, of each family, in the order in which they arrive.
-struct Ears([Socket; 2]);
+/// Captures all datagrams to the server, for each family in order of arrival.
+struct Capture([Socket; 2]);
 
-impl Ears {
+impl Capture {
     fn at_server(testbed: &Testbed) -> Self {
         Self([Domain::IPV4, Domain::IPV6].map(|family| {
             let ear = testbed.server.enter(|| Socket::new(family, Type::RAW, Some(Protocol::UDP))).unwrap();
@@ -63,25 +63,25 @@ impl Ears {
         }))
     }
 
-    /// The ports on which it was knocked since the last call, of each family. A datagram may arrive later than its
-    /// sender ends, so as many as are expected are waited for.
-    fn heard_of(&mut self, expected: usize) -> [Vec<u16>; 2] {
+    /// The ports of the knocks since the last call, for each family. A datagram may arrive after its sender has
+    /// ended, so this waits for the expected number.
+    fn wait_for(&mut self, expected: usize) -> [Vec<u16>; 2] {
         let begun = Instant::now();
-        let mut heard = self.heard();
+        let mut heard = self.arrived();
         while heard.concat().len() < expected && begun.elapsed() < PATIENCE {
-            let more = self.heard();
+            let more = self.arrived();
             heard.iter_mut().zip(more).for_each(|(ports, more)| ports.extend(more));
         }
         heard
     }
 
-    /// What has arrived by now.
-    fn heard(&mut self) -> [Vec<u16>; 2] {
+    /// The ports of the knocks that have arrived by now.
+    fn arrived(&mut self) -> [Vec<u16>; 2] {
         let mut heard = [Vec::new(), Vec::new()];
         for (ear, ports) in self.0.iter_mut().zip(&mut heard) {
             let mut packet = [0; 64];
             while let Ok(length) = ear.read(&mut packet) {
-                // Over IPv4 alone the packet's own header, of 20 bytes, is before that of the datagram.
+                // Only over IPv4 the IP header, 20 bytes, precedes the UDP header.
                 let header = if length == 20 + 8 + 6 { 20 } else { 0 };
                 assert_eq!(packet[header + 8..length], *b"knock\n");
                 ports.push(u16::from_be_bytes([packet[header + 2], packet[header + 3]]));
@@ -92,9 +92,9 @@ impl Ears {
 }
 
 #[test]
-fn the_knocks_arrive_in_order_over_the_families_that_are_wanted() {
+fn the_knocks_arrive_in_order_over_the_requested_families() {
     let testbed = Testbed::new();
-    let mut ears = Ears::at_server(&testbed);
+    let mut capture = Capture::at_server(&testbed);
     let (all, none) = (SEQUENCE.to_vec(), Vec::new());
     for (families, expected) in [
         (&[][..], [all.clone(), all.clone()]),
@@ -102,24 +102,24 @@ fn the_knocks_arrive_in_order_over_the_families_that_are_wanted() {
         (&["-6"], [none, all]),
     ] {
         let (code, said) = doorknock_by_name(&testbed, &[&["sequence", "both", "-"], families].concat());
-        assert_eq!((code, ears.heard_of(expected.concat().len())), (Some(0), expected), "{said}");
+        assert_eq!((code, capture.wait_for(expected.concat().len())), (Some(0), expected), "{said}");
     }
 }
 
 #[test]
-fn the_delay_lies_between_two_knocks_and_the_pause_between_two_times() {
+fn the_delay_is_between_knocks_and_the_pause_between_repetitions() {
     let testbed = Testbed::new();
-    let mut ears = Ears::at_server(&testbed);
+    let mut capture = Capture::at_server(&testbed);
     let start = Instant::now();
     let more = ["--delay", "50", "--repeat", "3", "--pause", "1"];
     let (code, said) = doorknock(&testbed, &[&["sequence", SERVER[0], "-"], &more[..]].concat());
     assert_eq!((code, said.as_str()), (Some(0), "sent 15 knocks to 192.0.2.1"));
     assert!(start.elapsed() >= Duration::from_millis(3 * 4 * 50 + 2 * 1000));
-    assert_eq!(ears.heard_of(15), [SEQUENCE.repeat(3), Vec::new()]);
+    assert_eq!(capture.wait_for(15), [SEQUENCE.repeat(3), Vec::new()]);
 }
 
 #[test]
-fn it_knocks_and_waits_until_the_door_is_open() {
+fn the_client_knocks_and_waits_until_the_door_is_open() {
     let mut testbed = Testbed::new();
     testbed.start(&gate(""));
     for (server, client) in SERVER.iter().zip(CLIENT) {
@@ -131,7 +131,7 @@ fn it_knocks_and_waits_until_the_door_is_open() {
 }
 
 #[test]
-fn without_wait_it_only_knocks() {
+fn without_wait_the_client_only_knocks() {
     let mut testbed = Testbed::new();
     testbed.start(&gate(""));
     let (code, said) = doorknock(&testbed, &["sequence", SERVER[0], "-", "--delay", "0"]);
@@ -141,9 +141,9 @@ fn without_wait_it_only_knocks() {
     assert_eq!((code, said.as_str()), (Some(0), ""));
 }
 
-/// Lets the first answers of ports at the server to connections over IPv4 be lost.
+/// Drops the server's first SYN-ACKs over IPv4.
 fn lose_answers(testbed: &Testbed, number: usize) {
-    // Each has 60 bytes. A quota lets pass what reaches it.
+    // Each has 60 bytes. A quota passes the packet that reaches it.
     let quota = number * 60 + 1;
     let lost = format!(
         "table inet lost {{ chain lost {{ type filter hook input priority 0; \
@@ -156,11 +156,11 @@ fn lose_answers(testbed: &Testbed, number: usize) {
 }
 
 #[test]
-fn the_server_hears_of_one_connection_however_many_tries_it_took() {
+fn the_server_sees_one_connection_however_many_attempts_it_took() {
     let testbed = Testbed::new();
     let address: SocketAddr = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
     let listener = testbed.server.enter(|| TcpListener::bind(address)).unwrap();
-    // The seventh try is accepted. The others have been answered, and are, a second later, once more.
+    // The seventh attempt is accepted. The others were answered, too, and are again a second later.
     lose_answers(&testbed, 6);
     let arrival = testbed.client.enter(|| wait_for_port::wait(&[address], PATIENCE)).unwrap().unwrap();
     let (accepted, client) = listener.accept().unwrap();
@@ -177,8 +177,8 @@ fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
     let mut testbed = Testbed::new();
     let door = format!("name = \"ssh\"\nports = [\"22/tcp\"]\nsequence = {SEQUENCE:?}\ngrant = \"once\"");
     testbed.start(&format!("firewall = \"nftables\"\n[[doors]]\n{door}\n"));
-    // The server's kernel repeats the answer after a second: longer than many tries take, and all but one of
-    // them find the door closed.
+    // The server's kernel repeats the answer after a second. That is longer than many attempts take, and all but one
+    // of them find the door closed.
     lose_answers(&testbed, 1);
     let (code, said) = doorknock(&testbed, &["sequence", SERVER[0], "-", "--wait", "22"]);
     assert_eq!(code, Some(0), "{said}");
@@ -187,7 +187,7 @@ fn a_grant_for_one_connection_is_enough_however_late_its_answer_comes() {
 }
 
 #[test]
-fn what_could_not_be_sent_is_told_and_not_counted() {
+fn knocks_that_could_not_be_sent_are_reported_and_not_counted() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("ignoring_period_after_knock_error = 1"));
     let knock = ["sequence", "both", "-", "--repeat", "2", "--pause", "1"];
@@ -197,7 +197,7 @@ fn what_could_not_be_sent_is_told_and_not_counted() {
     assert!(said.contains(&sum(0)) || said.contains(&sum(1)), "{said}");
     assert!(SERVER.iter().all(|server| said.contains(&format!("to {server}"))), "{said}");
 
-    // Without IPv6 there is no way to the other address.
+    // Without IPv6 there is no route to the other address.
     testbed.client.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")).unwrap();
     let complaint = format!("doorknock: cannot send knocks to {} port {}: ", SERVER[1], SEQUENCE[0]);
     let (code, said) = doorknock_by_name(&testbed, &knock);
@@ -206,7 +206,7 @@ fn what_could_not_be_sent_is_told_and_not_counted() {
     assert_eq!(said.matches(&complaint).count(), 2, "{said}");
     let (code, said) = doorknock_by_name(&testbed, &["sequence", "both", "-", "--quiet"]);
     assert_eq!((code, said.as_str()), (Some(0), ""));
-    // One address is enough; the other is told only if that is not.
+    // One address is enough. The error for the other is printed only if that is not.
     let (code, said) = doorknock_by_name(&testbed, &["sequence", "both", "-", "--wait", "22"]);
     assert_eq!((code, said.contains("cannot")), (Some(0), false), "{said}");
     let closed = ["sequence", "both", "-", "--wait", "23", "--timeout", "1"];
@@ -217,7 +217,7 @@ fn what_could_not_be_sent_is_told_and_not_counted() {
 }
 
 #[test]
-fn a_wrong_sequence_ends_with_one_and_a_way_out() {
+fn a_wrong_sequence_ends_with_exit_code_one_and_advice() {
     let mut testbed = Testbed::new();
     testbed.start(&gate(""));
     let (code, said) =
@@ -230,10 +230,10 @@ fn a_wrong_sequence_ends_with_one_and_a_way_out() {
 }
 
 #[test]
-fn it_repeats_after_a_pause_that_the_server_forgives() {
+fn the_client_repeats_after_a_pause_longer_than_the_quiet_period() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("ignoring_period_after_knock_error = 1"));
-    // Whatever was knocked before went wrong: the first time is ignored, the second is not.
+    // After this wrong knock the first sequence is ignored, and the second is not.
     testbed.knock(CLIENT[0], &[9]);
     let (code, said) =
         doorknock(&testbed, &["sequence", SERVER[0], "-", "--wait", "22", "--repeat", "3", "--pause", "2"]);
@@ -241,7 +241,7 @@ fn it_repeats_after_a_pause_that_the_server_forgives() {
 }
 
 #[test]
-fn wrong_options_end_with_two() {
+fn invalid_options_end_with_exit_code_two() {
     let testbed = Testbed::new();
     for (arguments, named) in [
         (&["sequence", "192.0.2.1", "1,x"][..], "\"x\" is no port"),
@@ -262,7 +262,7 @@ fn wrong_options_end_with_two() {
 }
 
 #[test]
-fn proxy_joins_the_connection_with_its_input_and_output() {
+fn proxy_connects_its_input_and_output_to_the_connection() {
     let mut testbed = Testbed::new();
     testbed.start(&gate(""));
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));

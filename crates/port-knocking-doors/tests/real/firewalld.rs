@@ -1,4 +1,4 @@
-//! A real firewalld on a bus of its own.
+//! A real firewalld on its own bus.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -20,7 +20,7 @@ with_every_firewalld! {
     after_a_reload_open_doors_are_back_within_a_second_with_their_time
     a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock
     a_grant_is_in_the_zone_of_the_source_or_of_the_interface
-    a_rule_that_an_administrator_takes_out_closes_the_door
+    a_rule_that_an_administrator_removes_closes_the_door
     several_ports_and_both_families_open_together
 }
 
@@ -28,8 +28,8 @@ pub(crate) fn rules(testbed: &Testbed) -> Vec<String> {
     testbed.firewall_cmd(&["--list-rich-rules"]).lines().map(str::to_owned).collect()
 }
 
-/// How many rules of firewalld's for a client are in the kernel: quicker to ask than firewalld, which is asked about them by
-/// a program that takes seconds on a busy machine.
+/// The number of firewalld's rules for a client in the kernel. Asking the kernel is quicker than `firewall-cmd`,
+/// which takes seconds on a busy machine.
 pub(crate) fn in_kernel(testbed: &Testbed, client: &str) -> usize {
     let ruleset = testbed.on_server("nft", &["list", "ruleset"]);
     let firewalld =
@@ -37,8 +37,8 @@ pub(crate) fn in_kernel(testbed: &Testbed, client: &str) -> usize {
     firewalld.lines().filter(|line| line.split_whitespace().any(|word| word == client)).count()
 }
 
-/// Tries again and again until so much time has passed. A try that ends later, because the machine is
-/// busy, says nothing about a door that may have closed by then.
+/// Connects repeatedly until `time` has passed since `since`. An attempt that ends later, because the machine is
+/// busy, is ignored: the door may have closed by then.
 pub(crate) fn stays_open(testbed: &Testbed, since: Instant, time: Duration) {
     loop {
         let answer = testbed.ask(CLIENT[0], PORT);
@@ -46,7 +46,7 @@ pub(crate) fn stays_open(testbed: &Testbed, since: Instant, time: Duration) {
             return;
         }
         assert_eq!(answer, Answer::Accepted, "after {:?}", since.elapsed());
-        // Whoever connects without a pause fills the listener's queue, and is not answered.
+        // Connecting without a pause would fill the listener's queue.
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -74,13 +74,13 @@ fn a_second_sequence_extends_without_a_gap(mut testbed: Testbed) {
     testbed.hear("opened:");
     let opened = Instant::now();
     for time in 1..=3 {
-        // More than a second apart, or it is no extension.
+        // More than a second apart, or it is not an extension.
         stays_open(&testbed, opened, time * Duration::from_millis(2500));
         testbed.knock(CLIENT[0], &SEQUENCE);
         testbed.hear("extended:");
         assert_eq!(in_kernel(&testbed, CLIENT[0]), 1);
     }
-    // Longer than the first grant alone.
+    // Longer than the first grant alone lasts.
     stays_open(&testbed, opened, Duration::from_secs(14));
     testbed.hear("closed:");
     testbed.until("firewalld closes the door", |testbed| !testbed.is_open(CLIENT[0]));
@@ -91,7 +91,7 @@ fn after_a_reload_open_doors_are_back_within_a_second_with_their_time(mut testbe
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear("opened:");
     let opened = Instant::now();
-    // Late enough that its whole time from the reload on would be seen.
+    // Late enough that a grant restored with its full time would be noticed.
     stays_open(&testbed, opened, Duration::from_secs(5));
     testbed.firewall_cmd(&["--reload"]);
     testbed.hear("firewalld was reloaded, and an open door was missing; put back in");
@@ -108,7 +108,7 @@ fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock(mut testbed: T
     testbed.firewalld.as_mut().unwrap().stop_daemon();
     testbed.hear("firewalld has stopped");
     testbed.knock(&crowd(9), &SEQUENCE);
-    // What a stopped firewalld leaves in the kernel is its own affair; here it was killed.
+    // What a stopped firewalld leaves in the kernel does not matter here; it was killed.
     let Testbed { firewalld, server, .. } = &mut testbed;
     firewalld.as_mut().unwrap().start_daemon(server).unwrap();
     testbed.hear("firewalld has started, and 2 open doors were missing; put back in");
@@ -119,7 +119,7 @@ fn a_restart_of_firewalld_closes_no_door_early_and_loses_no_knock(mut testbed: T
 }
 
 #[test]
-fn firewalld_may_come_after_us() {
+fn firewalld_may_start_after_the_daemon() {
     let mut testbed = Testbed::with_firewalld();
     testbed.firewalld.as_mut().unwrap().stop_daemon();
     testbed.start(&config("firewall = \"firewalld\"\nmax_opened_door_duration = 60"));
@@ -132,7 +132,7 @@ fn firewalld_may_come_after_us() {
 }
 
 #[test]
-fn with_auto_a_firewalld_that_comes_late_opens_what_it_closes_and_the_gate_stays() {
+fn with_auto_a_firewalld_that_starts_later_gets_the_grants_and_the_gate_stays() {
     let mut testbed = Testbed::with_firewalld();
     testbed.end_firewalld();
     testbed.start(&config("max_opened_door_duration = 60\nrefuse = \"reject\""));
@@ -153,7 +153,7 @@ fn with_auto_a_firewalld_that_comes_late_opens_what_it_closes_and_the_gate_stays
 }
 
 #[test]
-fn what_only_the_gate_knows_is_named_with_rich_rules_alone() {
+fn settings_that_only_the_gate_supports_are_reported_with_rich_rules_alone() {
     let mut testbed = Testbed::with_firewalld();
     let text = config(
         "firewall = \"rich-rules\"\ntrusted = [\"192.0.2.0/24\"]\nrefuse = \"reject\"\non_exit = \"remove\"\n\
@@ -178,7 +178,7 @@ fn what_only_the_gate_knows_is_named_with_rich_rules_alone() {
 }
 
 #[test]
-fn with_auto_a_bus_that_hangs_at_our_start_is_asked_again_until_it_answers() {
+fn with_auto_a_bus_that_hangs_at_the_start_is_retried_until_it_answers() {
     let mut testbed = Testbed::with_firewalld();
     let bus = |testbed: &Testbed, signal| testbed.firewalld.as_ref().unwrap().bus().signal(signal).unwrap();
     bus(&testbed, Signal::STOP);
@@ -197,7 +197,7 @@ fn with_auto_a_bus_that_hangs_at_our_start_is_asked_again_until_it_answers() {
 }
 
 #[test]
-fn a_firewalld_that_hangs_at_our_start_stalls_no_hearing() {
+fn a_firewalld_that_hangs_at_the_start_does_not_delay_hearing() {
     for zone in ["auto", "public"] {
         let mut testbed = Testbed::with_firewalld();
         testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
@@ -214,37 +214,37 @@ fn a_firewalld_that_hangs_at_our_start_stalls_no_hearing() {
 }
 
 #[test]
-fn a_grant_whose_time_is_over_before_firewalld_answers_opens_nothing_for_long() {
+fn a_grant_that_expires_before_firewalld_answers_is_removed_at_once() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("max_opened_door_duration = 12"));
     testbed.knock(&crowd(4), &SEQUENCE);
     testbed.hear("opened:");
-    // firewalld answers one after the other: what the start has to ask is asked, and the next knock's own
-    // call is under way when it hangs.
+    // firewalld answers requests in order: the requests of the start are done, and the call for the next knock is
+    // under way when it hangs.
     testbed.firewall_cmd(&["--state"]);
     testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::STOP).unwrap();
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear(&format!("never opened: door default for {}", CLIENT[0]));
     let begun = Instant::now();
     testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
-    // By its answer it has done the call. The rule would live for twelve more seconds; it is taken out at once.
+    // This answer comes after the call. The rule would live for twelve more seconds; it is removed at once.
     testbed.firewall_cmd(&["--state"]);
     testbed.until("there is no rule", |testbed| in_kernel(testbed, CLIENT[0]) == 0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]
-fn a_forged_announcement_is_not_believed() {
+fn a_forged_signal_is_ignored() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("max_opened_door_duration = 60"));
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear("opened:");
     let address = testbed.firewalld.as_ref().unwrap().address();
-    // To everybody who is on the bus: a signal with an addressee passes by the bus's own filter.
+    // To every connection on the bus: a signal with a destination bypasses the bus's filter.
     for number in 0..40 {
-        let (bus, everybody) = (format!("--bus={address}"), format!("--dest=:1.{number}"));
+        let (bus, destination) = (format!("--bus={address}"), format!("--dest=:1.{number}"));
         let signal = ["/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.Reloaded"];
-        testbed.on_server("dbus-send", &[&bus, &everybody, "--type=signal", signal[0], signal[1]]);
+        testbed.on_server("dbus-send", &[&bus, &destination, "--type=signal", signal[0], signal[1]]);
     }
     testbed.knock(&crowd(2), &SEQUENCE);
     testbed.hear(&format!("opened: door default for {}", crowd(2)));
@@ -252,13 +252,13 @@ fn a_forged_announcement_is_not_believed() {
 }
 
 #[test]
-fn a_firewalld_that_does_not_answer_stalls_no_hearing() {
+fn a_firewalld_that_does_not_answer_does_not_delay_hearing() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("max_opened_door_duration = 60"));
     let firewalld = testbed.firewalld.as_ref().unwrap().daemon().unwrap();
     firewalld.signal(Signal::STOP).unwrap();
     testbed.knock(CLIENT[0], &SEQUENCE);
-    // Judged while the call before it hangs: the wrong knock is told at once.
+    // Handled while the earlier call hangs: the wrong knock is logged at once.
     testbed.knock(&crowd(5), &[1]);
     testbed.hear("wrong knock: 198.51.100.5");
     testbed.firewalld.as_ref().unwrap().daemon().unwrap().signal(Signal::CONT).unwrap();
@@ -282,8 +282,8 @@ fn a_grant_is_in_the_zone_of_the_source_or_of_the_interface(mut testbed: Testbed
     }
 }
 
-fn a_rule_that_an_administrator_takes_out_closes_the_door(mut testbed: Testbed) {
-    // Nobody waits for the check.
+fn a_rule_that_an_administrator_removes_closes_the_door(mut testbed: Testbed) {
+    // The periodic checks are too rare to play a role.
     testbed.start(&config("max_opened_door_duration = 60\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
     for source in [CLIENT[0].to_owned(), crowd(3)] {
         testbed.knock(&source, &SEQUENCE);
@@ -295,7 +295,7 @@ fn a_rule_that_an_administrator_takes_out_closes_the_door(mut testbed: Testbed) 
     testbed.until("the gate is closed, too", |testbed| !testbed.grants("default").contains_key(CLIENT[0]));
     assert!(!testbed.is_open(CLIENT[0]));
     assert!(testbed.is_open(&crowd(3)));
-    // Who takes the element out, closes it in firewalld, too.
+    // Removing the element from the set removes the rule in firewalld, too.
     let element = format!("{{ {} }}", crowd(3));
     testbed.on_server("nft", &["delete", "element", "inet", "port_knocking_doors", "default4", &element]);
     testbed.hear(&format!("closed by hand: door default for {}", crowd(3)));
@@ -312,7 +312,7 @@ fn a_door_that_was_made_permanent_is_found_and_closed() {
     testbed.hear("closed:");
     testbed.until("firewalld takes its rule out, this time", |testbed| in_kernel(testbed, CLIENT[0]) == 0);
     assert!(testbed.firewall_cmd(&["--permanent", "--list-rich-rules"]).contains(CLIENT[0]));
-    // Here firewalld opens it, for ever.
+    // Here firewalld opens it permanently.
     testbed.firewall_cmd(&["--reload"]);
     let line = testbed.hear("held a door open that nobody had knocked for");
     assert!(line.contains("--permanent --zone=public --remove-rich-rule="), "{line}");
@@ -330,8 +330,8 @@ fn a_restart_of_the_daemon_neither_closes_nor_doubles() {
     assert!(testbed.is_open(CLIENT[0]));
     testbed.start(&text);
     assert!(testbed.is_open(CLIENT[0]));
-    // A rule that it knows nothing of is there: the grant gets its whole new time all the same. More than a second
-    // later, or it is no extension.
+    // There is a rule that the new daemon does not know; the grant gets its full new time all the same. More than a
+    // second later, or it is not an extension.
     testbed.hear("found open:");
     testbed.until("some time has passed", |testbed| testbed.grants("default")[CLIENT[0]] < 12);
     let knocked = Instant::now();
@@ -343,7 +343,7 @@ fn a_restart_of_the_daemon_neither_closes_nor_doubles() {
     testbed.until("firewalld closes the door", |testbed| !testbed.is_open(CLIENT[0]));
 }
 
-/// Whether a datagram of the client's reaches the server.
+/// Whether a datagram from the client reaches the server.
 fn arrives(testbed: &Testbed, client: &str, listener: &UdpSocket) -> bool {
     let target = listener.local_addr().unwrap();
     let source = SocketAddr::new(client.parse().unwrap(), 0);
@@ -379,7 +379,7 @@ fn several_ports_and_both_families_open_together(mut testbed: Testbed) {
 }
 
 #[test]
-fn a_client_loses_no_service_of_its_zone() {
+fn a_granted_client_keeps_all_services_of_its_zone() {
     let mut testbed = Testbed::with_firewalld();
     testbed.serve(9090);
     testbed.firewall_cmd(&["--add-port=9090/tcp"]);
@@ -392,7 +392,7 @@ fn a_client_loses_no_service_of_its_zone() {
 }
 
 #[test]
-fn a_port_open_to_everybody_is_named_with_rich_rules_alone_and_not_called_closed() {
+fn a_port_open_to_all_is_reported_with_rich_rules_alone_and_not_called_closed() {
     let testbed = Testbed::with_firewalld();
     testbed.firewall_cmd(&["--add-service=ssh"]);
     let mut command = testbed.program();
@@ -406,7 +406,7 @@ fn a_port_open_to_everybody_is_named_with_rich_rules_alone_and_not_called_closed
 }
 
 #[test]
-fn check_fails_where_firewalld_alone_keeps_nobody_out() {
+fn check_fails_where_firewalld_alone_does_not_close_the_port() {
     let mut testbed = Testbed::with_firewalld();
     let path = testbed.write(&config("firewall = \"rich-rules\""));
     let path = path.to_str().unwrap();
@@ -420,7 +420,7 @@ fn check_fails_where_firewalld_alone_keeps_nobody_out() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("22/tcp is open to everybody in firewalld's zone public"), "{said}");
     testbed.firewall_cmd(&["--remove-service=ssh"]);
-    // Who lives behind the machine gets in, and nobody else does.
+    // A zone for what is behind the machine is open, but does not concern others.
     testbed.firewall_cmd(&["--new-zone=guests", "--permanent"]);
     testbed.firewall_cmd(&["--permanent", "--zone=guests", "--set-target=ACCEPT"]);
     testbed.on_server("ip", &["link", "add", "docker0", "type", "bridge"]);
@@ -435,7 +435,7 @@ fn check_fails_where_firewalld_alone_keeps_nobody_out() {
 }
 
 #[test]
-fn a_port_that_firewalld_closes_is_named_when_the_gate_is_used() {
+fn a_port_that_firewalld_closes_is_reported_when_only_the_gate_is_used() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("firewall = \"nftables\""));
     let line = testbed.hear("so no knock can open it");
@@ -443,7 +443,7 @@ fn a_port_that_firewalld_closes_is_named_when_the_gate_is_used() {
 }
 
 #[test]
-fn a_zone_that_does_not_exist_is_an_error_that_names_those_that_do() {
+fn an_unknown_zone_is_an_error_that_lists_the_zones() {
     let testbed = Testbed::with_firewalld();
     let path = testbed.write(&config("zone = \"pubic\""));
     for command in [&["check", "--conf"][..], &["--conf"]] {
@@ -456,7 +456,7 @@ fn a_zone_that_does_not_exist_is_an_error_that_names_those_that_do() {
 }
 
 #[test]
-fn a_reload_with_an_unknown_zone_keeps_the_zone_of_before() {
+fn a_reload_with_an_unknown_zone_keeps_the_old_zone() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("max_opened_door_duration = 60"));
     testbed.write(&config("max_opened_door_duration = 60\nzone = \"pubic\""));
@@ -477,7 +477,7 @@ fn a_reload_with_an_unknown_zone_keeps_the_zone_of_before() {
 }
 
 #[test]
-fn a_reload_closes_doors_that_are_gone() {
+fn a_reload_closes_removed_doors() {
     let mut testbed = Testbed::with_firewalld();
     let door = |name: &str, first: u16| {
         format!(
@@ -495,7 +495,7 @@ fn a_reload_closes_doors_that_are_gone() {
 }
 
 #[test]
-fn firewalld_wanted_without_a_bus_is_an_error() {
+fn requiring_firewalld_without_a_bus_is_an_error() {
     let testbed = Testbed::new();
     let path = testbed.write(&config("firewall = \"firewalld\""));
     let (status, said) = testbed.run(&["--conf", path.to_str().unwrap()]);
@@ -513,7 +513,8 @@ fn a_lab_with_two_namespaces_keeps_their_firewalls_apart() {
         command.args(["list", "ruleset"]);
         let (_, rules) = Process::start(network, command).unwrap().finish(PATIENCE).unwrap().unwrap();
         assert_eq!(rules.contains("table inet firewalld"), has_firewall, "{rules}");
-        // `/proc/net` is the network of the process's first thread. Where nothing is tracked, there may be no file.
+        // `/proc/net` shows the network of the process's first thread. Where nothing is tracked, the file may be
+        // missing.
         let tracked = || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap_or_default();
         let tracked = network.enter(tracked);
         assert!(has_firewall || tracked.is_empty(), "{tracked}");

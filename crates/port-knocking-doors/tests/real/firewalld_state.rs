@@ -1,4 +1,4 @@
-//! What a real firewalld holds of ours, whatever is done to it in between.
+//! Our rules in a real firewalld, whatever changes in between.
 
 use std::{
     thread,
@@ -13,14 +13,14 @@ use crate::{
 };
 
 with_every_firewalld! {
-    of_zones_with_overlapping_sources_the_first_by_name_is_the_clients
-    the_zone_of_an_interface_and_a_pattern_for_it_is_found_as_this_firewalld_does
-    a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed
-    whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes
+    with_overlapping_sources_the_client_is_in_the_first_zone_by_name
+    an_interface_and_a_matching_pattern_resolve_to_the_same_zone_as_in_this_firewalld
+    a_door_that_is_open_in_a_deleted_zone_can_be_closed
+    every_rule_that_opens_a_port_to_all_is_reported_at_the_start_and_when_firewalld_starts
 }
 
 #[test]
-fn no_timer_of_before_a_reload_closes_a_door_that_was_extended_after_it() {
+fn a_timer_from_before_a_reload_does_not_close_a_door_extended_after_it() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("max_opened_door_duration = 20"));
     testbed.knock(CLIENT[0], &SEQUENCE);
@@ -28,7 +28,7 @@ fn no_timer_of_before_a_reload_closes_a_door_that_was_extended_after_it() {
     let opened = Instant::now();
     testbed.firewall_cmd(&["--reload"]);
     testbed.hear("put back in");
-    // The first extension changes the text, the second may change it back.
+    // The first extension changes the text of the rule, the second may change it back.
     for _ in 0..2 {
         stays_open(&testbed, Instant::now(), Duration::from_millis(1500));
         testbed.knock(CLIENT[0], &SEQUENCE);
@@ -42,7 +42,7 @@ fn no_timer_of_before_a_reload_closes_a_door_that_was_extended_after_it() {
 }
 
 #[test]
-fn of_two_doors_with_the_same_port_the_longer_one_keeps_it_open() {
+fn with_two_doors_on_one_port_the_longer_grant_keeps_it_open() {
     let mut testbed = Testbed::with_firewalld();
     let door = |name: &str, first: u16, time: u64| {
         format!(
@@ -56,13 +56,13 @@ fn of_two_doors_with_the_same_port_the_longer_one_keeps_it_open() {
     testbed.hear("opened: door short");
     assert_eq!(in_kernel(&testbed, CLIENT[0]), 1);
     testbed.hear("closed: door short");
-    // By now firewalld would have taken it out, had it been given the short time.
+    // By now firewalld would have removed the rule if it had the short timeout.
     thread::sleep(Duration::from_secs(2));
     assert!(testbed.is_open(CLIENT[0]));
 }
 
 #[test]
-fn a_door_that_was_made_permanent_is_closed_after_a_reload_however_long_doors_last() {
+fn a_permanent_rule_is_removed_after_a_reload_however_long_grants_last() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("max_opened_door_duration = 600"));
     testbed.knock(CLIENT[0], &SEQUENCE);
@@ -72,7 +72,7 @@ fn a_door_that_was_made_permanent_is_closed_after_a_reload_however_long_doors_la
     testbed.hear("put back in");
     let line = testbed.hear("held a door open that nobody had knocked for");
     assert!(line.contains("--permanent --zone=public --remove-rich-rule="), "{line}");
-    // The grant still runs, and has its own rule.
+    // The grant is still open, and has its own rule.
     testbed.until("there is one rule", |testbed| in_kernel(testbed, CLIENT[0]) == 1);
     assert!(testbed.is_open(CLIENT[0]));
 }
@@ -92,7 +92,7 @@ fn an_open_door_moves_with_its_client_to_another_zone() {
 }
 
 #[test]
-fn after_many_reloads_in_a_row_open_doors_are_back() {
+fn after_many_reloads_in_a_row_open_doors_are_restored() {
     let mut testbed = Testbed::with_firewalld();
     testbed.start(&config("max_opened_door_duration = 600\nfirewall_rules_check_periode_seconds = 3600\ndoors_cleanup_periode = 3600"));
     testbed.knock(CLIENT[0], &SEQUENCE);
@@ -105,14 +105,14 @@ fn after_many_reloads_in_a_row_open_doors_are_back() {
         assert!(command.output().unwrap().status.success());
     }
     testbed.hear("put back in");
-    // Also after the last of them.
+    // After the last of them, too.
     testbed.until("it is open, with one rule", |testbed| {
         testbed.is_open(CLIENT[0]) && in_kernel(testbed, CLIENT[0]) == 1
     });
     stays_open(&testbed, Instant::now(), Duration::from_secs(3));
 }
 
-fn of_zones_with_overlapping_sources_the_first_by_name_is_the_clients(mut testbed: Testbed) {
+fn with_overlapping_sources_the_client_is_in_the_first_zone_by_name(mut testbed: Testbed) {
     for (zone, source) in [("home", "192.0.2.0/24"), ("work", "192.0.2.7")] {
         testbed.firewall_cmd(&[&format!("--zone={zone}"), "--remove-service=ssh"]);
         testbed.firewall_cmd(&[&format!("--zone={zone}"), &format!("--add-source={source}")]);
@@ -124,7 +124,7 @@ fn of_zones_with_overlapping_sources_the_first_by_name_is_the_clients(mut testbe
     assert!(testbed.is_open(CLIENT[0]));
 }
 
-fn the_zone_of_an_interface_and_a_pattern_for_it_is_found_as_this_firewalld_does(mut testbed: Testbed) {
+fn an_interface_and_a_matching_pattern_resolve_to_the_same_zone_as_in_this_firewalld(mut testbed: Testbed) {
     for (zone, interface) in [("dmz", "ser+"), ("work", "server")] {
         testbed.firewall_cmd(&[&format!("--zone={zone}"), "--remove-service=ssh"]);
         testbed.firewall_cmd(&[&format!("--zone={zone}"), &format!("--change-interface={interface}")]);
@@ -135,7 +135,7 @@ fn the_zone_of_an_interface_and_a_pattern_for_it_is_found_as_this_firewalld_does
     assert!(testbed.is_open(CLIENT[0]));
 }
 
-fn a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed(mut testbed: Testbed) {
+fn a_door_that_is_open_in_a_deleted_zone_can_be_closed(mut testbed: Testbed) {
     let door = |name: &str, first: u16| {
         format!(
             "[[doors]]\nname = \"{name}\"\nports = [\"22/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = 600\n"
@@ -157,7 +157,9 @@ fn a_door_that_is_open_in_a_zone_that_vanishes_can_be_closed(mut testbed: Testbe
     assert_eq!(testbed.end(Signal::TERM).code(), Some(0));
 }
 
-fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes(mut testbed: Testbed) {
+fn every_rule_that_opens_a_port_to_all_is_reported_at_the_start_and_when_firewalld_starts(
+    mut testbed: Testbed,
+) {
     for (zone, way) in [
         ("public", "--add-rich-rule=rule service name=ssh accept"),
         ("public", "--add-protocol=tcp"),
@@ -193,9 +195,9 @@ fn whatever_opens_a_port_to_everybody_is_named_at_start_and_when_firewalld_comes
     }
 }
 
-/// Of firewalld 2; before, there are no priorities.
+/// firewalld 2 only; older ones have no priorities.
 #[test]
-fn a_zone_with_a_lower_priority_goes_before_the_zone_of_a_source() {
+fn a_zone_with_a_lower_priority_value_precedes_the_zone_of_a_source() {
     let mut testbed = Testbed::with_firewalld_of(Origin::Trixie);
     for (zone, arrives) in [("dmz", "--change-interface=server"), ("internal", "--add-source=192.0.2.0/24")] {
         testbed.firewall_cmd(&["--permanent", &format!("--zone={zone}"), "--remove-service=ssh"]);
@@ -211,14 +213,14 @@ fn a_zone_with_a_lower_priority_goes_before_the_zone_of_a_source() {
 }
 
 #[test]
-fn the_zone_of_no_interface_closes_nothing_before_the_gate() {
+fn a_zone_without_interfaces_does_not_close_the_port() {
     let mut testbed = Testbed::with_firewalld();
-    // ssh is let through there.
+    // That zone allows ssh.
     testbed.firewall_cmd(&["--zone=internal", "--change-interface=server"]);
     testbed.start(&config("firewall = \"nftables\""));
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear("opened:");
-    // By now it has been asked.
+    // By now the daemon has asked firewalld.
     testbed.firewall_cmd(&["--state"]);
     assert!(!testbed.daemon().lines().iter().any(|line| line.contains("so no knock can open it")));
 }

@@ -1,4 +1,5 @@
-//! Packets that no client's socket sends. All go to a port that nobody knocks at: heard, they would be wrong.
+//! Packets that no client's socket sends. All go to a port outside the sequence: if heard, they would be wrong
+//! knocks.
 
 use std::{net::SocketAddr, process::Command};
 
@@ -22,7 +23,8 @@ fn send(testbed: &Testbed, packet: &[u8]) {
     testbed.client.enter(|| raw::send(packet));
 }
 
-/// Whether the daemon has heard a wrong knock. What comes later is heard later, for each family.
+/// Whether the daemon has heard a wrong knock. Packets of a family are heard in order, so it waits for a later right
+/// sequence of each family.
 fn heard_wrong(testbed: &mut Testbed) -> bool {
     for witness in STRANGER {
         testbed.knock(witness, &SEQUENCE);
@@ -32,18 +34,18 @@ fn heard_wrong(testbed: &mut Testbed) -> bool {
 }
 
 #[test]
-fn a_fragment_or_a_bad_checksum_is_no_knock() {
+fn a_fragment_or_an_invalid_checksum_is_not_a_knock() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("max_opened_door_duration = 60"));
     for client in CLIENT {
         send(&testbed, &raw::fragment(&knock(client, PORT, None)));
         send(&testbed, &knock(client, PORT, Some(0xdead)));
     }
-    // Over IPv6 none at all is bad, too.
+    // Over IPv6 a missing checksum is invalid, too.
     let [v4, v6] = CLIENT;
     send(&testbed, &knock(v6, PORT, Some(0)));
     assert!(!heard_wrong(&mut testbed), "{:#?}", testbed.daemon().lines());
-    // The same packets are heard if nothing is wrong with them. IPv4 allows to leave the checksum out.
+    // Valid packets are heard. IPv4 allows a missing checksum.
     for (client, checksum) in [(v4, Some(0)), (v6, None)] {
         for port in SEQUENCE {
             send(&testbed, &knock(client, port, checksum));
@@ -53,7 +55,7 @@ fn a_fragment_or_a_bad_checksum_is_no_knock() {
 }
 
 #[test]
-fn nobody_knocks_in_our_own_name() {
+fn a_knock_from_outside_with_our_own_address_is_ignored() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("max_opened_door_duration = 60"));
     for own in SERVER {
@@ -63,10 +65,10 @@ fn nobody_knocks_in_our_own_name() {
 }
 
 #[test]
-fn a_packet_for_another_machine_is_no_knock() {
+fn a_packet_for_another_machine_is_not_a_knock() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("max_opened_door_duration = 60"));
-    // On its way out it gets the address of another card; this cable's end takes every frame.
+    // The packet gets the hardware address of another machine; the other end of this link takes every frame.
     let readdressed = "add table netdev wire; \
          add chain netdev wire out { type filter hook egress device client priority 0; }; \
          add rule netdev wire out udp dport 9 ether daddr set 02:00:00:00:00:99 counter";

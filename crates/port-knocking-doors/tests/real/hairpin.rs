@@ -1,4 +1,4 @@
-//! Containers of this machine that reach a port that is published through the machine's own address.
+//! Containers on this machine that connect to a published port through the machine's own address.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -10,19 +10,19 @@ use crate::{
     traced::contains,
 };
 
-/// Of what all that is said of this is known.
+/// The words by which every message on this is recognized.
 const SAID: &str = "containers on this machine";
 
-/// The port that is published, and guarded.
+/// The published and guarded port.
 const PUBLISHED: u16 = 8022;
 
-/// A container, 172.17.0.2, on the bridge of an engine, and one on another bridge, 172.18.0.2; each bridge has the
-/// first address of its network.
+/// A container, 172.17.0.2, on an engine's bridge, and one on another bridge, 172.18.0.2; each bridge has the first
+/// address of its network.
 struct Containers([Namespace; 2]);
 
 impl Containers {
-    /// Starts them. The first has a program whose port is published, as Docker does it: by destination NAT for what comes over
-    /// any other interface, and by a program of its own on the machine for what comes from the same bridge.
+    /// Starts both. The port of the first is published as Docker does it: destination NAT for what comes in over any
+    /// other interface, and a proxy process on the machine for what comes from the same bridge.
     fn start(testbed: &Testbed) -> Self {
         let containers = [("docker0", "172.17.0"), ("br-other", "172.18.0")].map(|(bridge, network)| {
             let inside = Namespace::new().unwrap();
@@ -50,7 +50,7 @@ impl Containers {
         Self(containers)
     }
 
-    /// What each of them is answered at the published port of the machine's address.
+    /// How the published port on the machine's address answers each of them.
     fn ask(&self) -> [Answer; 2] {
         let target = SocketAddr::new(SERVER[0].parse().unwrap(), PUBLISHED);
         self.0.each_ref().map(|inside| {
@@ -82,21 +82,21 @@ fn doors(more: &str) -> String {
     gate(more).replace("[22]", &format!("[{PUBLISHED}]"))
 }
 
-/// What `check` says of it.
+/// The lines of `check` about it.
 fn foreseen(testbed: &Testbed, text: &str) -> Vec<String> {
     let mut lines = testbed.checked(text);
     lines.retain(|line| line.contains(SAID));
     lines
 }
 
-/// The line for the configuration that is named.
+/// The configuration line in a message.
 fn remedy(line: &str) -> &str {
     let begin = line.find("trusted = [").unwrap();
     &line[begin..=begin + line[begin..].find(']').unwrap()]
 }
 
 #[test]
-fn containers_are_shut_out_of_a_published_port_until_the_line_that_is_named_lets_them_in() {
+fn containers_cannot_reach_a_published_port_until_the_suggested_line_trusts_them() {
     let mut testbed = Testbed::new();
     let containers = Containers::start(&testbed);
     assert_eq!(containers.ask(), [Answer::Accepted; 2], "before there is a gate");
@@ -117,7 +117,7 @@ fn containers_are_shut_out_of_a_published_port_until_the_line_that_is_named_lets
 }
 
 #[test]
-fn the_line_that_is_named_keeps_who_is_trusted_and_names_no_network_twice() {
+fn the_suggested_line_keeps_trusted_networks_and_lists_none_twice() {
     let testbed = Testbed::new();
     let _containers = Containers::start(&testbed);
     let lines = foreseen(&testbed, &doors("trusted = [\"203.0.113.9/32\", \"172.17.0.0/16\"]"));
@@ -128,7 +128,7 @@ fn the_line_that_is_named_keeps_who_is_trusted_and_names_no_network_twice() {
 }
 
 #[test]
-fn of_containers_nothing_is_said_if_no_guarded_port_is_published() {
+fn containers_are_not_mentioned_if_no_guarded_port_is_published() {
     let testbed = Testbed::new();
     let _containers = Containers::start(&testbed);
     assert_eq!(foreseen(&testbed, &gate("")), Vec::<String>::new());
@@ -143,7 +143,7 @@ fn of_containers_nothing_is_said_if_no_guarded_port_is_published() {
 }
 
 #[test]
-fn a_bridge_that_leads_outside_is_not_proposed_to_be_trusted() {
+fn a_bridge_that_leads_outside_is_not_suggested_as_trusted() {
     let testbed = Testbed::new();
     shell(
         &testbed,
@@ -165,12 +165,12 @@ fn networks_of_an_engine_that_starts_later_are_named_once() {
     let _containers = Containers::start(&testbed);
     contains(&testbed.hear(SAID), &["172.17.0.0/16", "172.18.0.0/16"]);
     testbed.daemon().take_lines();
-    // The engine goes and comes back. What is said of `notrack` shows that it was looked again.
+    // The engine stops and starts again. The line about `notrack` shows that the daemon has checked again.
     shell(&testbed, "ip link del br-other\niptables -t nat -F\niptables -t nat -X DOCKER");
     publish(&testbed);
     shell(&testbed, "iptables -t raw -A PREROUTING -p tcp --dport 8022 -j CT --notrack");
     testbed.hear("connections to 8022/tcp die");
-    // What was said in the same look has come before this.
+    // A line of the same check would have come before this one.
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear("opened:");
     assert!(!testbed.daemon().lines().iter().any(|line| line.contains(SAID)));

@@ -31,7 +31,7 @@ fn two_hundred_sequences_without_pauses_open_two_hundred_doors() {
 }
 
 #[test]
-fn many_clients_at_once_are_told_apart() {
+fn many_simultaneous_clients_are_distinguished() {
     for listen in [CAPTURE, SOCKETS] {
         let mut testbed = Testbed::new();
         testbed.start(&gate(&format!("max_opened_door_duration = 120\n{listen}")));
@@ -64,7 +64,7 @@ fn knocks_over_ipv4_and_ipv6_open_for_their_own_family() {
 }
 
 #[test]
-fn a_wrong_knock_makes_the_source_wait_and_nobody_else() {
+fn a_wrong_knock_makes_only_its_source_wait() {
     for (listen, wrong) in [(CAPTURE, 9999), (SOCKETS, SEQUENCE[3])] {
         let mut testbed = Testbed::new();
         testbed.start(&gate(&format!("ignoring_period_after_knock_error = 2\n{listen}")));
@@ -82,7 +82,7 @@ fn a_wrong_knock_makes_the_source_wait_and_nobody_else() {
 }
 
 #[test]
-fn in_capture_a_knock_on_any_port_counts_and_with_sockets_only_on_knock_ports() {
+fn with_capture_every_port_counts_and_with_sockets_only_knock_ports() {
     for (listen, opens) in [(CAPTURE, false), (SOCKETS, true)] {
         let mut testbed = Testbed::new();
         testbed.start(&gate(listen));
@@ -96,7 +96,7 @@ fn in_capture_a_knock_on_any_port_counts_and_with_sockets_only_on_knock_ports() 
 }
 
 #[test]
-fn a_daemon_with_nothing_to_hear_guards_and_waits_for_a_configuration_that_has() {
+fn a_daemon_with_nothing_to_hear_guards_its_doors_and_starts_hearing_after_a_reload() {
     for listen in [CAPTURE, SOCKETS] {
         let mut testbed = Testbed::new();
         let nothing =
@@ -128,7 +128,7 @@ fn other_datagrams_are_not_knocks() {
         {
             testbed.send(CLIENT[0], &SEQUENCE, payload);
         }
-        // They count for nothing, not even as wrong.
+        // They do not count at all, not even as wrong knocks.
         testbed.knock(CLIENT[0], &SEQUENCE);
         testbed.hear("opened:");
         assert_eq!(testbed.grants("default").len(), 1);
@@ -137,7 +137,7 @@ fn other_datagrams_are_not_knocks() {
 }
 
 #[test]
-fn interfaces_and_addresses_may_come_and_go() {
+fn interfaces_and_addresses_may_appear_and_disappear() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("max_opened_door_duration = 60"));
     testbed.server.remove("server").unwrap();
@@ -149,12 +149,12 @@ fn interfaces_and_addresses_may_come_and_go() {
 }
 
 #[test]
-fn what_the_kernel_takes_as_its_own_counts_as_soon_as_it_does() {
+fn an_address_counts_as_soon_as_the_kernel_treats_it_as_its_own() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("max_opened_door_duration = 60"));
     testbed.client.route("203.0.113.0/24".parse().unwrap(), server_for(CLIENT[0])).unwrap();
-    // No address is given to any interface: only a route says that these are the server's own. It is also
-    // what comes last when an address is given.
+    // No interface has these addresses; only a route makes them the server's own. Such a route is also the last step
+    // when an interface gets an address.
     testbed.server.own("203.0.113.0/24".parse().unwrap()).unwrap();
     testbed.server.own("2001:db8:2::/64".parse().unwrap()).unwrap();
     testbed.client.route("2001:db8:2::/64".parse().unwrap(), server_for(CLIENT[1])).unwrap();
@@ -165,13 +165,13 @@ fn what_the_kernel_takes_as_its_own_counts_as_soon_as_it_does() {
 }
 
 #[test]
-fn what_a_transparent_proxy_takes_in_is_not_the_machines_own() {
+fn addresses_of_a_transparent_proxy_are_not_the_machines_own() {
     let mut testbed = Testbed::new();
     for network in ["192.0.2.0/24", "2001:db8::/64"] {
         testbed.server.take_in(network.parse().unwrap(), 100).unwrap();
     }
     testbed.start(&gate(""));
-    // Taken for the machine's own, their addresses would be forged.
+    // If they counted as the machine's own, these sources would be rejected as forged.
     for client in CLIENT {
         testbed.knock(client, &SEQUENCE);
         testbed.hear(&format!("opened: door default for {client}"));
@@ -179,20 +179,20 @@ fn what_a_transparent_proxy_takes_in_is_not_the_machines_own() {
 }
 
 #[test]
-fn knocks_for_others_that_pass_through_are_not_for_us() {
+fn forwarded_knocks_for_other_machines_are_ignored() {
     let mut testbed = Testbed::new();
     let _inside = testbed.machine_behind();
     testbed.start(&gate(""));
-    // Heard, these would be wrong, and the right ones after them ignored.
+    // If heard, these knocks would be wrong, and the right ones after them ignored.
     testbed.send_at(CLIENT[0], "203.0.113.2".parse().unwrap(), &[9, 10, 11], b"knock\n");
-    // The server's own address on its other side is its own.
+    // The server's address on its other side is its own.
     testbed.send_at(CLIENT[0], "203.0.113.1".parse().unwrap(), &SEQUENCE, b"knock\n");
     testbed.hear("opened:");
     assert!(!testbed.daemon().lines().iter().any(|line| line.contains("wrong")), "the first were not heard");
 }
 
 #[test]
-fn what_is_sent_to_many_machines_at_once_is_no_knock() {
+fn broadcast_and_multicast_are_not_knocks() {
     for listen in [CAPTURE, SOCKETS] {
         let mut testbed = Testbed::new();
         testbed.start(&gate(listen));
@@ -201,14 +201,14 @@ fn what_is_sent_to_many_machines_at_once_is_no_knock() {
             let source: IpAddr = CLIENT[usize::from(target.is_ipv6())].parse().unwrap();
             testbed.as_client(|| {
                 let socket = Socket::new(Domain::for_address(target), Type::DGRAM, None).unwrap();
-                // No route leads to most of them.
+                // Most of them have no route.
                 socket.bind_device(Some(b"client")).unwrap();
                 socket.set_broadcast(true).unwrap();
                 socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
                 socket.send_to(b"knock\n", &target.into()).unwrap();
             });
         }
-        // Heard, they would be wrong, and the right ones after them ignored.
+        // If heard, they would be wrong knocks, and the right ones after them ignored.
         for client in CLIENT {
             testbed.knock(client, &SEQUENCE);
             testbed.hear(&format!("opened: door default for {client}"));
@@ -218,13 +218,13 @@ fn what_is_sent_to_many_machines_at_once_is_no_knock() {
 }
 
 #[test]
-fn a_knock_whose_checksum_has_to_be_computed_counts() {
+fn a_knock_whose_checksum_has_to_be_verified_counts() {
     for listen in [CAPTURE, SOCKETS] {
         let mut testbed = Testbed::new();
         testbed.start(&gate(listen));
         for client in CLIENT {
-            // On a cable within the machine the kernel vouches for what it has not summed up. It does not
-            // vouch for what was written by hand, nor for what comes from a real network.
+            // On a virtual link the kernel vouches for checksums that it has not computed. It does not vouch for a
+            // packet from a raw socket, nor for one from a real network.
             let source = SocketAddr::new(client.parse().unwrap(), 40_000);
             testbed.as_client(|| {
                 for port in SEQUENCE {
@@ -238,7 +238,7 @@ fn a_knock_whose_checksum_has_to_be_computed_counts() {
 }
 
 #[test]
-fn many_changes_of_addresses_do_not_stall_hearing() {
+fn many_address_changes_do_not_delay_hearing() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("max_opened_door_duration = 60"));
     for number in 0..400_u16 {
@@ -252,7 +252,7 @@ fn many_changes_of_addresses_do_not_stall_hearing() {
 }
 
 #[test]
-fn nobody_speaks_for_an_ipv4_client_over_ipv6() {
+fn a_mapped_address_over_ipv6_does_not_knock_for_an_ipv4_client() {
     let mut testbed = Testbed::new();
     testbed.start(&gate(""));
     for port in SEQUENCE {
@@ -267,12 +267,12 @@ fn nobody_speaks_for_an_ipv4_client_over_ipv6() {
 }
 
 #[test]
-fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
+fn a_flood_of_forged_knocks_locks_no_client_out_and_the_log_stays_short() {
     for listen in [CAPTURE, SOCKETS] {
         let mut testbed = Testbed::new();
-        // Nobody has to be quiet here, so that whoever has lost a datagram may knock again at once.
-        let patient = "max_opened_door_duration = 60\nignoring_period_after_knock_error = 0";
-        testbed.start(&gate(&format!("{patient}\n{listen}")));
+        // There is no quiet period, so a client that has lost a datagram may knock again at once.
+        let without_quiet = "max_opened_door_duration = 60\nignoring_period_after_knock_error = 0";
+        testbed.start(&gate(&format!("{without_quiet}\n{listen}")));
         let resident = |testbed: &mut Testbed| {
             let status = std::fs::read_to_string(format!("/proc/{}/status", testbed.daemon().id())).unwrap();
             let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
@@ -290,7 +290,7 @@ fn a_flood_of_forged_knocks_keeps_no_client_out_and_the_log_short() {
                     }
                 }
             });
-            // A kernel that is busy with other tests may lose a datagram: three tries are enough for anybody.
+            // A kernel that is busy with other tests may lose a datagram; three attempts are enough.
             let client = crowd(u8::try_from(round).unwrap() + 1);
             let is_in = (0..3).any(|_| {
                 testbed.knock(&client, &SEQUENCE);

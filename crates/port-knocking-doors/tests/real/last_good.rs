@@ -1,4 +1,4 @@
-//! A configuration file that cannot be used at the start, with `--last-good`.
+//! An unusable configuration file at the start, with `--last-good`.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ impl Testbed {
         Store::new(self.place_for("kept"))
     }
 
-    /// The program with a directory for what is kept.
+    /// The program with a state directory for the copy.
     fn keeping(&self, arguments: &[&str]) -> Command {
         let mut command = self.program();
         command.env("STATE_DIRECTORY", self.place_for("kept")).args(arguments);
@@ -45,21 +45,21 @@ impl Testbed {
         self.start_command(command);
     }
 
-    /// Runs it until it ends. What it says is in one line.
+    /// Runs a command until it ends. Returns its output on one line.
     fn ended(&self, command: Command) -> (ExitStatus, String) {
         let (status, said) =
             Process::start(&self.server, command).unwrap().finish(PATIENCE).unwrap().expect("it ends");
         (status, said.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
-    /// As a reboot leaves it: no daemon, and nothing in the kernel.
+    /// Leaves the state after a reboot: no daemon, and nothing in the kernel.
     fn reboot(&mut self) {
         self.end(Signal::TERM);
         self.on_server("nft", &["flush", "ruleset"]);
         assert_eq!(self.ask(STRANGER[0], PORT), Answer::Accepted, "nothing guards it");
     }
 
-    /// What it does is what was in force, and it says so.
+    /// Checks that the daemon runs with the last good configuration and says so.
     fn runs_with_last_good(&mut self, why: &str) {
         let loud = self.hear(LOUD);
         assert!(loud.contains("ERROR") && loud.contains(why), "{loud}");
@@ -68,7 +68,7 @@ impl Testbed {
 }
 
 #[test]
-fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
+fn after_an_invalid_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.reboot();
@@ -78,7 +78,7 @@ fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
     testbed.hear("opened:");
     assert!(testbed.is_open(CLIENT[0]));
 
-    // It ends with a file that can be used, and only with that.
+    // This ends with a usable file, and only with one.
     testbed.write("colour = 1\n");
     testbed.daemon().signal(Signal::HUP).unwrap();
     testbed.hear("the old configuration stays in force");
@@ -90,7 +90,7 @@ fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
     testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
     testbed.reboot();
 
-    // From here on that is what was in force last.
+    // From here on that configuration is the last good one.
     testbed.start_keeping("colour = 1\n");
     testbed.runs_with_last_good("`colour` is no key");
     testbed.knock(STRANGER[0], &OTHER);
@@ -98,12 +98,12 @@ fn after_a_wrong_edit_and_a_reboot_the_doors_are_guarded_and_open_as_before() {
 }
 
 #[test]
-fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
+fn a_removed_client_does_not_come_back_with_the_last_good_configuration() {
     let (mut testbed, device) = with_client();
     let text = fs::read_to_string(testbed.conf()).unwrap();
     assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
     testbed.reboot();
-    // While no daemon runs.
+    // No daemon runs at this time.
     let (status, said) =
         testbed.ended(testbed.keeping(&["client", "remove", "laptop", "--conf", &testbed.conf()]));
     assert!(status.success() && said.contains("no daemon runs with this file"), "{said}");
@@ -113,7 +113,7 @@ fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
         testbed.is_silent(CLIENT[0], &device.seal(&device.request(crate::raw_client::open("ssh", 0))).bytes)
     );
 
-    // A daemon that does not bring it up to date leaves none behind.
+    // A daemon that does not update the copy removes it.
     testbed.reboot();
     testbed.write(&text);
     let command = testbed.keeping(&["--conf", &testbed.conf()]);
@@ -123,7 +123,7 @@ fn a_client_that_was_removed_does_not_come_back_with_what_was_in_force() {
 }
 
 #[test]
-fn check_names_what_is_kept_of_a_file_that_is_gone_and_with_what_the_unit_would_run() {
+fn check_names_the_copy_of_a_file_that_has_disappeared_and_says_that_the_unit_would_run_with_it() {
     let mut testbed = Testbed::new();
     let found = testbed.place_for(IN_HOME);
     fs::rename(testbed.write(&gate("")), &found).unwrap();
@@ -152,7 +152,7 @@ fn check_names_what_is_kept_of_a_file_that_is_gone_and_with_what_the_unit_would_
     assert!(!said.contains("which was in force"), "{said}");
 }
 
-/// A testbed whose daemon has a client, and keeps what is in force.
+/// A testbed whose daemon has a client and keeps the last good configuration.
 fn with_client() -> (Testbed, Device) {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
@@ -163,7 +163,7 @@ fn with_client() -> (Testbed, Device) {
 }
 
 #[test]
-fn a_client_that_was_removed_from_the_file_by_a_link_does_not_come_back() {
+fn a_client_removed_through_a_link_to_the_file_does_not_come_back() {
     let (mut testbed, device) = with_client();
     testbed.reboot();
     let link = testbed.place_for("link.toml");
@@ -178,7 +178,7 @@ fn a_client_that_was_removed_from_the_file_by_a_link_does_not_come_back() {
 }
 
 #[test]
-fn a_client_is_not_said_to_be_removed_while_a_start_would_bring_it_back() {
+fn removing_a_client_fails_while_a_start_would_bring_it_back() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     let door = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
@@ -186,7 +186,7 @@ fn a_client_is_not_said_to_be_removed_while_a_start_would_bring_it_back() {
     testbed.write(&testbed.gateway(door));
     fs::create_dir(testbed.place_for("kept")).unwrap();
     fs::set_permissions(testbed.place_for("kept"), fs::Permissions::from_mode(0o700)).unwrap();
-    // The daemon's directory is one that its mount namespace can make read-only.
+    // The daemon's directory is a mount that can be made read-only in its mount namespace.
     let script = "mount --bind \"$1\" \"$1\" && exec \"$2\" --last-good --conf \"$3\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(testbed.place_for("kept"));
@@ -213,7 +213,7 @@ fn a_client_is_not_said_to_be_removed_while_a_start_would_bring_it_back() {
 }
 
 #[test]
-fn what_a_reload_has_refused_is_not_fallen_back_to() {
+fn a_refused_reload_does_not_become_the_last_good_configuration() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.write("colour = 1\n");
@@ -226,7 +226,7 @@ fn what_a_reload_has_refused_is_not_fallen_back_to() {
 }
 
 #[test]
-fn without_the_option_or_something_that_was_in_force_a_wrong_file_is_an_error_as_ever() {
+fn without_the_option_or_without_a_copy_an_invalid_file_is_an_error() {
     let mut testbed = Testbed::new();
     testbed.write("colour = 1\n");
     let conf = testbed.conf();
@@ -243,7 +243,7 @@ fn without_the_option_or_something_that_was_in_force_a_wrong_file_is_an_error_as
     let (status, said) = testbed.ended(testbed.keeping(&["--conf", &conf]));
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.ends_with("see port-knocking-doors --show-configuration-file-help"), "{said}");
-    // Another file has never been in force.
+    // Another file was never in force.
     let other = testbed.place_for("other.toml");
     fs::write(&other, "colour = 1\n").unwrap();
     let (status, said) = testbed.ended(testbed.keeping(&["--last-good", "--conf", other.to_str().unwrap()]));
@@ -262,7 +262,7 @@ fn a_daemon_without_the_option_keeps_nothing() {
 }
 
 #[test]
-fn a_wrong_option_or_variable_is_an_error_with_a_good_file_and_with_a_bad_one() {
+fn an_invalid_option_or_variable_is_an_error_with_a_valid_and_with_an_invalid_file() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.reboot();
@@ -283,7 +283,7 @@ fn a_wrong_option_or_variable_is_an_error_with_a_good_file_and_with_a_bad_one() 
 }
 
 #[test]
-fn a_file_that_is_right_and_cannot_be_applied_is_not_replaced() {
+fn a_valid_file_that_cannot_be_applied_is_not_replaced_by_its_copy() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.reboot();
@@ -294,7 +294,7 @@ fn a_file_that_is_right_and_cannot_be_applied_is_not_replaced() {
 }
 
 #[test]
-fn a_file_that_is_gone_is_one_that_cannot_be_used() {
+fn a_missing_file_is_replaced_by_its_copy() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.reboot();
@@ -307,7 +307,7 @@ fn a_file_that_is_gone_is_one_that_cannot_be_used() {
 }
 
 #[test]
-fn default_values_do_not_take_the_place_of_a_file_that_was_in_force_and_is_gone() {
+fn default_values_do_not_replace_a_file_that_was_in_force_and_has_disappeared() {
     let mut testbed = Testbed::new();
     let found = testbed.place_for(IN_HOME);
     fs::rename(testbed.write(&gate("")), &found).unwrap();
@@ -339,7 +339,7 @@ fn default_values_do_not_take_the_place_of_a_file_that_was_in_force_and_is_gone(
 }
 
 #[test]
-fn the_public_keys_that_were_in_force_belong_to_it() {
+fn the_last_good_configuration_includes_its_public_keys() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     let keys = testbed.place_for("authorized_keys");
@@ -365,7 +365,7 @@ fn the_public_keys_that_were_in_force_belong_to_it() {
 }
 
 #[test]
-fn a_copy_that_cannot_be_believed_or_read_is_an_error_that_says_so() {
+fn a_copy_that_is_not_trusted_or_damaged_is_an_error_that_says_so() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.reboot();
@@ -390,7 +390,7 @@ fn a_copy_that_cannot_be_believed_or_read_is_an_error_that_says_so() {
 }
 
 #[test]
-fn the_rights_of_the_unit_are_enough_to_keep_it() {
+fn the_capabilities_of_the_unit_are_enough_to_keep_a_copy() {
     let mut testbed = Testbed::new();
     let conf = testbed.write(&gate(""));
     let mut command = Command::new("setpriv");
@@ -404,7 +404,7 @@ fn the_rights_of_the_unit_are_enough_to_keep_it() {
 }
 
 #[test]
-fn a_daemon_that_can_keep_nothing_runs_and_says_so() {
+fn a_daemon_that_cannot_keep_a_copy_runs_and_says_so() {
     let mut testbed = Testbed::new();
     let path: PathBuf = testbed.write(&gate(""));
     let mut command = testbed.program();
@@ -416,7 +416,7 @@ fn a_daemon_that_can_keep_nothing_runs_and_says_so() {
 }
 
 #[test]
-fn check_says_with_what_a_daemon_would_run_and_that_one_does() {
+fn check_says_that_a_daemon_would_run_with_the_copy_and_that_one_does() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.reboot();
@@ -438,7 +438,7 @@ fn check_says_with_what_a_daemon_would_run_and_that_one_does() {
         "{said}"
     );
 
-    // Mended in its place, as some editors do, and not read again yet.
+    // Fixed in place, as some editors do, and not read again yet.
     fs::write(&conf, gate("")).unwrap();
     let (status, said) = testbed.ended(testbed.keeping(&["check", "--conf", &conf]));
     assert_eq!(status.code(), Some(0), "{said}");
@@ -450,9 +450,9 @@ fn check_says_with_what_a_daemon_would_run_and_that_one_does() {
     });
 }
 
-/// The timer has a test of its own; that the daemon asks it, only a minute shows.
+/// The timer has its own test. Only waiting a minute shows that the daemon uses it.
 #[test]
-fn a_daemon_that_runs_with_what_was_last_in_force_says_so_each_minute() {
+fn a_daemon_that_runs_with_the_last_good_configuration_says_so_every_minute() {
     let mut testbed = Testbed::new();
     testbed.start_keeping(&gate(""));
     testbed.reboot();
@@ -465,7 +465,7 @@ fn a_daemon_that_runs_with_what_was_last_in_force_says_so_each_minute() {
 }
 
 #[test]
-fn the_unit_asks_for_it() {
+fn the_unit_uses_last_good() {
     let unit =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port-knocking-doors.service"))
             .unwrap();

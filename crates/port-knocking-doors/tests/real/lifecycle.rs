@@ -1,4 +1,4 @@
-//! Start, stop, restart, reload, death.
+//! Start, stop, restart, reload and kill.
 
 use std::{
     fs,
@@ -36,9 +36,9 @@ fn a_stop_leaves_the_gate_and_open_doors_close_on_time() {
 }
 
 #[test]
-fn a_stop_takes_the_gate_away_if_the_configuration_says_so() {
+fn a_stop_removes_the_gate_if_the_configuration_says_so() {
     let mut testbed = Testbed::new();
-    // Again and again, because whoever puts the gate back when it is touched might do so now.
+    // Several times, because the code that restores a changed gate might race with the removal.
     for _ in 0..10 {
         testbed.start(&gate("on_exit = \"remove\""));
         assert!(!testbed.is_open(CLIENT[0]));
@@ -67,7 +67,7 @@ fn after_a_kill_ten_doors_close_on_time() {
 }
 
 #[test]
-fn a_restart_closes_nobodys_door_early_and_opens_none() {
+fn a_restart_closes_no_door_early_and_opens_none() {
     for signal in [Signal::TERM, Signal::KILL] {
         let mut testbed = Testbed::new();
         let text = gate("max_opened_door_duration = 6");
@@ -91,7 +91,7 @@ fn a_restart_closes_nobodys_door_early_and_opens_none() {
 }
 
 #[test]
-fn a_reload_closes_the_doors_that_are_gone_and_no_others() {
+fn a_reload_closes_removed_doors_and_no_others() {
     let door = |name: &str, port: u16, first: u16| {
         format!(
             "[[doors]]\nname = \"{name}\"\nports = [\"{port}/tcp\"]\nsequence = [{first},2,3,4,6]\nopen_for = 60\n"
@@ -114,7 +114,7 @@ fn a_reload_closes_the_doors_that_are_gone_and_no_others() {
     assert!(testbed.is_open(CLIENT[0]));
     assert!(!testbed.is_open(STRANGER[0]));
 
-    // A bad file: the old configuration stays, and it is said why.
+    // An invalid file: the old configuration stays in force, and the log says why.
     let path = testbed.write(&format!("{top}colour = 1\n{}", door("ssh", 22, 100)));
     testbed.daemon().signal(Signal::HUP).unwrap();
     let line = testbed.hear("the old configuration stays in force");
@@ -147,12 +147,15 @@ fn knocks_are_heard_while_a_long_configuration_is_read() {
     testbed.knock(CLIENT[0], &SEQUENCE);
     let read = format!("the configuration has been read again: {}", path.display());
     testbed.hear("opened: door default for 192.0.2.7");
-    assert!(testbed.daemon().lines().iter().all(|line| !line.contains(&read)), "the reading was waited for");
+    assert!(
+        testbed.daemon().lines().iter().all(|line| !line.contains(&read)),
+        "the knock waited for the reading"
+    );
     testbed.hear(&read);
 }
 
 #[test]
-fn what_takes_the_place_of_the_file_holds_up_neither_knock_nor_stop() {
+fn a_pipe_in_place_of_the_file_delays_neither_knock_nor_stop() {
     let mut testbed = Testbed::new();
     testbed.start(&gate(""));
     let path = testbed.place_for("doors.toml");
@@ -187,7 +190,7 @@ fn a_reload_without_its_file_keeps_the_old_configuration_instead_of_default_valu
 }
 
 #[test]
-fn a_file_that_comes_after_the_start_needs_a_restart() {
+fn a_file_created_after_the_start_needs_a_restart() {
     let mut testbed = Testbed::new();
     let mut command = testbed.program();
     command.env("KNOCKER_SEQ", "40871,12903,55012,7741,31337");
@@ -213,7 +216,7 @@ fn a_reload_hears_the_new_sequence_with_sockets_too() {
     testbed.knock(CLIENT[0], &new);
     testbed.hear("opened:");
 
-    // A port that another program has: nothing changes, and it is said why.
+    // Another program has a port: nothing changes, and the log says why.
     let taken = testbed.server.enter(|| std::net::UdpSocket::bind("0.0.0.0:2001")).unwrap();
     testbed.write(&text.replace(&format!("{SEQUENCE:?}"), "[2001, 2002, 2003, 2004, 2006]"));
     testbed.daemon().signal(Signal::HUP).unwrap();
@@ -224,7 +227,7 @@ fn a_reload_hears_the_new_sequence_with_sockets_too() {
 }
 
 #[test]
-fn a_second_daemon_is_told_that_there_is_one() {
+fn a_second_daemon_does_not_start_and_says_why() {
     for listen in ["listen = \"capture\"", "listen = \"sockets\""] {
         let mut testbed = Testbed::new();
         testbed.start(&gate(listen));
@@ -241,7 +244,7 @@ fn a_second_daemon_is_told_that_there_is_one() {
 }
 
 #[test]
-fn nobody_without_rights_keeps_a_daemon_from_starting() {
+fn an_unprivileged_user_cannot_keep_a_daemon_from_starting() {
     let mut testbed = Testbed::new();
     let name = SockAddr::unix("\0port-knocking-doors").unwrap();
     let _taken = testbed.server.enter(|| {
@@ -258,7 +261,7 @@ fn nobody_without_rights_keeps_a_daemon_from_starting() {
 }
 
 #[test]
-fn remove_gate_takes_the_table_away_but_not_behind_a_daemons_back() {
+fn remove_gate_removes_the_table_unless_a_daemon_runs() {
     let mut testbed = Testbed::new();
     assert!(testbed.run(&["remove-gate"]).1.contains("there is no nftables table"));
     testbed.start(&gate(""));
@@ -272,7 +275,7 @@ fn remove_gate_takes_the_table_away_but_not_behind_a_daemons_back() {
 }
 
 #[test]
-fn without_the_rights_the_message_names_them() {
+fn without_a_capability_the_message_names_it() {
     let testbed = Testbed::new();
     let path = testbed.write(&gate(""));
     fs::set_permissions(testbed.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -291,7 +294,7 @@ fn without_the_rights_the_message_names_them() {
 }
 
 #[test]
-fn a_knock_port_that_may_not_be_bound_gets_a_way_out() {
+fn a_reserved_knock_port_is_an_error_that_says_what_to_do() {
     let testbed = Testbed::new();
     let text = gate("listen = \"sockets\"");
     let start = |text: &str| {
@@ -334,7 +337,7 @@ fn the_two_capabilities_of_the_unit_are_enough() {
     testbed.hear("the table was gone");
 }
 
-/// Says which jobs systemd would throw out. A machine has one of ifupdown and networkd.
+/// Reports the ordering cycles that systemd would break. A machine has either ifupdown or networkd.
 const ORDERING_CYCLES: &str = r#"
 unit() { chroot "$root" systemctl -q "$@"; }
 mkdir -p "$root/usr/local/bin"
@@ -363,7 +366,7 @@ fn the_unit_makes_no_ordering_cycle_with_cloud_init() {
 }
 
 #[test]
-fn the_unit_is_started_again_however_often_it_has_failed() {
+fn the_unit_restarts_however_often_it_has_failed() {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port-knocking-doors.service");
     let unit = fs::read_to_string(unit).unwrap();
     let (of_unit, of_service) = unit.split_once("[Service]").unwrap();
@@ -372,7 +375,7 @@ fn the_unit_is_started_again_however_often_it_has_failed() {
 }
 
 #[test]
-fn the_supervisor_hears_that_we_are_ready_alive_and_stopping() {
+fn the_supervisor_learns_that_the_daemon_is_ready_alive_and_stopping() {
     let mut testbed = Testbed::new();
     let path = testbed.directory.path().join("notify");
     let supervisor = UnixDatagram::bind(&path).unwrap();
@@ -408,7 +411,7 @@ fn the_journal_gets_the_log_with_its_fields() {
     let journal = UnixDatagram::bind(place.join("socket")).unwrap();
     journal.set_read_timeout(Some(PATIENCE)).unwrap();
     let config = testbed.write(&gate(""));
-    // As systemd does: the journal's socket is at its place, and the variable names standard error.
+    // As under systemd: the journal's socket is in place, and the variable names standard error.
     let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal \
                   && mount --bind \"$1\" /run/systemd/journal \
                   && JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$2\" --conf \"$3\"";
@@ -432,7 +435,7 @@ fn the_journal_gets_the_log_with_its_fields() {
     for field in ["DOOR", "default", "SOURCE", "192.0.2.7", "PRIORITY\n\u{1}\0\0\0\0\0\0\u{0}6\n"] {
         assert!(entry.contains(field), "{field} is not in {entry:?}");
     }
-    assert_eq!(daemon.lines(), [""; 0], "nothing is said twice");
+    assert_eq!(daemon.lines(), [""; 0], "nothing is logged twice");
 }
 
 #[test]
@@ -450,7 +453,7 @@ fn a_quiet_daemon_sleeps() {
         };
         tasks.map(|task| count(task.unwrap())).sum()
     };
-    // The kernel itself may still have something to say of the new interfaces.
+    // The kernel may still send notifications about the new interfaces.
     let quiet = (0..5).any(|_| {
         let before = switches(&mut testbed);
         std::thread::sleep(Duration::from_secs(3));
@@ -460,11 +463,11 @@ fn a_quiet_daemon_sleeps() {
 }
 
 #[test]
-fn a_log_that_takes_nothing_holds_up_neither_knock_nor_stop() {
+fn a_blocked_log_delays_neither_knock_nor_stop() {
     let testbed = Testbed::new();
     let path = testbed.write(&gate("max_opened_door_duration = 60"));
     let (kept, log) = rustix::pipe::pipe().unwrap();
-    // Room for some dozens of lines; nobody reads any.
+    // The pipe has room for some dozens of lines, and is never read.
     rustix::pipe::fcntl_setpipe_size(&log, 4096).unwrap();
     let mut command = testbed.program();
     command.arg("--conf").arg(path).stderr(log);
@@ -480,7 +483,7 @@ fn a_log_that_takes_nothing_holds_up_neither_knock_nor_stop() {
 }
 
 #[test]
-fn a_restart_gives_no_grant_a_second_more() {
+fn a_restart_extends_no_grant() {
     for signal in [Signal::TERM, Signal::KILL] {
         let mut testbed = Testbed::new();
         let text = gate("max_opened_door_duration = 10");

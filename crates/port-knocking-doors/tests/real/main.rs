@@ -1,8 +1,8 @@
-//! The real daemon, as a program, on the real kernel, with a real firewalld and real clients, in
-//! private networks that each test makes and that vanish with it.
+//! Tests the daemon as a program, on the real kernel, with a real firewalld and real clients, in private networks
+//! that each test creates and that disappear with it.
 //!
-//! A test that cannot run fails: it needs to be root, because a real firewalld does, and the
-//! programs `nft`, `firewalld` and `dbus-daemon`. `cargo xtask test` sees to all of that.
+//! A test that cannot run fails. The tests need root, because a real firewalld does, and the programs `nft`,
+//! `firewalld` and `dbus-daemon`. `cargo xtask test` provides all of that.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

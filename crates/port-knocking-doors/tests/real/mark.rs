@@ -1,6 +1,6 @@
-//! `mark`: other firewalls keep the port closed, and let in what the gate has marked.
+//! `mark`: other firewalls keep the port closed, and accept what the gate has marked.
 //!
-//! Each of them is tried as `docs/firewalls.md` has it: the commands are the same.
+//! Each one is tested with the commands in `docs/firewalls.md`.
 
 use std::net::TcpListener;
 
@@ -14,9 +14,9 @@ use crate::{
 
 const MARK: &str = "mark = 0x20000000\nmax_opened_door_duration = 60";
 
-/// Starts the daemon behind a firewall that keeps the door's port closed. Nobody connects, neither a stranger nor
-/// who has knocked, until `let_in` has added the rule for the mark; then who has knocked does, and nobody else.
-/// Without our table nobody does.
+/// Starts the daemon behind a firewall that keeps the door's port closed. Until `let_in` has added the rule for the
+/// mark, no source can connect, knocked or not. After that, only the source that has knocked can. Without our table
+/// none can.
 fn only_the_mark_lets_in(
     testbed: &mut Testbed,
     configuration: &str,
@@ -50,13 +50,13 @@ fn both_families() -> Vec<(&'static str, &'static str)> {
     CLIENT.into_iter().zip(STRANGER).collect()
 }
 
-/// Runs lines of a shell on the server.
+/// Runs shell commands on the server.
 pub(crate) fn shell(testbed: &Testbed, lines: &str) {
     testbed.on_server("sh", &["-e", "-c", lines]);
 }
 
 #[test]
-fn a_port_that_ufw_keeps_closed_opens_to_the_mark_only() {
+fn a_port_closed_by_ufw_opens_to_the_mark_only() {
     let mut testbed = Testbed::new();
     let ufw = Ufw::enable(&testbed);
     only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
@@ -68,7 +68,7 @@ fn a_port_that_ufw_keeps_closed_opens_to_the_mark_only() {
     });
 }
 
-/// What most people have in their INPUT, and no ssh.
+/// A common INPUT chain, without a rule for ssh.
 pub(crate) const IPTABLES: &str = "
 for iptables in iptables ip6tables; do
     $iptables -A INPUT -i lo -j ACCEPT
@@ -84,7 +84,7 @@ iptables -I INPUT -m mark --mark 0x20000000/0x20000000 -j ACCEPT
 ip6tables -I INPUT -m mark --mark 0x20000000/0x20000000 -j ACCEPT";
 
 #[test]
-fn a_port_that_the_policy_of_iptables_drops_opens_to_the_mark_only() {
+fn a_port_dropped_by_the_policy_of_iptables_opens_to_the_mark_only() {
     let mut testbed = Testbed::new();
     shell(&testbed, IPTABLES);
     only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
@@ -93,7 +93,7 @@ fn a_port_that_the_policy_of_iptables_drops_opens_to_the_mark_only() {
 }
 
 #[test]
-fn a_port_that_a_last_rule_of_iptables_rejects_opens_to_the_mark_only() {
+fn a_port_rejected_by_the_last_rule_of_iptables_opens_to_the_mark_only() {
     let mut testbed = Testbed::new();
     shell(&testbed, &IPTABLES.replace("iptables -P INPUT DROP", "iptables -A INPUT -j REJECT"));
     only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
@@ -102,7 +102,7 @@ fn a_port_that_a_last_rule_of_iptables_rejects_opens_to_the_mark_only() {
 }
 
 #[test]
-fn a_port_that_a_policy_of_nftables_drops_opens_to_the_mark_only() {
+fn a_port_dropped_by_a_policy_of_nftables_opens_to_the_mark_only() {
     let mut testbed = Testbed::new();
     shell(
         &testbed,
@@ -136,13 +136,13 @@ END",
     });
 }
 
-/// A container engine that has published port 8022, to everybody, in the names that Docker uses.
+/// A container engine that publishes port 8022 to all addresses, with the names that Docker uses.
 pub(crate) fn container_engine() -> Testbed {
     let testbed = Testbed::new();
     let inside = testbed.machine_behind();
     let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
     std::thread::spawn(move || {
-        // The network lives as long as something listens in it.
+        // The network lives as long as its listener.
         let _inside = inside;
         for stream in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
@@ -163,14 +163,18 @@ iptables -A FORWARD -i bridge -j ACCEPT
 iptables -A DOCKER -d 203.0.113.2/32 ! -i bridge -o bridge -p tcp -m tcp --dport 80 -j ACCEPT
 iptables -P FORWARD DROP",
     );
-    assert_eq!(testbed.ask(STRANGER[0], 8022), Answer::Accepted, "a container engine opens it to everybody");
+    assert_eq!(
+        testbed.ask(STRANGER[0], 8022),
+        Answer::Accepted,
+        "a container engine opens it to all addresses"
+    );
     testbed
 }
 
 #[test]
-fn a_port_that_a_container_engine_publishes_opens_to_the_mark_only() {
+fn a_port_published_by_a_container_engine_opens_to_the_mark_only() {
     let mut testbed = container_engine();
-    // The mark must not lead answers another way.
+    // The mark must not change the route of the answers.
     shell(
         &testbed,
         "nft -f - <<'END'
@@ -193,7 +197,7 @@ END",
 }
 
 #[test]
-fn a_published_port_that_a_chain_of_ones_own_closes_opens_to_the_mark_only() {
+fn a_published_port_closed_by_a_custom_chain_opens_to_the_mark_only() {
     let mut testbed = container_engine();
     let closed = "
         table inet published {
@@ -211,7 +215,7 @@ fn a_published_port_that_a_chain_of_ones_own_closes_opens_to_the_mark_only() {
 }
 
 #[test]
-fn a_port_that_legacy_iptables_closes_opens_to_the_mark_only() {
+fn a_port_closed_by_legacy_iptables_opens_to_the_mark_only() {
     let mut testbed = Testbed::new();
     shell(&testbed, &legacy(IPTABLES));
     only_the_mark_lets_in(&mut testbed, &gate(MARK), &both_families(), |testbed| {
@@ -219,15 +223,15 @@ fn a_port_that_legacy_iptables_closes_opens_to_the_mark_only() {
     });
 }
 
-/// The same lines for the iptables that does not work with nftables.
+/// The same commands with the iptables that does not use nftables.
 fn legacy(lines: &str) -> String {
     format!("iptables() {{ iptables-legacy \"$@\"; }}\nip6tables() {{ ip6tables-legacy \"$@\"; }}\n{lines}")
 }
 
 #[test]
-fn every_packet_of_the_client_is_marked_also_when_the_door_is_closed() {
+fn every_packet_of_a_granted_connection_is_marked_even_after_the_door_has_closed() {
     let mut testbed = Testbed::new();
-    // No rule for what is established.
+    // Without a rule for established connections.
     shell(
         &testbed,
         &format!("iptables -A INPUT -i lo -j ACCEPT\niptables -P INPUT DROP\n{IPTABLES_LETS_IN}"),
@@ -242,7 +246,7 @@ fn every_packet_of_the_client_is_marked_also_when_the_door_is_closed() {
 }
 
 #[test]
-fn a_mark_leaves_the_bits_that_others_have_set() {
+fn the_mark_keeps_bits_that_others_have_set() {
     let mut testbed = Testbed::new();
     shell(
         &testbed,
@@ -264,7 +268,7 @@ END",
 }
 
 #[test]
-fn what_connection_tracking_does_not_see_is_let_in_and_marked() {
+fn untracked_packets_are_accepted_and_marked() {
     let mut testbed = Testbed::new();
     shell(
         &testbed,
@@ -284,10 +288,10 @@ END",
 }
 
 #[test]
-fn the_first_packet_of_a_connection_is_marked_by_a_grant_only() {
+fn only_a_grant_marks_the_first_packet_of_a_connection() {
     let mut testbed = Testbed::new();
     testbed.serve(8080);
-    // Somebody else uses the same bit of the connection's mark, and another port is closed as well.
+    // Another table uses the same bit of the connection's mark, and another port is closed, too.
     nft(
         &testbed,
         "table inet others {
@@ -319,16 +323,16 @@ fn a_grant_for_one_connection_marks_one() {
 }
 
 #[test]
-fn a_table_that_marks_is_known_again_and_can_be_saved_and_loaded() {
+fn a_table_with_a_mark_is_recognized_and_can_be_saved_and_loaded() {
     let mut testbed = Testbed::new();
     testbed.start(&gate(&format!("{MARK}\nfirewall_rules_check_periode_seconds = 3600")));
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear("opened:");
-    for (vandalism, told) in [
+    for (change, told) in [
         (&["insert", "rule", "inet", "port_knocking_doors", "granted", "drop"][..], "granted was not ours"),
         (&["flush", "chain", "inet", "port_knocking_doors", "granted"], "granted was missing"),
     ] {
-        testbed.on_server("nft", vandalism);
+        testbed.on_server("nft", change);
         let line = testbed.hear("somebody has changed the firewall");
         assert!(line.contains(told), "{line}");
         assert!(testbed.is_open(CLIENT[0]));
@@ -344,13 +348,13 @@ fn a_table_that_marks_is_known_again_and_can_be_saved_and_loaded() {
     testbed.on_server("nft", &["--file", path.to_str().unwrap()]);
     assert_eq!(testbed.table().lines().count(), table.lines().count());
     assert!(testbed.is_open(CLIENT[0]));
-    // What `nft` has loaded is ours: nothing but the grants can be missing.
+    // The table that `nft` loads is ours: only the grants can be missing.
     let told = testbed.daemon().take_lines();
     assert!(!told.iter().any(|line| line.contains("chain granted")), "{told:#?}");
 }
 
 #[test]
-fn a_reload_with_another_mark_says_what_becomes_of_connections_with_the_old_one() {
+fn a_reload_with_another_mark_reports_what_happens_to_connections_with_the_old_one() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("mark = 0x80"));
     let told = |testbed: &mut Testbed, mark: &str| {

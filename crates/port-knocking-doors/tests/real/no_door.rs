@@ -1,4 +1,4 @@
-//! A configuration without a door, as the installation brings it.
+//! A configuration without a door, as the installation provides it.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
 const PUBLISHED: [u16; 5] = [16001, 16002, 16003, 16004, 16005];
 
 #[test]
-fn a_daemon_without_a_door_runs_and_takes_the_door_up_at_a_reload() {
+fn a_daemon_without_a_door_runs_and_gets_one_by_a_reload() {
     for top in ["", "listen = \"sockets\""] {
         let mut testbed = Testbed::new();
         let path = testbed.write(&format!("firewall = \"nftables\"\n{top}\n"));
@@ -60,7 +60,7 @@ with_every_firewalld! {
 }
 
 #[test]
-fn the_installed_file_opens_nothing_and_check_fails_until_there_is_a_door() {
+fn the_installed_file_opens_nothing_and_check_fails_until_it_has_a_door() {
     let mut testbed = Testbed::new();
     let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/port_knocker.toml");
     let installed = fs::read_to_string(installed).unwrap();
@@ -76,7 +76,7 @@ fn the_installed_file_opens_nothing_and_check_fails_until_there_is_a_door() {
     testbed.knock(CLIENT[0], &PUBLISHED);
     testbed.knock(CLIENT[0], &SEQUENCE);
 
-    // As the page for clients goes on.
+    // Continue as the page for clients describes.
     let (status, said) = testbed.run(&["gateway", "init", "--conf", path]);
     assert!(status.success(), "{said}");
     let (_, card) = testbed.run(&["gateway", "card", "--conf", path]);
@@ -104,7 +104,7 @@ fn the_installed_file_opens_nothing_and_check_fails_until_there_is_a_door() {
 }
 
 #[test]
-fn half_a_door_from_an_option_is_not_made_whole_with_the_published_sequence() {
+fn half_a_door_from_an_option_is_not_completed_with_the_published_sequence() {
     let testbed = Testbed::new();
     let path = testbed.write("max_opened_door_duration = 10\n");
     let (status, said) = testbed.run(&["check", "--conf", path.to_str().unwrap(), "--ports", "8080"]);

@@ -1,4 +1,4 @@
-//! Whole IP packets, byte by byte, as whoever writes his own may send them.
+//! Builds and sends complete IP packets, byte by byte, as an attacker may.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,7 +24,7 @@ pub(crate) fn packet(source: IpAddr, target: IpAddr, protocol: u8, payload: &[u8
     }
 }
 
-/// The first fragment of a packet, as its header says.
+/// Turns a packet into the first fragment of one.
 pub(crate) fn fragment(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     if packet[0] >> 4 == 4 {
@@ -48,7 +48,7 @@ pub(crate) fn udp(source: SocketAddr, target: SocketAddr, payload: &[u8], sum: O
     udp
 }
 
-/// An IP packet with a UDP datagram whose checksum is right.
+/// An IP packet with a UDP datagram and the right checksum.
 pub(crate) fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
     packet(source.ip(), target.ip(), UDP, &udp(source, target, payload, None))
 }
@@ -59,7 +59,7 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
-/// An IP packet with a TCP segment that carries nothing.
+/// An IP packet with an empty TCP segment.
 pub(crate) fn segment(source: SocketAddr, target: SocketAddr, sequence: u32, flags: u8) -> Vec<u8> {
     let ports = [source.port().to_be_bytes(), target.port().to_be_bytes()].concat();
     let numbers = [sequence.to_be_bytes(), 0_u32.to_be_bytes()].concat();
@@ -69,7 +69,7 @@ pub(crate) fn segment(source: SocketAddr, target: SocketAddr, sequence: u32, fla
     packet(source.ip(), target.ip(), TCP, &segment)
 }
 
-/// The sum over addresses, protocol, length and what an IP packet carries (RFC 768, RFC 8200, RFC 9293).
+/// The checksum over addresses, protocol, length and payload of an IP packet (RFC 768, RFC 8200, RFC 9293).
 pub(crate) fn checksum(source: IpAddr, target: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
     let all = [&octets(source)[..], &octets(target), &[0, protocol], &length, payload].concat();

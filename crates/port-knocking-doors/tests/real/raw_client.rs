@@ -1,4 +1,4 @@
-//! A client with a key that says whatever a test wants it to say.
+//! A client with a key that can send any request a test needs.
 
 use std::{
     fs, io,
@@ -26,24 +26,24 @@ pub(crate) struct Device {
     pub(crate) card: Card,
 }
 
-/// A knock, and what opens its receipt.
+/// A sealed knock, and the key for its receipt.
 pub(crate) struct Sealed {
     pub(crate) bytes: [u8; KNOCK],
     pub(crate) receipt_key: ReceiptKey,
 }
 
 impl Device {
-    /// A device with a key of its own for each number.
+    /// A device; each number has its own key.
     pub(crate) fn new(number: u8, card: &Card) -> Self {
         Self { key: SigningKey::from_bytes(&[number; 32]), card: card.clone() }
     }
 
-    /// What the gateway knows of it.
+    /// The device's public key, which the gateway knows.
     pub(crate) fn client(&self) -> ClientKey {
         ClientKey::new(self.key.verifying_key().as_bytes()).unwrap()
     }
 
-    /// What it asks for, if a test does not change it.
+    /// A valid request, which a test may change.
     pub(crate) fn request(&self, operation: Operation) -> Request {
         Request {
             operation,
@@ -63,13 +63,13 @@ impl Device {
     /// Seals a request that another key has signed.
     pub(crate) fn seal_with(&self, request: &Request, key: &SigningKey) -> Sealed {
         let mut random = UnwrapErr(getrandom::SysRng);
-        let letter = UnsignedKnock::new(&self.card, &self.client(), request, &mut random).unwrap();
-        let signature = key.sign(letter.to_sign()).to_bytes();
-        let (bytes, receipt_key) = letter.seal(&signature).unwrap();
+        let unsigned = UnsignedKnock::new(&self.card, &self.client(), request, &mut random).unwrap();
+        let signature = key.sign(unsigned.to_sign()).to_bytes();
+        let (bytes, receipt_key) = unsigned.seal(&signature).unwrap();
         Sealed { bytes, receipt_key }
     }
 
-    /// Asks, answers the challenge if there is one, and waits for the receipt.
+    /// Sends a request, answers the challenge if there is one, and waits for the receipt.
     pub(crate) fn ask(&self, testbed: &Testbed, source: &str, request: &Request) -> Receipt {
         let receipt = self.ask_once(testbed, source, request);
         match receipt.answer {
@@ -83,7 +83,7 @@ impl Device {
         Request { challenge: stale.challenge, nonce: self.request(request.operation).nonce, ..*request }
     }
 
-    /// Asks once, and waits for the receipt.
+    /// Sends a request once, and waits for the receipt.
     pub(crate) fn ask_once(&self, testbed: &Testbed, source: &str, request: &Request) -> Receipt {
         let sealed = self.seal(request);
         let answer = testbed.spa(source, &sealed.bytes, PATIENCE).expect("a receipt");
@@ -112,18 +112,18 @@ impl Device {
 }
 
 impl Testbed {
-    /// Sends a datagram to the port of single packet authorization, and gives what comes back.
-    pub(crate) fn spa(&self, source: &str, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
-        self.spa_at(source, server_for(source), bytes, patience)
+    /// Sends a datagram to the SPA port, and returns the answer.
+    pub(crate) fn spa(&self, source: &str, bytes: &[u8], timeout: Duration) -> Option<Vec<u8>> {
+        self.spa_at(source, server_for(source), bytes, timeout)
     }
 
-    /// The same to one of the server's addresses.
-    fn spa_at(&self, source: &str, target: IpAddr, bytes: &[u8], patience: Duration) -> Option<Vec<u8>> {
+    /// Like [`Self::spa`], to one of the server's addresses.
+    fn spa_at(&self, source: &str, target: IpAddr, bytes: &[u8], timeout: Duration) -> Option<Vec<u8>> {
         let target = SocketAddr::new(target, PORT);
         let source: IpAddr = source.parse().unwrap();
         self.client.enter(|| {
             let socket = UdpSocket::bind((source, 0)).unwrap();
-            socket.set_read_timeout(Some(patience)).unwrap();
+            socket.set_read_timeout(Some(timeout)).unwrap();
             socket.send_to(bytes, target).unwrap();
             let mut buffer = [0; 1500];
             loop {
@@ -132,7 +132,7 @@ impl Testbed {
                         assert_eq!(from, target, "a receipt comes from where the knock went");
                         return Some(buffer[..length].to_vec());
                     }
-                    // Nothing is bound there, and the kernel says so.
+                    // No socket is bound there, and the kernel reports that.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                     Err(error) => panic!("{error}"),
@@ -141,12 +141,12 @@ impl Testbed {
         })
     }
 
-    /// Whether a datagram is answered with nothing at all.
+    /// Whether a datagram gets no answer at all.
     pub(crate) fn is_silent(&self, source: &str, bytes: &[u8]) -> bool {
         self.spa(source, bytes, SILENCE).is_none()
     }
 
-    /// Makes the gateway's key, and gives its card. To be called before the daemon starts.
+    /// Generates the gateway's key, and returns its card. Call this before the daemon starts.
     pub(crate) fn card(&self) -> Card {
         let path = self.write(&self.gateway("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n"));
         let path = path.to_str().unwrap();
@@ -178,7 +178,7 @@ impl Testbed {
     }
 }
 
-/// A table of a client that may open these doors.
+/// A `[[clients]]` table for a client that may open these doors.
 pub(crate) fn client(name: &str, device: &Device, doors: &[&str], more: &str) -> String {
     let key = device.client().to_openssh();
     format!("[[clients]]\nname = \"{name}\"\nkey = \"{key}\"\ndoors = {doors:?}\n{more}\n")

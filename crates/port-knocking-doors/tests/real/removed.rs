@@ -1,4 +1,4 @@
-//! What becomes of the doors of a client that is removed, on the kernel.
+//! What happens to the doors of a removed client in the kernel.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn two_clients(testbed: &Testbed) -> (Device, Device, String, String) {
 }
 
 #[test]
-fn the_time_of_a_client_that_is_removed_goes_with_it_and_the_others_keep_theirs() {
+fn removing_a_client_ends_its_grants_and_keeps_those_of_other_clients() {
     let mut testbed = Testbed::new();
     let (phone, laptop, both, without) = two_clients(&testbed);
     testbed.start(&both);
@@ -43,7 +43,7 @@ fn the_time_of_a_client_that_is_removed_goes_with_it_and_the_others_keep_theirs(
 }
 
 #[test]
-fn with_firewalld_too_the_time_of_a_client_that_is_removed_goes_with_it() {
+fn removing_a_client_ends_its_grants_in_firewalld_too() {
     let mut testbed = Testbed::with_firewalld();
     let (phone, laptop, both, without) = two_clients(&testbed);
     let [both, without] =
@@ -60,7 +60,7 @@ fn with_firewalld_too_the_time_of_a_client_that_is_removed_goes_with_it() {
 }
 
 #[test]
-fn what_a_client_had_open_that_was_removed_while_no_daemon_ran_is_closed_at_the_start() {
+fn grants_of_a_client_removed_while_no_daemon_ran_are_closed_at_the_start() {
     let mut testbed = Testbed::new();
     let (phone, laptop, both, without) = two_clients(&testbed);
     testbed.start(&both);

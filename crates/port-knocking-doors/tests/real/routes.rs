@@ -1,4 +1,4 @@
-//! Knocks in a foreign name, which come in where that name does not live.
+//! Knocks with a forged source address, which arrive on an interface where that address is not.
 //!
 //! ```text
 //!   client 192.0.2.7 ──── "server" ─┐
@@ -18,13 +18,13 @@ use crate::{
     testbed::{CLIENT, SEQUENCE, SERVER, STRANGER, Testbed, crowd, gate, stay_on_this_processor},
 };
 
-/// The server's address outside, and the address of the machine there.
+/// The server's address on the outer network, and the address of the machine there.
 const WAN: &str = "203.0.113.1";
 const OUTSIDE: &str = "203.0.113.2";
-/// No port of a sequence.
+/// A port that is in no sequence.
 const WRONG: u16 = 9;
 
-/// A testbed with a second network, whose filters of all interfaces and of the outer one are set so.
+/// A testbed with a second network, and these values of `rp_filter` for all interfaces and for the outer one.
 fn testbed(all: u8, wan: u8) -> (Testbed, Namespace) {
     stay_on_this_processor();
     let testbed = Testbed::new();
@@ -44,7 +44,7 @@ fn set(testbed: &Testbed, link: &str, key: &str, value: u8) {
     testbed.server.enter(|| fs::write(file, value.to_string())).unwrap();
 }
 
-/// Knocks from a network in any name.
+/// Knocks from a network with any source address.
 fn knock(from: &Namespace, source: &str, target: &str, ports: &[u16]) {
     let end = |address: &str, port| SocketAddr::new(address.parse::<IpAddr>().unwrap(), port);
     from.enter(|| {
@@ -54,7 +54,8 @@ fn knock(from: &Namespace, source: &str, target: &str, ports: &[u16]) {
     });
 }
 
-/// The machine outside knocks wrong in its own name: what came before from there has been judged.
+/// The machine outside sends a wrong knock from its own address. Once that is logged, everything before it from there
+/// has been handled.
 fn witness(testbed: &mut Testbed, outside: &Namespace, number: u8) {
     let source = format!("203.0.113.{number}");
     knock(outside, &source, WAN, &[WRONG]);
@@ -65,17 +66,17 @@ fn opens(testbed: &mut Testbed, source: &str) {
     testbed.hear(&format!("opened: door default for {source}"));
 }
 
-/// What every daemon is told.
+/// The configuration of every daemon here.
 fn configuration() -> String {
     gate("max_opened_door_duration = 60\nignoring_period_after_knock_error = 60")
 }
 
 #[test]
-fn what_strict_routing_throws_away_makes_no_client_wait() {
+fn packets_that_strict_routing_drops_make_no_client_wait() {
     for (all, wan) in [(1, 0), (0, 1)] {
         let (mut testbed, outside) = testbed(all, wan);
         testbed.start(&configuration());
-        // Before the client comes, and while it knocks.
+        // Before the client's first knock, and in the middle of its sequence.
         for (number, client) in [(11, CLIENT[0]), (12, STRANGER[0])] {
             let right = if number == 11 { 0 } else { 3 };
             knock(&testbed.client, client, SERVER[0], &SEQUENCE[..right]);
@@ -93,20 +94,20 @@ fn what_strict_routing_throws_away_makes_no_client_wait() {
 }
 
 #[test]
-fn what_strict_routing_throws_away_opens_nothing() {
+fn packets_that_strict_routing_drops_open_nothing() {
     let (mut testbed, outside) = testbed(1, 0);
     let socket = testbed.server.enter(|| UdpSocket::bind(("0.0.0.0", SEQUENCE[4]))).unwrap();
     testbed.start(&configuration());
     knock(&outside, CLIENT[0], WAN, &SEQUENCE);
-    // Nor does it bring a client further who is at it.
+    // Nor does a forged knock complete a client's sequence.
     knock(&testbed.client, STRANGER[0], SERVER[0], &SEQUENCE[..4]);
     knock(&outside, STRANGER[0], SERVER[0], &SEQUENCE[4..]);
     witness(&mut testbed, &outside, 11);
-    // That is what the kernel itself does.
+    // The kernel itself behaves the same.
     knock(&outside, OUTSIDE, WAN, &SEQUENCE[4..]);
     let (_, heard) = socket.recv_from(&mut [0; 8]).unwrap();
     assert_eq!(heard.ip().to_string(), OUTSIDE);
-    // Grants are made one after the other: when this one is there, all before it would be.
+    // Grants are made in order: once this one is there, all earlier ones would be.
     knock(&testbed.client, &crowd(1), SERVER[0], &SEQUENCE);
     opens(&mut testbed, &crowd(1));
     let open: Vec<String> = testbed.grants("default").into_keys().collect();
@@ -114,7 +115,7 @@ fn what_strict_routing_throws_away_opens_nothing() {
 }
 
 #[test]
-fn where_routing_is_not_strict_knocks_count_from_every_interface() {
+fn without_strict_routing_knocks_from_every_interface_count() {
     for (all, wan) in [(0, 0), (2, 0), (0, 2), (1, 2)] {
         let (mut testbed, outside) = testbed(all, wan);
         testbed.start(&configuration());
@@ -129,9 +130,9 @@ fn where_routing_is_not_strict_knocks_count_from_every_interface() {
 }
 
 #[test]
-fn a_client_with_two_ways_back_knocks_over_both_where_routing_is_strict() {
+fn with_strict_routing_a_client_with_two_routes_may_knock_over_both() {
     let (mut testbed, outside) = testbed(1, 1);
-    // Filters that are strict everywhere, and routes that lead out of both.
+    // Strict filters on all interfaces, and routes through both.
     set(&testbed, "server", "rp_filter", 1);
     let routes = ["nexthop", "via", CLIENT[0], "dev", "server", "nexthop", "via", OUTSIDE, "dev", "wan"];
     testbed.on_server("ip", &[&["route", "add", "198.18.0.0/15"][..], &routes].concat());
@@ -144,7 +145,7 @@ fn a_client_with_two_ways_back_knocks_over_both_where_routing_is_strict() {
 }
 
 #[test]
-fn where_the_way_back_depends_on_a_mark_knocks_count_as_the_kernel_may_take_them() {
+fn where_the_route_back_depends_on_a_mark_knocks_count() {
     let (mut testbed, outside) = testbed(1, 1);
     set(&testbed, "wan", "src_valid_mark", 1);
     testbed.on_server(
@@ -161,18 +162,18 @@ fn where_the_way_back_depends_on_a_mark_knocks_count_as_the_kernel_may_take_them
 }
 
 #[test]
-fn a_local_user_who_knocks_in_a_foreign_name_makes_nobody_wait() {
+fn a_local_user_who_forges_a_source_address_makes_no_client_wait() {
     for listen in ["capture", "sockets"] {
         let mut testbed = Testbed::new();
         testbed.start(&format!("listen = \"{listen}\"\n{}", configuration()));
         for ((client, own), loopback) in CLIENT.iter().zip(SERVER).zip(["127.0.0.1", "::1"]) {
             let wrong = SEQUENCE[3];
             knock(&testbed.server, client, loopback, &[wrong]);
-            // Over IPv4 only root can, and sockets are not told that such a datagram came over loopback.
+            // Over IPv4 only root can do this, and sockets do not learn that such a datagram came over loopback.
             if listen == "capture" || client.contains(':') {
                 knock(&testbed.server, client, own, &[wrong]);
             }
-            // In its own name it is heard, and told that it is wrong.
+            // From its own address the user is heard, and the wrong knock is logged.
             for target in [loopback, own] {
                 knock(&testbed.server, target, target, &[wrong]);
                 testbed.hear(&format!("wrong knock: {target} on port {wrong}"));

@@ -1,4 +1,4 @@
-//! A state directory that hangs, or that cannot be used: what depends on it waits, and nothing else.
+//! A state directory that hangs or is unusable delays only what depends on it.
 
 use std::{
     fs::{self, Permissions},
@@ -20,7 +20,7 @@ const OTHER: [u16; 5] = [1001, 12903, 1003, 1004, 1006];
 const NOT_HEARD: &str = "clients with keys are not heard until this is mended";
 
 /// A configuration with a door that opens to this sequence and to a client.
-fn house(testbed: &Testbed, device: &Device, sequence: &str) -> String {
+fn configuration(testbed: &Testbed, device: &Device, sequence: &str) -> String {
     testbed.gateway(&format!(
         "{sequence}\n[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n{}",
         client("laptop", device, &["ssh"], "")
@@ -28,10 +28,10 @@ fn house(testbed: &Testbed, device: &Device, sequence: &str) -> String {
 }
 
 fn with_sequence(testbed: &Testbed, device: &Device, sequence: [u16; 5]) -> String {
-    house(testbed, device, &format!("ports_to_controls = [{PORT}]\nopening_sequence = {sequence:?}"))
+    configuration(testbed, device, &format!("ports_to_controls = [{PORT}]\nopening_sequence = {sequence:?}"))
 }
 
-/// Starts the daemon, and waits for nothing.
+/// Starts the daemon without waiting for it.
 fn spawn(testbed: &mut Testbed, text: &str) {
     let path = testbed.write(text);
     let mut command = testbed.program();
@@ -39,14 +39,14 @@ fn spawn(testbed: &mut Testbed, text: &str) {
     testbed.spawn(command);
 }
 
-/// A file system that answers nothing until it says no to everything.
+/// A file system that answers nothing, and later fails every request.
 struct HangingDisk {
     holder: PathBuf,
 }
 
 impl HangingDisk {
-    /// The daemon, in a mount namespace in which this directory hangs. The kernel asks the holder of the descriptor, who
-    /// never reads the question (fuse(4)).
+    /// The daemon in a mount namespace where this directory hangs: the kernel asks the holder of the descriptor,
+    /// which never reads the request (fuse(4)).
     fn at(testbed: &Testbed, directory: &Path) -> (Self, Command) {
         fs::create_dir(directory).unwrap();
         let holder = testbed.place_for("holder");
@@ -62,11 +62,11 @@ impl HangingDisk {
         (Self { holder }, command)
     }
 
-    /// Lets it say no to everything, also to those that wait.
+    /// Makes every request fail, including those that wait.
     fn fail(&self) {
         let holder = fs::read_to_string(&self.holder).unwrap_or_default();
         if let Some(holder) = holder.trim().parse().ok().and_then(Pid::from_raw) {
-            // It may be gone already.
+            // It may have ended already.
             let _ = kill_process(holder, Signal::KILL);
         }
     }
@@ -80,7 +80,7 @@ impl Drop for HangingDisk {
 }
 
 #[test]
-fn a_disk_that_hangs_at_the_start_holds_up_no_sequence_and_no_reload_and_is_named() {
+fn a_disk_that_hangs_at_the_start_delays_no_sequence_and_no_reload_and_is_reported() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     testbed.write(&with_sequence(&testbed, &device, SEQUENCE));
@@ -103,14 +103,14 @@ fn a_disk_that_hangs_at_the_start_holds_up_no_sequence_and_no_reload_and_is_name
     let length = supervisor.recv(&mut said).unwrap();
     assert!(said[..length].starts_with(b"READY=1"));
 
-    // A withdrawn sequence opens no more, whatever the disk does.
+    // A removed sequence opens nothing, whatever the disk does.
     testbed.write(&with_sequence(&testbed, &device, OTHER));
     testbed.daemon().signal(Signal::HUP).unwrap();
     testbed.hear("the configuration has been read again");
     testbed.knock(STRANGER[0], &OTHER);
     testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
 
-    // Once it says no, so does the log.
+    // Once the disk fails, the log says so.
     disk.fail();
     let line = testbed.hear(NOT_HEARD);
     assert!(line.contains(state.to_str().unwrap()), "{line}");
@@ -118,7 +118,7 @@ fn a_disk_that_hangs_at_the_start_holds_up_no_sequence_and_no_reload_and_is_name
 }
 
 #[test]
-fn an_unusable_state_directory_keeps_no_configuration_from_coming_into_force() {
+fn an_unusable_state_directory_does_not_stop_a_reload() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     let state = testbed.place_for("state");
@@ -135,18 +135,18 @@ fn an_unusable_state_directory_keeps_no_configuration_from_coming_into_force() {
     assert!(why.contains("can be changed by others (mode 1777); try: chmod go-w"), "{why}");
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear("wrong knock");
-    assert!(!testbed.is_open(CLIENT[0]), "the sequence that was withdrawn");
+    assert!(!testbed.is_open(CLIENT[0]), "the removed sequence");
     testbed.knock(STRANGER[0], &OTHER);
     testbed.hear(&format!("opened: door default for {}", STRANGER[0]));
 
-    // It heals by itself.
+    // The daemon recovers by itself.
     fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
     testbed.hear("clients with keys are heard again");
     assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
 }
 
 #[test]
-fn a_client_is_removed_while_the_state_directory_cannot_be_used() {
+fn a_client_can_be_removed_while_the_state_directory_is_unusable() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     let state = testbed.place_for("state");
@@ -160,7 +160,7 @@ fn a_client_is_removed_while_the_state_directory_cannot_be_used() {
 }
 
 #[test]
-fn ready_does_not_say_that_doors_open_while_nothing_can_open_them() {
+fn ready_does_not_promise_open_doors_while_nothing_can_open_them() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     let state = testbed.place_for("state");
@@ -168,7 +168,7 @@ fn ready_does_not_say_that_doors_open_while_nothing_can_open_them() {
     fs::set_permissions(&state, Permissions::from_mode(0o1777)).unwrap();
     for (text, ready) in [
         (
-            house(&testbed, &device, ""),
+            configuration(&testbed, &device, ""),
             "ready: the doors are guarded; none opens until clients with keys are heard",
         ),
         (
@@ -183,10 +183,10 @@ fn ready_does_not_say_that_doors_open_while_nothing_can_open_them() {
         testbed.end(Signal::TERM);
     }
     fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
-    let text = house(&testbed, &device, "");
+    let text = configuration(&testbed, &device, "");
     spawn(&mut testbed, &text);
     testbed.hear("ready: doors open to those who knock");
-    // From "ready" on a client is heard.
+    // Once the daemon is ready, a client is heard.
     let sealed = device.seal(&device.request(open("ssh", 0)));
     assert!(testbed.spa(CLIENT[0], &sealed.bytes, Duration::from_secs(2)).is_some());
 }

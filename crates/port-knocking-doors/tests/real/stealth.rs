@@ -1,4 +1,4 @@
-//! In capture mode, nobody sees from outside that somebody listens.
+//! In capture mode, a stranger cannot see that the daemon listens.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ const DOOR: &str = "[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n";
 /// The protocol of raw sockets that only send (`IPPROTO_RAW`).
 const RESERVED: u8 = 255;
 
-/// A testbed that answers as often as it is asked.
+/// A testbed without a rate limit for ICMP errors.
 fn talkative() -> Testbed {
     let testbed = Testbed::new();
     testbed.server.enter(|| {
@@ -32,7 +32,7 @@ fn talkative() -> Testbed {
     testbed
 }
 
-/// The ICMP error that the server answers to a packet of the client's, with what it quotes.
+/// The ICMP error with which the server answers a packet from the client, with the packet that it quotes.
 fn answer(testbed: &Testbed, source: &str, packet: &[u8]) -> Vec<u8> {
     let source: IpAddr = source.parse().unwrap();
     let (domain, protocol, header) = match source {
@@ -46,11 +46,11 @@ fn answer(testbed: &Testbed, source: &str, packet: &[u8]) -> Vec<u8> {
         let mut buffer = [0; 1500];
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            // A cable that was laid just now may lose the first.
+            // A new link may lose the first packet.
             raw::send(packet);
             while let Ok(length) = socket.read(&mut buffer) {
                 let message = &buffer[header..length];
-                // Over IPv6, neighbours are looked for with the same protocol; errors are below 128.
+                // Over IPv6, neighbour discovery uses the same protocol; the types of errors are below 128.
                 if message[0] < 128 {
                     return message.to_vec();
                 }
@@ -60,7 +60,7 @@ fn answer(testbed: &Testbed, source: &str, packet: &[u8]) -> Vec<u8> {
     })
 }
 
-/// What the server answers to an IP protocol that it does not know, over both families.
+/// The server's answers to an unknown IP protocol, over both families.
 fn answers_to_reserved(testbed: &Testbed) -> [Vec<u8>; 2] {
     CLIENT.map(|source| {
         let packet = raw::packet(source.parse().unwrap(), server_for(source), RESERVED, b"hello");
@@ -68,7 +68,7 @@ fn answers_to_reserved(testbed: &Testbed) -> [Vec<u8>; 2] {
     })
 }
 
-/// What the server answers to a knock on each of some ports, over both families.
+/// The server's answers to a knock on several ports, over both families.
 fn answers_to_knocks(testbed: &Testbed) -> Vec<Vec<u8>> {
     let mut answers = Vec::new();
     for port in [SEQUENCE[0], SEQUENCE[3], doors_spa::PORT, 9999] {
@@ -76,7 +76,7 @@ fn answers_to_knocks(testbed: &Testbed) -> Vec<Vec<u8>> {
             let from = SocketAddr::new(source.parse().unwrap(), 40_000);
             let packet = raw::datagram(from, SocketAddr::new(server_for(source), port), b"knock\n");
             let answer = answer(testbed, source, &packet);
-            // "Port unreachable", about this very datagram (RFC 792, RFC 4443).
+            // "Port unreachable" about this very datagram (RFC 792, RFC 4443).
             assert_eq!(answer[..2], unreachable, "{source} to {port}");
             assert_eq!(answer[answer.len() - 14..], packet[packet.len() - 14..]);
             answers.push(answer);
@@ -97,7 +97,7 @@ fn knock_ports_answer_like_all_closed_ports_and_as_before_the_daemon() {
 }
 
 #[test]
-fn the_sockets_for_receipts_change_no_answer_of_the_machine() {
+fn the_reply_sockets_change_no_answer_of_the_machine() {
     let mut testbed = talkative();
     let device = Device::new(1, &testbed.card());
     let before = answers_to_reserved(&testbed);
@@ -110,18 +110,18 @@ fn the_sockets_for_receipts_change_no_answer_of_the_machine() {
 }
 
 #[test]
-fn without_clients_there_are_no_sockets_for_receipts() {
+fn without_clients_there_are_no_reply_sockets() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
-    let nobody = testbed.gateway(DOOR);
-    let somebody = format!("{nobody}{}", client("laptop", &device, &["ssh"], ""));
-    testbed.start(&nobody);
-    for (text, sockets) in [(&nobody, 0), (&somebody, 2), (&nobody, 0)] {
+    let without_clients = testbed.gateway(DOOR);
+    let with_client = format!("{without_clients}{}", client("laptop", &device, &["ssh"], ""));
+    testbed.start(&without_clients);
+    for (text, sockets) in [(&without_clients, 0), (&with_client, 2), (&without_clients, 0)] {
         testbed.write(text);
         testbed.daemon().signal(Signal::HUP).unwrap();
         testbed.hear("the configuration has been read again");
         let tables = testbed.on_server("cat", &["/proc/net/raw", "/proc/net/raw6"]);
-        // Each table has a line of headings.
+        // Each table has a heading.
         assert_eq!(tables.lines().count(), 2 + sockets, "{tables}");
         if sockets > 0 {
             assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
@@ -130,7 +130,7 @@ fn without_clients_there_are_no_sockets_for_receipts() {
 }
 
 #[test]
-fn a_receipt_comes_from_the_address_to_which_the_knock_went() {
+fn a_receipt_comes_from_the_address_that_was_knocked() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());
     // A second address of the interface, and a network that only a route makes the server's own.

@@ -1,4 +1,4 @@
-//! A server with a door, and clients before it.
+//! A server with a door, and clients that connect to it.
 //!
 //! ```text
 //!   client 192.0.2.7, 2001:db8::7 ──── cable ──── server 192.0.2.1, 2001:db8::1
@@ -28,14 +28,14 @@ use tempfile::TempDir;
 pub(crate) const SEQUENCE: [u16; 5] = [40871, 12903, 55012, 7741, 31337];
 pub(crate) const SERVER: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 pub(crate) const CLIENT: [&str; 2] = ["192.0.2.7", "2001:db8::7"];
-/// Another client, of each family.
+/// Another client, one address of each family.
 pub(crate) const STRANGER: [&str; 2] = ["198.51.100.66", "2001:db8:1::66"];
-/// The door of [`config`].
+/// The port of the door in [`config`].
 pub(crate) const PORT: u16 = 22;
 
-/// Longer than anything here takes, however busy the machine is.
+/// The maximum time for any single step, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// A port that is silent for so long is closed; both ends are on this machine.
+/// A port that does not answer for this long is closed; both ends are on this machine.
 pub(crate) const SILENCE: Duration = Duration::from_millis(250);
 
 /// A configuration with one door, and more lines.
@@ -43,12 +43,12 @@ pub(crate) fn config(more: &str) -> String {
     format!("ports_to_controls = [{PORT}]\nopening_sequence = {SEQUENCE:?}\n{more}\n")
 }
 
-/// The same for our own gate.
+/// The same with our own gate.
 pub(crate) fn gate(more: &str) -> String {
     config(&format!("firewall = \"nftables\"\n{more}"))
 }
 
-/// The networks, and what runs in them.
+/// The networks and the programs in them.
 pub(crate) struct Testbed {
     pub(crate) server: Namespace,
     pub(crate) client: Namespace,
@@ -57,16 +57,16 @@ pub(crate) struct Testbed {
     pub(crate) directory: TempDir,
 }
 
-/// Whose firewalld it is.
+/// Which firewalld runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Origin {
-    /// The one that is installed here.
+    /// The one installed on this machine.
     Machine,
     /// 2.3, of Debian 13.
     Trixie,
 }
 
-/// Makes of each function a test for every firewalld.
+/// Makes a test for every firewalld from each function.
 macro_rules! with_every_firewalld {
     ($($test:ident)*) => {$(
         mod $test {
@@ -90,7 +90,7 @@ pub(crate) use with_every_firewalld;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
     Accepted,
-    /// As by a port where nothing listens.
+    /// As from a port where nothing listens.
     Refused,
     Silence,
 }
@@ -115,12 +115,12 @@ impl Testbed {
         testbed
     }
 
-    /// With a bus and a firewalld on it, whose zone `public` does not let ssh through.
+    /// With a bus and a firewalld whose zone `public` does not allow ssh.
     pub(crate) fn with_firewalld() -> Self {
         Self::with_firewalld_of(Origin::Machine)
     }
 
-    /// The same with another firewalld.
+    /// The same with this firewalld.
     pub(crate) fn with_firewalld_of(origin: Origin) -> Self {
         Self::new().and_firewalld(origin)
     }
@@ -151,13 +151,13 @@ impl Testbed {
         self.firewalld.as_ref().unwrap().command(&self.server, arguments).unwrap()
     }
 
-    /// Ends firewalld as a machine without it would be: with nothing of it in the kernel.
+    /// Stops firewalld and removes its rules from the kernel, as on a machine without it.
     pub(crate) fn end_firewalld(&mut self) {
         self.firewalld.as_mut().unwrap().stop_daemon();
         self.on_server("nft", &["flush", "ruleset"]);
     }
 
-    /// Lets something listen on a TCP port of the server that gives back what it gets.
+    /// Starts an echo server on a TCP port of the server.
     pub(crate) fn serve(&self, port: u16) {
         for address in SERVER {
             let address = SocketAddr::new(address.parse().unwrap(), port);
@@ -170,7 +170,7 @@ impl Testbed {
         }
     }
 
-    /// A place for a file of this name, which goes with the testbed.
+    /// A path for a file with this name, which is removed with the testbed.
     pub(crate) fn place_for(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -183,7 +183,7 @@ impl Testbed {
         path
     }
 
-    /// The program, with nothing around it that the test does not say.
+    /// The program with an empty environment, except for what the tests need.
     pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
         command.env_clear().env("HOME", self.directory.path()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -200,7 +200,7 @@ impl Testbed {
         process.finish(PATIENCE).unwrap().expect("the program ends")
     }
 
-    /// What `check` says of a configuration, each sentence on one line.
+    /// The output of `check` for a configuration, each sentence on one line.
     pub(crate) fn checked(&self, text: &str) -> Vec<String> {
         let path = self.write(text);
         let (status, said) = self.run(&["check", "--conf", path.to_str().unwrap()]);
@@ -241,19 +241,19 @@ impl Testbed {
         heard.unwrap_or_else(|| panic!("not said: {text}; but: {:#?}", daemon.lines()))
     }
 
-    /// Sends a signal to the daemon, and waits for its end.
+    /// Sends a signal to the daemon, and waits until it has ended.
     pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
-        // It may be on its way already.
+        // It may be ending already.
         let _ = self.daemon().signal(signal);
         let ended = self.daemon().wait(PATIENCE).unwrap().expect("the daemon ends");
         self.daemon = None;
         ended
     }
 
-    /// Does something in the client's network, on one processor.
+    /// Runs a closure in the client's network, on one processor.
     ///
-    /// Each processor has a queue of its own for packets between namespaces: whoever is moved to another in
-    /// the middle may have its datagrams overtaken by later ones.
+    /// Each processor has its own queue for packets between namespaces. If the thread moved to another processor,
+    /// later datagrams could overtake earlier ones.
     pub(crate) fn as_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.client.enter(|| {
             stay_on_this_processor();
@@ -261,12 +261,12 @@ impl Testbed {
         })
     }
 
-    /// Sends one datagram after the other to ports of the server, without any pause.
+    /// Sends datagrams to ports of the server in order, without a pause.
     pub(crate) fn send(&self, source: &str, ports: &[u16], payload: &[u8]) {
         self.send_at(source, server_for(source), ports, payload);
     }
 
-    /// Sends one datagram after the other to ports of an address, without any pause.
+    /// Sends datagrams to ports of an address in order, without a pause.
     pub(crate) fn send_at(&self, source: &str, target: IpAddr, ports: &[u16], payload: &[u8]) {
         let source: IpAddr = source.parse().unwrap();
         self.as_client(|| {
@@ -277,7 +277,7 @@ impl Testbed {
         });
     }
 
-    /// Knocks.
+    /// Knocks on these ports.
     pub(crate) fn knock(&self, source: &str, ports: &[u16]) {
         self.send(source, ports, b"knock\n");
     }
@@ -287,30 +287,30 @@ impl Testbed {
         &self,
         source: &str,
         target: SocketAddr,
-        patience: Duration,
+        timeout: Duration,
     ) -> io::Result<TcpStream> {
         let source: IpAddr = source.parse().unwrap();
         self.client.enter(|| {
             let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
             socket.bind(&SocketAddr::new(source, 0).into())?;
-            socket.connect_timeout(&target.into(), patience)?;
+            socket.connect_timeout(&target.into(), timeout)?;
             let stream = TcpStream::from(socket);
             stream.set_read_timeout(Some(PATIENCE))?;
             Ok(stream)
         })
     }
 
-    /// Connects to a port of the server, by the family of the source.
+    /// Connects to a port of the server over the family of the source.
     pub(crate) fn connect(&self, source: &str, port: u16) -> io::Result<TcpStream> {
         self.connect_to(source, SocketAddr::new(server_for(source), port), PATIENCE)
     }
 
-    /// What a port of the server answers to somebody who tries once.
+    /// How a port of the server answers a single attempt to connect.
     pub(crate) fn ask(&self, source: &str, port: u16) -> Answer {
         let tried = self.connect_to(source, SocketAddr::new(server_for(source), port), SILENCE);
         match tried.map_err(|error| error.kind()) {
             Ok(_) => Answer::Accepted,
-            // firewalld says that an administrator forbids it.
+            // firewalld rejects with "administratively prohibited".
             Err(io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable) => Answer::Refused,
             Err(io::ErrorKind::TimedOut) => Answer::Silence,
             Err(other) => panic!("{source} to {port}: {other}"),
@@ -322,8 +322,8 @@ impl Testbed {
         self.ask(source, PORT) == Answer::Accepted
     }
 
-    /// Waits until the door is closed for a source. The kernel counts in ticks, and closes one of them after the
-    /// daemon has said so.
+    /// Waits until the door is closed for a source. The kernel counts in ticks, and may close one tick after the
+    /// daemon has logged it.
     pub(crate) fn until_closed(&self, source: &str) {
         let begun = Instant::now();
         while self.is_open(source) {
@@ -331,7 +331,7 @@ impl Testbed {
         }
     }
 
-    /// Makes the server a router before a machine behind it, 203.0.113.2.
+    /// Makes the server a router for a machine behind it, 203.0.113.2.
     pub(crate) fn machine_behind(&self) -> Namespace {
         let inside = Namespace::new().unwrap();
         self.server.cable("bridge", &inside, "inside").unwrap();
@@ -345,34 +345,34 @@ impl Testbed {
         inside
     }
 
-    /// Waits until something is so; gives the time it took.
-    pub(crate) fn until(&self, what: &str, mut so: impl FnMut(&Self) -> bool) -> Duration {
+    /// Waits until a condition holds; returns how long that took.
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Duration {
         let begun = Instant::now();
-        while !so(self) {
+        while !holds(self) {
             assert!(begun.elapsed() < PATIENCE, "never: {what}");
             thread::sleep(Duration::from_millis(5));
         }
         begun.elapsed()
     }
 
-    /// Runs a program in the server's network. Gives what it prints.
+    /// Runs a program in the server's network. Returns its output.
     pub(crate) fn on_server(&self, program: &str, arguments: &[&str]) -> String {
         run(&self.server, program, arguments)
     }
 
-    /// Runs a program in the client's network. Gives what it prints.
+    /// Runs a program in the client's network. Returns its output.
     pub(crate) fn in_client(&self, program: &str, arguments: &[&str]) -> String {
         run(&self.client, program, arguments)
     }
 
-    /// Our table in the words of `nft`, or what it says if there is none.
+    /// Our table as `nft` prints it, or the error if there is none.
     pub(crate) fn table(&self) -> String {
         let mut command = Command::new("nft");
         command.args(["list", "table", "inet", "port_knocking_doors"]);
         Process::start(&self.server, command).unwrap().finish(PATIENCE).unwrap().unwrap().1
     }
 
-    /// Who is in, and for how many more seconds, as `nft -j` says.
+    /// The open grants and their remaining seconds, from `nft -j`.
     pub(crate) fn grants(&self, door: &str) -> BTreeMap<String, u64> {
         let mut grants = BTreeMap::new();
         for set in [format!("{door}4"), format!("{door}6")] {
@@ -389,14 +389,14 @@ impl Testbed {
     }
 }
 
-/// Keeps this thread, and what it starts, on the processor that it is on.
+/// Pins this thread, and what it starts, to its current processor.
 pub(crate) fn stay_on_this_processor() {
     let mut here = CpuSet::new();
     here.set(sched_getcpu());
     sched_setaffinity(None, &here).unwrap();
 }
 
-/// Runs a program in a network. Gives what it prints.
+/// Runs a program in a network. Returns its output.
 fn run(network: &Namespace, program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -405,24 +405,25 @@ fn run(network: &Namespace, program: &str, arguments: &[&str]) -> String {
     said
 }
 
-/// Sends a datagram, also if another was answered that its port is closed: the next call reports that, once.
+/// Sends a datagram. If an earlier one was answered with "port unreachable", the next call reports that once, so it
+/// is repeated.
 pub(crate) fn send_from(socket: &UdpSocket, target: (IpAddr, u16), payload: &[u8]) {
     let sent = || socket.send_to(payload, target);
     sent().or_else(|_| sent()).unwrap();
 }
 
-/// The server's address of the family of a client's.
+/// The server's address in the family of a client's address.
 pub(crate) fn server_for(source: &str) -> IpAddr {
     let source: IpAddr = source.parse().unwrap();
     SERVER[usize::from(source.is_ipv6())].parse().unwrap()
 }
 
-/// The clients of both families.
+/// The address of one of many clients.
 pub(crate) fn crowd(number: u8) -> String {
     Ipv4Addr::new(198, 51, 100, number).to_string()
 }
 
-/// Whether a connection lives.
+/// Whether a connection is alive.
 pub(crate) fn echoes(stream: &mut TcpStream) -> bool {
     let mut answer = [0; 5];
     stream.write_all(b"hello").is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"hello"

@@ -1,4 +1,4 @@
-//! ssh, with the lines of `doorknock ssh-config`, through a real sshd to another one behind the gate.
+//! ssh, configured by `doorknock ssh-config`, through a bastion's sshd to another sshd behind the gate.
 
 use std::{
     fs,
@@ -14,14 +14,14 @@ use crate::{
     testbed::{PATIENCE, SERVER},
 };
 
-/// The bastion, as the client sees it, and as the server does.
+/// The bastion's address as the client sees it, and as the server does.
 const BASTION: [&str; 2] = ["10.0.0.2", "203.0.113.2"];
 
-/// Another port than the one where a testbed has something listen.
+/// A port other than the one where a testbed listens.
 const DOORS: &str = "[[doors]]\nname = \"ssh\"\nports = [\"2222/tcp\"]\nopen_for = 30\n\
                      [[doors]]\nname = \"admin\"\nports = [\"8443/tcp\"]\n";
 
-/// A user, and a bastion between the client and the server. The client reaches the server itself, too, so that it
+/// A user, and a bastion between the client and the server. The client can also reach the server itself, so that it
 /// can knock.
 struct TwoHops {
     user: User,
@@ -45,7 +45,7 @@ impl TwoHops {
         }
         let server = format!("{}/32", SERVER[0]);
         bastion.route(server.parse().unwrap(), "203.0.113.1".parse().unwrap()).unwrap();
-        // The program by its own name, for ssh.
+        // The program under its own name, for ssh.
         let bin = user.home.join("bin");
         fs::create_dir(&bin).unwrap();
         let script =
@@ -59,7 +59,7 @@ impl TwoHops {
         hops
     }
 
-    /// An sshd that lets the user in.
+    /// Starts an sshd that accepts the user.
     fn sshd(&self, namespace: &Namespace, address: &str, port: u16) -> Process {
         let place = self.user.home.join(format!("sshd-{address}"));
         fs::create_dir(&place).unwrap();
@@ -73,7 +73,7 @@ impl TwoHops {
             self.user.home.join(".ssh/some_key.pub").display(),
         );
         fs::write(&config, settings).unwrap();
-        // It wants a directory that only a running system has.
+        // sshd needs a directory that exists only on a running system.
         let mut command = Command::new("unshare");
         let prepare =
             "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec /usr/sbin/sshd -D -e -f \"$0\"";
@@ -84,7 +84,7 @@ impl TwoHops {
         sshd
     }
 
-    /// The file with the lines for ssh that the client prints.
+    /// Writes an ssh configuration with the lines that the client prints.
     fn config(&self, arguments: &[&str]) -> PathBuf {
         let (code, lines) = self.user.doorknock(&[&["ssh-config"], arguments].concat());
         assert_eq!(code, Some(0), "{lines}");
@@ -111,7 +111,7 @@ impl TwoHops {
 }
 
 #[test]
-fn ssh_jumps_over_a_bastion_through_a_door_that_opened_for_the_bastion_alone() {
+fn ssh_jumps_over_a_bastion_through_a_door_that_opens_for_the_bastion_alone() {
     let hops = TwoHops::new();
     let config =
         hops.config(&["home4", "ssh", "--jump", "bastion", "--address", BASTION[1], "--for", "2min"]);
@@ -124,7 +124,7 @@ fn ssh_jumps_over_a_bastion_through_a_door_that_opened_for_the_bastion_alone() {
 }
 
 #[test]
-fn a_knock_that_is_refused_ends_ssh_at_once_and_says_why() {
+fn a_refused_knock_ends_ssh_at_once_and_says_why() {
     let hops = TwoHops::new();
     let config = hops.config(&["home4", "admin", "--jump", "bastion", "--address", BASTION[1]]);
     let (code, said) = hops.ssh(&config);

@@ -1,4 +1,4 @@
-//! A real ufw with files of its own, as Debian installs them.
+//! A real ufw with its own files, as Debian installs them.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -6,7 +6,7 @@ use doors_lab::Process;
 
 use crate::testbed::{PATIENCE, Testbed};
 
-/// Where Debian keeps what ufw starts with.
+/// Debian's templates for ufw's files.
 const ORIGINALS: &str = "/usr/share/ufw";
 
 pub(crate) struct Ufw {
@@ -14,7 +14,7 @@ pub(crate) struct Ufw {
 }
 
 impl Ufw {
-    /// Files as they are after the installation, in the directory of the testbed, and ufw switched on with them.
+    /// Copies the files of a fresh installation into the testbed's directory, and enables ufw with them.
     pub(crate) fn enable(testbed: &Testbed) -> Self {
         let root = testbed.place_for("ufw");
         for directory in ["etc/ufw/applications.d", "etc/default", "lib/ufw", "usr/share/ufw/iptables"] {
@@ -50,7 +50,7 @@ impl Ufw {
         said
     }
 
-    /// Writes a rule into the file of rules that come before the user's, as its end says, and reloads.
+    /// Appends a rule to the file of rules that come before the user's, and reloads.
     pub(crate) fn add_before(&self, testbed: &Testbed, rule: &str, rule6: &str) {
         for (name, rule) in [("before", rule), ("before6", rule6)] {
             let path = self.root.join(format!("etc/ufw/{name}.rules"));

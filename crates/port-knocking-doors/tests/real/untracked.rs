@@ -1,4 +1,4 @@
-//! Connections that connection tracking does not know, or no longer: rules with `notrack`, `conntrack -F`, silence.
+//! Connections that connection tracking does not know or has forgotten: `notrack` rules, `conntrack -F`, idle flows.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,24 +13,24 @@ use crate::{
     traced::{contains, nft},
 };
 
-/// Of what everything that is said of this is known.
+/// The words by which every message on this is recognized.
 const SAID: &str = "connection tracking";
 
-/// A table whose chain at a hook has some rules.
+/// A table with these rules in a chain at this hook.
 fn table(hook: &str, priority: &str, rules: &str) -> String {
     format!(
         "table inet others {{\n chain {hook} {{\n type filter hook {hook} priority {priority}\n{rules}\n }}\n }}"
     )
 }
 
-/// What `check` says of it.
+/// The lines of `check` about it.
 fn foreseen(testbed: &Testbed, text: &str) -> Vec<String> {
     let mut lines = testbed.checked(text);
     lines.retain(|line| line.contains(SAID));
     lines
 }
 
-/// One warning that holds all of this.
+/// Expects one warning with all these parts, and returns it.
 fn is_warned(testbed: &Testbed, text: &str, parts: &[&str]) -> String {
     match &foreseen(testbed, text)[..] {
         [line] => {
@@ -42,7 +42,7 @@ fn is_warned(testbed: &Testbed, text: &str, parts: &[&str]) -> String {
     }
 }
 
-/// A connection through a grant that is over.
+/// A connection through a grant that has ended.
 fn outlived(testbed: &mut Testbed) -> TcpStream {
     testbed.knock(CLIENT[0], &SEQUENCE);
     testbed.hear("opened:");
@@ -53,7 +53,7 @@ fn outlived(testbed: &mut Testbed) -> TcpStream {
     session
 }
 
-/// Whether a connection lives, for what is soon answered.
+/// Whether a connection is alive. Waits only briefly for the answer.
 fn lives(session: &mut TcpStream) -> bool {
     session.set_read_timeout(Some(SILENCE)).unwrap();
     let lives = echoes(session);
@@ -62,10 +62,10 @@ fn lives(session: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn a_warning_of_notrack_is_true_of_what_then_happens() {
+fn a_warning_about_notrack_matches_what_then_happens() {
     for (hook, priority, rule, dies_at_end, dies_at_start) in [
         ("prerouting", "raw", "tcp dport 22 notrack", true, true),
-        // The answers alone: the client's segments are taken for invalid.
+        // Only the answers: the client's segments count as invalid.
         ("output", "raw", "tcp sport 22 notrack", true, false),
         // Too late.
         ("prerouting", "-199", "tcp dport 22 notrack", false, false),
@@ -94,7 +94,7 @@ fn a_warning_of_notrack_is_true_of_what_then_happens() {
 }
 
 #[test]
-fn notrack_is_named_with_its_rule_and_the_remedy() {
+fn notrack_is_reported_with_its_rule_and_the_remedy() {
     let testbed = Testbed::new();
     nft(&testbed, &table("prerouting", "raw", "jump others\n }\n chain others {\n tcp dport 20-30 notrack"));
     let line = is_warned(
@@ -106,7 +106,7 @@ fn notrack_is_named_with_its_rule_and_the_remedy() {
             "(by its rule: tcp dport 20-30 notrack)",
         ],
     );
-    // The command that is named helps.
+    // The suggested command works.
     let command = line.split('`').nth(1).unwrap();
     assert_eq!(command, "nft insert rule inet others prerouting tcp dport 22 accept");
     shell(&testbed, command);
@@ -133,7 +133,7 @@ fn notrack_is_named_with_its_rule_and_the_remedy() {
 }
 
 #[test]
-fn notrack_that_reaches_no_guarded_port_is_not_spoken_of() {
+fn notrack_that_reaches_no_guarded_port_is_not_mentioned() {
     for (hook, rules) in [
         ("prerouting", "udp dport 22 notrack"),
         ("prerouting", "tcp sport 22 notrack"),
@@ -146,7 +146,7 @@ fn notrack_that_reaches_no_guarded_port_is_not_spoken_of() {
         ("prerouting", "tcp dport != 22 notrack"),
         ("prerouting", "tcp dport vmap { 22 : accept }\nnotrack"),
         ("prerouting", "ct zone set 3"),
-        ("prerouting", "goto other\n }\n chain other {\n accept\n }\n chain nobody {\n notrack"),
+        ("prerouting", "goto other\n }\n chain other {\n accept\n }\n chain unused {\n notrack"),
     ] {
         let testbed = Testbed::new();
         nft(&testbed, &table(hook, "raw", rules));
@@ -155,7 +155,7 @@ fn notrack_that_reaches_no_guarded_port_is_not_spoken_of() {
 }
 
 #[test]
-fn notrack_for_some_or_for_what_cannot_be_told_is_called_so() {
+fn notrack_that_applies_to_some_or_undecidable_packets_is_reported_as_such() {
     for (hook, rules) in [
         ("prerouting", "ip saddr 203.0.113.0/24 notrack"),
         ("prerouting", "ip saddr 203.0.113.0/24 accept\nnotrack"),
@@ -169,7 +169,7 @@ fn notrack_for_some_or_for_what_cannot_be_told_is_called_so() {
         nft(&testbed, &table(hook, "raw", rules));
         is_warned(&testbed, &gate(""), &["some connections to 22/tcp die", "notrack)"]);
     }
-    // What some do on their way, and come back from, changes nothing.
+    // A detour that some packets take and return from makes no difference.
     let testbed = Testbed::new();
     let back = "ip saddr 203.0.113.9 jump other\nnotrack\n }\n chain other {\n udp dport 9 accept\n counter";
     nft(&testbed, &table("prerouting", "raw", back));
@@ -177,7 +177,7 @@ fn notrack_for_some_or_for_what_cannot_be_told_is_called_so() {
     for (priority, rules) in [
         ("raw", "ip length 100 notrack"),
         ("raw", "meta length 100 accept\nnotrack"),
-        // Who was there first comes first.
+        // Of two chains with equal priority, the older one comes first.
         ("-200", "notrack"),
     ] {
         let testbed = Testbed::new();
@@ -210,7 +210,7 @@ fn notrack_of_some_ports_of_a_range_is_found() {
 }
 
 #[test]
-fn notrack_is_said_at_the_start_and_again_when_a_change_makes_it_news() {
+fn notrack_is_reported_at_the_start_and_again_after_a_relevant_change() {
     let mut testbed = Testbed::new();
     let rules = table("prerouting", "raw", "tcp dport 22 notrack");
     nft(&testbed, &rules);
@@ -222,7 +222,7 @@ fn notrack_is_said_at_the_start_and_again_when_a_change_makes_it_news() {
         lines.into_iter().filter(|line| line.contains(SAID)).collect::<Vec<_>>()
     };
     said(&mut testbed);
-    // What is loaded again is the same, and what concerns no door is no news.
+    // Reloading the same rules, and rules that concern no door, are not news.
     nft(&testbed, &format!("delete table inet others\n{rules}"));
     nft(&testbed, "add rule inet others prerouting tcp dport 23 notrack");
     nft(&testbed, "add chain inet others output { type filter hook output priority raw; }");
@@ -232,12 +232,12 @@ fn notrack_is_said_at_the_start_and_again_when_a_change_makes_it_news() {
     assert_eq!(said(&mut testbed), Vec::<String>::new());
 }
 
-/// A connection that connection tracking has forgotten, and whose client has had a grant since, which is over.
+/// A connection that connection tracking has forgotten, and whose client has since had a grant, which has ended.
 fn forgotten_and_granted(testbed: &mut Testbed) -> TcpStream {
     let mut session = outlived(testbed);
     assert!(lives(&mut session));
     testbed.on_server("conntrack", &["-F"]);
-    // What the client sends comes from nowhere for connection tracking, and the gate drops it.
+    // For connection tracking, the client's packets are invalid, and the gate drops them.
     assert!(!lives(&mut session));
     // A grant lets it through.
     testbed.knock(CLIENT[0], &SEQUENCE);
@@ -256,7 +256,7 @@ fn a_forgotten_connection_lives_on_once_its_server_sends_or_its_client_knocks() 
     // Connection tracking has learnt the connection from what the grant let through.
     assert!(lives(&mut session));
 
-    // From what the server sends, it learns it without a grant.
+    // Packets from the server teach it the connection without a grant.
     let local = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
     let listener = testbed.server.enter(|| TcpListener::bind(local)).unwrap();
     testbed.end(Signal::KILL);
@@ -275,7 +275,7 @@ fn a_forgotten_connection_lives_on_once_its_server_sends_or_its_client_knocks() 
 }
 
 #[test]
-fn a_forgotten_connection_that_may_not_be_picked_up_needs_a_grant_from_then_on() {
+fn a_forgotten_connection_that_cannot_be_picked_up_needs_a_grant_from_then_on() {
     let mut testbed = Testbed::new();
     testbed.server.enter(|| std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0")).unwrap();
     testbed.start(&gate("max_opened_door_duration = 1"));
@@ -284,18 +284,18 @@ fn a_forgotten_connection_that_may_not_be_picked_up_needs_a_grant_from_then_on()
 }
 
 #[test]
-fn a_forgotten_connection_from_before_the_gate_is_made_known_again() {
+fn a_forgotten_connection_from_before_the_gate_is_restored() {
     let mut testbed = Testbed::new();
     let mut before = testbed.connect(CLIENT[0], PORT).unwrap();
     assert!(echoes(&mut before));
     testbed.start(&gate(""));
     testbed.on_server("conntrack", &["-F"]);
-    // The client sends again what was dropped.
+    // The client retransmits what was dropped.
     assert!(echoes(&mut before));
 }
 
 #[test]
-fn datagrams_after_a_silence_need_a_grant_again() {
+fn datagrams_after_an_idle_time_need_a_grant_again() {
     let mut testbed = Testbed::new();
     for (name, seconds) in [("udp_timeout", "1"), ("udp_timeout_stream", "1")] {
         let file = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
@@ -319,13 +319,13 @@ fn datagrams_after_a_silence_need_a_grant_again() {
     open(&mut testbed);
     assert!(arrives());
     server.send_to(b"hello", client.local_addr().unwrap()).unwrap();
-    // The grant ends while datagrams follow each other.
+    // The grant ends while datagrams are exchanged.
     testbed.until("the grant ends", |testbed| {
         assert!(arrives());
         testbed.grants("voice").is_empty()
     });
     assert!(arrives());
-    // No packet wakes the kernel up to forget it; what it lists is what it still knows.
+    // Without packets the kernel does not remove the entry at once; the list shows what it still knows.
     testbed.until("the connection is forgotten", |testbed| {
         !testbed.on_server("conntrack", &["-L", "-p", "udp"]).contains("dport=60000")
     });
@@ -335,7 +335,7 @@ fn datagrams_after_a_silence_need_a_grant_again() {
     testbed.until("the grant ends", |testbed| testbed.grants("voice").is_empty());
     testbed.on_server("conntrack", &["-F"]);
     assert!(!arrives());
-    // If the server is the next to send, connection tracking knows the connection from that.
+    // If the server sends next, connection tracking learns the connection from that.
     server.send_to(b"hello", client.local_addr().unwrap()).unwrap();
     assert!(arrives());
 }

@@ -1,4 +1,4 @@
-//! What a stranger, or a client whose time is over, may try to get past the gate.
+//! How a stranger, or a client whose grant has expired, may try to get past the gate.
 
 use std::{
     io::{Read as _, Write as _},
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A source port that a client chooses again and again.
+/// A source port that a client uses repeatedly.
 const SAME: u16 = 40_000;
 
 fn client(source: &str) -> SocketAddr {
@@ -43,7 +43,7 @@ fn connect(testbed: &Testbed, source: &str, port: u16) -> std::io::Result<TcpStr
     })
 }
 
-/// Whether the gate drops a segment from [`SAME`]. Other packets of the client's must be quiet meanwhile.
+/// Whether the gate drops a segment from [`SAME`]. The client must send no other packets meanwhile.
 fn is_dropped(testbed: &Testbed, source: &str, sequence: u32, flags: u8) -> bool {
     is_dropped_at(testbed, source, PORT, sequence, flags)
 }
@@ -61,10 +61,10 @@ fn is_dropped_at(testbed: &Testbed, source: &str, port: u16, sequence: u32, flag
 }
 
 #[test]
-fn a_connection_is_new_whatever_is_remembered_of_its_addresses_and_ports() {
+fn a_connection_is_new_whatever_connection_tracking_remembers_of_its_addresses_and_ports() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("max_opened_door_duration = 2"));
-    // What the client's kernel would say to answers that it does not expect would end the connections.
+    // The client's kernel would reset the connections after unexpected answers.
     testbed.in_client(
         "nft",
         &["add table inet t; add chain inet t out { type filter hook output priority 0; }; \
@@ -78,7 +78,7 @@ fn a_connection_is_new_whatever_is_remembered_of_its_addresses_and_ports() {
         testbed.until_closed(source);
         assert!(is_dropped(&testbed, source, 7, raw::SYN), "ESTABLISHED");
         assert!(echoes(&mut session), "the connection lives on");
-        // The server closes, too, when it has read everything: FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT.
+        // The server also closes once it has read everything: FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT.
         session.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(is_dropped(&testbed, source, 7, raw::SYN), "after a FIN");
         assert_eq!(session.read(&mut [0; 8]).unwrap(), 0);
@@ -88,7 +88,7 @@ fn a_connection_is_new_whatever_is_remembered_of_its_addresses_and_ports() {
 }
 
 #[test]
-fn a_connection_that_the_server_has_reset_is_no_way_in() {
+fn a_connection_that_the_server_has_reset_does_not_let_the_client_in() {
     let mut testbed = Testbed::new();
     let port = 2222;
     for address in SERVER {
@@ -96,7 +96,7 @@ fn a_connection_that_the_server_has_reset_is_no_way_in() {
         let listener = testbed.server.enter(|| TcpListener::bind(address)).unwrap();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                // Ends with a reset.
+                // Closing sends a reset.
                 SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
             }
         });
@@ -106,7 +106,7 @@ fn a_connection_that_the_server_has_reset_is_no_way_in() {
         testbed.knock(source, &SEQUENCE);
         testbed.hear("opened:");
         for _ in 0..3 {
-            // It is reset, at the latest when it is read.
+            // The reset arrives at the latest when the client reads.
             let reset = connect(&testbed, source, port).and_then(|mut session| session.read(&mut [0; 8]));
             assert_eq!(reset.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         }
@@ -116,7 +116,7 @@ fn a_connection_that_the_server_has_reset_is_no_way_in() {
     }
 }
 
-/// A door for one connection, and a grant of it.
+/// Starts the daemon with a door that grants one connection, and gets such a grant.
 fn once(testbed: &mut Testbed, source: &str) {
     testbed.start(&format!(
         "firewall = \"nftables\"\n[[doors]]\nname = \"once\"\nports = [\"22/tcp\", \"53/udp\"]\n\
@@ -143,10 +143,11 @@ fn only_a_syn_spends_a_grant_for_one_connection() {
 }
 
 #[test]
-fn what_is_translated_to_this_machine_is_guarded_by_either_port() {
+fn traffic_translated_to_this_machine_is_guarded_by_the_port_before_and_after_translation() {
     let routed: IpAddr = "203.0.113.9".parse().unwrap();
     let mut testbed = Testbed::new();
-    // An address that is routed here and is none of ours; and ports that lead to the guarded one, or from it.
+    // An address that is routed to this server but is not its own; and ports that are translated to the guarded port,
+    // or from it.
     testbed.client.route("203.0.113.0/24".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
     testbed.serve(2200);
     testbed.on_server(
@@ -175,7 +176,7 @@ fn what_is_translated_to_this_machine_is_guarded_by_either_port() {
 }
 
 #[test]
-fn a_range_of_ports_is_guarded_also_before_translation() {
+fn a_range_of_ports_is_guarded_before_translation_too() {
     let mut testbed = Testbed::new();
     testbed.serve(2200);
     testbed.on_server(
@@ -193,7 +194,7 @@ fn a_range_of_ports_is_guarded_also_before_translation() {
 }
 
 #[test]
-fn a_grant_for_one_connection_is_worth_one_also_through_address_translation() {
+fn a_grant_for_one_connection_allows_one_also_through_address_translation() {
     let mut testbed = Testbed::new();
     testbed.on_server(
         "nft",
@@ -207,12 +208,12 @@ fn a_grant_for_one_connection_is_worth_one_also_through_address_translation() {
 }
 
 #[test]
-fn what_a_grant_for_one_connection_has_passed_on_opens_no_other_door() {
+fn a_forwarded_connection_of_a_grant_for_one_opens_no_other_door() {
     let mut testbed = Testbed::new();
     let inside = testbed.machine_behind();
     let listener = inside.enter(|| TcpListener::bind("203.0.113.2:80")).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
-    // 8080 is published; and an address that is only routed here leads to the guarded port.
+    // Port 8080 is published; and an address that is only routed to the server is translated to the guarded port.
     testbed.client.route("203.0.113.9/32".parse().unwrap(), SERVER[0].parse().unwrap()).unwrap();
     testbed.on_server(
         "nft",
@@ -237,7 +238,7 @@ fn what_a_grant_for_one_connection_has_passed_on_opens_no_other_door() {
     testbed.until("it is dropped", |testbed| dropped(testbed) > before);
 }
 
-/// How many packets were dropped at any door.
+/// The number of packets dropped at all doors.
 fn dropped(testbed: &Testbed) -> u64 {
     let table = testbed.table();
     let counts = table.split("counter packets ").skip(1);
@@ -245,9 +246,9 @@ fn dropped(testbed: &Testbed) -> u64 {
 }
 
 #[test]
-fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
+fn a_connection_that_a_conntrack_helper_expects_needs_a_grant() {
     let mut testbed = Testbed::new();
-    // It echoes, so the client can have it say what a server of FTP would.
+    // The port echoes, so the client can make it say what an FTP server would.
     testbed.serve(21);
     testbed.on_server(
         "nft",
@@ -257,7 +258,7 @@ fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
     );
     testbed.start(&gate(""));
     let mut control = testbed.connect(CLIENT[0], 21).unwrap();
-    // The helper reads a line only after it has seen the end of another.
+    // The helper parses a line only after it has seen the end of an earlier one.
     for line in ["220 ready\r\n", "227 Entering Passive Mode (192,0,2,1,0,22)\r\n"] {
         control.write_all(line.as_bytes()).unwrap();
         control.read_exact(&mut vec![0; line.len()]).unwrap();
@@ -270,10 +271,10 @@ fn what_a_helper_of_connection_tracking_expects_needs_a_grant() {
 
 #[test]
 fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
-    // An earlier run may have made them known.
+    // A daemon of an earlier run may have added them to connection tracking.
     for (forged, runs) in [(raw::FIN | raw::ACK, 1), (raw::RST, 1), (raw::FIN | raw::ACK, 2)] {
         let mut testbed = Testbed::new();
-        // Connection tracking forgets at once what it takes for ended.
+        // Connection tracking forgets an ended connection at once.
         testbed.server.enter(|| {
             for state in ["close", "close_wait", "fin_wait", "last_ack", "time_wait"] {
                 let file = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{state}");
@@ -289,7 +290,7 @@ fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
             testbed.start(&gate("firewall_rules_check_periode_seconds = 1"));
         }
         for (source, session) in CLIENT.iter().zip(&mut sessions) {
-            // As soon as connection tracking has seen an acknowledgement, it believes only an exact reset.
+            // Once connection tracking has seen an acknowledgement, it accepts only a reset with the exact number.
             if forged != raw::RST {
                 assert!(echoes(session));
             }
@@ -304,7 +305,7 @@ fn a_forged_segment_does_not_cut_a_connection_from_before_the_gate() {
 }
 
 #[test]
-fn a_connection_from_before_the_gate_lives_on_also_when_one_half_of_it_is_closed() {
+fn a_half_closed_connection_from_before_the_gate_lives_on() {
     let mut testbed = Testbed::new();
     let address = SocketAddr::new(SERVER[0].parse().unwrap(), 2222);
     let listener = testbed.server.enter(|| TcpListener::bind(address)).unwrap();
@@ -318,7 +319,7 @@ fn a_connection_from_before_the_gate_lives_on_also_when_one_half_of_it_is_closed
     let (mut download, mut server_of_download) = pair(&testbed);
     server_of_upload.shutdown(std::net::Shutdown::Write).unwrap();
     download.shutdown(std::net::Shutdown::Write).unwrap();
-    // Both have arrived.
+    // Both FINs have arrived.
     assert_eq!(upload.read(&mut [0; 8]).unwrap() + server_of_download.read(&mut [0; 8]).unwrap(), 0);
     testbed.start(&gate("").replace("[22]", "[2222]"));
     testbed.hear("connections that were there before go on: 2");
@@ -328,7 +329,7 @@ fn a_connection_from_before_the_gate_lives_on_also_when_one_half_of_it_is_closed
     download.read_exact(&mut [0; 4]).unwrap();
 }
 
-/// Whether connection tracking knows an established connection from [`SAME`].
+/// Whether connection tracking has an established connection from [`SAME`].
 fn is_established(testbed: &Testbed, source: &str) -> bool {
     let entries =
         testbed.server.enter(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
