@@ -116,7 +116,7 @@ fn each_invalid_entry_is_reported_with_its_line_and_never_quoted() {
     for (text, expected) in [
         ("", "key:1: `current` is missing here"),
         ("#\ncurrent = 1", "key:2: `current` is not a string"),
-        ("#\ncurrent = \"WRONG\"", "key:2: `current` is not a gateway key: it has been cut off"),
+        ("#\ncurrent = \"WRONG\"", "key:2: `current` is not a gateway key: it is truncated"),
         ("\ncurrent = 'WRONG", "key:2: this is not TOML"),
         ("current = 'KEY'\ncurrent = 'KEY'", "key:2: this is not TOML: duplicate key"),
         ("current = 'KEY'\nprevius = 1", "key:2: there is something else than current and previous"),
