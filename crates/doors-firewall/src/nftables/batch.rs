@@ -6,7 +6,7 @@ use doors_core::limits;
 use doors_os::netlink::message::{APPEND, CREATE, Writer};
 
 use super::{
-    abi::{self, chain, data, element, message, rule, set, table},
+    abi,
     expressions::{Expressions, never, once, verdict},
 };
 
@@ -73,7 +73,7 @@ pub(super) enum Element {
 impl Batch {
     pub(super) fn new(table: &'static str) -> Self {
         let mut batch = Self { writer: Writer::default(), table, sequence: 0 };
-        batch.boundary(abi::BATCH_BEGIN);
+        batch.boundary(abi::NFNL_MSG_BATCH_BEGIN);
         batch
     }
 
@@ -83,72 +83,72 @@ impl Batch {
     /// would not fit into the socket.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.writer.want_answer();
-        self.boundary(abi::BATCH_END);
+        self.boundary(abi::NFNL_MSG_BATCH_END);
         self.writer.bytes().to_vec()
     }
 
     /// Makes the table if it is not there.
     pub(super) fn add_table(&mut self) {
         let name = self.table;
-        self.message(message::NEW_TABLE, CREATE, |writer| writer.put_text(table::NAME, name));
+        self.message(abi::NFT_MSG_NEWTABLE, CREATE, |writer| writer.put_text(abi::NFTA_TABLE_NAME, name));
     }
 
     /// Deletes the table with everything in it; fails if it is not there.
     pub(super) fn delete_table(&mut self) {
         let name = self.table;
-        self.message(message::DELETE_TABLE, 0, |writer| writer.put_text(table::NAME, name));
+        self.message(abi::NFT_MSG_DELTABLE, 0, |writer| writer.put_text(abi::NFTA_TABLE_NAME, name));
     }
 
     pub(super) fn add_set(&mut self, name: &str, kind: SetKind) {
         let (of, id) = (self.table, self.sequence);
         let flags = |each| match each {
-            Use::Stays => set::FLAG_TIMEOUT,
-            Use::Once | Use::Never => set::FLAG_TIMEOUT | set::FLAG_DYNAMIC,
+            Use::Stays => abi::NFT_SET_TIMEOUT,
+            Use::Once | Use::Never => abi::NFT_SET_TIMEOUT | abi::NFT_SET_EVAL,
         };
-        self.message(message::NEW_SET, CREATE, |writer| {
-            writer.put_text(set::TABLE, of);
-            writer.put_text(set::NAME, name);
+        self.message(abi::NFT_MSG_NEWSET, CREATE, |writer| {
+            writer.put_text(abi::NFTA_SET_TABLE, of);
+            writer.put_text(abi::NFTA_SET_NAME, name);
             let (flags, key_type, key_length) = match kind {
-                SetKind::Ipv4Grants(_, each) => (flags(each), set::TYPE_IPV4, 4),
-                SetKind::Ipv6Grants(_, each) => (flags(each), set::TYPE_IPV6, 16),
-                SetKind::Ipv4Ranges => (set::FLAG_INTERVAL, set::TYPE_IPV4, 4),
-                SetKind::Ipv6Ranges => (set::FLAG_INTERVAL, set::TYPE_IPV6, 16),
+                SetKind::Ipv4Grants(_, each) => (flags(each), abi::TYPE_IPADDR, 4),
+                SetKind::Ipv6Grants(_, each) => (flags(each), abi::TYPE_IP6ADDR, 16),
+                SetKind::Ipv4Ranges => (abi::NFT_SET_INTERVAL, abi::TYPE_IPADDR, 4),
+                SetKind::Ipv6Ranges => (abi::NFT_SET_INTERVAL, abi::TYPE_IP6ADDR, 16),
                 SetKind::PortMap => {
-                    let flags = set::FLAG_INTERVAL | set::FLAG_CONCATENATION | set::FLAG_MAP;
-                    (flags, set::TYPE_PROTOCOL_PORT, 8)
+                    let flags = abi::NFT_SET_INTERVAL | abi::NFT_SET_CONCAT | abi::NFT_SET_MAP;
+                    (flags, abi::TYPE_PROTOCOL_PORT, 8)
                 }
                 SetKind::Ipv4Packets(_) | SetKind::Ipv6Packets(_) => {
-                    let flags = flags(Use::Once) | set::FLAG_CONCATENATION;
+                    let flags = flags(Use::Once) | abi::NFT_SET_CONCAT;
                     match kind {
-                        SetKind::Ipv4Packets(_) => (flags, set::TYPE_IPV4_PACKET, 12),
-                        _ => (flags, set::TYPE_IPV6_PACKET, 24),
+                        SetKind::Ipv4Packets(_) => (flags, abi::TYPE_IPV4_PACKET, 12),
+                        _ => (flags, abi::TYPE_IPV6_PACKET, 24),
                     }
                 }
             };
-            writer.put_u32_be(set::FLAGS, flags);
-            writer.put_u32_be(set::KEY_TYPE, key_type);
-            writer.put_u32_be(set::KEY_LENGTH, key_length);
-            writer.put_u32_be(set::ID, id);
+            writer.put_u32_be(abi::NFTA_SET_FLAGS, flags);
+            writer.put_u32_be(abi::NFTA_SET_KEY_TYPE, key_type);
+            writer.put_u32_be(abi::NFTA_SET_KEY_LEN, key_length);
+            writer.put_u32_be(abi::NFTA_SET_ID, id);
             match kind {
                 // What an administrator adds by hand without a time closes by itself, too.
                 SetKind::Ipv4Grants(time, each) | SetKind::Ipv6Grants(time, each) => {
-                    writer.put(set::TIMEOUT, &millis(time).to_be_bytes());
+                    writer.put(abi::NFTA_SET_TIMEOUT, &millis(time).to_be_bytes());
                     if each != Use::Stays {
-                        writer.nest(set::DESCRIPTION, bounded);
+                        writer.nest(abi::NFTA_SET_DESC, bounded);
                     }
                 }
                 SetKind::Ipv4Packets(time) | SetKind::Ipv6Packets(time) => {
-                    writer.put(set::TIMEOUT, &millis(time).to_be_bytes());
+                    writer.put(abi::NFTA_SET_TIMEOUT, &millis(time).to_be_bytes());
                     let address = if key_length == 12 { 4 } else { 16 };
-                    writer.nest(set::DESCRIPTION, |description| {
+                    writer.nest(abi::NFTA_SET_DESC, |description| {
                         bounded(description);
                         concatenated(description, &[address, 1, 2]);
                     });
                 }
                 SetKind::PortMap => {
-                    writer.put_u32_be(set::DATA_TYPE, data::TYPE_VERDICT);
-                    writer.put_u32_be(set::DATA_LENGTH, 0);
-                    writer.nest(set::DESCRIPTION, |description| concatenated(description, &[1, 2]));
+                    writer.put_u32_be(abi::NFTA_SET_DATA_TYPE, abi::NFT_DATA_VERDICT);
+                    writer.put_u32_be(abi::NFTA_SET_DATA_LEN, 0);
+                    writer.nest(abi::NFTA_SET_DESC, |description| concatenated(description, &[1, 2]));
                 }
                 SetKind::Ipv4Ranges | SetKind::Ipv6Ranges => {}
             }
@@ -158,9 +158,9 @@ impl Batch {
     /// Adds a chain that others go to.
     pub(super) fn add_chain(&mut self, name: &str) {
         let of = self.table;
-        self.message(message::NEW_CHAIN, CREATE, |writer| {
-            writer.put_text(chain::TABLE, of);
-            writer.put_text(chain::NAME, name);
+        self.message(abi::NFT_MSG_NEWCHAIN, CREATE, |writer| {
+            writer.put_text(abi::NFTA_CHAIN_TABLE, of);
+            writer.put_text(abi::NFTA_CHAIN_NAME, name);
         });
     }
 
@@ -168,47 +168,47 @@ impl Batch {
     /// NAT.
     pub(super) fn add_base_chain(&mut self, name: &str, at: u32) {
         let of = self.table;
-        self.message(message::NEW_CHAIN, CREATE, |writer| {
-            writer.put_text(chain::TABLE, of);
-            writer.put_text(chain::NAME, name);
-            writer.nest(chain::HOOK, |hook| {
-                hook.put_u32_be(chain::HOOK_NUMBER, at);
-                hook.put(chain::HOOK_PRIORITY, &chain::PRIORITY_MANGLE.to_be_bytes());
+        self.message(abi::NFT_MSG_NEWCHAIN, CREATE, |writer| {
+            writer.put_text(abi::NFTA_CHAIN_TABLE, of);
+            writer.put_text(abi::NFTA_CHAIN_NAME, name);
+            writer.nest(abi::NFTA_CHAIN_HOOK, |hook| {
+                hook.put_u32_be(abi::NFTA_HOOK_HOOKNUM, at);
+                hook.put(abi::NFTA_HOOK_PRIORITY, &abi::NF_IP_PRI_MANGLE.to_be_bytes());
             });
-            writer.put(chain::POLICY, &data::ACCEPT.to_be_bytes());
-            writer.put_text(chain::TYPE, "filter");
+            writer.put(abi::NFTA_CHAIN_POLICY, &abi::NF_ACCEPT.to_be_bytes());
+            writer.put_text(abi::NFTA_CHAIN_TYPE, "filter");
         });
     }
 
     /// Adds a rule at the end of a chain.
     pub(super) fn add_rule(&mut self, chain: &str, expressions: impl FnOnce(&mut Expressions<'_>)) {
         let of = self.table;
-        self.message(message::NEW_RULE, CREATE | APPEND, |writer| {
-            writer.put_text(rule::TABLE, of);
-            writer.put_text(rule::CHAIN, chain);
-            writer.nest(rule::EXPRESSIONS, |writer| expressions(&mut Expressions(writer)));
+        self.message(abi::NFT_MSG_NEWRULE, CREATE | APPEND, |writer| {
+            writer.put_text(abi::NFTA_RULE_TABLE, of);
+            writer.put_text(abi::NFTA_RULE_CHAIN, chain);
+            writer.nest(abi::NFTA_RULE_EXPRESSIONS, |writer| expressions(&mut Expressions(writer)));
         });
     }
 
     /// Adds elements; one that is there already stays as it is.
     pub(super) fn add_elements(&mut self, set: &str, elements: &[Element]) {
-        self.elements(message::NEW_ELEMENT, CREATE, set, elements);
+        self.elements(abi::NFT_MSG_NEWSETELEM, CREATE, set, elements);
     }
 
     /// Deletes elements; fails if one is not there.
     pub(super) fn delete_elements(&mut self, set: &str, elements: &[Element]) {
-        self.elements(message::DELETE_ELEMENT, 0, set, elements);
+        self.elements(abi::NFT_MSG_DELSETELEM, 0, set, elements);
     }
 
     fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
         let of = self.table;
         for chunk in elements.chunks(ELEMENTS_IN_A_MESSAGE) {
             self.message(kind, flags, |writer| {
-                writer.put_text(element::LIST_TABLE, of);
-                writer.put_text(element::LIST_SET, set);
-                writer.nest(element::LIST_ELEMENTS, |list| {
+                writer.put_text(abi::NFTA_SET_ELEM_LIST_TABLE, of);
+                writer.put_text(abi::NFTA_SET_ELEM_LIST_SET, set);
+                writer.nest(abi::NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
                     for element in chunk {
-                        list.nest(rule::LIST_ELEMENT, |writer| element.write(writer));
+                        list.nest(abi::NFTA_LIST_ELEM, |writer| element.write(writer));
                     }
                 });
             });
@@ -218,13 +218,13 @@ impl Batch {
     fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) {
         self.sequence = self.sequence.wrapping_add(1);
         self.writer.message(kind, flags, self.sequence, |writer| {
-            writer.raw(&[abi::FAMILY_INET, 0, 0, 0]);
+            writer.raw(&[abi::NFPROTO_INET, 0, 0, 0]);
             body(writer);
         });
     }
 
     fn boundary(&mut self, kind: u16) {
-        let [high, low] = abi::SUBSYSTEM.to_be_bytes();
+        let [high, low] = abi::NFNL_SUBSYS_NFTABLES.to_be_bytes();
         self.writer.message(kind, 0, 0, |writer| writer.raw(&[0, 0, high, low]));
     }
 }
@@ -232,32 +232,33 @@ impl Batch {
 impl Element {
     fn write(&self, writer: &mut Writer) {
         let value = |writer: &mut Writer, kind, key: &[u8]| {
-            writer.nest(kind, |nest| nest.put(data::VALUE, key));
+            writer.nest(kind, |nest| nest.put(abi::NFTA_DATA_VALUE, key));
         };
         match self {
             Self::Grant(key, time, each, remark) => {
-                value(writer, element::KEY, key);
-                writer.put(element::TIMEOUT, &millis(*time).to_be_bytes());
+                value(writer, abi::NFTA_SET_ELEM_KEY, key);
+                writer.put(abi::NFTA_SET_ELEM_TIMEOUT, &millis(*time).to_be_bytes());
                 match each {
                     Use::Stays => {}
-                    Use::Once => writer.nest(element::EXPRESSION, once),
-                    Use::Never => writer.nest(element::EXPRESSION, never),
+                    Use::Once => writer.nest(abi::NFTA_SET_ELEM_EXPR, once),
+                    Use::Never => writer.nest(abi::NFTA_SET_ELEM_EXPR, never),
                 }
                 let fits = remark.as_ref().filter(|remark| remark.len() <= LONGEST_REMARK);
                 if let Some(remark) = fits {
                     let length = u8::try_from(remark.len().saturating_add(1)).unwrap_or(0);
-                    writer.put(element::USER_DATA, &[&[0, length], remark.as_bytes(), &[0]].concat());
+                    writer
+                        .put(abi::NFTA_SET_ELEM_USERDATA, &[&[0, length], remark.as_bytes(), &[0]].concat());
                 }
             }
-            Self::Key(key) | Self::RangeStart(key) => value(writer, element::KEY, key),
+            Self::Key(key) | Self::RangeStart(key) => value(writer, abi::NFTA_SET_ELEM_KEY, key),
             Self::RangeEnd(key) => {
-                value(writer, element::KEY, key);
-                writer.put_u32_be(element::FLAGS, element::FLAG_INTERVAL_END);
+                value(writer, abi::NFTA_SET_ELEM_KEY, key);
+                writer.put_u32_be(abi::NFTA_SET_ELEM_FLAGS, abi::NFT_SET_ELEM_INTERVAL_END);
             }
             Self::Goto(first, last, chain) => {
-                value(writer, element::KEY, first);
-                value(writer, element::KEY_END, last);
-                writer.nest(element::DATA, |data| verdict(data, data::GOTO, Some(chain)));
+                value(writer, abi::NFTA_SET_ELEM_KEY, first);
+                value(writer, abi::NFTA_SET_ELEM_KEY_END, last);
+                writer.nest(abi::NFTA_SET_ELEM_DATA, |data| verdict(data, abi::NFT_GOTO, Some(chain)));
             }
         }
     }
@@ -266,14 +267,14 @@ impl Element {
 /// A set that packets may change has to be bounded.
 fn bounded(description: &mut Writer) {
     let size = u32::try_from(limits::GRANTS).unwrap_or(u32::MAX);
-    description.put_u32_be(set::DESCRIPTION_SIZE, size);
+    description.put_u32_be(abi::NFTA_SET_DESC_SIZE, size);
 }
 
 /// The lengths of the fields that a key is put together from.
 fn concatenated(description: &mut Writer, lengths: &[u32]) {
-    description.nest(set::DESCRIPTION_CONCATENATION, |fields| {
+    description.nest(abi::NFTA_SET_DESC_CONCAT, |fields| {
         for length in lengths {
-            fields.nest(rule::LIST_ELEMENT, |field| field.put_u32_be(set::FIELD_LENGTH, *length));
+            fields.nest(abi::NFTA_LIST_ELEM, |field| field.put_u32_be(abi::NFTA_SET_FIELD_LEN, *length));
         }
     });
 }

@@ -12,10 +12,7 @@ use doors_os::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{
-    abi::{self, data, element, message},
-    ruleset::TABLE,
-};
+use super::{abi, ruleset::TABLE};
 use crate::plan::address;
 
 /// Whose nftables somebody else has changed.
@@ -53,7 +50,7 @@ struct Noted {
 impl Monitor {
     /// Listens. Must be called within a runtime.
     pub(super) fn open() -> Result<Self, NetlinkError> {
-        let socket = Socket::open_in_groups(Family::Netfilter, abi::GROUP)?;
+        let socket = Socket::open_in_groups(Family::Netfilter, abi::NFTABLES_GROUP)?;
         let socket = watch(socket).map_err(NetlinkError::Socket)?;
         Ok(Self { socket, noted: Noted::default() })
     }
@@ -124,9 +121,9 @@ impl Noted {
         let heard = socket.notifications(|message| match concerns(message, self.ours) {
             Some(Touched::Ours) => {
                 *touched = true;
-                self.deleted |= message.kind == message::DELETE_TABLE;
+                self.deleted |= message.kind == abi::NFT_MSG_DELTABLE;
                 // No more than there can be grants: what is beyond counts as used.
-                if message.kind == message::DELETE_ELEMENT && self.taken_out.len() < limits::GRANTS {
+                if message.kind == abi::NFT_MSG_DELSETELEM && self.taken_out.len() < limits::GRANTS {
                     self.taken_out.extend(elements(message));
                 }
             }
@@ -140,9 +137,10 @@ impl Noted {
 /// The addresses that a notification is about, with their set.
 fn elements(message: &Message<'_>) -> Vec<(String, IpAddr)> {
     let attributes = message.attributes(4);
-    let set = attributes.text(element::LIST_SET).unwrap_or_default();
-    let source = |(_, one)| address(Attributes(one).nested(element::KEY).find(data::VALUE)?);
-    let sources = attributes.nested(element::LIST_ELEMENTS).filter_map(source);
+    let set = attributes.text(abi::NFTA_SET_ELEM_LIST_SET).unwrap_or_default();
+    let source =
+        |(_, one)| address(Attributes(one).nested(abi::NFTA_SET_ELEM_KEY).find(abi::NFTA_DATA_VALUE)?);
+    let sources = attributes.nested(abi::NFTA_SET_ELEM_LIST_ELEMENTS).filter_map(source);
     sources.map(|source| (set.clone(), source)).collect()
 }
 
@@ -150,11 +148,11 @@ fn elements(message: &Message<'_>) -> Vec<(String, IpAddr)> {
 /// of all of them.
 fn concerns(message: &Message<'_>, ours: Option<u32>) -> Option<Touched> {
     const TABLE_NAME: u16 = 1;
-    if Some(message.port) == ours || message.kind == message::NEW_GENERATION {
+    if Some(message.port) == ours || message.kind == abi::NFT_MSG_NEWGEN {
         return None;
     }
-    let is_ours = message.body.first() == Some(&abi::FAMILY_INET)
+    let is_ours = message.body.first() == Some(&abi::NFPROTO_INET)
         && message.attributes(4).text(TABLE_NAME).as_deref() == Some(TABLE);
-    let rules = ![message::NEW_ELEMENT, message::DELETE_ELEMENT].contains(&message.kind);
+    let rules = ![abi::NFT_MSG_NEWSETELEM, abi::NFT_MSG_DELSETELEM].contains(&message.kind);
     Some(if is_ours { Touched::Ours } else { Touched::Other { rules } })
 }

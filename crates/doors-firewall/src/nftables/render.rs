@@ -8,7 +8,7 @@ use doors_os::netlink::{
 };
 
 use super::{
-    abi::{self, chain, data, element, expression, message, rule, set},
+    abi,
     ruleset::{GUARDED, TABLE, holds_grants},
     snapshot::{self, Entry},
 };
@@ -17,26 +17,26 @@ use crate::plan::{Ports, Protocol};
 /// Reads the table in this thread's network namespace; `None` if there is none.
 pub fn draw() -> Result<Option<String>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
-    let request = snapshot::list(message::GET_CHAIN, abi::FAMILY_INET, |_| {});
+    let request = snapshot::list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_INET, |_| {});
     let chains = socket.dump(&request, |message| {
-        let attributes = snapshot::of_table(message, message::NEW_CHAIN, chain::TABLE)?;
-        let hook = attributes.nested(chain::HOOK).u32_be(chain::HOOK_NUMBER);
-        Some((attributes.text(chain::NAME)?, hook))
+        let attributes = snapshot::of_table(message, abi::NFT_MSG_NEWCHAIN, abi::NFTA_CHAIN_TABLE)?;
+        let hook = attributes.nested(abi::NFTA_CHAIN_HOOK).u32_be(abi::NFTA_HOOK_HOOKNUM);
+        Some((attributes.text(abi::NFTA_CHAIN_NAME)?, hook))
     })?;
     if chains.is_empty() {
         return Ok(None);
     }
     let mut text = format!("table inet {TABLE} {{\n");
-    let of_us = |writer: &mut doors_os::netlink::message::Writer| writer.put_text(set::TABLE, TABLE);
-    let request = snapshot::list(message::GET_SET, abi::FAMILY_INET, of_us);
+    let of_us = |writer: &mut doors_os::netlink::message::Writer| writer.put_text(abi::NFTA_SET_TABLE, TABLE);
+    let request = snapshot::list(abi::NFT_MSG_GETSET, abi::NFPROTO_INET, of_us);
     let sets = socket.dump(&request, |message| {
-        let attributes = snapshot::of_table(message, message::NEW_SET, set::TABLE)?;
-        Some((attributes.text(set::NAME)?, attributes.u32_be(set::FLAGS)?))
+        let attributes = snapshot::of_table(message, abi::NFT_MSG_NEWSET, abi::NFTA_SET_TABLE)?;
+        Some((attributes.text(abi::NFTA_SET_NAME)?, attributes.u32_be(abi::NFTA_SET_FLAGS)?))
     })?;
     for (name, flags) in sets {
-        if flags & set::FLAG_MAP != 0 {
+        if flags & abi::NFT_SET_MAP != 0 {
             draw_map(&mut text, &mut socket)?;
-        } else if flags & set::FLAG_TIMEOUT != 0 && holds_grants(&name) {
+        } else if flags & abi::NFT_SET_TIMEOUT != 0 && holds_grants(&name) {
             let entries = snapshot::grants(&mut socket, &name)?;
             let entries: Vec<String> = entries.iter().map(entry).collect();
             let _ = match entries.is_empty() {
@@ -45,18 +45,22 @@ pub fn draw() -> Result<Option<String>, NetlinkError> {
             };
         }
     }
-    let request =
-        snapshot::list(message::GET_RULE, abi::FAMILY_INET, |writer| writer.put_text(rule::TABLE, TABLE));
+    let request = snapshot::list(abi::NFT_MSG_GETRULE, abi::NFPROTO_INET, |writer| {
+        writer.put_text(abi::NFTA_RULE_TABLE, TABLE)
+    });
     let rules = socket.dump(&request, |message| {
-        let attributes = snapshot::of_table(message, message::NEW_RULE, rule::TABLE)?;
-        Some((attributes.text(rule::CHAIN)?, in_words(attributes.nested(rule::EXPRESSIONS))))
+        let attributes = snapshot::of_table(message, abi::NFT_MSG_NEWRULE, abi::NFTA_RULE_TABLE)?;
+        Some((
+            attributes.text(abi::NFTA_RULE_CHAIN)?,
+            in_words(attributes.nested(abi::NFTA_RULE_EXPRESSIONS)),
+        ))
     })?;
     for (name, hook) in chains {
         let _ = writeln!(text, "  chain {name} {{");
         if let Some(hook) = hook {
             let hook = match hook {
-                chain::INPUT => "input",
-                chain::FORWARD => "forward",
+                abi::NF_INET_LOCAL_IN => "input",
+                abi::NF_INET_FORWARD => "forward",
                 _ => "prerouting",
             };
             let _ = writeln!(text, "    type filter hook {hook} priority mangle; policy accept;");
@@ -86,12 +90,12 @@ fn in_seconds(time: Duration) -> String {
 fn draw_map(text: &mut String, socket: &mut Socket) -> Result<(), NetlinkError> {
     let _ = writeln!(text, "  map {GUARDED} {{");
     let elements = snapshot::elements(socket, GUARDED, |attributes| {
-        let key = |kind| attributes.nested(kind).find(data::VALUE).and_then(protocol_and_port);
-        let (protocol, first) = key(element::KEY)?;
-        let (_, last) = key(element::KEY_END).unwrap_or((protocol, first));
-        let verdict = attributes.nested(element::DATA).nested(data::VERDICT);
+        let key = |kind| attributes.nested(kind).find(abi::NFTA_DATA_VALUE).and_then(protocol_and_port);
+        let (protocol, first) = key(abi::NFTA_SET_ELEM_KEY)?;
+        let (_, last) = key(abi::NFTA_SET_ELEM_KEY_END).unwrap_or((protocol, first));
+        let verdict = attributes.nested(abi::NFTA_SET_ELEM_DATA).nested(abi::NFTA_DATA_VERDICT);
         let numbers = Ports { protocol, first, last }.numbers();
-        Some(format!("{protocol} . {numbers} : goto {}", verdict.text(data::VERDICT_CHAIN)?))
+        Some(format!("{protocol} . {numbers} : goto {}", verdict.text(abi::NFTA_VERDICT_CHAIN)?))
     })?;
     for line in elements {
         let _ = writeln!(text, "    {line}");
@@ -114,7 +118,7 @@ fn in_words(list: Attributes<'_>) -> String {
     let all: Vec<Expression<'_>> = list
         .filter_map(|(_, expression)| {
             let expression = Attributes(expression);
-            Some((expression.text(rule::EXPRESSION_NAME)?, expression.nested(rule::EXPRESSION_DATA)))
+            Some((expression.text(abi::NFTA_EXPR_NAME)?, expression.nested(abi::NFTA_EXPR_DATA)))
         })
         .collect();
     let mut rest = &all[..];
@@ -132,18 +136,18 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
     let names: Vec<&str> = rest.iter().map(|(name, _)| name.as_str()).collect();
     let data = |at: usize| rest.get(at).map(|(_, data)| *data);
     Some(match &names[..] {
-        ["ct", "bitwise", "cmp", ..] => match data(0)?.u32_be(expression::CT_KEY)? {
-            expression::CT_STATUS => ("ct status dnat".to_owned(), 3),
-            expression::CT_MARK => {
-                let bits = number(data(1)?, expression::BITWISE_MASK)?;
+        ["ct", "bitwise", "cmp", ..] => match data(0)?.u32_be(abi::NFTA_CT_KEY)? {
+            abi::NFT_CT_STATUS => ("ct status dnat".to_owned(), 3),
+            abi::NFT_CT_MARK => {
+                let bits = number(data(1)?, abi::NFTA_BITWISE_MASK)?;
                 (format!("ct mark & {bits:#x} == {bits:#x}"), 3)
             }
             _ => ("ct state established".to_owned(), 3),
         },
         [what @ ("meta" | "ct"), "bitwise", other, ..] if what == other => {
-            (format!("{what} mark set {what} mark | {:#x}", number(data(1)?, expression::BITWISE_XOR)?), 3)
+            (format!("{what} mark set {what} mark | {:#x}", number(data(1)?, abi::NFTA_BITWISE_XOR)?), 3)
         }
-        ["ct", "cmp", ..] if data(0)?.u32_be(expression::CT_KEY)? == expression::CT_OF_DIRECTION => {
+        ["ct", "cmp", ..] if data(0)?.u32_be(abi::NFTA_CT_KEY)? == abi::NFT_CT_DIRECTION => {
             ("ct direction original".to_owned(), 2)
         }
         ["ct", "cmp", "cmp", ..] => {
@@ -151,49 +155,49 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
         }
         ["ct", "cmp", ..] => (format!("ct original proto-dst {}", port(data(1)?)?), 2),
         ["meta", "cmp", "payload", "bitwise", "cmp", ..] => {
-            let how = match data(4)?.u32_be(expression::COMPARE_HOW)? {
-                expression::EQUAL => "",
+            let how = match data(4)?.u32_be(abi::NFTA_CMP_OP)? {
+                abi::NFT_CMP_EQ => "",
                 _ => "!= ",
             };
             (format!("tcp flags {how}syn / fin,syn,rst,ack"), 5)
         }
         ["fib", "cmp", ..] => ("fib daddr type unicast".to_owned(), 2),
         ["meta", "cmp", "payload", "lookup", ..] => {
-            let family = match data(2)?.u32_be(expression::PAYLOAD_LENGTH)? {
+            let family = match data(2)?.u32_be(abi::NFTA_PAYLOAD_LEN)? {
                 4 => "ip",
                 _ => "ip6",
             };
-            (format!("{family} saddr @{}", data(3)?.text(expression::LOOKUP_SET)?), 4)
+            (format!("{family} saddr @{}", data(3)?.text(abi::NFTA_LOOKUP_SET)?), 4)
         }
         ["meta", "payload", "lookup", ..] => {
-            (format!("meta l4proto . th dport vmap @{}", data(2)?.text(expression::LOOKUP_SET)?), 3)
+            (format!("meta l4proto . th dport vmap @{}", data(2)?.text(abi::NFTA_LOOKUP_SET)?), 3)
         }
         ["immediate", "meta", ..] => (TRACES.to_owned(), 2),
-        ["meta", "cmp", ..] => match data(0)?.u32_be(expression::META_KEY)? {
-            expression::META_INTERFACE => ("iif lo".to_owned(), 2),
+        ["meta", "cmp", ..] => match data(0)?.u32_be(abi::NFTA_META_KEY)? {
+            abi::NFT_META_IIF => ("iif lo".to_owned(), 2),
             _ => {
-                let not = match data(1)?.u32_be(expression::COMPARE_HOW)? {
-                    expression::EQUAL => "",
+                let not = match data(1)?.u32_be(abi::NFTA_CMP_OP)? {
+                    abi::NFT_CMP_EQ => "",
                     _ => "!= ",
                 };
-                let number = *data(1)?.nested(expression::COMPARE_DATA).find(data::VALUE)?.first()?;
+                let number = *data(1)?.nested(abi::NFTA_CMP_DATA).find(abi::NFTA_DATA_VALUE)?.first()?;
                 let known = |protocol: &Protocol| protocol.number() == number;
                 let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(known)?;
                 (format!("meta l4proto {not}{protocol}"), 2)
             }
         },
-        ["counter", ..] => (format!("counter packets {}", data(0)?.u64_be(expression::COUNTER_PACKETS)?), 1),
-        ["reject", ..] => match data(0)?.u32_be(expression::REJECT_TYPE)? {
-            expression::REJECT_TCP_RESET => ("reject with tcp reset".to_owned(), 1),
+        ["counter", ..] => (format!("counter packets {}", data(0)?.u64_be(abi::NFTA_COUNTER_PACKETS)?), 1),
+        ["reject", ..] => match data(0)?.u32_be(abi::NFTA_REJECT_TYPE)? {
+            abi::NFT_REJECT_TCP_RST => ("reject with tcp reset".to_owned(), 1),
             _ => ("reject with icmpx port-unreachable".to_owned(), 1),
         },
         ["immediate", ..] => {
-            let verdict = data(0)?.nested(expression::IMMEDIATE_DATA).nested(data::VERDICT);
-            let chain = || verdict.text(data::VERDICT_CHAIN);
-            let words = match i32::from_be_bytes(*verdict.find(data::VERDICT_CODE)?.first_chunk()?) {
-                data::DROP => "drop".to_owned(),
-                data::GOTO => format!("goto {}", chain()?),
-                data::JUMP => format!("jump {}", chain()?),
+            let verdict = data(0)?.nested(abi::NFTA_IMMEDIATE_DATA).nested(abi::NFTA_DATA_VERDICT);
+            let chain = || verdict.text(abi::NFTA_VERDICT_CHAIN);
+            let words = match i32::from_be_bytes(*verdict.find(abi::NFTA_VERDICT_CODE)?.first_chunk()?) {
+                abi::NF_DROP => "drop".to_owned(),
+                abi::NFT_GOTO => format!("goto {}", chain()?),
+                abi::NFT_JUMP => format!("jump {}", chain()?),
                 _ => "accept".to_owned(),
             };
             (words, 1)
@@ -204,11 +208,11 @@ fn phrase(rest: &[Expression<'_>]) -> Option<(String, usize)> {
 
 /// A number of four bytes within an expression, in the byte order of this machine.
 fn number(data: Attributes<'_>, kind: u16) -> Option<u32> {
-    Some(u32::from_ne_bytes(*data.nested(kind).find(data::VALUE)?.first_chunk()?))
+    Some(u32::from_ne_bytes(*data.nested(kind).find(abi::NFTA_DATA_VALUE)?.first_chunk()?))
 }
 
 /// The port that a rule compares with.
 fn port(compare: Attributes<'_>) -> Option<u16> {
-    let value = compare.nested(expression::COMPARE_DATA).find(data::VALUE)?;
+    let value = compare.nested(abi::NFTA_CMP_DATA).find(abi::NFTA_DATA_VALUE)?;
     Some(u16::from_be_bytes(*value.first_chunk()?))
 }

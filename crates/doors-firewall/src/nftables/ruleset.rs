@@ -119,10 +119,7 @@ use doors_core::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use self::guarded::{DoorChain, Guarded, guarded};
-use super::abi::{
-    self,
-    chain::{FORWARD, INPUT, PREROUTING},
-};
+use super::abi;
 use super::batch::{Batch, Element, SetKind, Use};
 use super::trace::OWED_FOR;
 use crate::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
@@ -147,7 +144,7 @@ const PASSING: [&str; 2] = ["passing4", "passing6"];
 /// long.
 const PASSES_FOR: Duration = Duration::from_secs(1);
 /// The two families, in the order in which sets are named.
-const FAMILIES: [u8; 2] = [abi::FAMILY_IPV4, abi::FAMILY_IPV6];
+const FAMILIES: [u8; 2] = [abi::NFPROTO_IPV4, abi::NFPROTO_IPV6];
 /// The map from guarded ports to chains.
 pub(super) const GUARDED: &str = "guarded";
 /// The sets of networks that always pass.
@@ -318,7 +315,7 @@ pub(super) fn set_of(admission: &GrantKey) -> String {
 
 fn add_base_chains(batch: &mut Batch, plan: &Plan) {
     let trusted = &plan.trusted;
-    for (chain, hook) in [(GATE, PREROUTING), (ARRIVAL, INPUT)] {
+    for (chain, hook) in [(GATE, abi::NF_INET_PRE_ROUTING), (ARRIVAL, abi::NF_INET_LOCAL_IN)] {
         batch.add_base_chain(chain, hook);
         if let Some(mark) = plan.mark {
             batch.add_rule(chain, |rule| {
@@ -379,7 +376,7 @@ fn add_passing(batch: &mut Batch, plan: &Plan) {
             rule.accept();
         });
     }
-    batch.add_base_chain(DEPARTURE, FORWARD);
+    batch.add_base_chain(DEPARTURE, abi::NF_INET_FORWARD);
     for (family, passing) in FAMILIES.into_iter().zip(PASSING) {
         batch.add_rule(DEPARTURE, |rule| {
             rule.if_packet_in(family, passing);

@@ -9,7 +9,7 @@ use doors_os::netlink::{
 };
 
 use super::{
-    abi::{self, chain, data, element, message, rule, set, table},
+    abi,
     ruleset::{GUARDED, TABLE, TRUSTED},
 };
 use crate::plan::address;
@@ -51,31 +51,49 @@ impl Snapshot {
     /// Reads the table.
     pub(super) fn take(socket: &mut Socket) -> Result<Self, NetlinkError> {
         let mut parts = BTreeSet::new();
-        parts.extend(socket.dump(&list(message::GET_TABLE, abi::FAMILY_INET, |_| {}), |message| {
-            let attributes = of_inet(message, message::NEW_TABLE)?;
-            let name = attributes.text(table::NAME)?;
-            (name == TABLE).then(|| (Part::Table, contents(attributes, &[table::FLAGS])))
+        parts.extend(socket.dump(&list(abi::NFT_MSG_GETTABLE, abi::NFPROTO_INET, |_| {}), |message| {
+            let attributes = of_inet(message, abi::NFT_MSG_NEWTABLE)?;
+            let name = attributes.text(abi::NFTA_TABLE_NAME)?;
+            (name == TABLE).then(|| (Part::Table, contents(attributes, &[abi::NFTA_TABLE_FLAGS])))
         })?);
-        parts.extend(socket.dump(&list(message::GET_CHAIN, abi::FAMILY_INET, |_| {}), |message| {
-            let attributes = of_table(message, message::NEW_CHAIN, chain::TABLE)?;
-            let name = attributes.text(chain::NAME)?;
-            Some((Part::Chain(name), contents(attributes, &[chain::TYPE, chain::HOOK, chain::POLICY])))
+        parts.extend(socket.dump(&list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_INET, |_| {}), |message| {
+            let attributes = of_table(message, abi::NFT_MSG_NEWCHAIN, abi::NFTA_CHAIN_TABLE)?;
+            let name = attributes.text(abi::NFTA_CHAIN_NAME)?;
+            Some((
+                Part::Chain(name),
+                contents(attributes, &[abi::NFTA_CHAIN_TYPE, abi::NFTA_CHAIN_HOOK, abi::NFTA_CHAIN_POLICY]),
+            ))
         })?);
-        let request = list(message::GET_RULE, abi::FAMILY_INET, |writer| writer.put_text(rule::TABLE, TABLE));
+        let request = list(abi::NFT_MSG_GETRULE, abi::NFPROTO_INET, |writer| {
+            writer.put_text(abi::NFTA_RULE_TABLE, TABLE)
+        });
         let rules = socket.dump(&request, |message| {
-            let attributes = of_table(message, message::NEW_RULE, rule::TABLE)?;
-            Some((Part::Rule(attributes.text(rule::CHAIN)?), expressions(attributes)))
+            let attributes = of_table(message, abi::NFT_MSG_NEWRULE, abi::NFTA_RULE_TABLE)?;
+            Some((Part::Rule(attributes.text(abi::NFTA_RULE_CHAIN)?), expressions(attributes)))
         })?;
-        let request = list(message::GET_SET, abi::FAMILY_INET, |writer| writer.put_text(set::TABLE, TABLE));
+        let request = list(abi::NFT_MSG_GETSET, abi::NFPROTO_INET, |writer| {
+            writer.put_text(abi::NFTA_SET_TABLE, TABLE)
+        });
         parts.extend(socket.dump(&request, |message| {
-            let attributes = of_table(message, message::NEW_SET, set::TABLE)?;
-            let shape = [set::FLAGS, set::KEY_TYPE, set::KEY_LENGTH, set::DATA_TYPE, set::DATA_LENGTH];
-            let kinds = [&shape[..], &[set::DESCRIPTION, set::TIMEOUT]].concat();
-            Some((Part::Set(attributes.text(set::NAME)?), contents(attributes, &kinds)))
+            let attributes = of_table(message, abi::NFT_MSG_NEWSET, abi::NFTA_SET_TABLE)?;
+            let shape = [
+                abi::NFTA_SET_FLAGS,
+                abi::NFTA_SET_KEY_TYPE,
+                abi::NFTA_SET_KEY_LEN,
+                abi::NFTA_SET_DATA_TYPE,
+                abi::NFTA_SET_DATA_LEN,
+            ];
+            let kinds = [&shape[..], &[abi::NFTA_SET_DESC, abi::NFTA_SET_TIMEOUT]].concat();
+            Some((Part::Set(attributes.text(abi::NFTA_SET_NAME)?), contents(attributes, &kinds)))
         })?);
         for name in [GUARDED, TRUSTED[0], TRUSTED[1]] {
             if parts.iter().any(|(part, _)| *part == Part::Set(name.to_owned())) {
-                let kinds = [element::KEY, element::KEY_END, element::DATA, element::FLAGS];
+                let kinds = [
+                    abi::NFTA_SET_ELEM_KEY,
+                    abi::NFTA_SET_ELEM_KEY_END,
+                    abi::NFTA_SET_ELEM_DATA,
+                    abi::NFTA_SET_ELEM_FLAGS,
+                ];
                 let elements = elements(socket, name, |attributes| Some(contents(attributes, &kinds)))?;
                 parts.extend(elements.into_iter().map(|raw| (Part::Element(name.to_owned()), raw)));
             }
@@ -126,13 +144,13 @@ pub(super) fn grants(socket: &mut Socket, set: &str) -> Result<Vec<Entry>, Netli
 }
 
 fn entry(attributes: Attributes<'_>) -> Option<Entry> {
-    let source = address(attributes.nested(element::KEY).find(data::VALUE)?)?;
-    let left = attributes.u64_be(element::EXPIRATION).map(Duration::from_millis);
-    let timeout = attributes.u64_be(element::TIMEOUT);
+    let source = address(attributes.nested(abi::NFTA_SET_ELEM_KEY).find(abi::NFTA_DATA_VALUE)?)?;
+    let left = attributes.u64_be(abi::NFTA_SET_ELEM_EXPIRATION).map(Duration::from_millis);
+    let timeout = attributes.u64_be(abi::NFTA_SET_ELEM_TIMEOUT);
     // An element that is about to go may show no time that is left; one for ever has no timeout, or one
     // of zero.
     let left = left.or(timeout.filter(|timeout| *timeout > 0).map(|_| Duration::ZERO));
-    Some(Entry { source, left, by: attributes.find(element::USER_DATA).and_then(remark) })
+    Some(Entry { source, left, by: attributes.find(abi::NFTA_SET_ELEM_USERDATA).and_then(remark) })
 }
 
 /// Reads our own remark; `None` if it is another's.
@@ -159,13 +177,13 @@ pub(super) fn elements<T>(
     set: &str,
     read: impl Fn(Attributes<'_>) -> Option<T>,
 ) -> Result<Vec<T>, NetlinkError> {
-    let request = list(message::GET_ELEMENT, abi::FAMILY_INET, |writer| {
-        writer.put_text(element::LIST_TABLE, TABLE);
-        writer.put_text(element::LIST_SET, set);
+    let request = list(abi::NFT_MSG_GETSETELEM, abi::NFPROTO_INET, |writer| {
+        writer.put_text(abi::NFTA_SET_ELEM_LIST_TABLE, TABLE);
+        writer.put_text(abi::NFTA_SET_ELEM_LIST_SET, set);
     });
     let chunks = socket.dump(&request, |message| {
-        let attributes = of_inet(message, message::NEW_ELEMENT)?;
-        let list = attributes.nested(element::LIST_ELEMENTS);
+        let attributes = of_inet(message, abi::NFT_MSG_NEWSETELEM)?;
+        let list = attributes.nested(abi::NFTA_SET_ELEM_LIST_ELEMENTS);
         Some(list.filter_map(|(_, element)| read(Attributes(element))).collect::<Vec<_>>())
     })?;
     Ok(chunks.into_iter().flatten().collect())
@@ -179,10 +197,10 @@ fn contents(attributes: Attributes<'_>, kinds: &[u16]) -> Vec<u8> {
 
 /// What a rule does, without what its counter has counted.
 fn expressions(rule: Attributes<'_>) -> Vec<u8> {
-    let each = rule.nested(rule::EXPRESSIONS).map(|(_, expression)| {
+    let each = rule.nested(abi::NFTA_RULE_EXPRESSIONS).map(|(_, expression)| {
         let expression = Attributes(expression);
-        let counts = expression.text(rule::EXPRESSION_NAME).as_deref() == Some("counter");
-        let kinds = [rule::EXPRESSION_NAME, rule::EXPRESSION_DATA];
+        let counts = expression.text(abi::NFTA_EXPR_NAME).as_deref() == Some("counter");
+        let kinds = [abi::NFTA_EXPR_NAME, abi::NFTA_EXPR_DATA];
         contents(expression, if counts { &kinds[..1] } else { &kinds })
     });
     each.flatten().collect()
@@ -190,7 +208,7 @@ fn expressions(rule: Attributes<'_>) -> Vec<u8> {
 
 /// The attributes of a message of this kind about the family `inet`.
 fn of_inet<'a>(message: &Message<'a>, kind: u16) -> Option<Attributes<'a>> {
-    let inet = message.kind == kind && message.body.first() == Some(&abi::FAMILY_INET);
+    let inet = message.kind == kind && message.body.first() == Some(&abi::NFPROTO_INET);
     inet.then(|| message.attributes(4))
 }
 
@@ -205,8 +223,10 @@ mod tests {
 
     fn left(timeout: Option<u64>, expiration: Option<u64>) -> Option<Duration> {
         let mut writer = Writer::default();
-        writer.nest(element::KEY, |key| key.put(data::VALUE, &[192, 0, 2, 7]));
-        for (kind, value) in [(element::TIMEOUT, timeout), (element::EXPIRATION, expiration)] {
+        writer.nest(abi::NFTA_SET_ELEM_KEY, |key| key.put(abi::NFTA_DATA_VALUE, &[192, 0, 2, 7]));
+        for (kind, value) in
+            [(abi::NFTA_SET_ELEM_TIMEOUT, timeout), (abi::NFTA_SET_ELEM_EXPIRATION, expiration)]
+        {
             if let Some(value) = value {
                 writer.put(kind, &value.to_be_bytes());
             }

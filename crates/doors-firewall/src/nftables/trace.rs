@@ -30,10 +30,7 @@ use doors_os::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{
-    abi::{self, data, message, trace},
-    ruleset::TABLE,
-};
+use super::{abi, ruleset::TABLE};
 use crate::plan::{Plan, Ports, Protocol, address};
 
 /// So many grants are owed a trace at once.
@@ -206,7 +203,7 @@ impl Traces {
 }
 
 fn listen() -> Result<AsyncFd<Socket>, NetlinkError> {
-    let socket = Socket::open_in_groups(Family::Netfilter, abi::TRACE_GROUP)?;
+    let socket = Socket::open_in_groups(Family::Netfilter, abi::NFTRACE_GROUP)?;
     socket.hold_at_most(BUFFER);
     watch(socket).map_err(NetlinkError::Socket)
 }
@@ -253,11 +250,11 @@ impl Story {
 
     /// Takes one message. Says if a packet that we let in was dropped by others, once for each rule.
     fn follow(&mut self, Step { id, place, verdict, packet }: Step, now: Moment) -> Option<Dropped> {
-        let is_ours = place.family == abi::FAMILY_INET && place.table == TABLE;
+        let is_ours = place.family == abi::NFPROTO_INET && place.table == TABLE;
         if is_ours {
             match (verdict, packet) {
                 // Our own gate has its say without a warning.
-                (data::DROP, _) => drop(self.ways.remove(&id)),
+                (abi::NF_DROP, _) => drop(self.ways.remove(&id)),
                 (_, Some(packet))
                     if !self.ways.contains_key(&id) && self.is_owed(&packet) && self.has_room(now) =>
                 {
@@ -274,11 +271,11 @@ impl Story {
             way.entry = Some((place.family, place.table.clone(), place.chain.clone()));
         }
         match verdict {
-            data::ACCEPT => {
+            abi::NF_ACCEPT => {
                 way.entry = None;
                 None
             }
-            data::DROP => {
+            abi::NF_DROP => {
                 let Way { packet, entry, .. } = self.ways.remove(&id)?;
                 let is_news = self.told.len() < TOLD && self.told.insert(place.clone());
                 let entry = entry.map_or_else(|| place.chain.clone(), |(_, _, chain)| chain);
@@ -315,30 +312,31 @@ impl Story {
 
 /// Reads a message of the kernel about one step of a packet.
 fn step(message: &Message<'_>) -> Option<Step> {
-    if message.kind != message::TRACE {
+    if message.kind != abi::NFT_MSG_TRACE {
         return None;
     }
     let attributes = message.attributes(4);
     let place = |rule| {
         Some(Place {
             family: *message.body.first()?,
-            table: attributes.text(trace::TABLE)?,
-            chain: attributes.text(trace::CHAIN)?,
+            table: attributes.text(abi::NFTA_TRACE_TABLE)?,
+            chain: attributes.text(abi::NFTA_TRACE_CHAIN)?,
             rule,
         })
     };
-    let (place, verdict) = match attributes.u32_be(trace::TYPE)? {
-        trace::OF_POLICY => (place(None)?, attributes.u32_be(trace::POLICY)?.cast_signed()),
+    let (place, verdict) = match attributes.u32_be(abi::NFTA_TRACE_TYPE)? {
+        abi::NFT_TRACETYPE_POLICY => (place(None)?, attributes.u32_be(abi::NFTA_TRACE_POLICY)?.cast_signed()),
         _ => {
-            let code = attributes.nested(trace::VERDICT).find(data::VERDICT_CODE)?.first_chunk()?;
-            (place(attributes.u64_be(trace::RULE))?, i32::from_be_bytes(*code))
+            let code =
+                attributes.nested(abi::NFTA_TRACE_VERDICT).find(abi::NFTA_VERDICT_CODE)?.first_chunk()?;
+            (place(attributes.u64_be(abi::NFTA_TRACE_RULE_HANDLE))?, i32::from_be_bytes(*code))
         }
     };
     let packet = attributes
-        .find(trace::NETWORK_HEADER)
-        .zip(attributes.find(trace::TRANSPORT_HEADER))
+        .find(abi::NFTA_TRACE_NETWORK_HEADER)
+        .zip(attributes.find(abi::NFTA_TRACE_TRANSPORT_HEADER))
         .and_then(|(network, transport)| packet(network, transport));
-    Some(Step { id: attributes.u32_be(trace::ID)?, place, verdict, packet })
+    Some(Step { id: attributes.u32_be(abi::NFTA_TRACE_ID)?, place, verdict, packet })
 }
 
 /// Source and port out of the headers, as far as the kernel gives them: behind headers of extension the protocol of

@@ -7,10 +7,7 @@ use doors_os::netlink::{
     socket::{NetlinkError, Socket},
 };
 
-use super::super::{
-    abi::{data, element, message},
-    snapshot::list,
-};
+use super::super::{abi, snapshot::list};
 use super::rule::{Verdict, verdict};
 
 /// One element, or one end of a range.
@@ -52,12 +49,12 @@ pub(super) fn verdicts(
 type Ranges = Vec<(RangeInclusive<u32>, Option<Verdict>)>;
 
 fn ranges(socket: &mut Socket, family: u8, table: &str, set: &str) -> Result<Option<Ranges>, NetlinkError> {
-    let request = list(message::GET_ELEMENT, family, |writer| {
-        writer.put_text(element::LIST_TABLE, table);
-        writer.put_text(element::LIST_SET, set);
+    let request = list(abi::NFT_MSG_GETSETELEM, family, |writer| {
+        writer.put_text(abi::NFTA_SET_ELEM_LIST_TABLE, table);
+        writer.put_text(abi::NFTA_SET_ELEM_LIST_SET, set);
     });
     let chunks = socket.dump(&request, |message| {
-        let elements = message.attributes(4).nested(element::LIST_ELEMENTS);
+        let elements = message.attributes(4).nested(abi::NFTA_SET_ELEM_LIST_ELEMENTS);
         Some(elements.map(|(_, one)| read(Attributes(one))).collect::<Vec<_>>())
     })?;
     let elements: Option<Vec<Element>> = chunks.into_iter().flatten().collect();
@@ -75,10 +72,10 @@ fn read(one: Attributes<'_>) -> Option<Element> {
         _ => None,
     };
     Some(Element {
-        key: number(one.nested(element::KEY).find(data::VALUE)?)?,
-        last: one.nested(element::KEY_END).find(data::VALUE).and_then(number),
-        is_end: one.u32_be(element::FLAGS).unwrap_or(0) & element::FLAG_INTERVAL_END != 0,
-        verdict: verdict(one.nested(element::DATA)),
+        key: number(one.nested(abi::NFTA_SET_ELEM_KEY).find(abi::NFTA_DATA_VALUE)?)?,
+        last: one.nested(abi::NFTA_SET_ELEM_KEY_END).find(abi::NFTA_DATA_VALUE).and_then(number),
+        is_end: one.u32_be(abi::NFTA_SET_ELEM_FLAGS).unwrap_or(0) & abi::NFT_SET_ELEM_INTERVAL_END != 0,
+        verdict: verdict(one.nested(abi::NFTA_SET_ELEM_DATA)),
     })
 }
 

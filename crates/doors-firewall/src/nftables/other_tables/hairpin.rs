@@ -7,7 +7,7 @@ use doors_os::netlink::socket::{Family, NetlinkError, Socket};
 use ipnet::IpNet;
 
 use super::{
-    super::abi::{FAMILY_IPV4, FAMILY_IPV6, chain},
+    super::abi,
     base_chains, bridges, links,
     rule::Verdict,
     ruleset,
@@ -66,8 +66,8 @@ impl Hairpin {
 
 fn family_of(network: &IpNet) -> u8 {
     match network {
-        IpNet::V4(_) => FAMILY_IPV4,
-        IpNet::V6(_) => FAMILY_IPV6,
+        IpNet::V4(_) => abi::NFPROTO_IPV4,
+        IpNet::V6(_) => abi::NFPROTO_IPV6,
     }
 }
 
@@ -76,7 +76,7 @@ fn published(plan: &Plan) -> Result<Vec<(u8, Ports)>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let links = links();
     let mut published = Vec::new();
-    for base in base_chains(&mut socket)?.into_iter().filter(|base| base.hook == chain::PREROUTING) {
+    for base in base_chains(&mut socket)?.into_iter().filter(|base| base.hook == abi::NF_INET_PRE_ROUTING) {
         let ruleset = ruleset(&mut socket, base.family, &base.table)?;
         if !ruleset.rules.values().flatten().any(|rule| rule.verdict == Verdict::Translate) {
             continue;

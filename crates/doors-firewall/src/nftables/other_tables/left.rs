@@ -8,10 +8,7 @@ use doors_os::netlink::{
 };
 
 use super::{
-    super::{
-        abi::{self, chain, data, expression, message, rule},
-        snapshot::list,
-    },
+    super::{abi, snapshot::list},
     FIREWALLD, OF_IPTABLES_BACKEND,
 };
 use crate::plan::octets;
@@ -21,12 +18,12 @@ use crate::plan::octets;
 /// this machine is the one that works with nftables; of the older one nothing can be seen here.
 pub(in super::super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<usize>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
-    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
+    let request = list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_UNSPEC, |_| {});
     let mut tables = socket.dump(&request, |message| {
         let attributes = message.attributes(4);
-        let (family, table) = (*message.body.first()?, attributes.text(chain::TABLE)?);
-        let is_its_own = table == FIREWALLD && family == abi::FAMILY_INET;
-        let of_backend = attributes.text(chain::NAME).as_deref() == Some(OF_IPTABLES_BACKEND);
+        let (family, table) = (*message.body.first()?, attributes.text(abi::NFTA_CHAIN_TABLE)?);
+        let is_its_own = table == FIREWALLD && family == abi::NFPROTO_INET;
+        let of_backend = attributes.text(abi::NFTA_CHAIN_NAME).as_deref() == Some(OF_IPTABLES_BACKEND);
         (is_its_own || of_backend).then_some((family, table))
     })?;
     tables.sort_unstable();
@@ -37,12 +34,13 @@ pub(in super::super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<O
     let wanted: Vec<Vec<u8>> = sources.iter().map(|source| octets(*source)).collect();
     let mut count: usize = 0;
     for (family, table) in tables {
-        let request = list(message::GET_RULE, family, |writer| writer.put_text(rule::TABLE, &table));
+        let request =
+            list(abi::NFT_MSG_GETRULE, family, |writer| writer.put_text(abi::NFTA_RULE_TABLE, &table));
         let rules = socket.dump(&request, |message| {
-            let mut expressions = message.attributes(4).nested(rule::EXPRESSIONS);
+            let mut expressions = message.attributes(4).nested(abi::NFTA_RULE_EXPRESSIONS);
             let names_one = expressions.any(|(_, one)| {
-                let inner = Attributes(one).nested(rule::EXPRESSION_DATA);
-                let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE);
+                let inner = Attributes(one).nested(abi::NFTA_EXPR_DATA);
+                let value = inner.nested(abi::NFTA_CMP_DATA).find(abi::NFTA_DATA_VALUE);
                 value.is_some_and(|value| wanted.iter().any(|source| source == value))
             });
             names_one.then_some(())

@@ -25,7 +25,7 @@ use self::{
     walk::{Connection, Decides, Fate, Packet, Ruleset},
 };
 use super::{
-    abi::{self, chain, data, message},
+    abi,
     ruleset::TABLE,
     snapshot::list,
     trace::{Dropped, Place},
@@ -60,7 +60,7 @@ pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Obstacles, 
     let mut socket = Socket::open(Family::Netfilter)?;
     let mut found = Obstacles::default();
     let mut look = Look::new(plan);
-    for base in base_chains(&mut socket)?.into_iter().filter(|base| base.hook != chain::OUTPUT) {
+    for base in base_chains(&mut socket)?.into_iter().filter(|base| base.hook != abi::NF_INET_LOCAL_OUT) {
         let chains = chains(&mut socket, base.family, &base.table)?;
         // Where firewalld runs, it is asked itself.
         if firewalld_runs && is_of_firewalld(base.family, &base.table, &chains) {
@@ -124,7 +124,8 @@ impl Look {
         for family in walk::families(base.family) {
             for port in [ports.first, ports.last] {
                 let (protocol, links) = (ports.protocol, &self.links[..]);
-                if base.hook == chain::INPUT && self.translated.contains(&(*family, protocol, port)) {
+                if base.hook == abi::NF_INET_LOCAL_IN && self.translated.contains(&(*family, protocol, port))
+                {
                     continue;
                 }
                 let packet = Packet::First;
@@ -260,23 +261,25 @@ fn ruleset(socket: &mut Socket, family: u8, table: &str) -> Result<Ruleset, Netl
 }
 
 fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
-    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
+    let request = list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_UNSPEC, |_| {});
     let mut found = socket.dump(&request, |message| {
         let family = *message.body.first()?;
         let attributes = message.attributes(4);
-        let (table, hook) = (attributes.text(chain::TABLE)?, attributes.nested(chain::HOOK));
-        let number = hook.u32_be(chain::HOOK_NUMBER)?;
-        let priority = hook.u32_be(chain::HOOK_PRIORITY)?.cast_signed();
-        let is_ours = family == abi::FAMILY_INET && table == TABLE;
-        let looked_at = [chain::INPUT, chain::PREROUTING, chain::OUTPUT].contains(&number);
-        let ip = [abi::FAMILY_INET, abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(&family);
+        let (table, hook) =
+            (attributes.text(abi::NFTA_CHAIN_TABLE)?, attributes.nested(abi::NFTA_CHAIN_HOOK));
+        let number = hook.u32_be(abi::NFTA_HOOK_HOOKNUM)?;
+        let priority = hook.u32_be(abi::NFTA_HOOK_PRIORITY)?.cast_signed();
+        let is_ours = family == abi::NFPROTO_INET && table == TABLE;
+        let looked_at =
+            [abi::NF_INET_LOCAL_IN, abi::NF_INET_PRE_ROUTING, abi::NF_INET_LOCAL_OUT].contains(&number);
+        let ip = [abi::NFPROTO_INET, abi::NFPROTO_IPV4, abi::NFPROTO_IPV6].contains(&family);
         (looked_at && ip && !is_ours).then(|| BaseChain {
             hook: number,
             family,
             table,
-            name: attributes.text(chain::NAME).unwrap_or_default(),
-            drops: attributes.u32_be(chain::POLICY) == Some(data::DROP.cast_unsigned()),
-            before_gate: number == chain::PREROUTING && priority < chain::PRIORITY_MANGLE,
+            name: attributes.text(abi::NFTA_CHAIN_NAME).unwrap_or_default(),
+            drops: attributes.u32_be(abi::NFTA_CHAIN_POLICY) == Some(abi::NF_DROP.cast_unsigned()),
+            before_gate: number == abi::NF_INET_PRE_ROUTING && priority < abi::NF_IP_PRI_MANGLE,
             priority,
         })
     })?;
@@ -287,22 +290,23 @@ fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
 /// A line for each chain at the ingress hook of a device that may drop something: it comes before all that is looked at
 /// here, and before connection tracking.
 fn ingress(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
-    let request = list(message::GET_CHAIN, abi::FAMILY_ANY, |_| {});
+    let request = list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_UNSPEC, |_| {});
     let chains = socket.dump(&request, |message| {
         let family = *message.body.first()?;
         let attributes = message.attributes(4);
-        let hook = attributes.nested(chain::HOOK);
-        let number = hook.u32_be(chain::HOOK_NUMBER)?;
-        let is_ingress = [(abi::FAMILY_NETDEV, chain::NETDEV_INGRESS), (abi::FAMILY_INET, chain::INGRESS)];
-        let drops = attributes.u32_be(chain::POLICY) == Some(data::DROP.cast_unsigned());
-        let of_several = hook.nested(chain::HOOK_DEVICES).filter(|(kind, _)| *kind == chain::DEVICE_NAME);
+        let hook = attributes.nested(abi::NFTA_CHAIN_HOOK);
+        let number = hook.u32_be(abi::NFTA_HOOK_HOOKNUM)?;
+        let is_ingress =
+            [(abi::NFPROTO_NETDEV, abi::NF_NETDEV_INGRESS), (abi::NFPROTO_INET, abi::NF_INET_INGRESS)];
+        let drops = attributes.u32_be(abi::NFTA_CHAIN_POLICY) == Some(abi::NF_DROP.cast_unsigned());
+        let of_several = hook.nested(abi::NFTA_HOOK_DEVS).filter(|(kind, _)| *kind == abi::NFTA_DEVICE_NAME);
         let text =
             |name: &[u8]| String::from_utf8_lossy(name).trim_end_matches('\0').escape_debug().to_string();
         let mut devices: Vec<String> = of_several.map(|(_, name)| text(name)).collect();
         if devices.is_empty() {
-            devices.extend(hook.find(chain::HOOK_DEVICE).map(text));
+            devices.extend(hook.find(abi::NFTA_HOOK_DEV).map(text));
         }
-        let (table, name) = (attributes.text(chain::TABLE)?, attributes.text(chain::NAME)?);
+        let (table, name) = (attributes.text(abi::NFTA_CHAIN_TABLE)?, attributes.text(abi::NFTA_CHAIN_NAME)?);
         is_ingress.contains(&(family, number)).then_some((family, table, name, drops, devices))
     })?;
     let mut lines = Vec::new();
@@ -323,7 +327,7 @@ fn ingress(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
 
 /// Whether a table is firewalld's, or holds what its iptables backend has made.
 fn is_of_firewalld(family: u8, table: &str, chains: &[String]) -> bool {
-    (family == abi::FAMILY_INET && table == FIREWALLD)
+    (family == abi::NFPROTO_INET && table == FIREWALLD)
         || chains.iter().any(|chain| chain == OF_IPTABLES_BACKEND)
 }
 
@@ -364,34 +368,34 @@ pub(super) fn dropped(
 
 /// The rules of a table, or of one chain of it, in their order.
 fn rules(socket: &mut Socket, family: u8, table: &str, of: Option<&str>) -> Result<Vec<Rule>, NetlinkError> {
-    let request = list(message::GET_RULE, family, |writer| {
-        writer.put_text(abi::rule::TABLE, table);
+    let request = list(abi::NFT_MSG_GETRULE, family, |writer| {
+        writer.put_text(abi::NFTA_RULE_TABLE, table);
         if let Some(chain) = of {
-            writer.put_text(abi::rule::CHAIN, chain);
+            writer.put_text(abi::NFTA_RULE_CHAIN, chain);
         }
     });
     socket.dump(&request, |message| {
-        let is_of_it = message.attributes(4).text(abi::rule::TABLE).as_deref() == Some(table);
+        let is_of_it = message.attributes(4).text(abi::NFTA_RULE_TABLE).as_deref() == Some(table);
         is_of_it.then(|| Rule::read(message)).flatten()
     })
 }
 
 /// The names of the chains of a table.
 fn chains(socket: &mut Socket, family: u8, of: &str) -> Result<Vec<String>, NetlinkError> {
-    let request = list(message::GET_CHAIN, family, |_| {});
+    let request = list(abi::NFT_MSG_GETCHAIN, family, |_| {});
     socket.dump(&request, |message| {
         let attributes = message.attributes(4);
-        let is_of_it =
-            message.body.first() == Some(&family) && attributes.text(chain::TABLE).as_deref() == Some(of);
-        is_of_it.then(|| attributes.text(chain::NAME)).flatten()
+        let is_of_it = message.body.first() == Some(&family)
+            && attributes.text(abi::NFTA_CHAIN_TABLE).as_deref() == Some(of);
+        is_of_it.then(|| attributes.text(abi::NFTA_CHAIN_NAME)).flatten()
     })
 }
 
 fn family_name(family: u8) -> &'static str {
     match family {
-        abi::FAMILY_IPV4 => "ip",
-        abi::FAMILY_IPV6 => "ip6",
-        abi::FAMILY_NETDEV => "netdev",
+        abi::NFPROTO_IPV4 => "ip",
+        abi::NFPROTO_IPV6 => "ip6",
+        abi::NFPROTO_NETDEV => "netdev",
         _ => "inet",
     }
 }

@@ -32,11 +32,13 @@ impl Place<'_> {
         // iptables calls its chains so, and nobody else with these tables.
         let builtin = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT"].contains(&self.entry);
         match self.family {
-            abi::FAMILY_INET if self.table == super::FIREWALLD => Maker::Firewalld,
-            abi::FAMILY_IPV4 | abi::FAMILY_IPV6 if builtin => match has(self.ufw("before-input").as_str()) {
-                true => Maker::Ufw,
-                false => Maker::Iptables,
-            },
+            abi::NFPROTO_INET if self.table == super::FIREWALLD => Maker::Firewalld,
+            abi::NFPROTO_IPV4 | abi::NFPROTO_IPV6 if builtin => {
+                match has(self.ufw("before-input").as_str()) {
+                    true => Maker::Ufw,
+                    false => Maker::Iptables,
+                }
+            }
             _ => Maker::Nftables,
         }
     }
@@ -47,7 +49,7 @@ impl Place<'_> {
     }
 
     fn is_ipv6(&self) -> bool {
-        self.family == abi::FAMILY_IPV6
+        self.family == abi::NFPROTO_IPV6
     }
 
     /// How this firewall lets in what carries the mark.

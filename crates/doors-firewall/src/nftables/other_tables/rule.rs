@@ -7,7 +7,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 
 use doors_os::netlink::message::{Attributes, Message};
 
-use super::super::abi::{self, data, expression, register, rule};
+use super::super::abi;
 use super::xt;
 use crate::plan::address;
 
@@ -165,7 +165,7 @@ impl Registers {
     fn place(number: u32) -> Option<usize> {
         let place = match number {
             1..=4 => number.checked_sub(1)?.checked_mul(4)?,
-            _ => number.checked_sub(register::WORD_0)?,
+            _ => number.checked_sub(abi::NFT_REG32_00)?,
         };
         usize::try_from(place).ok().filter(|place| *place < REGISTERS)
     }
@@ -197,8 +197,8 @@ impl Rule {
     pub(in super::super) fn read(message: &Message<'_>) -> Option<Self> {
         let attributes = message.attributes(4);
         let mut read = Self {
-            chain: attributes.text(rule::CHAIN)?,
-            handle: attributes.u64_be(rule::HANDLE)?,
+            chain: attributes.text(abi::NFTA_RULE_CHAIN)?,
+            handle: attributes.u64_be(abi::NFTA_RULE_HANDLE)?,
             tests: Vec::new(),
             verdict: Verdict::Continue,
             untracks: false,
@@ -206,13 +206,13 @@ impl Rule {
                 .body
                 .first()
                 .copied()
-                .filter(|family| [abi::FAMILY_IPV4, abi::FAMILY_IPV6].contains(family)),
+                .filter(|family| [abi::NFPROTO_IPV4, abi::NFPROTO_IPV6].contains(family)),
         };
         let mut registers = Registers::new();
-        for (_, one) in attributes.nested(rule::EXPRESSIONS) {
+        for (_, one) in attributes.nested(abi::NFTA_RULE_EXPRESSIONS) {
             let one = Attributes(one);
-            let name = one.text(rule::EXPRESSION_NAME)?;
-            read.expression(&name, one.nested(rule::EXPRESSION_DATA), &mut registers);
+            let name = one.text(abi::NFTA_EXPR_NAME)?;
+            read.expression(&name, one.nested(abi::NFTA_EXPR_DATA), &mut registers);
         }
         Some(read)
     }
@@ -226,20 +226,20 @@ impl Rule {
                 }
             }
             "bitwise" => {
-                let value = |kind| inner.nested(kind).find(data::VALUE).unwrap_or_default();
-                let source = inner.u32_be(expression::BITWISE_SOURCE);
+                let value = |kind| inner.nested(kind).find(abi::NFTA_DATA_VALUE).unwrap_or_default();
+                let source = inner.u32_be(abi::NFTA_BITWISE_SREG);
                 // It may shift, or set bits, and then nobody knows what is compared.
-                let only_masks = inner.u32_be(expression::BITWISE_OPERATION).unwrap_or(0) == 0
-                    && value(expression::BITWISE_XOR).iter().all(|byte| *byte == 0);
+                let only_masks = inner.u32_be(abi::NFTA_BITWISE_OP).unwrap_or(0) == 0
+                    && value(abi::NFTA_BITWISE_XOR).iter().all(|byte| *byte == 0);
                 match only_masks {
-                    true => registers.mask(source, value(expression::BITWISE_MASK).to_vec()),
+                    true => registers.mask(source, value(abi::NFTA_BITWISE_MASK).to_vec()),
                     false => registers.load(source, Loaded::Other),
                 }
             }
             "cmp" => {
-                let value = inner.nested(expression::COMPARE_DATA).find(data::VALUE).unwrap_or_default();
-                let how = inner.u32_be(expression::COMPARE_HOW).unwrap_or(u32::MAX);
-                let (what, mask) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
+                let value = inner.nested(abi::NFTA_CMP_DATA).find(abi::NFTA_DATA_VALUE).unwrap_or_default();
+                let how = inner.u32_be(abi::NFTA_CMP_OP).unwrap_or(u32::MAX);
+                let (what, mask) = registers.get(inner.u32_be(abi::NFTA_CMP_SREG));
                 let test = compared(what, mask, how, value, self.family);
                 if let Test { what: What::Family(family), not: false } = test {
                     self.family = Some(family);
@@ -247,11 +247,11 @@ impl Rule {
                 self.ask(test);
             }
             "range" => {
-                let end = |kind| inner.nested(kind).find(data::VALUE).unwrap_or_default();
-                let (from, to) = (end(expression::RANGE_FROM), end(expression::RANGE_TO));
-                let (what, mask) = registers.get(inner.u32_be(expression::COMPARE_REGISTER));
+                let end = |kind| inner.nested(kind).find(abi::NFTA_DATA_VALUE).unwrap_or_default();
+                let (from, to) = (end(abi::NFTA_RANGE_FROM_DATA), end(abi::NFTA_RANGE_TO_DATA));
+                let (what, mask) = registers.get(inner.u32_be(abi::NFTA_CMP_SREG));
                 let addresses = || Some(format!("{}-{}", address(from)?, address(to)?));
-                let how = inner.u32_be(expression::COMPARE_HOW);
+                let how = inner.u32_be(abi::NFTA_CMP_OP);
                 let known = match (what, how) {
                     (_, None | Some(2..)) => None,
                     (_, _) if mask.is_some() => None,
@@ -266,7 +266,7 @@ impl Rule {
                     _ => None,
                 };
                 let what = known.unwrap_or_else(|| What::Unknown("range".to_owned()));
-                self.tests.push(Test { what, not: how == Some(expression::NOT_EQUAL) });
+                self.tests.push(Test { what, not: how == Some(abi::NFT_CMP_NEQ) });
             }
             "lookup" => self.lookup(inner, registers),
             "match" => self.tests.push(xt::test(inner)),
@@ -276,11 +276,11 @@ impl Rule {
             }
             "notrack" => self.untracks = true,
             // The source may be translated at input, too, which leads nowhere else.
-            "nat" if inner.u32_be(expression::NAT_TYPE) == Some(expression::NAT_SOURCE) => {}
+            "nat" if inner.u32_be(abi::NFTA_NAT_TYPE) == Some(abi::NFT_NAT_SNAT) => {}
             "nat" | "redir" => self.verdict = Verdict::Translate,
             "reject" => self.verdict = Verdict::Reject,
             "immediate" => {
-                let data = inner.nested(expression::IMMEDIATE_DATA);
+                let data = inner.nested(abi::NFTA_IMMEDIATE_DATA);
                 if let Some(verdict) = verdict(data) {
                     self.verdict = verdict;
                 }
@@ -323,13 +323,13 @@ impl Rule {
     }
 
     fn lookup(&mut self, inner: Attributes<'_>, registers: &mut Registers) {
-        let set = inner.text(expression::LOOKUP_SET).unwrap_or_default();
-        let (what, _) = registers.get(inner.u32_be(expression::LOOKUP_REGISTER));
-        if inner.u32_be(expression::LOOKUP_TARGET) == Some(register::VERDICT) {
+        let set = inner.text(abi::NFTA_LOOKUP_SET).unwrap_or_default();
+        let (what, _) = registers.get(inner.u32_be(abi::NFTA_LOOKUP_SREG));
+        if inner.u32_be(abi::NFTA_LOOKUP_DREG) == Some(abi::NFT_REG_VERDICT) {
             self.verdict = Verdict::Map { map: set, by: what };
             return;
         }
-        let not = inner.u32_be(expression::LOOKUP_FLAGS).unwrap_or(0) & expression::LOOKUP_NOT != 0;
+        let not = inner.u32_be(abi::NFTA_LOOKUP_FLAGS).unwrap_or(0) & abi::NFT_LOOKUP_F_INV != 0;
         let what = match what {
             Loaded::Port => What::PortIn(set),
             Loaded::SourcePort => What::SourcePortIn(set),
@@ -382,16 +382,16 @@ impl Rule {
 
 /// Reads a verdict; `None` if the data is none.
 pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
-    let verdict = data.nested(data::VERDICT);
-    let code = i32::from_be_bytes(*verdict.find(data::VERDICT_CODE)?.first_chunk()?);
-    let chain = || verdict.text(data::VERDICT_CHAIN).unwrap_or_default();
+    let verdict = data.nested(abi::NFTA_DATA_VERDICT);
+    let code = i32::from_be_bytes(*verdict.find(abi::NFTA_VERDICT_CODE)?.first_chunk()?);
+    let chain = || verdict.text(abi::NFTA_VERDICT_CHAIN).unwrap_or_default();
     Some(match code {
-        data::ACCEPT => Verdict::Accept,
-        data::DROP => Verdict::Drop,
-        data::JUMP => Verdict::Jump(chain()),
-        data::GOTO => Verdict::Goto(chain()),
-        data::RETURN => Verdict::Return,
-        data::CONTINUE => Verdict::Continue,
+        abi::NF_ACCEPT => Verdict::Accept,
+        abi::NF_DROP => Verdict::Drop,
+        abi::NFT_JUMP => Verdict::Jump(chain()),
+        abi::NFT_GOTO => Verdict::Goto(chain()),
+        abi::NFT_RETURN => Verdict::Return,
+        abi::NFT_CONTINUE => Verdict::Continue,
         _ => Verdict::Unknown("a verdict".to_owned()),
     })
 }
@@ -400,69 +400,68 @@ pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
 fn loaded(name: &str, inner: Attributes<'_>, family: Option<u8>) -> Option<(Option<u32>, Loaded)> {
     Some(match name {
         "meta" => {
-            let what = match inner.u32_be(expression::META_KEY) {
-                Some(expression::META_PROTOCOL) => Loaded::Protocol,
-                Some(expression::META_FAMILY) => Loaded::Family,
-                Some(expression::META_MARK) => Loaded::Mark,
-                Some(expression::META_INTERFACE) => Loaded::InterfaceIndex,
-                Some(expression::META_INTERFACE_NAME) => Loaded::InterfaceName,
-                Some(expression::META_OUT_INTERFACE) => Loaded::OutInterfaceIndex,
-                Some(expression::META_OUT_INTERFACE_NAME) => Loaded::OutInterfaceName,
+            let what = match inner.u32_be(abi::NFTA_META_KEY) {
+                Some(abi::NFT_META_L4PROTO) => Loaded::Protocol,
+                Some(abi::NFT_META_NFPROTO) => Loaded::Family,
+                Some(abi::NFT_META_MARK) => Loaded::Mark,
+                Some(abi::NFT_META_IIF) => Loaded::InterfaceIndex,
+                Some(abi::NFT_META_IIFNAME) => Loaded::InterfaceName,
+                Some(abi::NFT_META_OIF) => Loaded::OutInterfaceIndex,
+                Some(abi::NFT_META_OIFNAME) => Loaded::OutInterfaceName,
                 _ => Loaded::Other,
             };
-            (Some(inner.u32_be(expression::META_REGISTER)?), what)
+            (Some(inner.u32_be(abi::NFTA_META_DREG)?), what)
         }
         "fib" => {
-            let [result, flags] =
-                [expression::FIB_RESULT, expression::FIB_FLAGS].map(|kind| inner.u32_be(kind));
+            let [result, flags] = [abi::NFTA_FIB_RESULT, abi::NFTA_FIB_FLAGS].map(|kind| inner.u32_be(kind));
             let what = match (result, flags) {
-                (Some(expression::FIB_ADDRESS_TYPE), Some(expression::FIB_OF_DESTINATION)) => {
+                (Some(abi::NFT_FIB_RESULT_ADDRTYPE), Some(abi::NFTA_FIB_F_DADDR)) => {
                     Loaded::KindOfDestination
                 }
-                (_, Some(flags)) if flags & expression::FIB_OF_SOURCE != 0 => {
-                    match flags & expression::FIB_PRESENT {
+                (_, Some(flags)) if flags & abi::NFTA_FIB_F_SADDR != 0 => {
+                    match flags & abi::NFTA_FIB_F_PRESENT {
                         0 => Loaded::WayBack,
                         _ => Loaded::IsWayBack,
                     }
                 }
                 _ => Loaded::Other,
             };
-            (Some(inner.u32_be(expression::FIB_REGISTER)?), what)
+            (Some(inner.u32_be(abi::NFTA_FIB_DREG)?), what)
         }
         "ct" => {
-            let what = match inner.u32_be(expression::CT_KEY) {
-                Some(expression::CT_STATE) => Loaded::State,
+            let what = match inner.u32_be(abi::NFTA_CT_KEY) {
+                Some(abi::NFT_CT_STATE) => Loaded::State,
                 _ => Loaded::Other,
             };
-            (Some(inner.u32_be(expression::CT_REGISTER)?), what)
+            (Some(inner.u32_be(abi::NFTA_CT_DREG)?), what)
         }
         _ => {
             let number = |kind| inner.u32_be(kind).unwrap_or(u32::MAX);
-            let place = [expression::PAYLOAD_BASE, expression::PAYLOAD_OFFSET, expression::PAYLOAD_LENGTH];
+            let place = [abi::NFTA_PAYLOAD_BASE, abi::NFTA_PAYLOAD_OFFSET, abi::NFTA_PAYLOAD_LEN];
             let [base, offset, length] = place.map(number);
             let what = match (base, family, offset, length) {
-                (expression::TRANSPORT_HEADER, _, 0, 2) => Loaded::SourcePort,
-                (expression::TRANSPORT_HEADER, _, 2, 2) => Loaded::Port,
-                (expression::TRANSPORT_HEADER, _, 13, 1) => Loaded::Flags,
+                (abi::NFT_PAYLOAD_TRANSPORT_HEADER, _, 0, 2) => Loaded::SourcePort,
+                (abi::NFT_PAYLOAD_TRANSPORT_HEADER, _, 2, 2) => Loaded::Port,
+                (abi::NFT_PAYLOAD_TRANSPORT_HEADER, _, 13, 1) => Loaded::Flags,
                 // A network whose length is whole bytes is loaded in part.
-                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV4), 12, 1..=4) => Loaded::Source,
-                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV4), 16, 1..=4) => Loaded::Destination,
-                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV4), 9, 1) => Loaded::Protocol,
-                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV6), 8, 1..=16) => Loaded::Source,
-                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV6), 24, 1..=16) => Loaded::Destination,
+                (abi::NFT_PAYLOAD_NETWORK_HEADER, Some(abi::NFPROTO_IPV4), 12, 1..=4) => Loaded::Source,
+                (abi::NFT_PAYLOAD_NETWORK_HEADER, Some(abi::NFPROTO_IPV4), 16, 1..=4) => Loaded::Destination,
+                (abi::NFT_PAYLOAD_NETWORK_HEADER, Some(abi::NFPROTO_IPV4), 9, 1) => Loaded::Protocol,
+                (abi::NFT_PAYLOAD_NETWORK_HEADER, Some(abi::NFPROTO_IPV6), 8, 1..=16) => Loaded::Source,
+                (abi::NFT_PAYLOAD_NETWORK_HEADER, Some(abi::NFPROTO_IPV6), 24, 1..=16) => Loaded::Destination,
                 // The next header.
-                (expression::NETWORK_HEADER, Some(abi::FAMILY_IPV6), 6, 1) => Loaded::Protocol,
+                (abi::NFT_PAYLOAD_NETWORK_HEADER, Some(abi::NFPROTO_IPV6), 6, 1) => Loaded::Protocol,
                 _ => Loaded::Other,
             };
-            (Some(inner.u32_be(expression::PAYLOAD_REGISTER)?), what)
+            (Some(inner.u32_be(abi::NFTA_PAYLOAD_DREG)?), what)
         }
     })
 }
 
 /// What a comparison asks.
 fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8], family: Option<u8>) -> Test {
-    let not = how == expression::NOT_EQUAL;
-    let equals = [expression::EQUAL, expression::NOT_EQUAL].contains(&how);
+    let not = how == abi::NFT_CMP_NEQ;
+    let equals = [abi::NFT_CMP_EQ, abi::NFT_CMP_NEQ].contains(&how);
     let word = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     let known = match what {
         Loaded::Protocol if equals && mask.is_none() => value.first().copied().map(What::Protocol),
@@ -484,7 +483,7 @@ fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8], family: O
             mask.zip(value.first().copied()).map(|(mask, value)| What::Flags { mask, value })
         }
         Loaded::KindOfDestination if equals => {
-            let is_local = word(value) == Some(expression::FIB_LOCAL);
+            let is_local = word(value) == Some(abi::RTN_LOCAL);
             return Test { what: What::ToThisMachine { exact: is_local }, not: not == is_local };
         }
         Loaded::WayBack if equals && value.iter().all(|byte| *byte == 0) => Some(What::Unusual),
@@ -521,11 +520,11 @@ fn interface(value: &[u8]) -> String {
 
 fn compared_port(how: u32, port: u16) -> Option<Vec<RangeInclusive<u16>>> {
     Some(vec![match how {
-        expression::EQUAL | expression::NOT_EQUAL => port..=port,
-        expression::LESS => 0..=port.checked_sub(1)?,
-        expression::NOT_GREATER => 0..=port,
-        expression::GREATER => port.checked_add(1)?..=u16::MAX,
-        expression::NOT_LESS => port..=u16::MAX,
+        abi::NFT_CMP_EQ | abi::NFT_CMP_NEQ => port..=port,
+        abi::NFT_CMP_LT => 0..=port.checked_sub(1)?,
+        abi::NFT_CMP_LTE => 0..=port,
+        abi::NFT_CMP_GT => port.checked_add(1)?..=u16::MAX,
+        abi::NFT_CMP_GTE => port..=u16::MAX,
         _ => return None,
     }])
 }
@@ -541,12 +540,12 @@ fn state(mask: Option<u32>, value: Option<u32>, not: bool) -> Test {
 
 /// An address or network, as far as it was loaded, or one end of a range; `None` if it is none.
 fn addresses(how: u32, value: &[u8], mask: Option<&[u8]>, family: Option<u8>) -> Option<String> {
-    let whole = if family? == abi::FAMILY_IPV4 { 4 } else { 16 };
+    let whole = if family? == abi::NFPROTO_IPV4 { 4 } else { 16 };
     let mut bytes = value.to_vec();
     bytes.resize(whole, 0);
     let source: IpAddr = address(&bytes).filter(|_| value.len() <= whole)?;
     let sign = match how {
-        expression::EQUAL | expression::NOT_EQUAL => {
+        abi::NFT_CMP_EQ | abi::NFT_CMP_NEQ => {
             let ones = |mask: &[u8]| mask.iter().map(|byte| byte.count_ones() as usize).sum();
             let bits: usize = mask.map_or(value.len().saturating_mul(8), ones);
             return match bits == whole.saturating_mul(8) {
@@ -557,10 +556,10 @@ fn addresses(how: u32, value: &[u8], mask: Option<&[u8]>, family: Option<u8>) ->
         }
         // The ends of a range are whole addresses.
         _ if mask.is_some() || value.len() != whole => return None,
-        expression::LESS => "<",
-        expression::NOT_GREATER => "<=",
-        expression::GREATER => ">",
-        expression::NOT_LESS => ">=",
+        abi::NFT_CMP_LT => "<",
+        abi::NFT_CMP_LTE => "<=",
+        abi::NFT_CMP_GT => ">",
+        abi::NFT_CMP_GTE => ">=",
         _ => return None,
     };
     Some(format!("{sign} {source}"))

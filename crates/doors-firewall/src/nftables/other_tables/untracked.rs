@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use doors_os::netlink::socket::{Family, NetlinkError, Socket};
 
 use super::{
-    super::abi::chain,
+    super::abi,
     BaseChain, base_chains, chains, family_name, links, remedy, ruleset,
     search::{Found, Reach},
     walk::{self, Connection, Packet, Ruleset},
@@ -75,7 +75,8 @@ pub(super) fn untracked(plan: &Plan) -> Result<Obstacles, NetlinkError> {
 
 /// A chain of the priority of connection tracking comes before it or after, depending on which was there first.
 fn comes_before_tracking(base: &BaseChain) -> bool {
-    [chain::PREROUTING, chain::OUTPUT].contains(&base.hook) && base.priority <= chain::PRIORITY_CONNTRACK
+    [abi::NF_INET_PRE_ROUTING, abi::NF_INET_LOCAL_OUT].contains(&base.hook)
+        && base.priority <= abi::NF_IP_PRI_CONNTRACK
 }
 
 /// The rules behind a base chain that keep some ports from connection tracking.
@@ -86,7 +87,7 @@ fn sites(
     ports: Ports,
     links: &[String],
 ) -> BTreeSet<Site> {
-    let packet = if base.hook == chain::OUTPUT { Packet::Answer } else { Packet::Later };
+    let packet = if base.hook == abi::NF_INET_LOCAL_OUT { Packet::Answer } else { Packet::Later };
     let candidates = ruleset.ends(ports);
     let mut counted: BTreeMap<Site, usize> = BTreeMap::new();
     for port in &candidates {
@@ -147,10 +148,10 @@ fn said(sites: &[Site], ports: &[Ports]) -> String {
 
 impl Site {
     fn new((reach, chain, rule): Found<'_>, base: &BaseChain, chains: &[String]) -> Self {
-        let is_certain = base.priority < chain::PRIORITY_CONNTRACK;
+        let is_certain = base.priority < abi::NF_IP_PRI_CONNTRACK;
         Self {
             reach: if is_certain { reach } else { Reach::Unclear },
-            answers: base.hook == chain::OUTPUT,
+            answers: base.hook == abi::NF_INET_LOCAL_OUT,
             family: base.family,
             table: base.table.clone(),
             entry: base.name.clone(),

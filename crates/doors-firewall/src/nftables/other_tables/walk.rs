@@ -281,8 +281,8 @@ impl Connection<'_> {
 /// The families whose connections come by a table.
 pub(super) fn families(table: u8) -> &'static [u8] {
     match table {
-        abi::FAMILY_IPV4 => &[abi::FAMILY_IPV4],
-        abi::FAMILY_IPV6 => &[abi::FAMILY_IPV6],
-        _ => &[abi::FAMILY_IPV4, abi::FAMILY_IPV6],
+        abi::NFPROTO_IPV4 => &[abi::NFPROTO_IPV4],
+        abi::NFPROTO_IPV6 => &[abi::NFPROTO_IPV6],
+        _ => &[abi::NFPROTO_IPV4, abi::NFPROTO_IPV6],
     }
 }

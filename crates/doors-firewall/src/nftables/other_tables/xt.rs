@@ -7,14 +7,14 @@ use std::ops::RangeInclusive;
 
 use doors_os::netlink::message::Attributes;
 
-use super::super::abi::expression;
+use super::super::abi;
 use super::rule::{Test, Verdict, What};
 
 /// What a match asks.
 pub(super) fn test(inner: Attributes<'_>) -> Test {
-    let name = inner.text(expression::MATCH_NAME).unwrap_or_default();
-    let info = inner.find(expression::MATCH_INFO).unwrap_or_default();
-    let revision = inner.u32_be(expression::MATCH_REVISION).unwrap_or(0);
+    let name = inner.text(abi::NFTA_MATCH_NAME).unwrap_or_default();
+    let info = inner.find(abi::NFTA_MATCH_INFO).unwrap_or_default();
+    let revision = inner.u32_be(abi::NFTA_MATCH_REV).unwrap_or(0);
     let known = match name.as_str() {
         "tcp" => tcp(info),
         "udp" => udp(info),
@@ -37,7 +37,7 @@ pub(super) fn test(inner: Attributes<'_>) -> Test {
 
 /// What a target does.
 pub(super) fn verdict(inner: Attributes<'_>) -> Verdict {
-    let name = inner.text(expression::MATCH_NAME).unwrap_or_default();
+    let name = inner.text(abi::NFTA_MATCH_NAME).unwrap_or_default();
     match name.as_str() {
         "REJECT" => Verdict::Reject,
         "DNAT" | "REDIRECT" | "NETMAP" => Verdict::Translate,
@@ -53,8 +53,8 @@ pub(super) fn verdict(inner: Attributes<'_>) -> Verdict {
 /// `struct xt_ct_target_info`, or the older `NOTRACK`.
 pub(super) fn untracks(inner: Attributes<'_>) -> bool {
     const NOTRACK: u16 = 1;
-    let flags = inner.find(expression::MATCH_INFO).and_then(|info| half(info, 0));
-    match inner.text(expression::MATCH_NAME).as_deref() {
+    let flags = inner.find(abi::NFTA_MATCH_INFO).and_then(|info| half(info, 0));
+    match inner.text(abi::NFTA_MATCH_NAME).as_deref() {
         Some("NOTRACK") => true,
         Some("CT") => flags.is_some_and(|flags| flags & NOTRACK != 0),
         _ => false,

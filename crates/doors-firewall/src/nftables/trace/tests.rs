@@ -42,13 +42,13 @@ fn place(family: u8, table: &str, chain: &str, rule: Option<u64>) -> Place {
 }
 
 fn at_gate(id: u32, number: u8) -> Step {
-    let place = place(abi::FAMILY_INET, TABLE, "door_ssh", Some(3));
+    let place = place(abi::NFPROTO_INET, TABLE, "door_ssh", Some(3));
     let packet = Packet { source: source(number), ports: Ports::tcp(22) };
-    Step { id, place, verdict: data::CONTINUE, packet: Some(packet) }
+    Step { id, place, verdict: abi::NFT_CONTINUE, packet: Some(packet) }
 }
 
 fn elsewhere(id: u32, chain: &str, rule: Option<u64>, verdict: i32) -> Step {
-    Step { id, place: place(abi::FAMILY_IPV4, "filter", chain, rule), verdict, packet: None }
+    Step { id, place: place(abi::NFPROTO_IPV4, "filter", chain, rule), verdict, packet: None }
 }
 
 fn story(numbers: std::ops::Range<u8>) -> Story {
@@ -62,13 +62,13 @@ fn the_chain_that_a_packet_came_in_by_is_told_with_the_rule_that_dropped_it() {
     let mut story = story(7..8);
     for step in [
         at_gate(1, 7),
-        elsewhere(1, "PREROUTING", None, data::ACCEPT),
-        elsewhere(1, "INPUT", Some(5), data::JUMP),
-        elsewhere(1, "sub", Some(6), data::CONTINUE),
+        elsewhere(1, "PREROUTING", None, abi::NF_ACCEPT),
+        elsewhere(1, "INPUT", Some(5), abi::NFT_JUMP),
+        elsewhere(1, "sub", Some(6), abi::NFT_CONTINUE),
     ] {
         assert_eq!(story.follow(step, NOW), None);
     }
-    let told = story.follow(elsewhere(1, "sub", Some(9), data::DROP), NOW).unwrap();
+    let told = story.follow(elsewhere(1, "sub", Some(9), abi::NF_DROP), NOW).unwrap();
     assert_eq!(told.packet.source, source(7));
     assert_eq!((told.entry.as_str(), told.place.chain.as_str(), told.place.rule), ("INPUT", "sub", Some(9)));
     assert!(story.is_over());
@@ -83,20 +83,20 @@ fn a_packet_that_nobody_waits_for_is_not_followed() {
     other_port.packet = Some(Packet { source: source(7), ports: Ports::tcp(80) });
     assert_eq!(story.follow(other_port, NOW), None);
     for id in 1..4 {
-        assert_eq!(story.follow(elsewhere(id, "INPUT", None, data::DROP), NOW), None);
+        assert_eq!(story.follow(elsewhere(id, "INPUT", None, abi::NF_DROP), NOW), None);
     }
     // One packet for each grant.
     assert_eq!(story.follow(at_gate(4, 7), NOW), None);
     assert_eq!(story.follow(at_gate(5, 7), NOW), None);
-    assert_eq!(story.follow(elsewhere(5, "INPUT", None, data::DROP), NOW), None);
-    assert!(story.follow(elsewhere(4, "INPUT", None, data::DROP), NOW).is_some());
+    assert_eq!(story.follow(elsewhere(5, "INPUT", None, abi::NF_DROP), NOW), None);
+    assert!(story.follow(elsewhere(4, "INPUT", None, abi::NF_DROP), NOW).is_some());
 }
 
 #[test]
 fn what_the_gate_itself_drops_is_no_news() {
     let mut story = story(7..8);
     story.follow(at_gate(1, 7), NOW);
-    let refused = Step { verdict: data::DROP, packet: None, ..at_gate(1, 7) };
+    let refused = Step { verdict: abi::NF_DROP, packet: None, ..at_gate(1, 7) };
     assert_eq!(story.follow(refused, NOW), None);
     assert!(story.is_over());
 }
@@ -107,16 +107,16 @@ fn a_rule_is_told_of_once_and_only_so_many_are() {
     for number in 1..60_u8 {
         let rule = Some(u64::from(number / 2));
         story.follow(at_gate(u32::from(number), number), NOW);
-        let told = story.follow(elsewhere(u32::from(number), "INPUT", rule, data::DROP), NOW);
+        let told = story.follow(elsewhere(u32::from(number), "INPUT", rule, abi::NF_DROP), NOW);
         assert_eq!(told.is_some(), number == 1 || number % 2 == 0, "{number}");
     }
     assert_eq!(story.told.len(), 30);
     for number in 100..200 {
-        story.told.insert(place(abi::FAMILY_IPV4, "filter", "INPUT", Some(number)));
+        story.told.insert(place(abi::NFPROTO_IPV4, "filter", "INPUT", Some(number)));
     }
     story.owe(&plan(), grants(1..2, NOW.after(Duration::from_secs(60))), NOW);
     story.follow(at_gate(1, 1), NOW);
-    assert_eq!(story.follow(elsewhere(1, "INPUT", Some(999), data::DROP), NOW), None);
+    assert_eq!(story.follow(elsewhere(1, "INPUT", Some(999), abi::NF_DROP), NOW), None);
 }
 
 #[test]
