@@ -2,11 +2,7 @@
 //! means, and where its value goes.
 //!
 //! The parser knows a key only from its row; the help, the default file, the manual and the list of values in force
-//! are made from the rows, too. A new key is a field of [`File`], [`FileDoor`] or [`FileClient`], a row, and its use.
-//!
-//! [`File`]: super::file::File
-//! [`FileDoor`]: super::file::FileDoor
-//! [`FileClient`]: super::file::FileClient
+//! are made from the rows, too. A new key is a field of `File`, `FileDoor` or `FileClient`, a row, and its use.
 
 mod client;
 mod door;
