@@ -136,7 +136,7 @@ impl Namespace {
             // For IPv6, a socket can bind to such an address only if nonlocal addresses are allowed.
             let allowed = fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1");
             allowed.map_err(LabError::Namespace)?;
-            cable::add_local_route(network, cable::LOCAL_TABLE)
+            cable::add_local_route(network, libc::RT_TABLE_LOCAL)
         })
     }
 

@@ -15,21 +15,20 @@ use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::netlink::{
-    message::{DUMP, Writer},
-    socket::{self as netlink, Family},
+    message::{NLM_F_DUMP, Writer},
+    socket::{self as netlink, Family, SOCK_DIAG_BY_FAMILY},
 };
 
 /// The name. The leading zero byte makes it abstract.
 const NAME: &str = "\0port-knocking-doors";
 
-/// `SOCK_DIAG_BY_FAMILY`.
-const BY_FAMILY: u16 = 20;
-/// `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`.
-const SHOW: u32 = 0x1 | 0x40;
-/// The length of `struct unix_diag_msg`; `UNIX_DIAG_NAME`, `UNIX_DIAG_UID`.
-const HEADER: usize = 16;
-const DIAG_NAME: u16 = 0;
-const DIAG_USER: u16 = 7;
+// Of `linux/unix_diag.h`.
+const UDIAG_SHOW_NAME: u32 = 0x1;
+const UDIAG_SHOW_UID: u32 = 0x40;
+const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_UID: u16 = 7;
+/// The length of `struct unix_diag_msg`.
+const UNIX_DIAG_MSG_LEN: usize = 16;
 
 /// Why this daemon does not run here.
 #[derive(Debug, thiserror::Error)]
@@ -75,21 +74,23 @@ impl InstanceLock {
 /// The user who holds the name; `None` if the kernel does not say.
 fn holder() -> Option<u32> {
     let mut request = Writer::default();
-    request.message(BY_FAMILY, DUMP, 0, |writer| {
+    request.message(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, 0, |writer| {
         // `struct unix_diag_req`: family, every state, any inode, what to show, any cookie.
         writer.raw(&[u8::try_from(libc::AF_UNIX).unwrap_or(0), 0, 0, 0]);
         writer.raw(&u32::MAX.to_ne_bytes());
         writer.raw(&[0; 4]);
-        writer.raw(&SHOW.to_ne_bytes());
+        writer.raw(&(UDIAG_SHOW_NAME | UDIAG_SHOW_UID).to_ne_bytes());
         writer.raw(&[0; 8]);
     });
     let mut kernel = netlink::Socket::open(Family::SocketDiagnosis).ok()?;
     let holders = kernel.dump(request.bytes(), |message| {
-        let socket = message.attributes(HEADER);
+        let socket = message.attributes(UNIX_DIAG_MSG_LEN);
         // Sockets of another type may have the same name.
         let is_stream = message.body.get(1).copied().map(i32::from) == Some(libc::SOCK_STREAM);
-        let is_it = message.kind == BY_FAMILY && is_stream && socket.find(DIAG_NAME)? == NAME.as_bytes();
-        socket.find(DIAG_USER).filter(|_| is_it)?.first_chunk().map(|user| u32::from_ne_bytes(*user))
+        let is_it = message.kind == SOCK_DIAG_BY_FAMILY
+            && is_stream
+            && socket.find(UNIX_DIAG_NAME)? == NAME.as_bytes();
+        socket.find(UNIX_DIAG_UID).filter(|_| is_it)?.first_chunk().map(|user| u32::from_ne_bytes(*user))
     });
     holders.ok()?.first().copied()
 }

@@ -1,4 +1,4 @@
-//! Numbers of the kernel's nftables interface, under the kernel's own names.
+//! Numbers of the kernel's interface to nftables and connection tracking, under the kernel's own names.
 //!
 //! The names are those of `linux/netfilter/nf_tables.h`, except where a section names another header. `libc` has some
 //! of them as `c_int`; here each has the type that its field in a message has. The kernel never changes them.
@@ -13,6 +13,7 @@ use libc::c_int;
 
 // `linux/netfilter/nfnetlink.h`.
 pub(super) const NFNL_SUBSYS_NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
+const NFNL_SUBSYS_CTNETLINK: u16 = libc::NFNL_SUBSYS_CTNETLINK as u16;
 pub(super) const NFNL_MSG_BATCH_BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 pub(super) const NFNL_MSG_BATCH_END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 /// `NFNLGRP_NFTABLES`, as a bit.
@@ -197,9 +198,19 @@ pub(super) const NFTA_CT_SREG: u16 = 4;
 pub(super) const NFT_CT_DIRECTION: u32 = libc::NFT_CT_DIRECTION as u32;
 pub(super) const NFT_CT_MARK: u32 = libc::NFT_CT_MARK as u32;
 pub(super) const NFT_CT_STATE: u32 = libc::NFT_CT_STATE as u32;
+/// A packet that connection tracking cannot place, or has not seen yet.
+pub(super) const NF_CT_STATE_INVALID_BIT: u32 = 1 << 0;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`.
 pub(super) const CT_STATE_ESTABLISHED: u32 = 2;
 pub(super) const NFT_CT_STATUS: u32 = libc::NFT_CT_STATUS as u32;
+/// `NF_CT_STATE_BIT(IP_CT_RELATED)`.
+pub(super) const CT_STATE_RELATED: u32 = 1 << 2;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+pub(super) const CT_STATE_NEW: u32 = 1 << 3;
+pub(super) const NF_CT_STATE_UNTRACKED_BIT: u32 = 1 << 6;
+pub(super) const IPS_SEEN_REPLY: u32 = 1 << 1;
+pub(super) const IPS_ASSURED: u32 = 1 << 2;
+pub(super) const IPS_CONFIRMED: u32 = 1 << 3;
 pub(super) const IPS_DST_NAT: u32 = 1 << 5;
 pub(super) const NFT_CT_PROTO_DST: u32 = libc::NFT_CT_PROTO_DST as u32;
 
@@ -294,3 +305,27 @@ pub(super) const NFTA_REJECT_TYPE: u16 = 1;
 pub(super) const NFTA_REJECT_ICMP_CODE: u16 = 2;
 pub(super) const NFT_REJECT_TCP_RST: u32 = libc::NFT_REJECT_TCP_RST as u32;
 pub(super) const NFT_REJECT_ICMPX_UNREACH: u32 = libc::NFT_REJECT_ICMPX_UNREACH as u32;
+
+// `linux/netfilter/nfnetlink_conntrack.h`, `linux/netfilter/nf_conntrack_tcp.h`.
+pub(super) const IPCTNL_MSG_CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK << 8;
+pub(super) const IPCTNL_MSG_CT_GET: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 1;
+pub(super) const CTA_TUPLE_ORIG: u16 = 1;
+pub(super) const CTA_TUPLE_REPLY: u16 = 2;
+pub(super) const CTA_STATUS: u16 = 3;
+pub(super) const CTA_PROTOINFO: u16 = 4;
+pub(super) const CTA_TIMEOUT: u16 = 7;
+pub(super) const CTA_TUPLE_IP: u16 = 1;
+pub(super) const CTA_TUPLE_PROTO: u16 = 2;
+pub(super) const CTA_IP_V4_SRC: u16 = 1;
+pub(super) const CTA_IP_V4_DST: u16 = 2;
+pub(super) const CTA_IP_V6_SRC: u16 = 3;
+pub(super) const CTA_IP_V6_DST: u16 = 4;
+pub(super) const CTA_PROTO_NUM: u16 = 1;
+pub(super) const CTA_PROTO_SRC_PORT: u16 = 2;
+pub(super) const CTA_PROTO_DST_PORT: u16 = 3;
+pub(super) const CTA_PROTOINFO_TCP: u16 = 1;
+pub(super) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+pub(super) const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+pub(super) const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+pub(super) const TCP_CONNTRACK_ESTABLISHED: u8 = 3;
+pub(super) const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x08;

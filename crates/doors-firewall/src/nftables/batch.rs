@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use doors_core::limits;
-use doors_os::netlink::message::{APPEND, CREATE, Writer};
+use doors_os::netlink::message::{NLM_F_APPEND, NLM_F_CREATE, Writer};
 
 use super::{
     abi,
@@ -90,7 +90,9 @@ impl Batch {
     /// Makes the table if it is not there.
     pub(super) fn add_table(&mut self) {
         let name = self.table;
-        self.message(abi::NFT_MSG_NEWTABLE, CREATE, |writer| writer.put_text(abi::NFTA_TABLE_NAME, name));
+        self.message(abi::NFT_MSG_NEWTABLE, NLM_F_CREATE, |writer| {
+            writer.put_text(abi::NFTA_TABLE_NAME, name)
+        });
     }
 
     /// Deletes the table with everything in it; fails if it is not there.
@@ -105,7 +107,7 @@ impl Batch {
             Use::Stays => abi::NFT_SET_TIMEOUT,
             Use::Once | Use::Never => abi::NFT_SET_TIMEOUT | abi::NFT_SET_EVAL,
         };
-        self.message(abi::NFT_MSG_NEWSET, CREATE, |writer| {
+        self.message(abi::NFT_MSG_NEWSET, NLM_F_CREATE, |writer| {
             writer.put_text(abi::NFTA_SET_TABLE, of);
             writer.put_text(abi::NFTA_SET_NAME, name);
             let (flags, key_type, key_length) = match kind {
@@ -158,7 +160,7 @@ impl Batch {
     /// Adds a chain that others go to.
     pub(super) fn add_chain(&mut self, name: &str) {
         let of = self.table;
-        self.message(abi::NFT_MSG_NEWCHAIN, CREATE, |writer| {
+        self.message(abi::NFT_MSG_NEWCHAIN, NLM_F_CREATE, |writer| {
             writer.put_text(abi::NFTA_CHAIN_TABLE, of);
             writer.put_text(abi::NFTA_CHAIN_NAME, name);
         });
@@ -168,7 +170,7 @@ impl Batch {
     /// NAT.
     pub(super) fn add_base_chain(&mut self, name: &str, at: u32) {
         let of = self.table;
-        self.message(abi::NFT_MSG_NEWCHAIN, CREATE, |writer| {
+        self.message(abi::NFT_MSG_NEWCHAIN, NLM_F_CREATE, |writer| {
             writer.put_text(abi::NFTA_CHAIN_TABLE, of);
             writer.put_text(abi::NFTA_CHAIN_NAME, name);
             writer.nest(abi::NFTA_CHAIN_HOOK, |hook| {
@@ -183,7 +185,7 @@ impl Batch {
     /// Adds a rule at the end of a chain.
     pub(super) fn add_rule(&mut self, chain: &str, expressions: impl FnOnce(&mut Expressions<'_>)) {
         let of = self.table;
-        self.message(abi::NFT_MSG_NEWRULE, CREATE | APPEND, |writer| {
+        self.message(abi::NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |writer| {
             writer.put_text(abi::NFTA_RULE_TABLE, of);
             writer.put_text(abi::NFTA_RULE_CHAIN, chain);
             writer.nest(abi::NFTA_RULE_EXPRESSIONS, |writer| expressions(&mut Expressions(writer)));
@@ -192,7 +194,7 @@ impl Batch {
 
     /// Adds elements; one that is there already stays as it is.
     pub(super) fn add_elements(&mut self, set: &str, elements: &[Element]) {
-        self.elements(abi::NFT_MSG_NEWSETELEM, CREATE, set, elements);
+        self.elements(abi::NFT_MSG_NEWSETELEM, NLM_F_CREATE, set, elements);
     }
 
     /// Deletes elements; fails if one is not there.

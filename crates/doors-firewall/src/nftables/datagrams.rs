@@ -7,8 +7,6 @@
 //!
 //! To let pass for a while whatever the service answers would let in every stranger whom it answers. So that is
 //! left to the administrator, and before it happens it is said which ports it concerns.
-//!
-//! Source: `linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::collections::BTreeSet;
 
@@ -18,18 +16,14 @@ use doors_os::netlink::{
 };
 
 use super::{
-    diagnosis,
-    prior_connections::{NUMBER, ORIGINAL, PORTS, STATUS, TUPLE_PROTOCOL},
+    abi,
+    diagnosis::{self, TCP_CLOSE},
     snapshot::{Snapshot, list},
 };
 use crate::plan::{Plan, Protocol};
 
-/// `TCP_CLOSE` as a bit, which for UDP means that a socket is for all peers.
-const FOR_ALL: u32 = 1 << 7;
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`.
-const GET_CONNECTIONS: u16 = 1 << 8 | 1;
-/// `IPS_SEEN_REPLY`.
-const SEEN_REPLY: u32 = 1 << 1;
+/// A UDP socket that is for all peers.
+const FOR_ALL: u32 = 1 << TCP_CLOSE;
 /// So many ports are named.
 const NAMED: usize = 8;
 
@@ -53,7 +47,7 @@ impl Services {
         if !Snapshot::take(&mut netfilter)?.is_empty() {
             return Ok(None);
         }
-        let flows = netfilter.dump(&list(GET_CONNECTIONS, 0, |_| {}), |message| {
+        let flows = netfilter.dump(&list(abi::IPCTNL_MSG_CT_GET, 0, |_| {}), |message| {
             passes_to(message, &ports).filter(|passes| *passes)
         })?;
         Ok(Some(Self { ports, known: flows.len() }))
@@ -91,10 +85,11 @@ impl Services {
 fn passes_to(message: &Message<'_>, ports: &BTreeSet<u16>) -> Option<bool> {
     // After `struct nfgenmsg`.
     let connection = message.attributes(4);
-    let of = connection.nested(ORIGINAL).nested(TUPLE_PROTOCOL);
-    let is_udp = of.find(NUMBER)? == [Protocol::Udp.number()];
-    let [source, target] = PORTS.map(|kind| port(of, kind).is_some_and(|port| ports.contains(&port)));
-    let answered = connection.u32_be(STATUS)? & SEEN_REPLY != 0;
+    let of = connection.nested(abi::CTA_TUPLE_ORIG).nested(abi::CTA_TUPLE_PROTO);
+    let is_udp = of.find(abi::CTA_PROTO_NUM)? == [Protocol::Udp.number()];
+    let [source, target] = [abi::CTA_PROTO_SRC_PORT, abi::CTA_PROTO_DST_PORT]
+        .map(|kind| port(of, kind).is_some_and(|port| ports.contains(&port)));
+    let answered = connection.u32_be(abi::CTA_STATUS)? & abi::IPS_SEEN_REPLY != 0;
     Some(is_udp && (source || (target && answered)))
 }
 

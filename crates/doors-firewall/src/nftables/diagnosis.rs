@@ -5,14 +5,21 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use doors_os::netlink::{
-    message::{DUMP, Message, Writer},
-    socket::{Family, NetlinkError, Socket},
+    message::{Message, NLM_F_DUMP, Writer},
+    socket::{Family, NetlinkError, SOCK_DIAG_BY_FAMILY, Socket},
 };
 
 use crate::plan::{Plan, Protocol};
 
-/// `SOCK_DIAG_BY_FAMILY`.
-const BY_FAMILY: u16 = 20;
+// States of a socket, of `net/tcp_states.h`. A UDP socket that is connected to one peer is `TCP_ESTABLISHED`, one that is
+// for all peers `TCP_CLOSE`.
+pub(super) const TCP_ESTABLISHED: u32 = 1;
+pub(super) const TCP_FIN_WAIT1: u32 = 4;
+pub(super) const TCP_FIN_WAIT2: u32 = 5;
+pub(super) const TCP_CLOSE: u32 = 7;
+pub(super) const TCP_CLOSE_WAIT: u32 = 8;
+pub(super) const TCP_LAST_ACK: u32 = 9;
+pub(super) const TCP_CLOSING: u32 = 11;
 
 /// One socket: where it is, and who is at the other end. The port of an end that is not fixed is 0.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +49,7 @@ pub(super) fn guarded(plan: &Plan, protocol: Protocol, states: u32) -> Result<Ve
 /// Asks for all sockets in some states: `struct inet_diag_req_v2`.
 fn sockets(family: u8, protocol: Protocol, states: u32) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.message(BY_FAMILY, DUMP, 0, |writer| {
+    writer.message(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, 0, |writer| {
         writer.raw(&[family, protocol.number(), 0, 0]);
         writer.raw(&states.to_ne_bytes());
         writer.raw(&[0; 48]);

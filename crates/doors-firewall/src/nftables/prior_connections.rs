@@ -11,50 +11,35 @@
 //!
 //! UDP sockets that are connected to one peer are like connections. Of others the kernel does not know the peers:
 //! see `datagrams`.
-//!
-//! Source: `linux/netfilter/nfnetlink_conntrack.h`, `linux/netfilter/nf_conntrack_tcp.h`.
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
 use doors_os::netlink::{
-    message::{ACK, CREATE, EXCLUSIVE, Writer},
+    message::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Writer},
     socket::{NetlinkError, Socket},
 };
 
-use super::diagnosis;
+use super::{
+    abi,
+    diagnosis::{
+        self, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK,
+    },
+};
 use crate::plan::{Plan, Protocol, octets};
 
-/// The states of a connection over which something may still come, as bits: `TCP_ESTABLISHED`, `TCP_FIN_WAIT1`,
-/// `TCP_FIN_WAIT2`, `TCP_CLOSE_WAIT`, `TCP_LAST_ACK`, `TCP_CLOSING`. Either half may be closed.
-const LIVE: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
-/// `TCP_ESTABLISHED` as a bit, which for UDP means that a socket is connected.
-const CONNECTED: u32 = 1 << 1;
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`.
-const NEW_CONNECTION: u16 = 1 << 8;
-
-/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_STATUS`, `CTA_PROTOINFO`, `CTA_TIMEOUT`.
-pub(super) const ORIGINAL: u16 = 1;
-const REPLY: u16 = 2;
-pub(super) const STATUS: u16 = 3;
-const PROTOCOL_INFO: u16 = 4;
-const TIMEOUT: u16 = 7;
-/// `CTA_TUPLE_IP` with the kinds of its addresses, `CTA_TUPLE_PROTO` with number and ports.
-const TUPLE_IP: u16 = 1;
-const IPV4: [u16; 2] = [1, 2];
-const IPV6: [u16; 2] = [3, 4];
-pub(super) const TUPLE_PROTOCOL: u16 = 2;
-pub(super) const NUMBER: u16 = 1;
-pub(super) const PORTS: [u16; 2] = [2, 3];
-/// `IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED`.
-const BOTH_WAYS: u32 = 1 << 1 | 1 << 2 | 1 << 3;
-/// `CTA_PROTOINFO_TCP` and below it the state and the flags of both directions.
-const TCP_INFO: u16 = 1;
-const TCP_STATE: u16 = 1;
-const TCP_FLAGS: [u16; 2] = [4, 5];
-/// `TCP_CONNTRACK_ESTABLISHED`.
-const TCP_ESTABLISHED: u8 = 3;
-/// `IP_CT_TCP_FLAG_BE_LIBERAL`, and a mask with that bit: nobody knows the windows so far.
-const LIBERAL: [u8; 2] = [0x08, 0x08];
+/// The states of a connection over which something may still come, as bits. Either half may be closed.
+const LIVE: u32 = 1 << TCP_ESTABLISHED
+    | 1 << TCP_FIN_WAIT1
+    | 1 << TCP_FIN_WAIT2
+    | 1 << TCP_CLOSE_WAIT
+    | 1 << TCP_LAST_ACK
+    | 1 << TCP_CLOSING;
+/// A UDP socket that is connected to one peer.
+const CONNECTED: u32 = 1 << TCP_ESTABLISHED;
+/// Packets have gone both ways.
+const BOTH_WAYS: u32 = abi::IPS_SEEN_REPLY | abi::IPS_ASSURED | abi::IPS_CONFIRMED;
+/// The flag, and a mask with that bit: the windows of the connection are not known.
+const LIBERAL: [u8; 2] = [abi::IP_CT_TCP_FLAG_BE_LIBERAL; 2];
 /// The kernel's own time for an established connection that is silent: five days; in UDP two minutes.
 const TCP_SECONDS: u32 = 432_000;
 const UDP_SECONDS: u32 = 120;
@@ -158,19 +143,19 @@ fn introduce(session: Session, tracking: &mut Socket) -> Result<bool, NetlinkErr
 /// Tells connection tracking of a connection.
 fn introduction(session: Session) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.message(NEW_CONNECTION, CREATE | EXCLUSIVE | ACK, 1, |writer| {
+    writer.message(abi::IPCTNL_MSG_CT_NEW, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, 1, |writer| {
         let family = if session.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         writer.raw(&[u8::try_from(family).unwrap_or(0), 0, 0, 0]);
         let Session { protocol, peer, local } = session;
-        tuple(writer, ORIGINAL, protocol, [peer, local]);
-        tuple(writer, REPLY, protocol, [local, peer]);
-        writer.put_u32_be(STATUS, BOTH_WAYS);
+        tuple(writer, abi::CTA_TUPLE_ORIG, protocol, [peer, local]);
+        tuple(writer, abi::CTA_TUPLE_REPLY, protocol, [local, peer]);
+        writer.put_u32_be(abi::CTA_STATUS, BOTH_WAYS);
         match protocol {
             Protocol::Tcp => {
-                writer.put_u32_be(TIMEOUT, TCP_SECONDS);
-                writer.nest(PROTOCOL_INFO, |info| info.nest(TCP_INFO, established));
+                writer.put_u32_be(abi::CTA_TIMEOUT, TCP_SECONDS);
+                writer.nest(abi::CTA_PROTOINFO, |info| info.nest(abi::CTA_PROTOINFO_TCP, established));
             }
-            Protocol::Udp => writer.put_u32_be(TIMEOUT, UDP_SECONDS),
+            Protocol::Udp => writer.put_u32_be(abi::CTA_TIMEOUT, UDP_SECONDS),
         }
     });
     writer.bytes().to_vec()
@@ -178,8 +163,8 @@ fn introduction(session: Session) -> Vec<u8> {
 
 /// An established TCP connection.
 fn established(tcp: &mut Writer) {
-    tcp.put(TCP_STATE, &[TCP_ESTABLISHED]);
-    for kind in TCP_FLAGS {
+    tcp.put(abi::CTA_PROTOINFO_TCP_STATE, &[abi::TCP_CONNTRACK_ESTABLISHED]);
+    for kind in [abi::CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, abi::CTA_PROTOINFO_TCP_FLAGS_REPLY] {
         tcp.put(kind, &LIBERAL);
     }
 }
@@ -187,15 +172,19 @@ fn established(tcp: &mut Writer) {
 fn tuple(writer: &mut Writer, kind: u16, protocol: Protocol, ends: [SocketAddr; 2]) {
     writer.nest(kind, |tuple| {
         let [from, _] = ends;
-        let kinds = if from.is_ipv4() { IPV4 } else { IPV6 };
-        tuple.nest(TUPLE_IP, |ip| {
+        let kinds = if from.is_ipv4() {
+            [abi::CTA_IP_V4_SRC, abi::CTA_IP_V4_DST]
+        } else {
+            [abi::CTA_IP_V6_SRC, abi::CTA_IP_V6_DST]
+        };
+        tuple.nest(abi::CTA_TUPLE_IP, |ip| {
             for (kind, address) in kinds.into_iter().zip(ends) {
                 ip.put(kind, &octets(address.ip()));
             }
         });
-        tuple.nest(TUPLE_PROTOCOL, |attributes| {
-            attributes.put(NUMBER, &[protocol.number()]);
-            for (kind, address) in PORTS.into_iter().zip(ends) {
+        tuple.nest(abi::CTA_TUPLE_PROTO, |attributes| {
+            attributes.put(abi::CTA_PROTO_NUM, &[protocol.number()]);
+            for (kind, address) in [abi::CTA_PROTO_SRC_PORT, abi::CTA_PROTO_DST_PORT].into_iter().zip(ends) {
                 attributes.put(kind, &address.port().to_be_bytes());
             }
         });

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use doors_core::spa::client::ClientLabel;
 use doors_os::netlink::{
-    message::{Attributes, DUMP, Message, Writer},
+    message::{Attributes, Message, NLM_F_DUMP, Writer},
     socket::{NetlinkError, Socket},
 };
 
@@ -164,7 +164,7 @@ fn remark(user_data: &[u8]) -> Option<ClientLabel> {
 /// A request for everything of a kind.
 pub(super) fn list(kind: u16, family: u8, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.message(kind, DUMP, 0, |writer| {
+    writer.message(kind, NLM_F_DUMP, 0, |writer| {
         writer.raw(&[family, 0, 0, 0]);
         body(writer);
     });

@@ -14,37 +14,48 @@
 //!
 //! Source: netlink(7), `linux/netlink.h`.
 
-/// `NLM_F_REQUEST`: a request to the kernel.
-pub const REQUEST: u16 = 0x1;
-/// `NLM_F_ACK`: acknowledge success, too.
-pub const ACK: u16 = 0x4;
-/// `NLM_F_DUMP_INTR`: the data changed during the dump.
-pub const DUMP_INTERRUPTED: u16 = 0x10;
-/// `NLM_F_DUMP`: return all objects.
-pub const DUMP: u16 = 0x300;
-/// `NLM_F_EXCL`: fail if it exists.
-pub const EXCLUSIVE: u16 = 0x200;
-/// `NLM_F_CREATE`: create it if it does not exist.
-pub const CREATE: u16 = 0x400;
-/// `NLM_F_APPEND`: append it to the list.
-pub const APPEND: u16 = 0x800;
+use libc::c_int;
 
-/// `NLMSG_ERROR`: an error or, with error 0, an acknowledgement.
-pub const ERROR: u16 = 2;
-/// `NLMSG_DONE`: the end of a dump.
-pub const DONE: u16 = 3;
+/// A request to the kernel.
+pub const NLM_F_REQUEST: u16 = short(libc::NLM_F_REQUEST);
+/// Acknowledge success, too.
+pub const NLM_F_ACK: u16 = short(libc::NLM_F_ACK);
+/// The data changed during the dump.
+pub const NLM_F_DUMP_INTR: u16 = short(libc::NLM_F_DUMP_INTR);
+/// Return all objects.
+pub const NLM_F_DUMP: u16 = short(libc::NLM_F_DUMP);
+/// Fail if it exists.
+pub const NLM_F_EXCL: u16 = short(libc::NLM_F_EXCL);
+/// Create it if it does not exist.
+pub const NLM_F_CREATE: u16 = short(libc::NLM_F_CREATE);
+/// Append it to the list.
+pub const NLM_F_APPEND: u16 = short(libc::NLM_F_APPEND);
+/// The answer has attributes.
+const NLM_F_ACK_TLVS: u16 = short(libc::NLM_F_ACK_TLVS);
+/// The answer contains only the header of the request.
+const NLM_F_CAPPED: u16 = short(libc::NLM_F_CAPPED);
 
-const HEADER: usize = 16;
-/// `NLA_F_NESTED`.
-const NESTED: u16 = 0x8000;
-/// `NLA_TYPE_MASK`.
-const KIND: u16 = 0x3fff;
-/// `NLMSGERR_ATTR_MSG`.
-const ERROR_TEXT: u16 = 1;
-/// `NLM_F_ACK_TLVS`: the answer has attributes.
-const HAS_TEXT: u16 = 0x200;
-/// `NLM_F_CAPPED`: the answer contains only the header of the request.
-const CAPPED: u16 = 0x100;
+/// An error or, with error 0, an acknowledgement.
+pub const NLMSG_ERROR: u16 = short(libc::NLMSG_ERROR);
+/// The end of a dump.
+pub const NLMSG_DONE: u16 = short(libc::NLMSG_DONE);
+const NLMSG_HDRLEN: usize = size_of::<libc::nlmsghdr>();
+/// The attribute of an error that holds the kernel's text.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+const NLA_F_NESTED: u16 = short(libc::NLA_F_NESTED);
+/// The type of an attribute without its flags.
+const NLA_TYPE_MASK: u16 = short(libc::NLA_TYPE_MASK);
+
+/// One of the constants of `libc`, in the 16 bits that a message has for it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the headers define them for 16 bits"
+)]
+const fn short(number: c_int) -> u16 {
+    number as u16
+}
 
 /// Writes one or more messages.
 #[derive(Debug, Default)]
@@ -61,7 +72,7 @@ impl Writer {
         self.latest = start;
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+        self.bytes.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
         self.bytes.extend_from_slice(&sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
         body(self);
@@ -94,7 +105,7 @@ impl Writer {
 
     /// Writes an attribute that holds attributes.
     pub fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
-        self.attribute(kind | NESTED, body);
+        self.attribute(kind | NLA_F_NESTED, body);
     }
 
     /// Requests an acknowledgement of the latest message.
@@ -102,7 +113,7 @@ impl Writer {
         let at = self.latest.saturating_add(6);
         let flags = self.bytes.get(at..).and_then(|rest| rest.first_chunk()).copied();
         if let Some(flags) = flags.map(u16::from_ne_bytes) {
-            self.overwrite(at, &(flags | ACK).to_ne_bytes());
+            self.overwrite(at, &(flags | NLM_F_ACK).to_ne_bytes());
         }
     }
 
@@ -152,16 +163,16 @@ impl<'a> Message<'a> {
     /// Reads an answer: the error number (0 for none) and the kernel's text.
     pub fn error(&self) -> (i32, Option<String>) {
         let number = self.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes).saturating_neg());
-        if self.flags & HAS_TEXT == 0 {
+        if self.flags & NLM_F_ACK_TLVS == 0 {
             return (number, None);
         }
         let request = self.body.get(4..).unwrap_or_default();
-        let length = match self.flags & CAPPED {
+        let length = match self.flags & NLM_F_CAPPED {
             0 => request.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes)),
             _ => 16,
         };
         let skip = usize::try_from(length).unwrap_or(usize::MAX).next_multiple_of(4);
-        let text = Attributes(request.get(skip..).unwrap_or_default()).find(ERROR_TEXT).map(text);
+        let text = Attributes(request.get(skip..).unwrap_or_default()).find(NLMSGERR_ATTR_MSG).map(text);
         (number, text)
     }
 }
@@ -169,14 +180,14 @@ impl<'a> Message<'a> {
 /// Splits a received datagram into messages.
 pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
-        let (header, _) = bytes.split_first_chunk::<HEADER>()?;
+        let (header, _) = bytes.split_first_chunk::<NLMSG_HDRLEN>()?;
         let [l0, l1, l2, l3, k0, k1, f0, f1, _, _, _, _, p0, p1, p2, p3] = *header;
         let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
         let message = Message {
             kind: u16::from_ne_bytes([k0, k1]),
             flags: u16::from_ne_bytes([f0, f1]),
             port: u32::from_ne_bytes([p0, p1, p2, p3]),
-            body: bytes.get(HEADER..length)?,
+            body: bytes.get(NLMSG_HDRLEN..length)?,
         };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
@@ -222,7 +233,7 @@ impl<'a> Iterator for Attributes<'a> {
         let length = usize::from(u16::from_ne_bytes([l0, l1]));
         let value = self.0.get(4..length)?;
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([k0, k1]) & KIND, value))
+        Some((u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK, value))
     }
 }
 
@@ -249,7 +260,10 @@ mod tests {
 
         let read: Vec<Message<'_>> = messages(writer.bytes()).collect();
         assert_eq!(read.iter().map(|message| message.kind).collect::<Vec<_>>(), [77, 78]);
-        assert_eq!(read.iter().map(|message| message.flags).collect::<Vec<_>>(), [REQUEST | ACK, REQUEST]);
+        assert_eq!(
+            read.iter().map(|message| message.flags).collect::<Vec<_>>(),
+            [NLM_F_REQUEST | NLM_F_ACK, NLM_F_REQUEST]
+        );
         let attributes = read[0].attributes(4);
         assert_eq!(attributes.text(1).as_deref(), Some("gate"));
         assert_eq!(attributes.nested(2).u32_be(3), Some(600));

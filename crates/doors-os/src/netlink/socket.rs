@@ -16,13 +16,6 @@ use rustix::{
 use super::message::{self, Message};
 use crate::sockopt;
 
-/// `NETLINK_CAP_ACK`: an answer need not repeat the request.
-const CAP_ACK: libc::c_int = 10;
-/// `NETLINK_EXT_ACK`: an error answer has a text.
-const EXT_ACK: libc::c_int = 11;
-/// `NETLINK_GET_STRICT_CHK`: a dump applies the filter in the request.
-const STRICT_CHECK: libc::c_int = 12;
-
 /// How often an interrupted dump is tried before it fails. One takes some microseconds.
 const DUMP_ATTEMPTS: usize = 64;
 
@@ -31,6 +24,9 @@ const LARGEST_BATCH: libc::c_int = 16 << 20;
 
 /// The kernel's own bound for one datagram of a dump is 32 KiB.
 const BUFFER: usize = 64 * 1024;
+
+/// The type of a request for sockets, of `linux/sock_diag.h`.
+pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 /// The netlink protocol.
 #[derive(Clone, Copy, Debug)]
@@ -113,8 +109,9 @@ impl Socket {
         net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         let name = net::getsockname(&fd)?;
         let port = SocketAddrNetlink::try_from(name)?.pid();
-        for option in [CAP_ACK, EXT_ACK, STRICT_CHECK] {
-            // Old kernels lack these options. Without them errors have less text and dumps are longer.
+        // An answer need not repeat the request, an error has a text, and a dump applies the filter in the request. Old
+        // kernels lack these options. Without them errors have less text and dumps are longer.
+        for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK, libc::NETLINK_GET_STRICT_CHK] {
             let _ = sockopt::set_flag(fd.as_fd(), libc::SOL_NETLINK, option);
         }
         // A batch that restores tens of thousands of grants exceeds the default buffer, and so may the kernel's
@@ -161,7 +158,7 @@ impl Socket {
         while let Some(received) = self.receive()? {
             for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
                 found = found.or_else(|| read(&message));
-                if message.kind == message::ERROR {
+                if message.kind == message::NLMSG_ERROR {
                     answered = true;
                     let (number, text) = message.error();
                     if number != 0 && refused.is_none() {
@@ -212,10 +209,10 @@ impl Socket {
         let mut interrupted = false;
         while let Some(received) = self.receive()? {
             for message in message::messages(self.buffer.get(..received).unwrap_or_default()) {
-                interrupted |= message.flags & message::DUMP_INTERRUPTED != 0;
+                interrupted |= message.flags & message::NLM_F_DUMP_INTR != 0;
                 match message.kind {
-                    message::DONE => return Ok((!interrupted).then_some(all)),
-                    message::ERROR => {
+                    message::NLMSG_DONE => return Ok((!interrupted).then_some(all)),
+                    message::NLMSG_ERROR => {
                         let (number, text) = message.error();
                         // An object that does not exist has no entries.
                         if number == libc::ENOENT {

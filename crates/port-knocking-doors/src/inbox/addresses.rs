@@ -14,7 +14,7 @@
 use doors_core::eligible::Own;
 use doors_os::netlink::{
     address::address,
-    message::{DUMP, Message, Writer},
+    message::{Message, NLM_F_DUMP, Writer},
     socket::{Family, NetlinkError, Socket},
 };
 use ipnet::IpNet;
@@ -24,10 +24,14 @@ use super::filter;
 
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
-/// `RTMGRP_LINK`, and for each family the addresses and the routes: `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE |
-/// RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`. The kernel announces an address before it adds the local route that makes
-/// the address the machine's own, so only the route announcements are reliable.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Links, and for each family the addresses and the routes. The kernel announces an address before it adds the local
+/// route that makes the address the machine's own, so only the route announcements are reliable.
+const GROUPS: u32 = (libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV6_ROUTE)
+    .cast_unsigned();
 
 /// The machine's own addresses, and the socket to read them.
 #[derive(Debug)]
@@ -86,7 +90,7 @@ impl Addresses {
 /// Requests the routes of the local table only. Old kernels ignore that and send all routes.
 fn request(family: u8) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.message(libc::RTM_GETROUTE, DUMP, 0, |writer| {
+    writer.message(libc::RTM_GETROUTE, NLM_F_DUMP, 0, |writer| {
         writer.raw(&[family, 0, 0, 0, libc::RT_TABLE_LOCAL, 0, 0, 0, 0, 0, 0, 0]);
     });
     writer.bytes().to_vec()

@@ -19,7 +19,7 @@ use std::{
 use doors_core::packet::{Arrival, Link, Routes};
 use doors_os::netlink::{
     address::octets,
-    message::{ACK, Writer},
+    message::{NLM_F_ACK, Writer},
     socket::{Family, NetlinkError, Socket},
 };
 use rustix::net::netdevice;
@@ -96,7 +96,7 @@ fn is_refusal(error: &NetlinkError) -> bool {
 /// The request how the kernel would route a packet that comes in like this.
 fn request(source: IpAddr, arrival: Arrival) -> Vec<u8> {
     let mut writer = Writer::default();
-    writer.message(libc::RTM_GETROUTE, ACK, 0, |writer| {
+    writer.message(libc::RTM_GETROUTE, NLM_F_ACK, 0, |writer| {
         // `struct rtmsg`: the family, and full prefix lengths for both addresses.
         writer.raw(&[u8::try_from(libc::AF_INET).unwrap_or(0), 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         writer.put(libc::RTA_DST, &octets(arrival.destination));

@@ -139,10 +139,6 @@ pub(super) enum Loaded {
     Other,
 }
 
-/// `NF_CT_STATE_INVALID_BIT`: what a packet is before connection tracking has seen it, too.
-pub(super) const STATE_INVALID: u32 = 1;
-/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
-pub(super) const STATE_NEW: u32 = 8;
 /// What names the loopback interface, by number and by name.
 const LOOPBACK: (u32, &str) = (1, "lo");
 
@@ -352,7 +348,7 @@ impl Rule {
             | What::PortIn(_)
             | What::Source(_)
             | What::Remark(_) => true,
-            What::State(states) => (states & STATE_NEW != 0) != test.not,
+            What::State(states) => (states & abi::CT_STATE_NEW != 0) != test.not,
             _ => false,
         })
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use super::{
     rule::{Rule, Test, Verdict, What},
-    walk::{Applies, Connection, DEEPEST, LONGEST, Ruleset},
+    walk::{Applies, Connection, LONGEST, NFT_JUMP_STACK_SIZE, Ruleset},
 };
 use crate::plan::Ports;
 
@@ -69,7 +69,7 @@ impl Ruleset {
     ) -> Option<Reach> {
         for rule in self.rules.get(chain).into_iter().flatten() {
             search.rules = search.rules.saturating_add(1);
-            if search.rules > LONGEST || depth > DEEPEST {
+            if search.rules > LONGEST || depth > NFT_JUMP_STACK_SIZE {
                 return None;
             }
             let Some(reach) = self.reach(rule, connection) else { continue };

@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::super::abi;
 use super::elements::Verdicts;
-use super::rule::{FromWhom, Loaded, Rule, STATE_INVALID, STATE_NEW, Test, Verdict, What};
+use super::rule::{FromWhom, Loaded, Rule, Test, Verdict, What};
 use crate::plan::Protocol;
 
-/// The kernel allows no more jumps behind each other (`NFT_JUMP_STACK_SIZE`).
-pub(super) const DEEPEST: usize = 16;
+/// The kernel allows no more jumps behind each other (`net/netfilter/nf_tables.h`).
+pub(super) const NFT_JUMP_STACK_SIZE: usize = 16;
 /// So many rules are looked at for one port. A ruleset that is longer is not judged.
 pub(super) const LONGEST: usize = 100_000;
 /// `SYN` and `ACK` of the flags of TCP.
@@ -138,7 +138,7 @@ impl Ruleset {
     fn walk(&self, chain: &str, connection: &Connection<'_>, depth: usize, seen: &mut Seen) -> End {
         for rule in self.rules.get(chain).into_iter().flatten() {
             seen.rules = seen.rules.saturating_add(1);
-            if seen.rules > LONGEST || depth > DEEPEST {
+            if seen.rules > LONGEST || depth > NFT_JUMP_STACK_SIZE {
                 seen.too_long = true;
                 return End::Accepted;
             }
@@ -270,7 +270,7 @@ impl Ruleset {
 impl Connection<'_> {
     /// As `NF_CT_STATE_BIT`.
     fn state(&self) -> u32 {
-        if self.packet == Packet::First { STATE_NEW } else { STATE_INVALID }
+        if self.packet == Packet::First { abi::CT_STATE_NEW } else { abi::NF_CT_STATE_INVALID_BIT }
     }
 
     fn flags(&self) -> u8 {

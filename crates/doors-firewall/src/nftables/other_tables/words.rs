@@ -2,10 +2,16 @@
 
 use std::{fmt::Write as _, ops::RangeInclusive};
 
-use super::rule::{Rule, STATE_INVALID, STATE_NEW, Test, Verdict, What};
+use super::super::abi;
+use super::rule::{Rule, Test, Verdict, What};
 
-const STATES: [(u32, &str); 5] =
-    [(STATE_INVALID, "invalid"), (2, "established"), (4, "related"), (STATE_NEW, "new"), (64, "untracked")];
+const STATES: [(u32, &str); 5] = [
+    (abi::NF_CT_STATE_INVALID_BIT, "invalid"),
+    (abi::CT_STATE_ESTABLISHED, "established"),
+    (abi::CT_STATE_RELATED, "related"),
+    (abi::CT_STATE_NEW, "new"),
+    (abi::NF_CT_STATE_UNTRACKED_BIT, "untracked"),
+];
 impl Rule {
     /// The rule as `nft` writes it; `None` if something in it is not understood.
     pub(in super::super) fn words(&self) -> Option<String> {

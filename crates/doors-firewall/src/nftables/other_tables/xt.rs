@@ -26,8 +26,8 @@ pub(super) fn test(inner: Attributes<'_>) -> Test {
         "rt" | "frag" | "ah" | "esp" | "hbh" | "dst" | "mh" => Some(Test { what: What::Unusual, not: false }),
         // What has no way back is dropped.
         "rpfilter" => {
-            const INVERT: u8 = 1 << 3;
-            info.first().map(|flags| Test { what: What::Unusual, not: flags & INVERT == 0 })
+            const XT_RPFILTER_INVERT: u8 = 1 << 3;
+            info.first().map(|flags| Test { what: What::Unusual, not: flags & XT_RPFILTER_INVERT == 0 })
         }
         "comment" => Some(Test { what: What::Remark(text(info)), not: false }),
         _ => None,
@@ -52,28 +52,28 @@ pub(super) fn verdict(inner: Attributes<'_>) -> Verdict {
 /// Whether a target keeps packets from connection tracking: `CT` with `XT_CT_NOTRACK`, the first bit of
 /// `struct xt_ct_target_info`, or the older `NOTRACK`.
 pub(super) fn untracks(inner: Attributes<'_>) -> bool {
-    const NOTRACK: u16 = 1;
+    const XT_CT_NOTRACK: u16 = 1;
     let flags = inner.find(abi::NFTA_MATCH_INFO).and_then(|info| half(info, 0));
     match inner.text(abi::NFTA_MATCH_NAME).as_deref() {
         Some("NOTRACK") => true,
-        Some("CT") => flags.is_some_and(|flags| flags & NOTRACK != 0),
+        Some("CT") => flags.is_some_and(|flags| flags & XT_CT_NOTRACK != 0),
         _ => false,
     }
 }
 
 /// `struct xt_tcp`: source ports, destination ports, option, mask and value of the flags, what is inverted.
 fn tcp(info: &[u8]) -> Option<Test> {
-    const OF_SOURCE: u8 = 0x01;
-    const OF_DESTINATION: u8 = 0x02;
-    const OF_FLAGS: u8 = 0x04;
+    const XT_TCP_INV_SRCPT: u8 = 0x01;
+    const XT_TCP_INV_DSTPT: u8 = 0x02;
+    const XT_TCP_INV_FLAGS: u8 = 0x04;
     let [sources, ports] = [pair(info, 0)?, pair(info, 4)?];
     let [option, mask, value, inverted] = *info.get(8..)?.first_chunk()?;
-    let flags =
-        (mask != 0).then_some(Test { what: What::Flags { mask, value }, not: inverted & OF_FLAGS != 0 });
+    let flags = (mask != 0)
+        .then_some(Test { what: What::Flags { mask, value }, not: inverted & XT_TCP_INV_FLAGS != 0 });
     let port =
-        (ports != ALL).then(|| Test { what: What::Port(vec![ports]), not: inverted & OF_DESTINATION != 0 });
+        (ports != ALL).then(|| Test { what: What::Port(vec![ports]), not: inverted & XT_TCP_INV_DSTPT != 0 });
     let source = (sources != ALL)
-        .then(|| Test { what: What::SourcePort(vec![sources]), not: inverted & OF_SOURCE != 0 });
+        .then(|| Test { what: What::SourcePort(vec![sources]), not: inverted & XT_TCP_INV_SRCPT != 0 });
     let mut asked = [source, port, flags].into_iter().flatten();
     match (option, asked.next(), asked.next()) {
         (0, test, None) => Some(test.unwrap_or_else(nothing)),
@@ -83,24 +83,28 @@ fn tcp(info: &[u8]) -> Option<Test> {
 
 /// `struct xt_udp`: source ports, destination ports, what is inverted.
 fn udp(info: &[u8]) -> Option<Test> {
+    const XT_UDP_INV_SRCPT: u8 = 0x01;
+    const XT_UDP_INV_DSTPT: u8 = 0x02;
     let [sources, ports] = [pair(info, 0)?, pair(info, 4)?];
     let inverted = info.get(8)?;
     match (sources == ALL, ports == ALL) {
         (true, true) => Some(nothing()),
-        (true, false) => Some(Test { what: What::Port(vec![ports]), not: inverted & 0x02 != 0 }),
-        (false, true) => Some(Test { what: What::SourcePort(vec![sources]), not: inverted & 0x01 != 0 }),
+        (true, false) => Some(Test { what: What::Port(vec![ports]), not: inverted & XT_UDP_INV_DSTPT != 0 }),
+        (false, true) => {
+            Some(Test { what: What::SourcePort(vec![sources]), not: inverted & XT_UDP_INV_SRCPT != 0 })
+        }
         (false, false) => None,
     }
 }
 
 /// `struct xt_multiport_v1`: which side, how many, fifteen ports, whether each begins a range, inverted.
 fn multiport(info: &[u8]) -> Option<Test> {
-    const OF_SOURCE: u8 = 0;
-    const OF_DESTINATION: u8 = 1;
+    const XT_MULTIPORT_SOURCE: u8 = 0;
+    const XT_MULTIPORT_DESTINATION: u8 = 1;
     let [side, count] = *info.first_chunk()?;
     let ports = |at: usize| half(info, at.checked_mul(2)?.checked_add(2)?);
     let begins = |at: usize| info.get(at.checked_add(32)?).map(|flag| *flag != 0);
-    if ![OF_SOURCE, OF_DESTINATION].contains(&side) || count > 15 {
+    if ![XT_MULTIPORT_SOURCE, XT_MULTIPORT_DESTINATION].contains(&side) || count > 15 {
         return None;
     }
     let mut ranges = Vec::new();
@@ -117,30 +121,30 @@ fn multiport(info: &[u8]) -> Option<Test> {
         ranges.push(first..=last);
         at = at.checked_add(1)?;
     }
-    let what = if side == OF_SOURCE { What::SourcePort(ranges) } else { What::Port(ranges) };
+    let what = if side == XT_MULTIPORT_SOURCE { What::SourcePort(ranges) } else { What::Port(ranges) };
     Some(Test { what, not: *info.get(47)? != 0 })
 }
 
 /// `struct xt_conntrack_mtinfo3` and the one before it, if they ask for the state alone.
 fn conntrack(info: &[u8]) -> Option<Test> {
-    const STATE: u16 = 1;
+    const XT_CONNTRACK_STATE: u16 = 1;
     /// It was written as `-m state`.
-    const ALIAS: u16 = 1 << 13;
+    const XT_CONNTRACK_STATE_ALIAS: u16 = 1 << 13;
     let [flags, inverted, states] = [half(info, 146)?, half(info, 148)?, half(info, 150)?];
-    (flags & !ALIAS == STATE)
-        .then(|| Test { what: What::State(u32::from(states)), not: inverted & STATE != 0 })
+    (flags & !XT_CONNTRACK_STATE_ALIAS == XT_CONNTRACK_STATE)
+        .then(|| Test { what: What::State(u32::from(states)), not: inverted & XT_CONNTRACK_STATE != 0 })
 }
 
 /// `struct xt_addrtype_info_v1`: kinds of source, kinds of destination, flags. Only the destination is understood, if it
 /// is asked for without an interface.
 fn addrtype(info: &[u8]) -> Option<Test> {
-    const LOCAL: u16 = 1 << 2;
-    const NOT_DESTINATION: u32 = 2;
+    const XT_ADDRTYPE_LOCAL: u16 = 1 << 2;
+    const XT_ADDRTYPE_INVERT_DEST: u32 = 2;
     let (source, destination, flags) = (half(info, 0)?, half(info, 2)?, word(info, 4)?);
-    let not = flags & NOT_DESTINATION != 0;
-    (source == 0 && flags & !NOT_DESTINATION == 0).then(|| {
-        let is_local = destination & LOCAL != 0;
-        Test { what: What::ToThisMachine { exact: destination == LOCAL }, not: not == is_local }
+    let not = flags & XT_ADDRTYPE_INVERT_DEST != 0;
+    (source == 0 && flags & !XT_ADDRTYPE_INVERT_DEST == 0).then(|| {
+        let is_local = destination & XT_ADDRTYPE_LOCAL != 0;
+        Test { what: What::ToThisMachine { exact: destination == XT_ADDRTYPE_LOCAL }, not: not == is_local }
     })
 }
 
