@@ -82,14 +82,14 @@ pub(super) enum Announcement {
     Reloaded,
     /// Its zones may have changed.
     ZonesChanged,
-    /// Somebody has put a rich rule in: we, or somebody else.
+    /// A rich rule was added, by us or by another program.
     RuleAdded {
-        /// In the words of whoever asked for it.
+        /// In the words of the request.
         rule: String,
     },
-    /// Somebody has taken a rich rule out: we, somebody else, or its timer.
+    /// A rich rule was removed: by us, by another program, or by its timer.
     RuleRemoved {
-        /// In the words of whoever asked for it.
+        /// In the words of the request.
         rule: String,
     },
     /// It has left the bus.
@@ -105,7 +105,7 @@ pub(super) enum Announcement {
 pub(super) struct Announcements {
     owners: NameOwnerChangedStream,
     signals: MessageStream,
-    /// firewalld's unique name. Anybody on the bus may send us what looks like its signals.
+    /// firewalld's unique name. Every program on the bus may send us what looks like its signals.
     owner: Option<String>,
 }
 
@@ -136,7 +136,7 @@ impl Announcements {
                         match header.member().map(|member| member.as_str()) {
                             Some("Reloaded") => return Announcement::Reloaded,
                             Some("RichRuleRemoved") => {
-                                // The zone, too, is as somebody wrote it: nothing for the default zone.
+                                // The zone, too, is as in the request: empty for the default zone.
                                 if let Ok((_, rule)) = message.body().deserialize::<(String, String)>() {
                                     return Announcement::RuleRemoved { rule };
                                 }
@@ -240,7 +240,7 @@ pub(super) enum Code {
     NoZone,
     /// Asking again will not help.
     Hopeless,
-    /// Nobody knows whether it was done.
+    /// It is not known whether it was done.
     NoAnswer,
     /// Something else.
     Other,

@@ -35,7 +35,7 @@ const ZONE_PATIENCE: Duration = Duration::from_secs(3);
 /// Why a session has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Ended {
-    /// Nobody orders any more.
+    /// There will be no more orders.
     Orders,
     /// The bus is gone.
     Bus,
@@ -67,13 +67,13 @@ pub(super) struct Session {
     /// Whether they are to be looked at before anything is added: what an earlier run left goes when its
     /// grant is made anew.
     look_first: bool,
-    /// Whether nobody has looked yet for what makes knocking pointless.
+    /// Whether it was not looked yet for what makes knocking pointless.
     ask_obstacles: bool,
 }
 
 /// One thing that is under way. firewalld does one at a time, and so do we.
 struct Operation {
-    /// For whom, if it is a task.
+    /// The grant that it is for, if it is a task.
     task: Option<(GrantKey, Waiting)>,
     /// How often the zones had changed when it began.
     zone_changes: u64,
@@ -145,7 +145,7 @@ impl Session {
                 state.when_idle();
             }
             if !self.present {
-                // Nobody is there to do what is left.
+                // firewalld is not there to do what is left.
                 state.answer_end();
             }
             let wake = self.wake_at(state, work.is_some(), look_at);
@@ -172,7 +172,7 @@ impl Session {
                     if look_at <= state.clock.now() {
                         look_at = state.clock.now().after(state.check_every());
                         if !self.present {
-                            // Somebody may have taken away what it has left.
+                            // Another program may have removed what it has left.
                             state.see_nothing();
                         }
                         if state.has_rules() || !self.has_looked {
@@ -184,7 +184,7 @@ impl Session {
         }
     }
 
-    /// When something is to be done that nobody announces; `None` if never.
+    /// When the next thing is to be done that no signal announces; `None` if never.
     fn wake_at(&self, state: &State, working: bool, look_at: Moment) -> Option<Moment> {
         let idle = self.present && !working;
         let ask_zones = state.needs_zones().then_some(self.ask_zones_at);
@@ -386,8 +386,8 @@ impl Session {
         }
     }
 
-    /// A zone that firewalld does not know would make every knock fail. One that does not answer in time
-    /// keeps nobody waiting.
+    /// A zone that firewalld does not know would make every knock fail. A firewalld that does not answer in time
+    /// is not waited for.
     async fn know_zone(&self, state: &State) -> Result<(), FirewallError> {
         let Some(zone) = &state.plan.zone else { return Ok(()) };
         knows_zone(&self.firewalld, zone).await.unwrap_or_else(|| {
@@ -407,8 +407,8 @@ async fn knows_zone(firewalld: &Firewalld, zone: &str) -> Option<Result<(), Fire
     })
 }
 
-/// Whether firewalld has the zone of a plan, for somebody who is not connected yet. One that does not say
-/// would not keep the daemon from starting.
+/// Whether firewalld has the zone of a plan, for a caller without a connection. A firewalld that does not say would not
+/// keep the daemon from starting.
 pub async fn zone_is_known(plan: &Plan) -> Result<(), FirewallError> {
     let Some(zone) = &plan.zone else { return Ok(()) };
     let connected = async { Bus::connect().await?.firewalld().await };

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Beside the gate, firewalld is asked only for what it would close: a zone that lets the port through, and
-//! a firewalld that does not run, need no rule. What each zone lets through is known before anybody knocks,
+//! a firewalld that does not run, need no rule. What each zone lets through is known before the first knock,
 //! and learnt again whenever firewalld says that something has changed.
 
 pub mod bus;

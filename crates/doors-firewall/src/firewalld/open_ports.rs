@@ -30,7 +30,7 @@ pub(super) struct HostPolicy {
 }
 
 impl HostPolicy {
-    /// Asks for those that are in force. Before firewalld 0.9 there are none.
+    /// Asks for those that are in force. firewalld before 0.9 does not have them.
     pub(super) async fn ask(firewalld: &Firewalld) -> zbus::Result<Vec<Self>> {
         let mut policies = Vec::new();
         for (policy, uses) in firewalld.policies.active().await.unwrap_or_default() {
@@ -46,7 +46,7 @@ impl HostPolicy {
         Ok(policies)
     }
 
-    /// Whether it may keep out whom a rule in this zone lets in.
+    /// Whether it may drop what a rule in this zone lets in.
     pub(super) fn stands_before(&self, zone: &str) -> bool {
         self.may_deny && self.comes_first && self.concerns(zone)
     }

@@ -108,7 +108,7 @@ impl Task {
                 Ok(())
             }
             Err(error) => {
-                // Without an answer nobody knows whether it is there.
+                // Without an answer it is not known whether it is there.
                 if matches!(code(&error), Code::NoAnswer | Code::AlreadyEnabled) {
                     held.stale.push(place);
                 }

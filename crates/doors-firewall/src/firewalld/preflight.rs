@@ -22,7 +22,7 @@ use crate::{
 pub struct Explained {
     /// What is good to know.
     pub lines: Vec<String>,
-    /// What may keep somebody out.
+    /// What may keep a client out.
     pub warnings: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ impl Explained {
     }
 }
 
-/// The same, for somebody who is not connected yet.
+/// The same, for a caller without a connection.
 pub async fn explained(plan: &Plan) -> Explained {
     let asked = async {
         let firewalld = Bus::connect().await?.firewalld().await?;
@@ -127,7 +127,7 @@ pub(super) async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<Obstacl
     })
 }
 
-/// The same, for somebody who is not connected yet.
+/// The same, for a caller without a connection.
 pub async fn obstacles_with_rich_rules(plan: &Plan) -> Vec<Obstacle> {
     let connected = async { Bus::connect().await?.firewalld().await };
     match connected.await {

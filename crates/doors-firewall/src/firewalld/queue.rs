@@ -15,7 +15,7 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// Grants that have to be made true. Each is there once, so their number is bounded as grants are.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// What somebody waits for, and behind it what is put back.
+    /// Grants that clients wait for, and behind them grants that are put back.
     queue: VecDeque<GrantKey>,
     waiting: BTreeMap<GrantKey, Waiting>,
     /// What failed and comes again.
@@ -27,17 +27,17 @@ pub(super) struct Queue {
 pub(super) struct Waiting {
     /// How often it was tried.
     pub(super) tries: u32,
-    /// Whether somebody has just knocked for it, and wants to know.
+    /// Whether a client has just knocked for it, and waits for the answer.
     pub(super) fresh: bool,
-    /// Whether that cannot be somebody who forges addresses.
+    /// Whether the source of the knock cannot be forged.
     pub(super) known: bool,
     /// Whether it is only to set right what a slow call made of its time.
     pub(super) corrected: bool,
 }
 
 impl Queue {
-    /// Somebody has knocked: this goes before everything that is only put back. Who is `known`, by a key or
-    /// because the door is open already, goes before those who may forge their addresses.
+    /// A client has knocked: its grant goes before all that are only put back. A client that is `known`, by a key or because
+    /// the door is open already, goes before those that may forge their addresses.
     pub(super) fn add_fresh(&mut self, admission: GrantKey, known: bool) {
         let new = Waiting { fresh: true, known, ..Waiting::default() };
         let old = self.waiting.insert(admission.clone(), new);

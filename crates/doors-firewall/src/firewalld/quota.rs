@@ -6,15 +6,15 @@ use doors_core::time::Moment;
 
 /// Grants that sequences get.
 ///
-/// firewalld takes some 15 ms for a rule, one after the other. Whoever overhears a sequence can replay it
-/// from any number of forged addresses: with this many, who comes next waits four seconds, and not until
-/// tens of thousands are worked off.
+/// firewalld takes some 15 ms for a rule, one after the other. An attacker who overhears a sequence can replay
+/// it from any number of forged addresses: with this many, the next client waits four seconds, and not until tens of
+/// thousands are worked off.
 const ROOM: usize = 256;
 
-/// Grants that keys get, beyond those: nobody can forge them, so nobody shall take their room.
+/// Grants that keys get, beyond those. Requests with a key cannot be forged, and forged knocks must not take their room.
 const ROOM_WITH_KEYS: usize = 512;
 
-/// Refusals are told once in this time.
+/// Refusals are reported once in this time.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Who is turned away.
@@ -35,7 +35,7 @@ impl Quota {
         running < if with_key { ROOM_WITH_KEYS } else { ROOM }
     }
 
-    /// Somebody is turned away at `now`. Gives what there is to tell.
+    /// A client is turned away at `now`. Returns what there is to report.
     pub(super) fn refuse(&mut self, now: Moment) -> Option<Refused> {
         self.refused = self.refused.saturating_add(1);
         if self.told.is_some_and(|told| now < told.after(TOLD_EVERY)) {

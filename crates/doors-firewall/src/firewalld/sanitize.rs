@@ -7,8 +7,8 @@ use doors_text::error_chain;
 /// Longer texts are cut. firewalld puts whole nftables scripts into its errors.
 const LONGEST: usize = 500;
 
-/// An error with all its causes, in one short line without control characters: anybody who is firewalld to
-/// the bus chooses the text.
+/// An error with all its causes, in one short line without control characters: the program that
+/// the bus knows as firewalld chooses the text.
 pub(super) fn in_one_line(error: &dyn Error) -> String {
     fit(&error_chain::in_one_line(error))
 }

@@ -1,4 +1,4 @@
-//! Rules of ours in firewalld that nobody granted in this run.
+//! Rules of ours in firewalld that belong to no grant of this run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A rule, and where it is.
 pub(super) type Leftover = (String, Rule, Text);
 
-/// Rules of ours that nobody granted in this run, and when they were first seen.
+/// Rules of ours that belong to no grant of this run, and when they were first seen.
 #[derive(Debug, Default)]
 pub(super) struct StaleRules {
     since: BTreeMap<Leftover, Moment>,
@@ -26,8 +26,8 @@ pub(super) struct StaleRules {
 }
 
 impl StaleRules {
-    /// firewalld has forgotten everything that is not permanent. From then on whatever we have not called
-    /// for ourselves is permanent, and nobody's grant: it need not grow old first. Waiting would even keep it
+    /// firewalld has forgotten everything that is not permanent. From then on a rule that we have not added
+    /// ourselves is permanent, and belongs to no grant: it need not grow old first. Waiting would even keep it
     /// for ever, if every reload began the time anew.
     pub(super) fn forget(&mut self) {
         self.forgotten = true;
@@ -49,13 +49,13 @@ impl StaleRules {
         places
     }
 
-    /// Those that cannot be anybody's grant, if the longest door is open for so long.
+    /// Those that cannot belong to a grant, if the longest door is open for so long.
     pub(super) fn overdue(&self, longest: Duration, now: Moment) -> Vec<Leftover> {
         let too_old = |since: &Moment| self.forgotten || since.after(longest).after(GRACE) <= now;
         self.since.iter().filter(|(_, since)| too_old(since)).map(|(leftover, _)| leftover.clone()).collect()
     }
 
-    /// Whether there are none.
+    /// Whether there are no such rules.
     pub(super) fn is_empty(&self) -> bool {
         self.since.is_empty()
     }

@@ -37,7 +37,7 @@ use crate::{News, Order, ledger::Ledger, plan::Plan};
 /// A grant that ends this soon is not missed: firewalld counts in seconds, and may have been first.
 const NOT_MISSED: Duration = Duration::from_secs(2);
 
-/// What is known and what is left to do, whether or not anybody is there to do it.
+/// What is known and what is left to do, whether firewalld is there or not.
 pub(in super::super) struct State {
     role: Role,
     /// Whether the configuration names firewalld, or it was there.
@@ -142,7 +142,7 @@ impl State {
         }
     }
 
-    /// Takes a grant. If it is `fresh`, somebody waits to hear that it is true.
+    /// Takes a grant. If it is `fresh`, a client waits to hear that it is true.
     fn note_grant(&mut self, lease: Lease, fresh: bool) {
         let (now, admission) = (self.clock.now(), lease.key.clone());
         if self.is_let_in(&admission, lease.link) {
@@ -199,7 +199,7 @@ impl State {
         }
     }
 
-    /// Work was broken off, and nobody knows how far it came.
+    /// Work was broken off, and it is not known how far it came.
     pub(super) fn broken_off(&mut self, admission: GrantKey, waiting: Waiting) {
         match waiting.fresh {
             true => self.jobs.add_fresh(admission, waiting.known),
@@ -308,7 +308,7 @@ impl State {
         let link = self.ledger.get(admission, now).map(|lease| lease.link).unwrap_or_default();
         let closing = self.closing.get(admission);
         let of_grant = self.rules(admission).into_iter().chain(closing.into_iter().flatten().copied());
-        // What this source has and nobody wants goes, too: its door may have other ports by now.
+        // Rules of this source that are not wanted any more go, too: its door may have other ports by now.
         let of_source = self.held.keys().filter(|rule| rule.source == admission.source).copied();
         let rules: BTreeSet<Rule> =
             of_grant.chain(of_source.filter(|rule| !wanted.contains_key(rule))).collect();
@@ -392,7 +392,7 @@ impl State {
         self.answer_end();
     }
 
-    /// Whoever waits for the end has waited long enough: nothing is left to do, or nobody is there to do it.
+    /// Answers the order to end: nothing is left to do, or firewalld is not there to do it.
     pub(super) fn answer_end(&mut self) {
         for done in self.ending.drain(..) {
             let _ = done.send(());
@@ -400,7 +400,7 @@ impl State {
     }
 
     pub(super) fn tell(&self, news: News) {
-        // Nobody listens any more only when the daemon ends.
+        // The receiver is gone only when the daemon ends.
         let _ = self.news.send(news);
     }
 

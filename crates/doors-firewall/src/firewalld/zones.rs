@@ -72,7 +72,7 @@ impl Zones {
         Self { default: zone.to_owned(), open, ..Self::default() }
     }
 
-    /// The policies that may keep out whom a rule in this zone lets in.
+    /// The policies that may drop what a rule in this zone lets in.
     pub(super) fn policies_before<'a>(&'a self, zone: &'a str) -> impl Iterator<Item = &'a str> {
         self.policies
             .iter()
@@ -85,8 +85,8 @@ impl Zones {
         self.open.get(zone).is_some_and(|open| open.hold(ports))
     }
 
-    /// Whether packets from `source` that come in on `link` get through to these ports, for certain. Whose
-    /// addresses are in a set, or whose hardware has an address, cannot be known: they may be anybody.
+    /// Whether packets from `source` that come in on `link` get through to these ports, for certain. If a zone names
+    /// its sources by a set or by hardware addresses, every source may be one of them.
     pub(super) fn let_in(&self, source: IpAddr, link: Link, fixed: Option<&str>, ports: Ports) -> bool {
         match fixed {
             Some(zone) => self.lets_through(zone, ports),
@@ -126,7 +126,7 @@ impl Zones {
         arrives.min().map(|(_, _, name)| name)
     }
 
-    /// The zones in which anybody's packets may arrive: those of interfaces and of the whole internet, and
+    /// The zones in which packets from any source may arrive: those of interfaces and of the whole internet, and
     /// the default zone if an interface is in no other.
     pub(super) fn for_everybody(&self) -> Vec<&str> {
         self.for_everybody_on(&interfaces())
@@ -148,7 +148,7 @@ impl Zones {
     }
 
     /// The interfaces of a zone, if all of them lead to containers or virtual machines on this machine, by the
-    /// names that engines give; `None` if not, or if there are none.
+    /// names that engines give; `None` if not, or if the zone has no interfaces.
     pub(super) fn inhabitants(&self, zone: &str) -> Option<String> {
         const ENGINES: [&str; 9] =
             ["docker", "br-", "virbr", "podman", "cni", "lxdbr", "lxcbr", "incusbr", "vnet"];

@@ -58,7 +58,7 @@ pub(super) enum Use {
 /// One element of a set.
 #[derive(Clone, Debug)]
 pub(super) enum Element {
-    /// An address, how long it stays, what a packet does to it, and a remark for whoever lists the set.
+    /// An address, how long it stays, what a packet does to it, and a remark for the administrator who lists the set.
     Grant(Vec<u8>, Duration, Use, Option<String>),
     /// An address, to delete it.
     Key(Vec<u8>),

@@ -1,12 +1,12 @@
 //! UDP that is in use when the gate comes.
 //!
-//! Most UDP services have one socket for all their peers, and the kernel does not know who these are: WireGuard,
-//! DNS, a game. So when the gate comes, only connection tracking can say who was there before; and on a machine
-//! where nothing asked for it, it knows of nobody. What a peer sends then cannot be told from what a stranger
-//! sends, and is dropped. What the service itself sends makes its peer known.
+//! Most UDP services have one socket for all their peers (WireGuard, DNS, a game), and the kernel has no list of these
+//! peers. So when the gate comes, only connection tracking can know them; and where nothing has switched it on, it
+//! knows none. Then the gate cannot tell a packet of a peer from one of a stranger, and drops it. A packet that the
+//! service itself sends makes its peer known.
 //!
-//! To let pass for a while whatever the service answers would let in every stranger whom it answers. So that is
-//! left to the administrator, and before it happens it is said which ports it concerns.
+//! For a while we could let pass what the service answers; but then every stranger that gets an answer would be let in,
+//! too. So this is left to the administrator, and the daemon says beforehand which ports it concerns.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ use crate::plan::{Plan, Protocol};
 
 /// A UDP socket that is for all peers.
 const FOR_ALL: u32 = 1 << TCP_CLOSE;
-/// So many ports are named.
+/// A message names at most so many ports.
 const NAMED: usize = 8;
 
 /// Services with guarded UDP ports that serve all their peers with one socket.
@@ -36,7 +36,8 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Looks for them. There is nothing to say where the gate stands: it has connection tracking on.
+    /// Looks for them. `None` without such services, and where the gate is there already: it has switched connection
+    /// tracking on.
     pub(super) fn before_the_gate(plan: &Plan) -> Result<Option<Self>, NetlinkError> {
         let sockets = diagnosis::guarded(plan, Protocol::Udp, FOR_ALL)?;
         let ports: BTreeSet<u16> = sockets.iter().map(|socket| socket.local.port()).collect();
@@ -53,12 +54,12 @@ impl Services {
         Ok(Some(Self { ports, known: flows.len() }))
     }
 
-    /// Whether connection tracking knows of none of their peers, so that all who are there are cut off.
+    /// Whether connection tracking knows no flow to them, so that the gate cuts all of them.
     pub(super) fn are_unknown(&self) -> bool {
         self.known == 0
     }
 
-    /// What becomes of their peers.
+    /// What becomes of their flows.
     pub(super) fn fate(&self) -> String {
         let mut named: Vec<String> =
             self.ports.iter().take(NAMED).map(|port| format!("{port}/udp")).collect();

@@ -56,7 +56,7 @@ impl Expressions<'_> {
         self.if_destination_is(abi::RTN_UNICAST);
     }
 
-    /// `fib daddr type local meta pkttype host`: to an address of this machine, and on its way to nobody else.
+    /// `fib daddr type local meta pkttype host`: to an address of this machine, and not on its way to another machine.
     pub(super) fn if_for_this_machine_alone(&mut self) {
         self.if_destination_is(abi::RTN_LOCAL);
         self.meta(abi::NFT_META_PKTTYPE, abi::NFT_REG_1);

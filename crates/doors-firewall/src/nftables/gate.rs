@@ -37,7 +37,7 @@ use crate::{
 /// A grant that ends this soon is not missed: the kernel may have closed the door a moment before us.
 const NOT_MISSED: Duration = Duration::from_millis(200);
 
-/// What is missing from so many lists is not there.
+/// An element that is missing from so many lists is not in the set.
 const LISTS: usize = 3;
 
 /// Grants that come back with the gate, in one transaction, which takes milliseconds.
@@ -46,8 +46,8 @@ const GRANTS_AT_ONCE: usize = 1024;
 /// A transaction that takes longer makes grants last longer than they should.
 const SLOW: Duration = Duration::from_millis(50);
 
-/// So many times the table is made anew at once, until it is known what the kernel shows of it. Nearly always
-/// once: only somebody who changes our table without a pause comes between.
+/// The table is made anew at most so many times in a row, until we know how the kernel shows it. Once is nearly
+/// always enough: only a program that changes our table without a pause makes a second time necessary.
 const TRIES: usize = 3;
 
 /// Why there is no gate.
@@ -59,13 +59,13 @@ pub enum GateError {
     /// The kernel has no nftables, or not enough of it.
     #[error("the kernel refuses our nftables table `inet {TABLE}`")]
     Table(#[source] NetlinkError),
-    /// Somebody asks to take away what a daemon would put back.
+    /// A daemon runs, and would put the table back.
     #[error(
         "a port-knocking-doors runs and would put the gate back at once; stop it first, for example \
          with: systemctl stop port-knocking-doors"
     )]
     WouldComeBack,
-    /// Nobody can say whether a daemon runs.
+    /// It is not known whether a daemon runs.
     #[error(transparent)]
     InstanceLockError(InstanceLockError),
 }
@@ -77,18 +77,18 @@ pub struct Gate {
     clock: Clock,
     plan: Plan,
     ledger: Ledger,
-    /// How the kernel shows the table of this plan when nobody has changed it; `None` as long as nobody
-    /// knows, and then every check makes it anew.
+    /// How the kernel shows the unchanged table of this plan. `None` while that is not known: then every check
+    /// makes the table anew.
     intact: Option<Snapshot>,
     /// The table may lack grants, because they could not be put back.
     is_short: bool,
     /// Connections from before the gate.
     sessions: Sessions,
-    /// What nobody has heard of yet.
+    /// What has not been reported yet.
     untold: Untold,
 }
 
-/// What was found on the way, and is told with the next findings.
+/// What was found on the way, to be reported with the next findings.
 #[derive(Debug, Default)]
 struct Untold {
     /// What was missing or changed, and how long the repair took.
@@ -103,9 +103,9 @@ struct Untold {
 pub(super) enum Gone {
     /// A packet has used it up: the kernel tells of everything else.
     Used,
-    /// Somebody has taken it out, and nothing else.
+    /// Another program has deleted this element alone.
     ByHand,
-    /// Somebody has taken away the whole table; whether it was used before, nobody knows.
+    /// Another program has deleted the whole table. The grant may have been used before that.
     WithTable,
 }
 
@@ -118,7 +118,7 @@ pub(super) struct Findings {
     pub found: Vec<Lease>,
     /// Grants for one connection that are gone, and how.
     pub gone: Vec<(Lease, Gone)>,
-    /// Grants that were taken out by hand.
+    /// Grants that were deleted by hand.
     pub withdrawn: Vec<Lease>,
 }
 
@@ -205,9 +205,9 @@ impl Gate {
         self.make_anew(monitor, &BTreeSet::new())
     }
 
-    /// Compares the kernel's table with what it must be, and repairs what is wrong. What the kernel has
-    /// `refused` so far is missing, and not used up. A grant alone that is missing from a table that nobody has
-    /// deleted was taken out by hand, and stays out.
+    /// Compares the kernel's table with what it must be, and repairs what is wrong. Grants that the kernel has
+    /// `refused` so far count as missing, not as used up. If single grants are missing and the table was not deleted,
+    /// they were deleted by hand, and are not put back.
     pub(super) fn check(
         &mut self,
         refused: &BTreeSet<GrantKey>,
@@ -249,7 +249,7 @@ impl Gate {
         Ok(Findings { repaired, found, gone, withdrawn })
     }
 
-    /// Whether it is known how the kernel shows the table, so that a change by anybody is noticed.
+    /// Whether it is known how the kernel shows the table, so that every change to it is noticed.
     pub fn is_certain(&self) -> bool {
         self.intact.is_some()
     }
@@ -275,7 +275,7 @@ impl Gate {
         self.ledger.get(admission, now).is_some_and(|lease| lease.until.remaining(now) > NOT_MISSED)
     }
 
-    /// For whom the kernel holds a grant in this set.
+    /// The sources that have a grant in this set of the kernel.
     pub fn sources_in(&mut self, set: &str) -> Result<BTreeSet<IpAddr>, NetlinkError> {
         let held = snapshot::grants(&mut self.socket, set)?;
         Ok(held.into_iter().map(|entry| entry.source).collect())
@@ -304,7 +304,7 @@ impl Gate {
         }
     }
 
-    /// What is wrong with the table. As long as nobody knows how it has to look, only that it is gone.
+    /// What is wrong with the table. While it is not known how the table has to look, only its absence is noticed.
     fn damage(&self, table: &Snapshot) -> Option<String> {
         match &self.intact {
             Some(intact) => intact.difference(table),
@@ -321,7 +321,7 @@ impl Gate {
     }
 
     /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made just now, and
-    /// notes how they have gone: with the table, if somebody has deleted that, or as the monitor has heard.
+    /// notes how they have gone: with the table, if that was deleted, or as the monitor has heard.
     fn forget_gone(
         &mut self,
         held: &Held,
@@ -361,9 +361,9 @@ impl Gate {
 
     /// Makes the table of a plan for the first time, and learns how the kernel shows it.
     ///
-    /// What is read back is ours only if nobody has changed our table between the making and the reading, and
-    /// the kernel tells of every change. Without that, whatever somebody had done in between would pass for
-    /// what has to be. What others do with tables of their own does not matter.
+    /// The table that is read back counts only if no other program has changed it since we made it; the kernel
+    /// announces every change. Without this check, a change in between would pass for what the table has to be.
+    /// Changes of other tables do not matter.
     fn make_anew(&mut self, monitor: &mut Monitor, refused: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
         // Before the gate comes, or the next packet of a session would look like the first of another.
         self.make_sessions_known();
@@ -427,7 +427,7 @@ impl Gate {
         }
     }
 
-    /// Nobody is cut off because connection tracking has forgotten a connection from before the gate.
+    /// A connection from before the gate goes on even if connection tracking has forgotten it.
     fn keep_sessions_known(&mut self) {
         if let Err(error) = self.sessions.keep_known(&self.plan, &mut self.socket) {
             tracing::warn!(

@@ -47,8 +47,8 @@ const AT_ONCE: usize = 256;
 /// not keep a processor busy.
 const REPAIR_EVERY: Duration = Duration::from_millis(50);
 
-/// Connections from before the gate are looked after this often: for so long one may hang whose entry in
-/// connection tracking somebody has ended with a forged segment.
+/// Connections from before the gate are checked this often. A forged segment can end the entry of one in connection
+/// tracking: the connection then hangs for so long.
 const SESSIONS_EVERY: Duration = Duration::from_secs(10);
 
 /// A grant for one connection behind which another waits is looked for this often. A packet that takes an element
@@ -108,8 +108,8 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Says which doors another firewall keeps closed, so that no knock can open them. firewalld may be
-    /// slow, and nobody has to wait for this.
+    /// Says which doors another firewall keeps closed, so that no knock can open them. This does not wait
+    /// for firewalld, which may be slow.
     pub(super) fn say_what_stands_in_the_way(&self, choice: &Choice) {
         let (plan, news, choice) = (self.gate.plan().clone(), self.news.clone(), choice.clone());
         tokio::spawn(async move {
@@ -183,7 +183,7 @@ impl Worker {
                         self.say_what_is_news();
                     }
                 }
-                // Last: whatever is traced holds up nothing.
+                // Last, so that traces hold up nothing.
                 dropped = self.traces.hear(|| clock.now()) => {
                     dropped.iter().for_each(|one| self.tell_dropped(one));
                     let owed = self.traces.owed_still(clock.now());
@@ -297,7 +297,7 @@ impl Worker {
         }
     }
 
-    /// Whether a grant behind which others wait is not in its set any more. Why, a check finds out.
+    /// Whether a grant behind which others wait has left its set. A check then finds out why.
     fn is_watched_one_gone(&mut self) -> bool {
         let gate = &mut self.gate;
         self.watched.retain(|admission| gate.is_missed(admission));
@@ -321,7 +321,7 @@ impl Worker {
         }
     }
 
-    /// Somebody has changed other tables.
+    /// Another program has changed other tables.
     fn rules_changed(&mut self, rules: bool) {
         if rules {
             self.traces.forget_told();
@@ -344,7 +344,7 @@ impl Worker {
         }
     }
 
-    /// Says that somebody else drops what the gate lets in.
+    /// Says that another table drops what the gate lets in.
     fn tell_dropped(&self, dropped: &Dropped) {
         match other_tables::dropped(dropped, self.gate.plan().mark, self.beside.is_some()) {
             Ok(Some(warning)) => self.tell(News::Warning(warning)),
@@ -442,12 +442,12 @@ impl Worker {
     }
 
     fn tell(&self, news: News) {
-        // Nobody listens any more only when the daemon ends.
+        // The receiver is gone only when the daemon ends.
         let _ = self.news.send(news);
     }
 }
 
-/// What other people's rules do with the doors' ports, as far as can be seen.
+/// What rules of other tables do with the doors' ports, as far as can be seen.
 pub async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, NetlinkError> {
     let mut found = closed_by_others(plan, choice).await?;
     let own_plan = plan.clone();
@@ -468,8 +468,8 @@ pub fn would_cut(plan: &Plan) -> Result<Option<String>, NetlinkError> {
     Ok(datagrams::Services::before_the_gate(plan)?.map(|services| services.fate()))
 }
 
-/// Looks at other people's rules in a thread of its own: there may be ten thousand, and the gate has to be looked
-/// after meanwhile.
+/// Looks at rules of other tables in a thread of its own: there may be ten thousand, and the gate has to be watched
+/// meanwhile.
 async fn looked(
     look: impl FnOnce() -> Result<Obstacles, NetlinkError> + Send + 'static,
 ) -> Result<Obstacles, NetlinkError> {

@@ -1,4 +1,4 @@
-//! Hears when anybody changes nftables.
+//! Hears when another program changes nftables.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -15,12 +15,12 @@ use tokio::io::unix::AsyncFd;
 use super::{abi, ruleset::TABLE};
 use crate::plan::address;
 
-/// Whose nftables somebody else has changed.
+/// Which tables another program has changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Touched {
     /// Ours.
     Ours,
-    /// Another's: a table, a chain or a rule, or only the elements of a set.
+    /// Others: a table, a chain or a rule, or only the elements of a set.
     Other {
         /// Whether it is more than elements.
         rules: bool,
@@ -34,16 +34,17 @@ pub(crate) struct Monitor {
     noted: Noted,
 }
 
-/// What was heard, and has not been asked for yet.
+/// What was heard, and not fetched yet.
 #[derive(Debug, Default)]
 struct Noted {
     /// The port of our own socket, whose changes are no news.
     ours: Option<u32>,
-    /// Whether somebody else has deleted our table, or may have.
+    /// Whether another program has deleted our table, or may have.
     deleted: bool,
-    /// The elements of our sets that somebody else has deleted. A packet that takes an element out is not told of.
+    /// The elements of our sets that other programs have deleted. The kernel does not announce an element that a packet
+    /// takes out.
     taken_out: BTreeSet<(String, IpAddr)>,
-    /// What somebody else has changed of other tables, and whether it is more than elements.
+    /// What other programs have changed in other tables, and whether it is more than elements.
     other: Option<bool>,
 }
 
@@ -55,12 +56,12 @@ impl Monitor {
         Ok(Self { socket, noted: Noted::default() })
     }
 
-    /// Passes over what is changed through the socket with this port: our own.
+    /// Ignores changes that come through the socket with this port, which is our own.
     pub(super) fn pass_over(&mut self, ours: u32) {
         self.noted.ours = Some(ours);
     }
 
-    /// Whether somebody else has changed something of our table since the last time somebody asked, or waited.
+    /// Whether another program has changed our table since the last call of this or of [`Self::touched`].
     pub(super) fn heard(&mut self) -> bool {
         let Self { socket, noted } = self;
         let mut touched = false;
@@ -68,7 +69,7 @@ impl Monitor {
             match noted.listen(socket.get_mut(), &mut touched) {
                 Ok(true) => {}
                 Ok(false) => return touched,
-                // More was changed than the socket could hold, or nobody knows.
+                // More was changed than the socket could hold, or it cannot be read.
                 Err(_) => {
                     noted.deleted = true;
                     return true;
@@ -77,20 +78,20 @@ impl Monitor {
         }
     }
 
-    /// Whether somebody else has deleted our table since the last time somebody asked, also if it was made again in
-    /// the same transaction. What is missing then was not taken out by hand.
+    /// Whether another program has deleted our table since the last call, also if it made the table again in the same
+    /// transaction. Grants that are missing then were not deleted by hand.
     pub(super) fn was_deleted(&mut self) -> bool {
         self.heard();
         std::mem::take(&mut self.noted.deleted)
     }
 
-    /// The elements that somebody else has deleted since the last time somebody asked, each with its set.
+    /// The elements that other programs have deleted since the last call, each with its set.
     pub(super) fn taken_out(&mut self) -> BTreeSet<(String, IpAddr)> {
         self.heard();
         std::mem::take(&mut self.noted.taken_out)
     }
 
-    /// Returns when somebody else has changed something of our table, or of another's.
+    /// Returns when another program has changed our table or another one.
     pub(super) async fn touched(&mut self) -> Result<Touched, NetlinkError> {
         let Self { socket, noted } = self;
         loop {
@@ -116,7 +117,7 @@ impl Monitor {
 }
 
 impl Noted {
-    /// Reads what is there. Says whether there was something, and whether it concerns us.
+    /// Reads the notifications that wait. Says whether there were any, and whether they concern us.
     fn listen(&mut self, socket: &mut Socket, touched: &mut bool) -> Result<bool, NetlinkError> {
         let heard = socket.notifications(|message| match concerns(message, self.ours) {
             Some(Touched::Ours) => {
@@ -144,8 +145,8 @@ fn elements(message: &Message<'_>) -> Vec<(String, IpAddr)> {
     sources.map(|source| (set.clone(), source)).collect()
 }
 
-/// Whose table a notification is about, if it is not of our making. The name of the table is the first attribute
-/// of all of them.
+/// Which table a notification is about; `None` if it announces our own change. The name of the table is the first
+/// attribute of all notifications.
 fn concerns(message: &Message<'_>, ours: Option<u32>) -> Option<Touched> {
     const TABLE_NAME: u16 = 1;
     if Some(message.port) == ours || message.kind == abi::NFT_MSG_NEWGEN {

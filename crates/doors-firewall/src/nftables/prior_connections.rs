@@ -1,13 +1,13 @@
-//! Connections that were there before connection tracking was.
+//! Connections that are older than connection tracking.
 //!
 //! On a machine without a firewall nothing tracks connections until our gate asks for it. The next
 //! packet of the administrator's own ssh session would then look like a new connection, and be
-//! dropped. So, before the gate is set up, the connections to guarded ports that live are made
-//! known to connection tracking. No address is let in by this, only these very connections.
+//! dropped. So, before the gate is set up, the daemon tells connection tracking of the live connections to
+//! guarded ports. That lets in no address, only these very connections.
 //!
 //! Connection tracking does not know the windows of a connection that it meets in the middle, so it must
-//! believe every segment of it: one forged FIN or RST makes it forget the connection. So as long as such a
-//! connection lives, it is made known again whenever it is missing.
+//! believe every segment of it: one forged FIN or RST makes it forget the connection. So while such a
+//! connection lives, the daemon makes it known again whenever it is missing.
 //!
 //! UDP sockets that are connected to one peer are like connections. Of others the kernel does not know the peers:
 //! see `datagrams`.
@@ -44,7 +44,7 @@ const LIBERAL: [u8; 2] = [abi::IP_CT_TCP_FLAG_BE_LIBERAL; 2];
 const TCP_SECONDS: u32 = 432_000;
 const UDP_SECONDS: u32 = 120;
 
-/// One connection: who came, and to what.
+/// One connection.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Session {
     protocol: Protocol,
@@ -100,8 +100,8 @@ impl Sessions {
         Ok(introduced)
     }
 
-    /// Makes those known again that were made known before, live, and were forgotten since. Costs nothing if
-    /// there are none.
+    /// Makes live connections known again that connection tracking has forgotten. Costs nothing if there were no
+    /// connections before the gate.
     pub(super) fn keep_known(&mut self, plan: &Plan, tracking: &mut Socket) -> Result<(), NetlinkError> {
         if self.0.is_empty() {
             return Ok(());
@@ -111,7 +111,7 @@ impl Sessions {
         self.0.iter().try_for_each(|session| introduce(*session, tracking).map(drop))
     }
 
-    /// Whether there is none.
+    /// Whether there are no such connections.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::plan::{Ports, Protocol};
 
-/// Reads the table in this thread's network namespace; `None` if there is none.
+/// Reads the table in this thread's network namespace; `None` if it does not exist.
 pub fn draw() -> Result<Option<String>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let request = snapshot::list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_INET, |_| {});

@@ -179,7 +179,7 @@ pub(super) fn replace<'a>(plan: &Plan, grants: impl IntoIterator<Item = (&'a Lea
     add_granted_chain(&mut batch, plan);
     let guarded = guarded(plan);
     for mut chain in guarded.chains.iter().cloned() {
-        // Of several doors that let somebody in, one that lasts comes first: it is not used up.
+        // Of several doors that let a source in, one that lasts comes first: it is not used up.
         chain.doors.sort_by_key(|door| door.once);
         add_door_chain(&mut batch, &chain, plan);
     }
@@ -279,8 +279,8 @@ fn grant(plan: &Plan, lease: &Lease, left: Duration) -> Element {
 
 /// What is added so that deleting cannot fail.
 ///
-/// A processor that has begun to look by the table of before finds it for some nanoseconds all the same,
-/// while the transaction becomes true. So in a door for one connection it is none that lets in another.
+/// While the transaction takes effect, a processor that still uses the table from before finds this element for some
+/// nanoseconds. So for a door for one connection, the element must not let in another connection.
 fn stand_in(plan: &Plan, admission: &GrantKey) -> Element {
     let each = match plan.door(&admission.door) {
         Some(door) if door.once => Use::Never,

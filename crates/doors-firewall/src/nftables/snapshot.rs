@@ -14,7 +14,7 @@ use super::{
 };
 use crate::plan::address;
 
-/// Everything of our table but the grants, in a form that changes when anybody changes anything.
+/// Everything of our table but the grants, in a form that changes with every change of the table.
 ///
 /// It holds contents, not handles: a rule that is replaced keeps its handle. What counts by itself (packets,
 /// users of a set) is left out, so the same table looks the same whenever it is made.
@@ -130,7 +130,7 @@ impl Snapshot {
 /// One element of a set of grants.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Entry {
-    /// Who is let in.
+    /// The address that is let in.
     pub(crate) source: IpAddr,
     /// For how much longer; `None` if it stays for ever.
     pub(crate) left: Option<Duration>,

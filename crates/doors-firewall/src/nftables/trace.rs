@@ -1,4 +1,4 @@
-//! Follows the first new connection through each grant, and tells if somebody else drops it.
+//! Follows the first new connection through each grant, and tells if another table drops it.
 //!
 //! ```text
 //!   a door opens ──► the grant, and beside it an element that is good for one packet: a trace is owed
@@ -70,7 +70,7 @@ pub(super) struct Place {
     pub(super) rule: Option<u64>,
 }
 
-/// A packet that was let in, and dropped by somebody else.
+/// A packet that the gate has let in, and another table has dropped.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Dropped {
     pub(super) packet: Packet,

@@ -109,7 +109,7 @@ impl State {
         self.leftovers.overdue(longest, now)
     }
 
-    /// Somebody has taken rules out by hand: what they were for stays out, in firewalld and wherever else.
+    /// An administrator has removed rules by hand: their grants are withdrawn, in firewalld and everywhere else.
     fn withdraw(&mut self, admissions: BTreeSet<GrantKey>) {
         let now = self.clock.now();
         for admission in admissions {

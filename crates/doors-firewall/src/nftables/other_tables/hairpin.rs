@@ -71,7 +71,7 @@ fn family_of(network: &IpNet) -> u8 {
     }
 }
 
-/// The guarded ports that somebody else may lead to another destination, with the family.
+/// The guarded ports that another table may lead to another destination, with the family.
 fn published(plan: &Plan) -> Result<Vec<(u8, Ports)>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let links = links();

@@ -1,7 +1,7 @@
-//! Other people's nftables: do they keep a door closed that we open?
+//! Other tables of nftables: do they keep a door closed that we open?
 //!
-//! An `accept` of ours overrides nobody's drop. What becomes of a connection in other tables is worked out as far as
-//! that can be done without a packet; where it cannot, one line names the chain that decides.
+//! Our `accept` does not override a `drop` of another table. So this works out what other tables do with a connection, as
+//! far as that can be done without a packet. Where it cannot, one line names the chain that decides.
 
 mod bridges;
 mod elements;

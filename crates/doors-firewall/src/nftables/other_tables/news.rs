@@ -1,4 +1,4 @@
-//! What is said at the start, and again when somebody has changed other tables.
+//! What the daemon says at the start, and again when another program has changed other tables.
 
 use std::{
     collections::BTreeSet,

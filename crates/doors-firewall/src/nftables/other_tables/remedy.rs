@@ -29,7 +29,7 @@ enum Maker {
 impl Place<'_> {
     fn maker(&self) -> Maker {
         let has = |name: &str| self.chains.iter().any(|chain| chain == name);
-        // iptables calls its chains so, and nobody else with these tables.
+        // Among the makers of these tables only iptables calls its chains so.
         let builtin = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT"].contains(&self.entry);
         match self.family {
             abi::NFPROTO_INET if self.table == super::FIREWALLD => Maker::Firewalld,

@@ -1,7 +1,7 @@
 //! One rule of another table: what it asks of a packet, and what it does with it.
 //!
 //! nftables' own expressions are read, and the matches of iptables that look at ports and states. What is not
-//! understood is kept as such, so that nobody takes it for something that is always so.
+//! understood is kept as such, so that it does not pass for a test that is always true.
 
 use std::{net::IpAddr, ops::RangeInclusive};
 
@@ -21,8 +21,8 @@ pub(in super::super) struct Rule {
     pub(super) verdict: Verdict,
     /// Whether it keeps the packet from connection tracking, before its verdict.
     pub(super) untracks: bool,
-    /// The family of the packets that it is for, as far as its table and its tests say. Without that, nobody knows what
-    /// stands at an offset of the network header.
+    /// The family of the packets that it is for, as far as its table and its tests say. Without it, the meaning
+    /// of an offset into the network header is not known.
     family: Option<u8>,
 }
 
@@ -224,7 +224,7 @@ impl Rule {
             "bitwise" => {
                 let value = |kind| inner.nested(kind).find(abi::NFTA_DATA_VALUE).unwrap_or_default();
                 let source = inner.u32_be(abi::NFTA_BITWISE_SREG);
-                // It may shift, or set bits, and then nobody knows what is compared.
+                // It may shift, or set bits, and then it is not known what is compared.
                 let only_masks = inner.u32_be(abi::NFTA_BITWISE_OP).unwrap_or(0) == 0
                     && value(abi::NFTA_BITWISE_XOR).iter().all(|byte| *byte == 0);
                 match only_masks {
@@ -376,7 +376,7 @@ impl Rule {
     }
 }
 
-/// Reads a verdict; `None` if the data is none.
+/// Reads a verdict; `None` if the data is not a verdict.
 pub(super) fn verdict(data: Attributes<'_>) -> Option<Verdict> {
     let verdict = data.nested(abi::NFTA_DATA_VERDICT);
     let code = i32::from_be_bytes(*verdict.find(abi::NFTA_VERDICT_CODE)?.first_chunk()?);
@@ -487,7 +487,7 @@ fn compared(what: Loaded, mask: Option<&[u8]>, how: u32, value: &[u8], family: O
             let is_missing = value.iter().all(|byte| *byte == 0);
             return Test { what: What::Unusual, not: not == is_missing };
         }
-        // Which name another number stands for, nobody here knows.
+        // The name of another interface is not known here.
         Loaded::InterfaceIndex if equals && word(value) == Some(LOOPBACK.0) => {
             Some(What::Interface { loopback: true, name: LOOPBACK.1.to_owned() })
         }
@@ -534,7 +534,7 @@ fn state(mask: Option<u32>, value: Option<u32>, not: bool) -> Test {
     }
 }
 
-/// An address or network, as far as it was loaded, or one end of a range; `None` if it is none.
+/// An address or network, as far as it was loaded, or one end of a range; `None` if it is not an address.
 fn addresses(how: u32, value: &[u8], mask: Option<&[u8]>, family: Option<u8>) -> Option<String> {
     let whole = if family? == abi::NFPROTO_IPV4 { 4 } else { 16 };
     let mut bytes = value.to_vec();

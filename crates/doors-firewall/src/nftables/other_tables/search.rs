@@ -21,7 +21,7 @@ pub(super) enum Reach {
     Unclear,
 }
 
-/// A rule that was looked for, for whom it is, and the chain that has it.
+/// A rule that was looked for, the sources that it is for, and the chain that has it.
 pub(super) type Found<'a> = (Reach, &'a str, &'a Rule);
 
 /// A search for a rule.

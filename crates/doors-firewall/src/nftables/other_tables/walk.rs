@@ -187,7 +187,7 @@ impl Ruleset {
         End::Returned
     }
 
-    /// What a rule does with a connection of which all is so; `None` if nobody can tell.
+    /// What a rule does with a connection of which all is so; `None` if that cannot be told.
     pub(super) fn verdict<'a>(&'a self, rule: &'a Rule, connection: &Connection<'_>) -> Option<&'a Verdict> {
         const NOTHING: Verdict = Verdict::Continue;
         match &rule.verdict {
