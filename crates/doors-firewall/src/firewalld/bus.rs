@@ -16,8 +16,7 @@ use zbus::{
 /// firewalld's name on the bus.
 pub(crate) const FIREWALLD: &str = "org.fedoraproject.FirewallD1";
 
-/// A call that takes longer has failed, as far as we know. firewalld has been seen to take two seconds
-/// for one reload.
+/// We take a longer call for failed. firewalld has been seen to take two seconds for one reload.
 const CALL: Duration = Duration::from_secs(20);
 
 /// Announcements that may wait for us.
@@ -62,7 +61,7 @@ impl Bus {
     }
 }
 
-/// Whether there is no bus at all, not one that cannot be used for now.
+/// Whether there is no bus at all, rather than a bus that cannot be used for now.
 pub(crate) fn is_missing(error: &zbus::Error) -> bool {
     match error {
         zbus::Error::Connection(error, _) => {

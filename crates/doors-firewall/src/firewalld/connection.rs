@@ -1,4 +1,4 @@
-//! As long as the bus is there: orders come in, work goes out, announcements come in.
+//! Works while the bus is there: takes orders and announcements, and sends work.
 
 use std::{
     future::{Future, pending},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{FirewallError, News, Obstacle, Order, plan::Plan};
 
-/// So many answers may be overtaken before one is taken for what it is.
+/// After so many answers that a change has overtaken, the next one counts as it is.
 const OVERTAKEN: u32 = 2;
 
 /// After a call for the zones that failed, the next comes this much later.
@@ -56,16 +56,16 @@ pub(super) struct Session {
     overtaken: u32,
     /// Asks for the zones again.
     settles: Debounce,
-    /// Open doors whose zone may be another.
+    /// Open doors whose zone may have changed.
     moves: Debounce,
     /// Looks at the rules that firewalld holds.
     looks: Debounce,
     /// Whether the last one has seen anything.
     has_looked: bool,
-    /// Reloads that are heeded one by one. Of more of them a look shows what they have left.
+    /// Reloads that are handled one by one. After more of them, a look at the rules shows what they have left.
     reloads: Debounce,
-    /// Whether they are to be looked at before anything is added: what an earlier run left goes when its
-    /// grant is made anew.
+    /// Whether to look at the rules before adding any: a rule that an earlier run left goes when its grant is
+    /// made anew.
     look_first: bool,
     /// Whether it was not looked yet for what makes knocking pointless.
     ask_obstacles: bool,
@@ -80,7 +80,7 @@ struct Operation {
     progress: Pin<Box<dyn Future<Output = Finished> + Send>>,
 }
 
-/// What came of it.
+/// Its result.
 enum Finished {
     Task(Outcome),
     Zones(zbus::Result<Zones>),
@@ -198,7 +198,7 @@ impl Session {
     fn next_work(&mut self, state: &mut State) -> Option<Operation> {
         let firewalld = self.firewalld.clone();
         if state.needs_zones() {
-            // Nothing can be done without them.
+            // Without the zones nothing can be done.
             if self.ask_zones_at > state.clock.now() {
                 return None;
             }
@@ -256,7 +256,7 @@ impl Session {
         Some(Operation { task, zone_changes: self.zone_changes, progress })
     }
 
-    /// Takes what came of a piece of work. Gives the next if there is one that follows from it.
+    /// Takes the result of a piece of work. Returns the work that follows from it, if any.
     fn take(&mut self, finished: Finished, done: Option<Operation>, state: &mut State) -> Option<Operation> {
         let done = done?;
         match finished {
@@ -290,7 +290,7 @@ impl Session {
                 None
             }
             Finished::Zone(zone, all) => {
-                // If it does not say, its answer to the first knock will.
+                // If firewalld does not say, its answer to the first knock will.
                 let known = all.map_or(Ok(()), |all| match all.contains(&zone) {
                     true => Ok(()),
                     false => Err(fit(&all.join(", "))),
@@ -364,7 +364,7 @@ impl Session {
                 return;
             }
         }
-        // What the call that is under way says will not be true any more.
+        // The answer to the call that is under way will be out of date.
         if let Some((admission, waiting)) = work.take().and_then(|work| work.task) {
             state.broken_off(admission, waiting);
         }

@@ -1,13 +1,13 @@
-//! What is done when it is asked for, but not more often than once a second.
+//! Work that is done on demand, but at most once a second.
 
 use std::time::Duration;
 
 use doors_core::time::Moment;
 
-/// Between two times there is at least this much.
+/// The shortest time between two runs.
 const APART: Duration = Duration::from_secs(1);
 
-/// Something that others make us do, who may do so as often as they like.
+/// Work that others can ask for as often as they like.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Debounce {
     due: Option<Moment>,
@@ -15,7 +15,7 @@ pub(super) struct Debounce {
 }
 
 impl Debounce {
-    /// It has to be done: at once, if it was not done only just now.
+    /// Asks for the work: it is due at once, unless it was done just now.
     pub(super) fn ask(&mut self, now: Moment) {
         let at = self.free.max(now);
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
@@ -26,7 +26,7 @@ impl Debounce {
         self.due
     }
 
-    /// Whether it has to be done at `now`. If so, it counts as done.
+    /// Whether the work is due at `now`. If so, it counts as done.
     pub(super) fn take(&mut self, now: Moment) -> bool {
         let is_due = self.due.is_some_and(|due| due <= now);
         if is_due {

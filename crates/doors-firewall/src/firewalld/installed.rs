@@ -9,7 +9,7 @@ use super::rule::{Rule, Text};
 /// A rule may live this much longer than its grant: firewalld counts in seconds, and may be slow.
 const TOO_LONG: Duration = Duration::from_secs(2);
 
-/// In which zone, and under which text.
+/// The zone, and the text in it.
 pub(super) type Place = (String, Text);
 
 /// What firewalld holds, by rule: two doors that open the same port for the same client have one rule.
@@ -22,7 +22,7 @@ pub(super) struct Installed {
     pub(super) place: Option<Place>,
     /// Where it may be, too, and has to go: the text before, and texts of calls whose answer never came.
     pub(super) stale: Vec<Place>,
-    /// firewalld takes it out no earlier than this.
+    /// firewalld removes it no earlier than this.
     pub(super) earliest: Moment,
     /// And no later.
     pub(super) latest: Moment,
@@ -41,12 +41,12 @@ impl Installed {
         self.place.is_some() && self.latest > until.after(TOO_LONG)
     }
 
-    /// Whether firewalld has taken it out by itself at `now`, however late it is.
+    /// Whether firewalld has removed it by itself at `now`, even if it is slow.
     pub(super) fn is_over(&self, now: Moment) -> bool {
         self.stale.is_empty() && self.latest.after(TOO_LONG) <= now
     }
 
-    /// Whether nothing of it can be there.
+    /// Whether firewalld can hold nothing of it.
     pub(super) fn is_nothing(&self) -> bool {
         self.place.is_none() && self.stale.is_empty()
     }

@@ -17,7 +17,7 @@ const TEXTS: usize = 3;
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
-    /// The zone in which.
+    /// The zone that it is for.
     pub(super) zone: String,
     /// The rules that must be there, and until when.
     pub(super) wanted: Vec<(Rule, Moment)>,
@@ -27,25 +27,25 @@ pub(super) struct Task {
     pub(super) closing: bool,
     /// What firewalld holds of all these.
     pub(super) held: Holdings,
-    /// How late it is.
+    /// Tells how late it is.
     pub(super) clock: Clock,
     /// The texts for what is added.
     pub(super) texts: Texts,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// What firewalld holds of the rules that the task was about.
     pub(super) held: Holdings,
-    /// The first thing that did not work.
+    /// The first failure.
     pub(super) failure: Option<zbus::Error>,
     /// Whether the task was to close the door before its time.
     pub(super) closing: bool,
 }
 
 impl Task {
-    /// Does it. It goes on after a failure, so that one bad rule keeps no other door closed.
+    /// Does the work. It goes on after a failure, so that one bad rule keeps no other door closed.
     pub(super) async fn run(self, firewalld: Firewalld) -> Outcome {
         let mut failure = None;
         let mut holdings = self.held.clone();
@@ -63,8 +63,8 @@ impl Task {
         Outcome { held: holdings, failure, closing: self.closing }
     }
 
-    /// Puts one rule in with the full time, and then takes out its former text. At no moment is there
-    /// none. A rule that is as it must be costs nothing.
+    /// Adds one rule with the full time, and then removes its former text, so that there is no gap. A rule that is as it
+    /// must be costs nothing.
     async fn put_in(
         &self,
         firewalld: &Firewalld,
@@ -118,7 +118,7 @@ impl Task {
     }
 }
 
-/// Takes out what of a rule has to go.
+/// Removes the texts of a rule that have to go.
 async fn take_out_stale(firewalld: &Firewalld, rule: Rule, held: &mut Installed) -> zbus::Result<()> {
     while let Some((zone, text)) = held.stale.last() {
         take_out(firewalld, zone, rule, *text).await?;
@@ -127,7 +127,7 @@ async fn take_out_stale(firewalld: &Firewalld, rule: Rule, held: &mut Installed)
     Ok(())
 }
 
-/// Takes a rule out. One that is not there is out, and so is one whose zone is gone.
+/// Removes a rule. A rule that is not there counts as removed, and so does one whose zone is gone.
 async fn take_out(firewalld: &Firewalld, zone: &str, rule: Rule, text: Text) -> zbus::Result<()> {
     match firewalld.zones.remove_rich_rule(zone, &rule.text(text)).await {
         Err(error) if !matches!(code(&error), Code::NotEnabled | Code::NoZone) => Err(error),

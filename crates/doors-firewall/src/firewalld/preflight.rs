@@ -110,7 +110,7 @@ pub(super) async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<Obstacl
         let mut found: Vec<Obstacle> =
             sources.map(|(zone, source)| Obstacle::closed(opaque(zone, source))).collect();
         for zone in zones.for_everybody() {
-            // Of these, everybody is who lives on this machine.
+            // A zone with inhabitants is open to containers and virtual machines of this machine only.
             let keeps_nobody_out = zones.inhabitants(zone).is_none();
             for (ports, how) in open_to_everybody(firewalld, &zones, zone, plan).await? {
                 let said = fit(&format!(
@@ -143,7 +143,7 @@ pub async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
         let mut found = Vec::new();
         let zones = Zones::ask(&firewalld).await?;
         for zone in zones.for_everybody() {
-            // Who lives on this machine is not kept out by what is closed to the world, or is so on purpose.
+            // A zone of containers and virtual machines does not lead outside, and may be closed on purpose.
             if zones.inhabitants(zone).is_some() {
                 continue;
             }
@@ -164,7 +164,7 @@ pub async fn obstacles_beside_firewalld(plan: &Plan) -> Vec<String> {
     })
 }
 
-/// Ports that a zone lets everybody use although a door is before them, and how it comes that it does.
+/// Ports of doors that a zone leaves open to everybody, and which of its settings does that.
 async fn open_to_everybody(
     firewalld: &Firewalld,
     zones: &Zones,
@@ -176,8 +176,8 @@ async fn open_to_everybody(
     if text(&settings, "target").as_deref() == Some("ACCEPT") {
         let how = match zones.inhabitants(zone) {
             Some(links) => format!(
-                "its target is ACCEPT, as containers and virtual machines behind {links} need it; they reach the \
-                 port without a knock, and nobody else does by this zone"
+                "its target is ACCEPT, as containers and virtual machines behind {links} need it; they alone \
+                 reach the port without a knock through this zone"
             ),
             None => "its target is ACCEPT; let through by name what has to stay reachable, and then try: \
                      firewall-cmd --permanent --zone={zone} --set-target=default; firewall-cmd --reload"
@@ -226,7 +226,10 @@ async fn let_through(
         ways.extend(all_of(&protocol).map(|ports| (ports, how)));
     }
     for from in port_list(settings, "source_ports") {
-        let how = format!("to whoever comes from {from}; try: {}", remove(&format!("source-port={from}")));
+        let how = format!(
+            "to clients with the source port {from}; try: {}",
+            remove(&format!("source-port={from}"))
+        );
         ways.extend(all_of(&from.protocol.to_string()).map(|ports| (ports, how)));
     }
     for (numbers, protocol, ..) in list::<(String, String, String, String)>(settings, "forward_ports") {
@@ -253,8 +256,8 @@ async fn let_through(
     Ok(ways)
 }
 
-/// The policies for what goes from a zone to this machine, with their settings. Before firewalld 0.9 there are
-/// none.
+/// The policies for what goes from a zone to this machine, with their settings. firewalld before 0.9 does
+/// not have them.
 async fn policies_from(firewalld: &Firewalld, zone: &str) -> Vec<(String, HashMap<String, OwnedVariant>)> {
     let mut found = Vec::new();
     for (policy, uses) in firewalld.policies.active().await.unwrap_or_default() {
@@ -275,7 +278,7 @@ enum Accepted<'a> {
     Everything,
 }
 
-/// What a rich rule lets everybody use, or everybody but a few; `None` for nothing that is known.
+/// What a rich rule lets everybody use, or everybody but a few; `None` if that is not known.
 fn accepted(written: &str) -> Option<Accepted<'_>> {
     // In turn what is not between quotes, which has no spaces that we need, and what is.
     let parts: Vec<&str> = written.split('"').collect();

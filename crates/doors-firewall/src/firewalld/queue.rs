@@ -36,8 +36,8 @@ pub(super) struct Waiting {
 }
 
 impl Queue {
-    /// A client has knocked: its grant goes before all that are only put back. A client that is `known`, by a key or because
-    /// the door is open already, goes before those that may forge their addresses.
+    /// A client has knocked: its grant goes before all that are only put back. A client that is `known`, by a key or
+    /// because the door is open already, goes before those that may forge their addresses.
     pub(super) fn add_fresh(&mut self, admission: GrantKey, known: bool) {
         let new = Waiting { fresh: true, known, ..Waiting::default() };
         let old = self.waiting.insert(admission.clone(), new);
@@ -126,7 +126,7 @@ impl Queue {
 }
 
 impl Waiting {
-    /// Who has the higher comes first.
+    /// The higher rank comes first.
     fn rank(self) -> (bool, bool) {
         (self.fresh, self.known)
     }

@@ -17,15 +17,15 @@ const ROOM_WITH_KEYS: usize = 512;
 /// Refusals are reported once in this time.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Who is turned away.
+/// Clients that are turned away.
 #[derive(Debug, Default)]
 pub(super) struct Quota {
-    /// Not told yet.
+    /// Not reported yet.
     refused: usize,
     told: Option<Moment>,
 }
 
-/// How many were turned away since it was last told.
+/// How many were turned away since the last report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Refused(usize);
 

@@ -1,4 +1,4 @@
-//! What is being put back, so that nothing is said to be back that is not.
+//! Open doors that are being put back, so that the log calls none of them back too early.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ pub(super) struct Restoring {
 }
 
 impl Restoring {
-    /// From `now` on these are missing.
+    /// These are missing from `now` on.
     pub(super) fn new(why: Option<&str>, missing: BTreeSet<GrantKey>, now: Moment) -> Self {
         Self { why: why.map(str::to_owned), since: now, missing, back: BTreeSet::new() }
     }
@@ -32,12 +32,12 @@ impl Restoring {
         self.missing.extend(missing);
     }
 
-    /// One is as it has to be.
+    /// One of them is as it has to be.
     pub(super) fn is_back(&mut self, admission: &GrantKey) {
         self.back.extend(self.missing.take(admission));
     }
 
-    /// Nothing is left to do at `now`: what there is to say.
+    /// Nothing is left to do at `now`. Returns what there is to report.
     pub(super) fn end(self, now: Moment) -> Option<News> {
         let Self { why, since, missing, back } = self;
         let back = back.len();

@@ -53,8 +53,8 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// Reads one of our rules, as firewalld writes it. Other people's are `None`, also if they have a
-    /// priority of ours and are different in anything else.
+    /// Reads one of our rules, as firewalld writes it. `None` for a rule of another program, even if it has a
+    /// priority of ours.
     pub(super) fn read(written: &str) -> Option<(Self, Text)> {
         let quoted: Vec<&str> = written.split('"').skip(1).step_by(2).collect();
         let [priority, _, source, numbers, protocol] = quoted[..] else { return None };

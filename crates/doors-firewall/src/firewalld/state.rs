@@ -1,4 +1,4 @@
-//! What is known of firewalld and what is left to do, whether or not it is there.
+//! What is known of firewalld and what is left to do, whether firewalld is there or not.
 
 mod looks;
 mod sight;
@@ -57,7 +57,7 @@ pub(in super::super) struct State {
     /// Doors to close before their time, with the rules to take out.
     closing: BTreeMap<GrantKey, Vec<Rule>>,
     leftovers: StaleRules,
-    /// Whose rules a firewalld had that ended without taking them out. Of what it finds in the kernel when it
+    /// Grants whose rules a firewalld had that ended without removing them. Of what it finds in the kernel when it
     /// starts again, 1.3.3 knows nothing.
     strays: BTreeSet<IpAddr>,
     /// Whether firewalld has been reloaded since the last look, and nothing was put back for that.
@@ -68,7 +68,7 @@ pub(in super::super) struct State {
     restoring: Option<Restoring>,
     /// The zone of before, while that of a new plan has not been looked at.
     zone_before: Option<Option<String>>,
-    /// Who waits until all is done.
+    /// Callers that wait until all is done.
     ending: Vec<oneshot::Sender<()>>,
 }
 
@@ -134,7 +134,7 @@ impl State {
                         Some(before).filter(|before| plan.zone.is_some() && plan.zone != *before);
                 }
                 self.plan = *plan;
-                // Ports and zones may be others: every grant is made true anew.
+                // Ports and zones may have changed: every grant is made true anew.
                 self.unsettle();
                 self.add_all_again();
             }
@@ -214,7 +214,7 @@ impl State {
         loop {
             let (admission, waiting) = self.jobs.next(now)?;
             let link = self.ledger.get(&admission, now).map(|lease| lease.link);
-            // It waited for the zones, and needs no rule.
+            // The grant waited for the zones, and needs no rule.
             if link.is_some_and(|link| self.is_let_in(&admission, link)) {
                 self.ruled.remove(&admission);
                 self.has_been_done(admission, waiting, now);
@@ -225,7 +225,7 @@ impl State {
         }
     }
 
-    /// A grant is as it must be.
+    /// Notes that a grant is as it must be.
     fn has_been_done(&mut self, admission: GrantKey, waiting: Waiting, now: Moment) {
         let runs = self.ledger.get(&admission, now).is_some();
         if let Some(restoring) = self.restoring.as_mut().filter(|_| runs) {
@@ -291,7 +291,7 @@ impl State {
         self.zone_before.as_ref().and_then(|_| self.plan.zone.clone())
     }
 
-    /// Says what came of the look: whether firewalld has the zone, or which it has.
+    /// Takes the result of the look: whether firewalld has the zone, or which zones it has.
     pub(super) fn zone_is_known(&mut self, zone: &str, known: Result<(), String>) {
         let Some(before) = self.zone_before.take() else { return };
         if let Err(zones) = known {
@@ -331,7 +331,7 @@ impl State {
         }
     }
 
-    /// Takes what came of a task.
+    /// Takes the result of a task.
     pub(super) fn done(&mut self, admission: GrantKey, waiting: Waiting, outcome: Outcome) {
         let now = self.clock.now();
         let Outcome { held, failure, closing } = outcome;

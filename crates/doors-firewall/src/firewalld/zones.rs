@@ -185,7 +185,7 @@ impl Zones {
         self.first(|uses| names(uses, interface)).or_else(|| self.first(|uses| has_pattern(uses, interface)))
     }
 
-    /// The first zone by name that is used so.
+    /// The first zone by name that is used in this way.
     fn first(&self, so: impl Fn(&HashMap<String, Vec<String>>) -> bool) -> Option<&str> {
         let used = self.active.iter().filter(|(_, uses)| so(uses));
         used.map(|(name, _)| name.as_str()).min()

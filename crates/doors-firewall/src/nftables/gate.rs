@@ -155,8 +155,8 @@ impl Gate {
         }
     }
 
-    /// Makes grants true, all in one transaction. Those that are over by now are left out. Of those in `owed` the
-    /// first packet is traced.
+    /// Makes grants true, all in one transaction. Grants that have expired by now are left out. For the grants in `owed`
+    /// the first packet is traced.
     pub fn open(&mut self, grants: &[Lease], owed: &[(GrantKey, Duration)]) -> Result<(), NetlinkError> {
         let now = self.clock.now();
         for lease in grants {
@@ -352,8 +352,8 @@ impl Gate {
         }
     }
 
-    /// Waits until what others have changed so far has been told of: the kernel tells at the end of a transaction, what it
-    /// shows changes before, and a transaction of ours waits for the end of another's.
+    /// Waits until the kernel has announced the changes that others have made so far. It shows a change before it
+    /// announces it, at the end of the transaction; and a transaction of ours waits for the end of another's.
     fn settle(&mut self) {
         // If the table is gone, it has waited all the same.
         let _ = self.socket.request(&ruleset::nothing());
@@ -404,7 +404,7 @@ impl Gate {
         Ok(back)
     }
 
-    /// Says which UDP the gate will cut, before it does.
+    /// Says which UDP flows the gate will cut, before it cuts them.
     fn say_what_is_cut(&self) {
         match Services::before_the_gate(&self.plan) {
             Ok(None) => {}
@@ -414,7 +414,7 @@ impl Gate {
         }
     }
 
-    /// No connection is cut off because the gate comes. A kernel that cannot do that still guards.
+    /// Keeps connections that are older than the gate. If the kernel cannot do that, the gate still guards.
     fn make_sessions_known(&mut self) {
         match self.sessions.make_known(&self.plan, &mut self.socket) {
             Ok(introduced) if introduced.is_nothing() => {}

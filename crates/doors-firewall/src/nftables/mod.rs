@@ -119,7 +119,7 @@ impl Worker {
         self.say_what_is_news();
     }
 
-    /// Says which connections do not live on, and which networks are shut out unawares, if that is news.
+    /// Says which connections end with their grant, and which networks are shut out unintentionally, if that is news.
     fn say_what_is_news(&self) {
         let (plan, news, told) = (self.gate.plan().clone(), self.news.clone(), self.told.clone());
         tokio::spawn(async move {
@@ -159,7 +159,7 @@ impl Worker {
                         return;
                     }
                     if self.work(std::mem::take(&mut batch)) {
-                        // What was handed on is worked on until the daemon has heard that all is done.
+                        // The firewalld worker goes on until the daemon has heard that all is done.
                         while orders.recv().await.is_some() {}
                         return;
                     }
@@ -240,8 +240,8 @@ impl Worker {
         ended
     }
 
-    /// Says what another mark means for connections that carry the old one: they are known by it, and are not marked any
-    /// more, so that a firewall that asks for the mark of each packet drops what comes next.
+    /// Says what a new mark means for connections with the old one: their packets are not marked any more, so a firewall
+    /// that asks for the mark of each packet drops the next ones.
     fn say_what_mark_changes(&self, mark: Option<Mark>) {
         let Some(before) = self.gate.plan().mark.filter(|before| Some(*before) != mark) else { return };
         let now = mark.map_or("no mark".to_owned(), |mark| format!("mark = {mark}"));
@@ -388,7 +388,7 @@ impl Worker {
                 self.tell_findings(findings);
             }
             Err(error) => {
-                // What fails again and again is said once.
+                // A failure that repeats is reported once.
                 if self.failures == 0 {
                     self.failed("check the gate, and go on trying".to_owned(), &error);
                 }
@@ -397,7 +397,7 @@ impl Worker {
         }
     }
 
-    /// How long until the next check: soon, if something is left to do; less and less soon, if it fails.
+    /// How long until the next check: soon, if something is left to do; later after each failure.
     fn next_check(&self) -> Duration {
         let soon = match self.failures {
             0 if self.refused.is_empty() && self.unclosed.is_empty() && self.gate.is_certain() => {
@@ -477,7 +477,7 @@ async fn looked(
     looked.map_err(|error| NetlinkError::Socket(io::Error::other(error)))?
 }
 
-/// Tells what was found, or that nothing could be seen.
+/// Reports what was found, or why nothing could be seen.
 fn tell_found(news: &mpsc::UnboundedSender<News>, what: &str, found: Result<Obstacles, NetlinkError>) {
     let told: Vec<News> = match found {
         Ok(Obstacles { warnings, lines }) => {

@@ -10,9 +10,9 @@
 //!
 //! **What it costs is bounded, whatever a client sends.** One packet for each grant is traced: finding the element spends
 //! it, under a lock of its own. A source has one element for all its grants; it gets the next when a packet has spent
-//! the one that was owed. So many grants are owed a trace at once and no more, and none for longer than some
-//! minutes. A stranger has no grant, and so no trace. The socket is open while a trace is owed, and a minute more; what
-//! it cannot hold is lost, and so is what comes faster than it is read. What is lost is a hint, nothing else.
+//! the one that was owed. The number of grants that are owed a trace at once is bounded, and a trace is owed for some
+//! minutes at most. A stranger has no grant, and so no trace. The socket is open while a trace is owed, and a minute more.
+//! Messages that the socket cannot hold are lost; such a loss costs a hint, nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,21 +33,21 @@ use tokio::io::unix::AsyncFd;
 use super::{abi, ruleset::TABLE};
 use crate::plan::{Plan, Ports, Protocol, address};
 
-/// So many grants are owed a trace at once.
+/// At most so many grants are owed a trace at once.
 const OWED_AT_ONCE: usize = 64;
-/// A trace is owed for so long. Who has not connected by then is told nothing.
+/// A trace is owed for so long. About a client that connects later there is no hint.
 pub(super) const OWED_FOR: Duration = Duration::from_secs(600);
-/// Between two changes of other people's rules after which all is traced again.
+/// When rules of other tables change without a pause, all is traced again at most this often.
 const AGAIN_EVERY: Duration = Duration::from_secs(10);
-/// A packet is on its way for no longer.
+/// A packet is forgotten after this time.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
-/// So many packets are followed at once.
+/// At most so many packets are followed at once.
 const WAYS: usize = 128;
 /// The socket stays open for so long when no trace is owed: to open one for each grant would hold up each door.
 const OPEN_FOR: Duration = Duration::from_secs(60);
-/// So many different rules are told of, until the rules change.
+/// At most so many different rules are reported until the rules change.
 const TOLD: usize = 32;
-/// So many messages are read before anything else has its turn.
+/// At most so many messages are read in one go.
 const AT_ONCE: usize = 64;
 /// What the socket holds: some hundred messages.
 const BUFFER: i32 = 256 << 10;
@@ -60,7 +60,7 @@ pub(super) struct Packet {
     pub(super) ports: Ports,
 }
 
-/// A place in other people's nftables.
+/// A place in a table.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Place {
     pub(super) family: u8,
@@ -133,13 +133,13 @@ impl Traces {
         owed
     }
 
-    /// What was told may be told again: the plan is another, or other people's rules are.
+    /// Lets reports be repeated, because the plan or rules of other tables have changed.
     pub(super) fn forget_told(&mut self) {
         self.story.told.clear();
     }
 
-    /// Other people's rules have changed. What runs is traced again soon; not each time, since some programs change
-    /// their rules without a pause.
+    /// Rules of other tables have changed. Running grants are traced again soon; not after each change, since some
+    /// programs change their rules without a pause.
     pub(super) fn rules_changed(&mut self, now: Moment) {
         let next = self.last_again.map_or(now, |last| last.after(AGAIN_EVERY).max(now));
         self.again.get_or_insert(next);
@@ -248,12 +248,12 @@ impl Story {
         self.owed.is_empty() && self.ways.is_empty()
     }
 
-    /// Takes one message. Says if a packet that we let in was dropped by others, once for each rule.
+    /// Takes one message. Reports a packet that we let in and another table dropped, once for each rule.
     fn follow(&mut self, Step { id, place, verdict, packet }: Step, now: Moment) -> Option<Dropped> {
         let is_ours = place.family == abi::NFPROTO_INET && place.table == TABLE;
         if is_ours {
             match (verdict, packet) {
-                // Our own gate has its say without a warning.
+                // A drop by our own gate is no news.
                 (abi::NF_DROP, _) => drop(self.ways.remove(&id)),
                 (_, Some(packet))
                     if !self.ways.contains_key(&id) && self.is_owed(&packet) && self.has_room(now) =>

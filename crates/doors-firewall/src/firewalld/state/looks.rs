@@ -20,7 +20,7 @@ impl State {
                 let place = place_of(&rule).filter(|(_, other)| *other == text);
                 self.removed.extend(place.map(|place| (rule, place)));
             }
-            // In other words than firewalld's own it may be ours all the same, if the address is in it.
+            // A rule in other words than firewalld's own may be ours all the same, if it names the address.
             None => {
                 let named = |rule: &&Rule| written.contains(&rule.source.to_string());
                 let places = self.held.keys().filter(named);
@@ -48,7 +48,7 @@ impl State {
         self.held.values().filter_map(|held| held.place.as_ref()).map(|(zone, _)| zone.clone())
     }
 
-    /// Whether there may be rules that are worth a look.
+    /// Whether firewalld may hold rules that have to be compared.
     pub(in super::super) fn has_rules(&self) -> bool {
         !(self.held.is_empty() && self.leftovers.is_empty() && self.strays.is_empty())
     }

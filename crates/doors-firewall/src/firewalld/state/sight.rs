@@ -14,7 +14,7 @@ use crate::{
 /// What is known of what firewalld closes.
 #[derive(Debug)]
 pub(super) enum Sight {
-    /// firewalld runs, or may, and what its zones let through has yet to be asked. As they were seen last.
+    /// firewalld runs, or may run, and has yet to be asked what its zones let through. Holds what was seen last.
     Unknown(Option<Zones>),
     /// It runs, and these are its zones.
     Zones(Zones),
@@ -62,7 +62,7 @@ impl State {
         }
     }
 
-    /// What the zones let through may be different from here on.
+    /// What the zones let through may have changed.
     pub(in super::super) fn unsettle(&mut self) {
         self.sight = match std::mem::replace(&mut self.sight, Sight::Absent) {
             Sight::Zones(zones) => Sight::Unknown(Some(zones)),
@@ -70,7 +70,7 @@ impl State {
         };
     }
 
-    /// Learns which zones there are. What needs a rule now, and did not before, gets one.
+    /// Takes the list of zones. Grants that need a rule now, and did not before, get one.
     pub(in super::super) fn learn(&mut self, zones: Zones) {
         self.sight = Sight::Zones(zones);
         if self.role == Role::Alone {
@@ -131,7 +131,7 @@ impl State {
         let left = match left_by_firewalld(&sources.into_iter().collect::<Vec<_>>()) {
             Ok(None) => Left::Nothing,
             Ok(Some(ours)) => Left::Rules { ours },
-            // A kernel that does not say is not taken for one that lets everybody through.
+            // If the kernel does not say, firewalld's rules count as there.
             Err(_) => Left::Unknown,
         };
         let before = std::mem::replace(&mut self.sight, Sight::Absent);
@@ -148,7 +148,7 @@ impl State {
         left
     }
 
-    /// What waits for firewalld, and needs no rule any more, is true.
+    /// Grants that wait for firewalld and need no rule any more are true.
     fn settle_what_is_let_in(&mut self) {
         for (admission, waiting) in self.jobs.take_all() {
             let link = self.ledger.get(&admission, self.clock.now()).map(|lease| lease.link);
@@ -209,7 +209,7 @@ impl State {
     pub(in super::super) fn cannot_be_reached(&self, why: &str) {
         let what = "work with firewalld".to_owned();
         match self.sight {
-            // Most machines have none.
+            // Most machines have no firewalld.
             Sight::Absent => tracing::debug!("firewalld: {why}"),
             _ => self.tell(News::Failed { what, why: why.to_owned() }),
         }

@@ -14,8 +14,8 @@ use super::{
 use crate::plan::octets;
 
 /// What a firewalld that is gone has left in the kernel: in how many of its rules one of these addresses stands.
-/// `None` if there is nothing of it. Its iptables backend is known by the name of a chain, if the iptables of
-/// this machine is the one that works with nftables; of the older one nothing can be seen here.
+/// `None` if it has left nothing. We recognize its iptables backend by the name of a chain, if this machine's iptables
+/// works through nftables; rules of the legacy iptables cannot be seen here.
 pub(in super::super::super) fn left_by_firewalld(sources: &[IpAddr]) -> Result<Option<usize>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let request = list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_UNSPEC, |_| {});

@@ -36,12 +36,12 @@ use crate::{
 };
 use doors_os::netlink::socket::{Family, NetlinkError, Socket};
 
-/// firewalld's table, of which firewalld itself is asked when it runs.
+/// firewalld's table. While firewalld runs, we ask firewalld itself instead.
 const FIREWALLD: &str = "firewalld";
 /// The chain through which firewalld's iptables backend sends what comes in.
 const OF_IPTABLES_BACKEND: &str = "INPUT_ZONES";
 
-/// A chain that packets meet at a hook on their way in, or answers on their way out.
+/// A base chain: packets meet it at a hook on their way in, or answers on their way out.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct BaseChain {
     /// First prerouting, then input, then output.
@@ -62,12 +62,12 @@ pub(super) fn obstacles(plan: &Plan, firewalld_runs: bool) -> Result<Obstacles, 
     let mut look = Look::new(plan);
     for base in base_chains(&mut socket)?.into_iter().filter(|base| base.hook != abi::NF_INET_LOCAL_OUT) {
         let chains = chains(&mut socket, base.family, &base.table)?;
-        // Where firewalld runs, it is asked itself.
+        // While firewalld runs, we ask it itself.
         if firewalld_runs && is_of_firewalld(base.family, &base.table, &chains) {
             continue;
         }
         let ruleset = ruleset(&mut socket, base.family, &base.table)?;
-        // Ports of which the same is to be said stand in one line.
+        // Ports with the same message share one line.
         let mut fates: Vec<(Fate, Vec<Ports>)> = Vec::new();
         for ports in plan.doors.iter().flat_map(|door| &door.ports) {
             for fate in look.fates(&ruleset, &base, *ports) {
@@ -97,14 +97,14 @@ fn legacy() -> Option<String> {
     tables.dedup();
     (!tables.is_empty()).then(|| {
         format!(
-            "iptables-legacy has tables here ({}), into which nobody can look over nftables: whether they let the doors' \
-             ports through is not known; iptables-legacy -S shows them",
+            "iptables-legacy has tables here ({}), which cannot be read over nftables: whether they let the doors' ports \
+             through is not known; iptables-legacy -S shows them",
             tables.join(", ")
         )
     })
 }
 
-/// What is known of connections, besides their ports, while chain after chain is looked at.
+/// What is known of connections, besides their ports, while we go from chain to chain.
 struct Look {
     mark: u32,
     links: Vec<String>,
@@ -141,7 +141,7 @@ impl Look {
     }
 }
 
-/// Two families that end in the same place are told of together.
+/// If both families end in the same place, one message tells of both.
 fn merge(fates: &mut Vec<Fate>, fate: Fate) {
     let Fate::Closed { by, some } = &fate else {
         if fate != Fate::Passes && !fates.contains(&fate) {
@@ -233,7 +233,7 @@ fn tell(
     }
 }
 
-/// Which rule it is, for a person.
+/// Names the rule for a person.
 fn by_rule(handle: u64, words: Option<String>) -> String {
     let words = words.map_or_else(String::new, |words| format!(": {words}"));
     format!("by its rule with handle {handle}{words}")
@@ -287,8 +287,8 @@ fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
     Ok(found)
 }
 
-/// A line for each chain at the ingress hook of a device that may drop something: it comes before all that is looked at
-/// here, and before connection tracking.
+/// A line for each chain at the ingress hook of a device that may drop something: such a chain comes before all the
+/// chains that are examined here, and before connection tracking.
 fn ingress(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
     let request = list(abi::NFT_MSG_GETCHAIN, abi::NFPROTO_UNSPEC, |_| {});
     let chains = socket.dump(&request, |message| {
@@ -331,8 +331,8 @@ fn is_of_firewalld(family: u8, table: &str, chains: &[String]) -> bool {
         || chains.iter().any(|chain| chain == OF_IPTABLES_BACKEND)
 }
 
-/// A warning about a packet that the gate has let in, and another table has dropped; `None` if firewalld's half of this
-/// works on that: it says itself what it has opened, and a client may be quicker.
+/// A warning about a packet that the gate has let in, and another table has dropped. `None` if our work with firewalld is
+/// about to open the port: that reports by itself, and a client may be quicker.
 pub(super) fn dropped(
     Dropped { packet, entry, place }: &Dropped,
     mark: Option<Mark>,

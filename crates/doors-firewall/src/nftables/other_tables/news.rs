@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::{hairpin::Hairpin, untracked::untracked};
 use crate::{Obstacles, plan::Plan};
 
-/// What was told, so that only news is told.
+/// What was reported, so that only news is reported.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct Told(Arc<Mutex<Before>>);
 
@@ -19,7 +19,7 @@ pub(in super::super) struct Told(Arc<Mutex<Before>>);
 struct Before {
     /// What was found of `notrack` the last time.
     untracked: BTreeSet<String>,
-    /// Networks of which it was said that they are shut out. Engines make and remove networks all day.
+    /// Networks that were reported as shut out. Container engines make and remove networks all day.
     networks: BTreeSet<IpNet>,
 }
 
@@ -31,7 +31,7 @@ pub(in super::super) fn remarks(plan: &Plan) -> Result<Obstacles, NetlinkError> 
 }
 
 impl Told {
-    /// What is to be said that was not found before.
+    /// What was not reported before.
     pub(in super::super) fn news(&self, plan: &Plan) -> Result<Obstacles, NetlinkError> {
         // One look at a time: a second caller waits for the first.
         let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ use crate::plan::address;
 pub(in super::super) struct Rule {
     pub(in super::super) chain: String,
     pub(in super::super) handle: u64,
-    /// All of them have to be so.
+    /// The rule applies if all of them hold.
     pub(super) tests: Vec<Test>,
     pub(super) verdict: Verdict,
     /// Whether it keeps the packet from connection tracking, before its verdict.
@@ -30,11 +30,11 @@ pub(in super::super) struct Rule {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Test {
     pub(super) what: What,
-    /// Whether it must not be so.
+    /// Whether the test is negated.
     pub(super) not: bool,
 }
 
-/// What a packet is asked for.
+/// What a test looks at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum What {
     /// Its number, as in [`crate::plan::Protocol::number`].
@@ -93,10 +93,10 @@ pub(super) enum FromWhom {
     AllButSome,
 }
 
-/// What becomes of a packet of which everything is so.
+/// What becomes of a packet for which all tests hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
-    /// The next rule is asked.
+    /// The next rule decides.
     Continue,
     Accept,
     Drop,
@@ -114,7 +114,7 @@ pub(super) enum Verdict {
     Unknown(String),
 }
 
-/// What stands in a register.
+/// What a register holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Loaded {
     Protocol,
@@ -132,9 +132,9 @@ pub(super) enum Loaded {
     OutInterfaceName,
     /// Whose address the destination is, `RTN_LOCAL` and the like.
     KindOfDestination,
-    /// Over which interface a way leads back to the source; zero for none.
+    /// The interface of the route back to the source; zero if there is no route.
     WayBack,
-    /// Whether one does.
+    /// Whether there is a route back to the source.
     IsWayBack,
     Other,
 }
@@ -148,7 +148,7 @@ const REGISTERS: usize = 16;
 /// What a rule has loaded so far.
 struct Registers {
     all: [(Loaded, Option<Vec<u8>>); REGISTERS],
-    /// How many were loaded since one was last asked: several are a key that is put together from them.
+    /// How many were loaded since the last test: several together are a concatenated key.
     loads: usize,
 }
 
@@ -216,7 +216,7 @@ impl Rule {
     fn expression(&mut self, name: &str, inner: Attributes<'_>, registers: &mut Registers) {
         match name {
             "meta" | "ct" | "payload" | "fib" => {
-                // Or it sets something, which decides nothing here.
+                // Or it sets something, which does not decide here.
                 if let Some((register, what)) = loaded(name, inner, self.family) {
                     registers.load(register, what);
                 }
@@ -330,7 +330,7 @@ impl Rule {
             Loaded::Port => What::PortIn(set),
             Loaded::SourcePort => What::SourcePortIn(set),
             Loaded::Source | Loaded::Destination => {
-                // A set without a name of its own stands in the rule, and is not looked into.
+                // An anonymous set belongs to the rule; its elements are not read.
                 let of = if set.starts_with("__") { "{ … }".to_owned() } else { format!("@{set}") };
                 if what == Loaded::Source { What::Source(of) } else { What::Destination(of) }
             }
@@ -339,7 +339,7 @@ impl Rule {
         self.tests.push(Test { what, not });
     }
 
-    /// Whether all first packets of connections to these ports are alike to it, or those from the same source.
+    /// Whether the rule treats all first packets of connections to these ports alike, or all those from one source.
     pub(super) fn looks_at_ports_and_sources_alone(&self) -> bool {
         self.tests.iter().all(|test| match test.what {
             What::Protocol(_)
@@ -353,7 +353,7 @@ impl Rule {
         })
     }
 
-    /// From which addresses it is for; `None` if it asks for none.
+    /// Which sources the rule is for; `None` if it does not test the source.
     pub(super) fn whose(&self) -> Option<FromWhom> {
         let source = self.tests.iter().find(|test| matches!(test.what, What::Source(_)))?;
         Some(if source.not { FromWhom::AllButSome } else { FromWhom::Some })

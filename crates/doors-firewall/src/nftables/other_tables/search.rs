@@ -8,7 +8,7 @@ use super::{
 };
 use crate::plan::Ports;
 
-/// So many ports of a range are looked at.
+/// The search tries at most so many ports of a range.
 const PORTS: usize = 256;
 
 /// For which connections a rule is, of those through a grant.
@@ -17,7 +17,7 @@ pub(super) enum Reach {
     All,
     /// Depending on where they come from, or over which interface.
     Some,
-    /// That cannot be said without a packet.
+    /// Not known without a packet.
     Unclear,
 }
 
@@ -46,7 +46,7 @@ impl Ruleset {
         [ports.first, ports.last].into_iter().chain(inside).take(PORTS).collect()
     }
 
-    /// The first rule of a kind that is for the most of a connection's packets.
+    /// The first rule of a kind that is for most of a connection's packets.
     pub(super) fn first<'a>(
         &'a self,
         chain: &'a str,
@@ -58,7 +58,7 @@ impl Ruleset {
         search.best
     }
 
-    /// Looks for it from a chain on, into which so many of the packets come. Gives how many of them come out at its end.
+    /// Searches from a chain on that so many of the packets enter. Returns how many of them leave at its end.
     fn search<'a>(
         &'a self,
         chain: &'a str,
@@ -100,7 +100,7 @@ impl Ruleset {
         Some(within)
     }
 
-    /// For which packets a rule is; `None` for none.
+    /// Which packets a rule is for; `None` if it is for no packet.
     fn reach(&self, rule: &Rule, connection: &Connection<'_>) -> Option<Reach> {
         let one = |test: &Test| match (self.test(test, connection), &test.what) {
             (Applies::No, _) => None,

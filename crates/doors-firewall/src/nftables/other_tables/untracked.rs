@@ -1,8 +1,8 @@
 //! Rules that keep a door's packets from connection tracking (`notrack`).
 //!
-//! The gate lets a connection live on by what connection tracking knows of it. What is kept from that needs its grant for
-//! each packet: the connection dies when the grant ends. It is enough that the answers are kept from it, since then
-//! connection tracking takes what the client sends for invalid.
+//! The gate lets a connection go on because connection tracking knows it. A packet that is not tracked needs a grant of its
+//! own, so the connection dies when the grant ends. It is enough that the answers are not tracked: then connection
+//! tracking takes the client's packets for invalid.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,11 +37,11 @@ struct Site {
     part: bool,
 }
 
-/// What is to be said of rules that keep the doors' ports from connection tracking.
+/// Messages about rules that keep the doors' ports from connection tracking.
 pub(super) fn untracked(plan: &Plan) -> Result<Obstacles, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let links = links();
-    // Ports of which the same is to be said stand in one line.
+    // Ports with the same message share one line.
     let mut by_port: BTreeMap<Ports, BTreeSet<Site>> = BTreeMap::new();
     for base in base_chains(&mut socket)?.into_iter().filter(comes_before_tracking) {
         let ruleset = ruleset(&mut socket, base.family, &base.table)?;
@@ -98,7 +98,7 @@ fn sites(
             let Some(found) = ruleset.first(&base.name, &connection, |rule| rule.untracks) else { continue };
             let site = Site::new(found, base, chains);
             match here.iter_mut().find(|other| (&other.chain, &other.rule) == (&site.chain, &site.rule)) {
-                // One family is not as the other.
+                // The two families differ.
                 Some(other) if other.reach != site.reach => other.reach = Reach::Some,
                 Some(_) => {}
                 None => here.push(site),
@@ -113,7 +113,7 @@ fn sites(
     counted.into_iter().map(part).collect()
 }
 
-/// What is said of ports with their rules, of which there is at least one.
+/// The message about some ports and their rules, at least one.
 fn said(sites: &[Site], ports: &[Ports]) -> String {
     let part = if sites.iter().all(|site| site.part) { "ports of " } else { "" };
     let names = ports.iter().map(|ports| format!("{part}{ports}")).collect::<Vec<_>>().join(", ");

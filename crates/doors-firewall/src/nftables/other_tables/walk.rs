@@ -1,7 +1,7 @@
 //! Walks a new connection through the chains of another table, as far as that can be done without a packet.
 //!
-//! Only what is reached from a hook counts. A rule of which it cannot be said whether it applies is remembered if it would
-//! have decided something; if it is for some addresses only, both ways are looked at.
+//! Only chains that are reached from a hook count. If it cannot be said whether a rule applies, the walk remembers the rule
+//! if it would have decided something. If a rule is for some addresses only, the walk follows both ways.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -12,7 +12,7 @@ use crate::plan::Protocol;
 
 /// The kernel allows no more jumps behind each other (`net/netfilter/nf_tables.h`).
 pub(super) const NFT_JUMP_STACK_SIZE: usize = 16;
-/// So many rules are looked at for one port. A ruleset that is longer is not judged.
+/// The walk visits at most so many rules for one port. A longer ruleset is not judged.
 pub(super) const LONGEST: usize = 100_000;
 /// `SYN` and `ACK` of the flags of TCP.
 const SYN: u8 = 0x02;
@@ -31,7 +31,7 @@ pub(super) enum Packet {
     Answer,
 }
 
-/// A connection through a grant, as far as it is known before it comes.
+/// A connection through a grant, as far as we know it before it comes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Connection<'a> {
     pub(super) packet: Packet,
@@ -164,7 +164,7 @@ impl Ruleset {
             match (applies, end) {
                 (Applies::Yes, End::Returned) if goes_on => {}
                 (Applies::Yes, end) => return end,
-                // If it may be translated, nothing can be said of the chains behind.
+                // If the connection may be translated, nothing can be said of the chains behind.
                 (Applies::Unclear, end @ End::Translated(_)) => return end,
                 (Applies::ToSome, End::Accepted) => seen.some = true,
                 (Applies::Unclear, End::Accepted) => drop(seen.may_accept.get_or_insert_with(decides)),
@@ -176,7 +176,7 @@ impl Ruleset {
                         Some((_, before)) => whom == FromWhom::AllButSome && *before != whom,
                         None => true,
                     };
-                    // What goes to some addresses only may go to others than ours: that is not told.
+                    // A rule for some destinations may be for addresses that are not ours: it is not reported.
                     if let Some(whom) = whom.filter(|whom| is_more(*whom)) {
                         seen.drops_some = Some((by, whom));
                     }
@@ -215,7 +215,7 @@ impl Ruleset {
         let is = |so: bool| if so != *not { Applies::Yes } else { Applies::No };
         let is_ours =
             |ranges: &[RangeInclusive<u16>]| is(ranges.iter().any(|range| range.contains(&connection.port)));
-        // Which port a client has, it chooses itself.
+        // A client chooses its own port.
         let is_clients = |ranges: &[RangeInclusive<u16>]| {
             let holds = |port: &u16| ranges.iter().any(|range| range.contains(port));
             match ranges.iter().all(|range| range.end() < OF_CLIENTS.start()) {
@@ -245,7 +245,7 @@ impl Ruleset {
             What::ToThisMachine { .. } if is_answer => Applies::Unclear,
             What::ToThisMachine { .. } => is(true),
             What::Interface { loopback: true, .. } | What::OutInterface { loopback: true, .. } => is(false),
-            // At prerouting and input a packet leaves over none; an answer has come over none.
+            // At prerouting and input a packet has no outgoing interface; an answer has no incoming one.
             What::Interface { .. } if is_answer => is(false),
             What::OutInterface { .. } if !is_answer => is(false),
             What::Remark(_) => Applies::Yes,
@@ -278,7 +278,7 @@ impl Connection<'_> {
     }
 }
 
-/// The families whose connections come by a table.
+/// The families whose connections meet a table.
 pub(super) fn families(table: u8) -> &'static [u8] {
     match table {
         abi::NFPROTO_IPV4 => &[abi::NFPROTO_IPV4],
