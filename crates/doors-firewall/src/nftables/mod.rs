@@ -51,9 +51,13 @@ const REPAIR_EVERY: Duration = Duration::from_millis(50);
 /// tracking: the connection then hangs for so long.
 const SESSIONS_EVERY: Duration = Duration::from_secs(10);
 
-/// A grant for one connection behind which another waits is looked for this often. A packet that takes an element
-/// out of a set is not told of. A client whose first packet comes too early repeats it after a second.
+/// A grant for one connection is looked for this often in the first seconds, when its client connects. The kernel does not
+/// tell of a packet that takes an element out of a set; who waits for the next turn repeats a first packet after a second.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
+
+/// For so long it is looked for closely; then once a second, so that a grant that is not used costs next to nothing.
+const WATCH_CLOSELY_FOR: Duration = Duration::from_secs(10);
+const WATCH_LATER_EVERY: Duration = Duration::from_secs(1);
 
 /// A repair that fails is tried again this soon at the latest.
 const RETRY_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
@@ -75,6 +79,8 @@ pub(super) struct Worker {
     unclosed: BTreeSet<GrantKey>,
     /// Grants for one connection behind which others wait.
     watched: BTreeSet<GrantKey>,
+    /// Until when they are looked for closely.
+    watch_closely_until: Instant,
     /// Checks that have failed, one after the other.
     failures: u32,
 }
@@ -101,6 +107,7 @@ impl Worker {
             refused: BTreeSet::new(),
             unclosed: BTreeSet::new(),
             watched: BTreeSet::new(),
+            watch_closely_until: Instant::now(),
             failures: 0,
         };
         worker.tell_findings(findings);
@@ -152,7 +159,8 @@ impl Worker {
                         next_check = not_before.max(Instant::now());
                     }
                     // Large sets take time, and doors have to open meanwhile.
-                    next_watch = in_a_while(WATCH_EVERY.max(began.elapsed().saturating_mul(4)));
+                    let pause = if began < self.watch_closely_until { WATCH_EVERY } else { WATCH_LATER_EVERY };
+                    next_watch = in_a_while(pause.max(began.elapsed().saturating_mul(4)));
                 }
                 count = orders.recv_many(&mut batch, AT_ONCE) => {
                     if count == 0 {
@@ -164,6 +172,9 @@ impl Worker {
                         return;
                     }
                     next_check = next_check.min(in_a_while(self.next_check()));
+                    if Instant::now() < self.watch_closely_until {
+                        next_watch = next_watch.min(in_a_while(WATCH_EVERY));
+                    }
                 }
                 touched = self.monitor.touched(), if next_check > not_before => {
                     match touched {
@@ -211,7 +222,10 @@ impl Worker {
                     }
                     self.hand_on(Order::Change(Change::Close(admission)));
                 }
-                Order::Change(Change::Watch(admission)) => drop(self.watched.insert(admission)),
+                Order::Change(Change::Watch(admission)) => {
+                    self.watched.insert(admission);
+                    self.watch_closely_until = in_a_while(WATCH_CLOSELY_FOR);
+                }
                 // The gate itself has found it.
                 Order::Keep(..) => {}
                 Order::Follow(plan) => {
