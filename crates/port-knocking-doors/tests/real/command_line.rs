@@ -182,7 +182,7 @@ fn an_invalid_option_or_variable_is_an_error_that_names_it() {
         ("", "is empty; write 5 to 20 ports"),
         ("1,2,3,4", "4 ports are no sequence; write 5 to 20"),
         ("1,2,3,4,99999", "\"99999\" is no port"),
-        ("5,5,5,5,5", "one single port"),
+        ("5,5,5,5,5", "only one port"),
     ] {
         let message = wrong(program(home.path()).args(["--magic-seq", value]));
         assert!(message.contains("--magic-seq: ") && message.contains(why), "{message}");
