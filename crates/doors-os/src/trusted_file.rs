@@ -146,7 +146,7 @@ pub fn judge_directory(directory: &File) -> Result<(), Untrusted> {
     judge_rights(directory, &metadata, &Demands::public(0))
 }
 
-/// Checks that an open file is regular, whoever owns it.
+/// Checks that an open file is regular, regardless of its owner.
 pub fn regular(file: &File) -> Result<Metadata, Untrusted> {
     let metadata = file.metadata().map_err(Untrusted::Unreadable)?;
     if metadata.is_file() { Ok(metadata) } else { Err(Untrusted::Kind) }

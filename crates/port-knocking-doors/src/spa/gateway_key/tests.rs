@@ -123,7 +123,10 @@ fn each_invalid_entry_is_reported_with_its_line_and_never_quoted() {
         ("current = 'KEY'\nprevious = 1", "key:2: `previous` is not a table"),
         ("current = 'KEY'\n\n[previous]\nkey = 'KEY'", "key:3: `until` is missing here"),
         ("current = 'KEY'\n[previous]\nuntil = 1", "key:2: `key` is missing here"),
-        ("current = 'KEY'\n[previous]\nkey = 'x'\nuntil = 1", "key:3: `key` is not a gateway key: it does not begin"),
+        (
+            "current = 'KEY'\n[previous]\nkey = 'x'\nuntil = 1",
+            "key:3: `key` is not a gateway key: it does not begin",
+        ),
         ("current = 'KEY'\n[previous]\nkey = 'KEY'\nuntil = -1", "key:4: `until` is not a time"),
         ("current = 'KEY'\n[previous]\nkey = 'KEY'\nuntil = 1.5", "key:4: `until` is not a time"),
     ] {
