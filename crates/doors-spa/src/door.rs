@@ -18,7 +18,7 @@ pub const NAME_MAX: usize = 32;
 /// Names that would turn into keywords of `nft` as names of the kernel's sets.
 const RESERVED: [&str; 3] = ["icmpv", "ip", "trusted"];
 
-/// Checks a name: 1 to 32 letters from a to z, digits, `_` and `-`, the first a unsigned.
+/// Checks a name: 1 to 32 letters from a to z, digits, `_` and `-`, the first a letter.
 ///
 /// The name becomes part of names in the kernel and is shown on terminals, so it contains nothing that would
 /// need quoting in either.
@@ -52,8 +52,8 @@ pub enum BadName {
     /// Longer than [`NAME_MAX`].
     #[error("is too long; a door's name has at most 32 characters")]
     Long,
-    /// Empty, or the first character is not a unsigned.
-    #[error("must begin with a unsigned from a to z")]
+    /// Empty, or the first character is not a letter.
+    #[error("must begin with a letter from a to z")]
     Start,
     /// A character that the kernel's names cannot contain, or that a terminal does not show as itself.
     #[error("may hold only letters from a to z, digits, `_` and `-`, not U+{:04X}", u32::from(*.0))]

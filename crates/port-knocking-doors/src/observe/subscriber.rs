@@ -32,6 +32,9 @@ pub(crate) enum LogError {
     },
 }
 
+/// The crates of the daemon that log; to a user they are one program, which goes by the first of these names.
+const OURS: [&str; 2] = ["port_knocking_doors", "doors_firewall"];
+
 /// The levels to log. `verbose` counts how often `-v` was given; without it, `RUST_LOG` decides.
 pub(crate) fn wanted(verbose: u8) -> Result<Targets, LogError> {
     filter(verbose, env::var_os("RUST_LOG"))
@@ -61,8 +64,9 @@ pub(crate) fn start(wanted: Targets) {
 }
 
 fn filter(verbose: u8, variable: Option<OsString>) -> Result<Targets, LogError> {
-    let ours =
-        |level| Targets::new().with_target("port_knocking_doors", level).with_default(LevelFilter::WARN);
+    let ours = |level| {
+        Targets::new().with_targets(OURS.map(|target| (target, level))).with_default(LevelFilter::WARN)
+    };
     match (verbose, variable) {
         (0, Some(text)) if !text.is_empty() => parse(&text, ours(LevelFilter::INFO)),
         (0, _) => Ok(ours(LevelFilter::INFO)),
@@ -91,7 +95,11 @@ fn parse(variable: &OsStr, without: Targets) -> Result<Targets, LogError> {
     for part in text.split(',').map(str::trim) {
         match part.split_once('=') {
             Some(("", _)) => return Err(wrong(format!("\"{}\" names no target", part.escape_debug()))),
-            Some((target, word)) => named.push((target, level(word)?)),
+            Some((target, word)) => {
+                let level = level(word)?;
+                let all: &[&str] = if target == OURS[0] { &OURS } else { &[target] };
+                named.extend(all.iter().map(|target| (*target, level)));
+            }
             None => general = Some(level(part)?),
         }
     }
@@ -118,8 +126,6 @@ mod tests {
     use tracing::Level;
 
     use super::*;
-
-    const OURS: &str = "port_knocking_doors";
 
     fn said(variable: &str) -> Result<Targets, String> {
         filter(0, Some(variable.into())).map_err(|error| error.to_string())
@@ -149,11 +155,11 @@ mod tests {
     fn a_level_applies_to_all_targets_and_a_named_target_changes_only_itself() {
         let enabled =
             |variable: &str, target: &str, level| said(variable).unwrap().would_enable(target, &level);
-        assert!(enabled("debug", OURS, Level::DEBUG) && enabled("DEBUG", "zbus", Level::DEBUG));
-        assert!(enabled("zbus=debug", OURS, Level::INFO) && enabled("zbus=debug", "zbus", Level::DEBUG));
-        assert!(enabled("warn, port_knocking_doors=trace", OURS, Level::TRACE));
+        assert!(enabled("debug", OURS[0], Level::DEBUG) && enabled("DEBUG", "zbus", Level::DEBUG));
+        assert!(enabled("zbus=debug", OURS[0], Level::INFO) && enabled("zbus=debug", "zbus", Level::DEBUG));
+        assert!(OURS.iter().all(|ours| enabled("warn, port_knocking_doors=trace", ours, Level::TRACE)));
         assert!(!enabled("warn, port_knocking_doors=trace", "zbus", Level::INFO));
-        assert!(!enabled("off", OURS, Level::ERROR));
+        assert!(!enabled("off", OURS[0], Level::ERROR));
         assert_eq!(said("").unwrap().to_string(), filter(0, None).unwrap().to_string());
     }
 
@@ -165,10 +171,27 @@ mod tests {
     }
 
     #[test]
+    fn what_each_crate_of_ours_has_to_say_is_heard_without_asking() {
+        let filter = filter(0, None).unwrap();
+        assert!(OURS.iter().all(|ours| filter.would_enable(ours, &Level::INFO)));
+        // A crate that depends on the log is one of them.
+        for (target, manifest) in [
+            ("doors_core", include_str!("../../../doors-core/Cargo.toml")),
+            ("doors_firewall", include_str!("../../../doors-firewall/Cargo.toml")),
+            ("doors_os", include_str!("../../../doors-os/Cargo.toml")),
+            ("doors_spa", include_str!("../../../doors-spa/Cargo.toml")),
+            ("doors_text", include_str!("../../../doors-text/Cargo.toml")),
+        ] {
+            let logs = manifest.lines().any(|line| line.starts_with("tracing"));
+            assert_eq!(logs, OURS.contains(&target), "{target}");
+        }
+    }
+
+    #[test]
     fn the_option_overrides_the_variable() {
         for variable in ["error", "inf"] {
             let filter = filter(1, Some(variable.into())).unwrap();
-            assert!(filter.would_enable(OURS, &Level::DEBUG));
+            assert!(OURS.iter().all(|ours| filter.would_enable(ours, &Level::DEBUG)));
         }
     }
 }

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     raw,
-    raw_client::{Device, client},
+    raw_client::{Device, client, open},
     testbed::{CLIENT, PATIENCE, SEQUENCE, SILENCE, Testbed, server_for},
 };
 
@@ -124,6 +124,10 @@ fn without_clients_there_are_no_reply_sockets() {
         // Each table has a heading.
         assert_eq!(tables.lines().count(), 2 + sockets, "{tables}");
         if sockets > 0 {
+            // The replay log for the very first client is opened beside the reload.
+            testbed.until("the client is heard", |testbed| {
+                !testbed.is_silent(CLIENT[0], &device.seal(&device.request(open("ssh", 0))).bytes)
+            });
             assert_eq!(device.open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
         }
     }
