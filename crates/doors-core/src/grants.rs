@@ -119,12 +119,6 @@ impl LiveGrant {
         self.adopted && self.lease.granted_to.is_none() && self.others.is_empty()
     }
 
-    /// Whether leases of others wait until this one is over.
-    #[must_use]
-    pub fn is_awaited(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// A client's own lease.
     #[must_use]
     pub fn own(&self, granted_to: Option<&ClientLabel>) -> Option<&Lease> {

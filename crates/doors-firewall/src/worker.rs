@@ -32,13 +32,13 @@ impl Firewall {
         can_follow(choice.kind, &plan)?;
         let kind = choice.kind;
         let (orders, queue) = mpsc::channel(limits::GRANTS);
-        let (log_writer, news) = mpsc::unbounded_channel();
+        let (tell, news) = mpsc::unbounded_channel();
         let (ready, set_up) = oneshot::channel();
         let choice = choice.clone();
         let thread = thread::Builder::new()
             .name("firewall".to_owned())
             .spawn(move || {
-                work(&choice, plan, clock, queue, log_writer, ready);
+                work(&choice, plan, clock, queue, tell, ready);
             })
             .map_err(FirewallError::Thread)?;
         match set_up.await {
@@ -57,9 +57,15 @@ impl Firewall {
     pub async fn end(mut self, patience: Duration) -> Vec<News> {
         let (done, is_done) = oneshot::channel();
         let mut told = Vec::new();
-        if self.orders.send(Order::End(done)).await.is_ok()
-            && !matches!(tokio::time::timeout(patience, is_done).await, Ok(Ok(())))
-        {
+        // A queue that is full before a thread that hangs takes no order, either.
+        let ended = async {
+            match self.orders.send(Order::End(done)).await {
+                Ok(()) => is_done.await.is_ok(),
+                // The thread has ended already.
+                Err(_) => true,
+            }
+        };
+        if !matches!(tokio::time::timeout(patience, ended).await, Ok(true)) {
             let what = "finish everything that the firewall was asked for".to_owned();
             told.push(News::Failed { what, why: "it takes too long".to_owned() });
         }

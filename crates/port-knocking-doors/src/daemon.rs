@@ -21,7 +21,7 @@ use crate::{
     config::{Config, ConfigError, last_good::Keeper},
     inbox::InboxError,
     observe::log,
-    reload::{Read, Target, forward},
+    reload::{Read, Target},
     spa::service::{Heard, KeyStatus},
     start::{self, Command, Daemon},
 };
@@ -73,7 +73,7 @@ impl Daemon<'_> {
                 Wake::ReplayLog(heard) => self.service.hear(&mut self.engine, heard, &mut self.observe),
                 Wake::Control(Command::Stop) => return Ok(()),
                 Wake::Control(Command::Reload) => self.reload(),
-                Wake::Control(Command::TakeOver(read)) => self.take_over(read).await,
+                Wake::Control(Command::TakeOver(read)) => self.take_over(read),
                 Wake::Due => {}
             }
         }
@@ -132,7 +132,7 @@ impl Daemon<'_> {
     /// Passes on the output of the engine. Returns whether the firewall's queue had room for all changes.
     fn drain(&mut self) -> bool {
         self.service.forward(&mut self.engine);
-        let has_room = forward(&mut self.engine, &self.firewall.orders);
+        let has_room = self.force.forward(&mut self.engine, &self.firewall.orders);
         while let Some(receipt) = self.engine.poll_receipt(self.clock.now(), self.clock.wall()) {
             if let Err(error) = self.inbox.send(&receipt) {
                 self.observe.line(move || log::not_sent(&receipt.way, &error));
@@ -154,7 +154,7 @@ impl Daemon<'_> {
     }
 
     /// Applies what the reader has read. Starts another reload if one was asked for meanwhile.
-    async fn take_over(&mut self, read: Read) {
+    fn take_over(&mut self, read: Read) {
         let target = Target {
             clock: self.clock,
             engine: &mut self.engine,
@@ -165,7 +165,7 @@ impl Daemon<'_> {
             observe: &mut self.observe,
             force: &mut self.force,
         };
-        target.take_over(read).await;
+        target.take_over(read);
         if !self.control.reader.go_on(self.service.is_hearing()) {
             self.supervisor.reloaded(&mut self.observe);
         }

@@ -42,6 +42,8 @@ pub(crate) struct Force<'a> {
     /// The configuration of the start. It holds the settings that only a restart changes.
     config: Arc<Config>,
     plan: Plan,
+    /// The firewall has not been given the plan yet.
+    is_plan_new: bool,
     /// Whether any door opens to a sequence.
     has_sequence: bool,
     mark: Option<Mark>,
@@ -63,6 +65,7 @@ impl<'a> Force<'a> {
         let config = Arc::new(config);
         let mut force = Self {
             plan: config.plan.clone(),
+            is_plan_new: false,
             has_sequence: has_sequence(&config),
             reminder: Reminder::new(config.instead_of.clone(), now),
             mark: None,
@@ -93,6 +96,22 @@ impl<'a> Force<'a> {
             (false, false, true) => Readiness::WithoutKeys,
             (false, false, false) => Readiness::OpensNothing,
         }
+    }
+
+    /// Passes the engine's changes to the firewall, and then the plan if it is new: the changes that close doors come
+    /// before the plan that forgets these doors. Returns whether the queue had room for all; if not, the daemon hears no
+    /// more packets until it has.
+    pub(crate) fn forward(&mut self, engine: &mut Engine, orders: &mpsc::Sender<Order>) -> bool {
+        while let Ok(permit) = orders.try_reserve() {
+            match engine.poll_change() {
+                Some(change) => permit.send(Order::Change(change)),
+                None if std::mem::take(&mut self.is_plan_new) => {
+                    permit.send(Order::Follow(Box::new(self.plan.clone())));
+                }
+                None => return true,
+            }
+        }
+        false
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to say.
@@ -158,11 +177,11 @@ pub(crate) struct Target<'d, 'f> {
 
 impl Target<'_, '_> {
     /// Applies what the reader has read.
-    pub(crate) async fn take_over(mut self, read: Read) {
+    pub(crate) fn take_over(mut self, read: Read) {
         match read {
             Read::Configuration(new, opened) => {
                 let taken = match new {
-                    Ok(new) => self.take(*new).await,
+                    Ok(new) => self.take(*new),
                     Err(error) => Err(error),
                 };
                 if let Err((path, error)) = self.force.mark(opened, taken.is_ok()) {
@@ -180,7 +199,7 @@ impl Target<'_, '_> {
     }
 
     /// Applies a new configuration. If it is unusable, nothing changes.
-    async fn take(&mut self, new: New) -> Result<(), ReloadError> {
+    fn take(&mut self, new: New) -> Result<(), ReloadError> {
         let New { mut config, server, mut needs_restart } = new;
         self.firewall.can_follow(&config.plan)?;
         // Ports before rules: a rule that is in force must be heard.
@@ -200,21 +219,8 @@ impl Target<'_, '_> {
             say_what_is_new(&told, kind, ended, now);
         });
         self.reader.free((before, config));
-        // The order matters: the changes that close doors come before the new plan, which forgets these doors.
-        forward(self.engine, &self.firewall.orders);
-        let _ = self.firewall.orders.send(Order::Follow(Box::new(self.force.plan.clone()))).await;
+        self.force.is_plan_new = true;
+        self.force.forward(self.engine, &self.firewall.orders);
         Ok(())
     }
-}
-
-/// Passes the engine's changes to the firewall. Returns whether the queue had room for all; if not, the daemon hears
-/// no more packets until it has.
-pub(crate) fn forward(engine: &mut Engine, orders: &mpsc::Sender<Order>) -> bool {
-    while let Ok(permit) = orders.try_reserve() {
-        match engine.poll_change() {
-            Some(change) => permit.send(Order::Change(change)),
-            None => return true,
-        }
-    }
-    false
 }

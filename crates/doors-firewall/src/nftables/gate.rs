@@ -157,15 +157,22 @@ impl Gate {
 
     /// Makes grants true, all in one transaction. Grants that have expired by now are left out. For the grants in `owed`
     /// the first packet is traced.
-    pub fn open(&mut self, grants: &[Lease], owed: &[(GrantKey, Duration)]) -> Result<(), NetlinkError> {
+    pub fn open(
+        &mut self,
+        grants: &[Lease],
+        owed: &[(GrantKey, Duration)],
+        refused: &BTreeSet<GrantKey>,
+    ) -> Result<(), NetlinkError> {
         let now = self.clock.now();
         for lease in grants {
             self.ledger.note(lease.clone(), now);
         }
         let running = grants.iter().map(|lease| (lease, lease.until.remaining(now)));
         let batch = ruleset::change(&self.plan, running.filter(|(_, left)| !left.is_zero()), [], owed);
-        let fresh: BTreeSet<GrantKey> = grants.iter().map(|lease| lease.key.clone()).collect();
-        self.write(&batch, &fresh)
+        // None of these can be used up, whatever has become of the table.
+        let fresh = grants.iter().map(|lease| &lease.key);
+        let not_gone: BTreeSet<GrantKey> = fresh.chain(refused).cloned().collect();
+        self.write(&batch, &not_gone)
     }
 
     /// Has the next packet through some grants traced.
@@ -180,17 +187,22 @@ impl Gate {
     }
 
     /// Makes a grant false. A door that is gone from the plan has lost its set already.
-    pub fn close(&mut self, admission: &GrantKey) -> Result<(), NetlinkError> {
+    pub fn close(&mut self, admission: &GrantKey, refused: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
         self.ledger.strike(admission);
         match self.plan.door(&admission.door) {
-            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission], &[]), &BTreeSet::new()),
+            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission], &[]), refused),
             None => Ok(()),
         }
     }
 
     /// Follows another plan. Grants of doors that are in it go on. A plan that makes the same table changes nothing in
     /// the kernel: with a thousand doors that takes a while, and doors have to open meanwhile.
-    pub(super) fn follow(&mut self, plan: Plan, monitor: &mut Monitor) -> Result<(), NetlinkError> {
+    pub(super) fn follow(
+        &mut self,
+        plan: Plan,
+        refused: &BTreeSet<GrantKey>,
+        monitor: &mut Monitor,
+    ) -> Result<(), NetlinkError> {
         if self.intact.is_some() && ruleset::replace(&plan, []) == ruleset::replace(&self.plan, []) {
             self.plan = plan;
             return Ok(());
@@ -199,10 +211,10 @@ impl Gate {
         let held = self.held().unwrap_or_default();
         let deleted = monitor.was_deleted();
         self.is_short |= deleted;
-        self.forget_gone(&held, &BTreeSet::new(), deleted, Some(monitor));
+        self.forget_gone(&held, refused, deleted, Some(monitor));
         self.plan = plan;
         self.intact = None;
-        self.make_anew(monitor, &BTreeSet::new())
+        self.make_anew(monitor, refused)
     }
 
     /// Compares the kernel's table with what it must be, and repairs what is wrong. Grants that the kernel has
@@ -232,11 +244,12 @@ impl Gate {
                 damage.zip(Some(self.clock.now()))
             }
             (Some(_), Some(_)) => damage.zip(Some(self.repair()?)),
-            (Some(_), None) if self.is_short || !refused.is_empty() => {
-                self.put_back_missing(&held)?.zip(Some(self.clock.now()))
-            }
+            (Some(_), None) if self.is_short => self.put_back(&held, |_| true)?.zip(Some(self.clock.now())),
             (Some(_), None) => {
-                withdrawn = self.missing(&held).map(|(lease, _)| lease.clone()).collect();
+                let by_hand = self.missing(&held).filter(|(lease, _)| !refused.contains(&lease.key));
+                withdrawn = by_hand.map(|(lease, _)| lease.clone()).collect();
+                // That the kernel takes now what it has refused so far is no repair.
+                self.put_back(&held, |lease| refused.contains(&lease.key))?;
                 None
             }
         };
@@ -288,14 +301,14 @@ impl Gate {
 
     /// Sends a change, which makes some grants anew. If the table is not there any more, it is put back
     /// with the change in it.
-    fn write(&mut self, batch: &[u8], fresh: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
+    fn write(&mut self, batch: &[u8], not_gone: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
         match self.socket.request(batch) {
             Err(error) if error.number() == Some(libc::ENOENT) => {
                 let began = self.clock.now();
                 let table = Snapshot::take(&mut self.socket)?;
                 let damage = self.damage(&table);
                 let held = self.held()?;
-                self.forget_gone(&held, fresh, true, None);
+                self.forget_gone(&held, not_gone, true, None);
                 let back = self.repair()?;
                 self.note_repair(damage.zip(Some(back)), began);
                 Ok(())
@@ -320,17 +333,17 @@ impl Gate {
         }
     }
 
-    /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made just now, and
+    /// Forgets the grants for one connection that the kernel does not hold any more, unless they are made just now or were never in it, and
     /// notes how they have gone: with the table, if that was deleted, or as the monitor has heard.
     fn forget_gone(
         &mut self,
         held: &Held,
-        fresh: &BTreeSet<GrantKey>,
+        not_gone: &BTreeSet<GrantKey>,
         with_table: bool,
         monitor: Option<&mut Monitor>,
     ) {
         let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
-        let gone = |admission: &GrantKey| !held.contains_key(admission) && !fresh.contains(admission);
+        let gone = |admission: &GrantKey| !held.contains_key(admission) && !not_gone.contains(admission);
         let gone: Vec<Lease> = self
             .ledger
             .running(self.clock.now())
@@ -556,10 +569,14 @@ impl Gate {
         running.filter(|(lease, left)| *left > NOT_MISSED && !held.contains_key(&lease.key))
     }
 
-    /// Puts back the grants that the kernel does not hold and should. Says how many were missing.
-    fn put_back_missing(&mut self, held: &Held) -> Result<Option<String>, NetlinkError> {
-        let grants: Vec<(Lease, Duration)> =
-            self.missing(held).map(|(lease, left)| (lease.clone(), left)).collect();
+    /// Puts back those of the `wanted` grants that the kernel does not hold and should. Says how many were missing.
+    fn put_back(
+        &mut self,
+        held: &Held,
+        wanted: impl Fn(&Lease) -> bool,
+    ) -> Result<Option<String>, NetlinkError> {
+        let missing = self.missing(held).filter(|(lease, _)| wanted(lease));
+        let grants: Vec<(Lease, Duration)> = missing.map(|(lease, left)| (lease.clone(), left)).collect();
         let Some(what) = ledger::missing(grants.len()) else {
             self.is_short = false;
             return Ok(None);

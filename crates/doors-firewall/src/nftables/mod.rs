@@ -230,7 +230,7 @@ impl Worker {
                 Order::Keep(..) => {}
                 Order::Follow(plan) => {
                     self.say_what_mark_changes(plan.mark);
-                    if let Err(error) = self.gate.follow((*plan).clone(), &mut self.monitor) {
+                    if let Err(error) = self.gate.follow((*plan).clone(), &self.refused, &mut self.monitor) {
                         self.failed("set up the gate for the new configuration".to_owned(), &error);
                     }
                     self.traces.forget_told();
@@ -278,7 +278,7 @@ impl Worker {
             |lease: &Lease| self.gate.lease(&lease.key).is_none().then(|| (lease.key.clone(), lease.until));
         let new: Vec<(GrantKey, Moment)> = grants.iter().filter_map(is_new).collect();
         let owed = self.traces.owe(self.gate.plan(), new.into_iter(), self.clock.now());
-        match self.gate.open(&grants, &owed) {
+        match self.gate.open(&grants, &owed, &self.refused) {
             Ok(()) => grants.into_iter().for_each(|lease| self.opened(lease)),
             Err(error) => {
                 let what = match &grants[..] {
@@ -295,7 +295,7 @@ impl Worker {
 
     /// What cannot be closed is tried again at every check.
     fn close(&mut self, admission: &GrantKey) -> Result<(), NetlinkError> {
-        let closed = self.gate.close(admission);
+        let closed = self.gate.close(admission, &self.refused);
         match closed {
             Ok(()) => self.tell(News::Report(Report::Closed(admission.clone()))),
             Err(_) => drop(self.unclosed.insert(admission.clone())),

@@ -99,6 +99,10 @@ pub(crate) enum ClientError {
     Write { path: PathBuf, source: io::Error },
     #[error("nothing was changed: cannot remove {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
+    #[error(
+        "{done}, but the disk has not said that it will be so after a power cut; try again, and look at the disk"
+    )]
+    NotSynced { done: String, source: io::Error },
     #[error("{done}, but the configuration cannot be used any more: somebody has changed it meanwhile")]
     Meanwhile { done: String, source: ConfigError },
     #[error(

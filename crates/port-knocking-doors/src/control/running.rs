@@ -227,8 +227,11 @@ pub(crate) enum Takeover {
 
 /// Whether a daemon runs with the current file and with this version of the clients' files.
 pub(crate) fn runs_with(path: &Path, daemon: Pid, version: Version) -> io::Result<bool> {
-    let holds = |byte| holder(path, byte).map(|holder| holder == Some(daemon));
-    Ok(holds(LockByte::Clients(version))? && holds(LockByte::InForce)?)
+    let file = open(path)?;
+    let holds = |byte| holder_of(&file, byte).map(|holder| holder == Some(daemon));
+    // Of the file itself, too: it may have been changed in its place since.
+    let is_read = holds(LockByte::version_of(&file)?)? && holds(LockByte::Clients(version))?;
+    Ok(is_read && holds(LockByte::InForce)?)
 }
 
 /// Makes a daemon reload, and waits until it runs with this version of the clients' files.

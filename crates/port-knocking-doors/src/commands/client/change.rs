@@ -107,8 +107,12 @@ impl<'a> Change<'a> {
             Ok(Takeover::Done) => store.await_kept(texts),
             Ok(_) | Err(_) => store.follow(texts),
         });
-        kept.transpose().map_err(|source| ClientError::Kept { done: done.clone(), source })?;
+        let kept = kept.transpose().map_err(|source| ClientError::Kept { done: done.clone(), source });
+        // What runs now comes before what a later start would do.
         match taken.map_err(daemon_error)? {
+            Takeover::Done | Takeover::NoDaemon | Takeover::Ended if kept.is_err() => {
+                kept.map(|_| String::new())
+            }
             Takeover::Done => Ok(format!("{done}\nthe running daemon has taken it over\n")),
             Takeover::NoDaemon => Ok(format!("{done}\nno daemon runs with this file\n")),
             Takeover::Ended => Ok(format!("{done}\nthe daemon that ran with this file has ended\n")),

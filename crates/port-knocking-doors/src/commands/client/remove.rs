@@ -14,9 +14,11 @@ pub(super) fn remove(name: &str, inputs: &Inputs) -> Result<String, ClientError>
         texts.clients.remove(name);
         change.check(&texts).map_err(ClientError::New)?;
         let path = file_of(&change.directory, name);
-        let removed = fs::remove_file(&path).and_then(|()| change.synced());
-        removed.map_err(|source| ClientError::Remove { path, source })?;
-        return change.finish(done);
+        fs::remove_file(&path).map_err(|source| ClientError::Remove { path, source })?;
+        // The file is gone, and the daemon has to hear of it, whatever the disk says.
+        let synced = change.synced();
+        let told = change.finish(done.clone())?;
+        return synced.map(|()| told).map_err(|source| ClientError::NotSynced { done, source });
     }
     if let Some(place) = change.named(name) {
         return Err(elsewhere(&change, place));
