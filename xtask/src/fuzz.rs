@@ -1,4 +1,4 @@
-//! libFuzzer on everything that reads bytes of somebody else.
+//! libFuzzer on everything that reads bytes of others.
 //!
 //! A stable compiler can do it: the coverage is LLVM's own pass, and libFuzzer is built by the crate
 //! `libfuzzer-sys`, for which `g++` is needed.

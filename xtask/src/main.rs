@@ -5,7 +5,7 @@
 //! cargo xtask check      of that, what takes seconds and needs no root
 //! cargo xtask root       a Debian 13 in a directory, whose firewalld is tested with; part of `test`
 //! cargo xtask bench      the figures, beside those of the peers that Debian packages
-//! cargo xtask fuzz       bytes that nobody thought of, for as long as is asked for
+//! cargo xtask fuzz       random and altered bytes, for as long as is asked for
 //! cargo xtask generate   writes the files that are made from the sources
 //! ```
 
@@ -42,7 +42,7 @@ enum Command {
     Root,
     /// Measure, side by side with the peers that Debian packages
     Bench(bench::Options),
-    /// Try bytes that nobody thought of on everything that reads them, also behind the signature
+    /// Try random and altered bytes on everything that reads them, also behind the signature
     Fuzz {
         /// For so many seconds
         #[arg(default_value_t = 60)]

@@ -42,7 +42,7 @@ const USELESS: [&str; 7] = [
     "usr/share/man",
 ];
 
-/// Makes the root, unless it is there. Whoever changes how also changes the number in its name, in the lab.
+/// Makes the root, unless it is there. A change of how it is made changes the number in its name, in the lab, too.
 pub(crate) fn run() -> Result<(), Failure> {
     let root = Root::trixie_path();
     if root.is_dir() {

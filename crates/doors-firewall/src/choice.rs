@@ -17,7 +17,7 @@ use super::{
     worker::can_follow,
 };
 
-/// Nobody waits longer for a bus that hangs.
+/// How long a bus that hangs is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which firewall the administrator wants.
@@ -72,7 +72,7 @@ pub struct Choice {
     pub kind: Kind,
     /// Why that one.
     pub why: String,
-    /// Whether firewalld runs, whoever was chosen.
+    /// Whether firewalld runs, whichever firewall was chosen.
     pub firewalld_runs: bool,
     /// Whether firewalld is to be worked with when it comes.
     pub firewalld_may_come: bool,

@@ -17,7 +17,7 @@ use crate::{nftables::GateError, plan::Plan};
 pub enum Order {
     /// Make this true.
     Change(Change),
-    /// This was found true in the gate: see that nothing beside it makes it false. Nobody waits for it.
+    /// This was found true in the gate: see that nothing beside it makes it false. No confirmation is needed.
     Keep(Lease),
     /// Work by another plan.
     Follow(Box<Plan>),

@@ -71,10 +71,10 @@ impl fmt::Display for Ports {
     }
 }
 
-/// What happens to somebody who comes to a closed door.
+/// What happens to a connection to a closed door.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Refuse {
-    /// No answer, as if nobody were there.
+    /// No answer, as if the machine were not there.
     #[default]
     Drop,
     /// The answer of a closed port.
@@ -109,7 +109,7 @@ pub struct PlannedDoor {
     pub ports: Vec<Ports>,
     /// How long it stays open.
     pub open_for: Duration,
-    /// The longest time for which anybody may have it open.
+    /// The longest time for which it may be open.
     pub max_open_for: Duration,
     /// Whether the first new connection uses a grant up.
     pub once: bool,

@@ -88,7 +88,7 @@ pub(crate) fn can_follow(kind: Kind, plan: &Plan) -> Result<(), FirewallError> {
     }
 }
 
-/// Sets up, says so, and works until nobody orders any more.
+/// Sets up, says so, and works until the orders end.
 fn work(
     choice: &Choice,
     plan: Plan,
@@ -106,7 +106,7 @@ fn work(
             Ok(workers) => workers,
             Err(error) => return drop(ready.send(Err(error))),
         };
-        // If nobody waits for it any more, it is not wanted.
+        // If the daemon does not wait for it any more, it is not wanted.
         if ready.send(Ok(())).is_ok() {
             workers.run(orders).await;
         }
@@ -163,7 +163,7 @@ impl Workers {
         })
     }
 
-    /// Works until nobody orders any more.
+    /// Works until the orders end.
     async fn run(self, orders: mpsc::Receiver<Order>) {
         match self {
             Self::Gate(gate) => gate.run(orders).await,

@@ -149,7 +149,7 @@ pub fn run() -> ExitCode {
     }
     let settings = cli.settings;
     if cli.set_configuration_file_in_home {
-        // Whoever asks for more than the file must not believe that it was done, too.
+        // A user who asks for more than the file must not believe that the rest was done, too.
         return match cli.command.is_none() && settings == Settings::default() {
             true => write_default_file(),
             false => complain(WRONG, "--set-configuration-file-in-home stands alone; leave the rest out"),
@@ -368,7 +368,7 @@ fn finish(ended: Result<(), daemon::RunError>) -> ExitCode {
 fn print(text: &str) -> ExitCode {
     match anstream::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::from(FINE),
-        // Whoever reads it has seen enough.
+        // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(FINE),
         Err(error) => complain(FAILED, &format!("cannot print: {error}")),
     }

@@ -21,7 +21,7 @@ use super::{
     warnings::Warning,
 };
 
-/// What only `sshd` cares for: it restricts what somebody may do after the login, which is not ours to give.
+/// Options that only `sshd` uses: they restrict what a user may do after the login, which is not ours to give.
 const FOR_SSHD: [&str; 20] = [
     "agent-forwarding",
     "cert-authority",
@@ -159,7 +159,7 @@ impl<'a> Line<'a> {
     /// Takes one option. Says whether the line is a client at all.
     fn set(&self, client: &mut FileClient, name: &str, value: &str) -> Result<bool, ConfigError> {
         match name {
-            // The key of an authority is nobody's own.
+            // The key of an authority belongs to no client.
             "cert-authority" => return Ok(false),
             "name" if is_client_name(value) => client.name = Some(self.given(value.into())),
             "doors" => {

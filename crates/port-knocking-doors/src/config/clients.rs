@@ -121,7 +121,7 @@ pub(super) fn alone(values: FileClient) -> Option<client::Client> {
     Some(client.for_core(doors))
 }
 
-/// Puts everything together; `None` if nobody has a key. What of each client is in force goes to `note`.
+/// Puts everything together; `None` without clients. What of each client is in force goes to `note`.
 pub(super) fn resolve(
     file: &mut File,
     rules: &Rules,

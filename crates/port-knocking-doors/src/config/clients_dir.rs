@@ -137,7 +137,7 @@ impl Reading<'_> {
     fn names(&mut self, warnings: &mut Vec<Warning>) -> Option<BTreeSet<String>> {
         let opened = match trusted_file::open(self.directory) {
             Ok(opened) => opened,
-            // Nobody has asked for it, and no client has a file.
+            // It is the default directory, and no client has a file.
             Err(Untrusted::Missing) if self.named.is_none() => return None,
             Err(untrusted) => return self.unusable(untrusted),
         };

@@ -6,7 +6,7 @@ use toml::value::{Date, Datetime, Offset, Time};
 const DAY: i64 = 24 * 60 * 60;
 
 /// The moment from which on something is over that lasts until this date: the end of the day, in UTC, or the
-/// time itself. `None` without an offset, because nobody knows which time is meant then.
+/// time itself. `None` without an offset: it would not say which time is meant.
 pub(super) fn end_of(date: &Datetime) -> Option<Wall> {
     let seconds = match (date.date?, date.time, date.offset) {
         (day, None, None) => days(day)?.checked_add(1)?.checked_mul(DAY)?,

@@ -27,7 +27,7 @@ use super::{
 /// The door that the two old keys make.
 const DEFAULT_DOOR: &str = "default";
 
-/// For how long a client with a key may have a door open, if nobody says otherwise.
+/// For how long a client with a key may have a door open by default.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A door with all its values.

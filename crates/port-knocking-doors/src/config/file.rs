@@ -109,7 +109,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Written>, ConfigError> {
     };
     let mut read =
         trusted_file::read_opened(&file, &DEMANDS).map_err(|untrusted| refused(path, untrusted))?;
-    // A group that may read it is somebody's choice; everybody is what a file gets by itself.
+    // An administrator chooses a group that may read it; a file is readable by all without any choice.
     let readable = Some(read.rights.mode).filter(|mode| mode & 0o004 != 0);
     let text =
         String::from_utf8(std::mem::take(&mut *read.bytes)).map_err(|_| not_text("it is not UTF-8 text"))?;
@@ -120,7 +120,7 @@ fn refused(path: &Path, untrusted: Untrusted) -> ConfigError {
     let path = path.to_owned();
     match untrusted {
         Untrusted::Missing => ConfigError::Missing { path },
-        // A link to nothing is there all the same, and somebody meant something by it.
+        // A link to nothing is there all the same, and an administrator has made it.
         Untrusted::Dangling => ConfigError::NotText {
             path,
             what: "it is a link to nothing; put back what it names, or take the link away",
@@ -141,7 +141,7 @@ fn refused(path: &Path, untrusted: Untrusted) -> ConfigError {
 /// An error means that nothing can be said of the rest; other faults are in the [`File`].
 pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     if text.trim().is_empty() {
-        // What a full disk leaves, and nothing that anybody would write.
+        // A full disk leaves such a file; no administrator writes one.
         let what = "it is empty; write a door into it, or take it away";
         return Err(ConfigError::NotText { path: path.to_owned(), what });
     }

@@ -173,7 +173,7 @@ pub(super) fn find<T>(keys: &'static [Key<T>], name: &str) -> Option<&'static Ke
     keys.iter().find(|key| key.name == name)
 }
 
-/// Where in the configuration file a key of this name belongs, for somebody who has written it elsewhere.
+/// Where in the configuration file a key of this name belongs, for an administrator who has written it elsewhere.
 pub(super) fn in_file(name: &str) -> Option<&'static str> {
     match (find(TOP, name), find(DOOR, name), find(CLIENT, name)) {
         (Some(_), _, _) => Some("write it at the top of the file, before the first [[doors]] or [[clients]]"),

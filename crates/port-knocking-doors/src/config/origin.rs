@@ -17,7 +17,7 @@ pub enum Origin {
     Variable(&'static str),
     /// A place in the configuration file.
     File(Position),
-    /// Nobody said anything.
+    /// The default.
     #[default]
     Default,
 }
@@ -67,7 +67,7 @@ impl<T> Sourced<T> {
         Self { value, origin }
     }
 
-    /// Nobody said anything.
+    /// The default.
     pub(crate) fn by_default(value: T) -> Self {
         Self { value, origin: Origin::Default }
     }
@@ -115,7 +115,7 @@ pub enum ConfigError {
         /// What it is instead.
         what: &'static str,
     },
-    /// Anybody could have written the file.
+    /// Every user could have written the file.
     #[error(
         "the configuration file {0} can be changed by everybody (mode {mode:03o}); try: chmod o-w {0}",
         path.display()
@@ -215,7 +215,7 @@ impl ConfigError {
     }
 }
 
-/// A message holds what somebody wrote, and is shown on a terminal: what would steer it is spelled out.
+/// A message quotes files, and is shown on a terminal: what would steer the terminal is spelled out.
 fn harmless(text: &str) -> String {
     let mut harmless = String::with_capacity(text.len());
     for c in text.chars() {

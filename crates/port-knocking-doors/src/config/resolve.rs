@@ -87,7 +87,7 @@ fn settings(file: &mut File, doors: &[Resolved], has_clients: bool) -> Vec<Setti
             settings.push(Setting { key: format!("doors.{}.{key}", door.name.value), value, origin });
         }
     }
-    // Without clients these matter to nobody but to whoever has written them.
+    // Without clients these are listed only where an administrator has written them.
     let matters = |setting: &Setting| has_clients || setting.origin != Origin::Default;
     settings.extend(keys::shown(for_clients.iter(), file).map(setting).filter(matters));
     settings

@@ -338,7 +338,7 @@ fn characters_in(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
 }
 
-/// The network of IPv4 that somebody has written as a network of IPv6.
+/// The IPv4 network that is written as an IPv6 network.
 fn mapped(network: &IpNet) -> Option<IpNet> {
     let IpNet::V6(v6) = network else { return None };
     let v4 = v6.addr().to_ipv4_mapped()?;

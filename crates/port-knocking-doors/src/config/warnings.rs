@@ -107,13 +107,13 @@ pub enum Warning {
          for clients with a key, or ports_to_controls and opening_sequence, and reload"
     )]
     NoDoor,
-    /// Nobody can open it.
+    /// Neither a sequence nor a client can open it.
     #[error(
         "nobody can open the door `{0}`: it has no sequence, and no client may open it; give it a `sequence`, or let a \
          client open it: port-knocking-doors client add NAME --door {0}"
     )]
     Useless(DoorName),
-    /// Nobody can open it any more.
+    /// Only clients whose time is over could open it.
     #[error(
         "nobody can open the door `{0}`: it has no sequence, and the time of each client that may open it is over; give one \
          a later `until`, or add another: port-knocking-doors client add NAME --door {0}"
@@ -131,7 +131,7 @@ pub enum Warning {
         /// The first of them.
         names: String,
     },
-    /// A network that leaves nobody to be kept out.
+    /// A network that holds every address.
     #[error(
         "`trusted` holds {0}, which is everybody with {family}: nobody of those has to knock; name your own networks",
         family = family(.0)
@@ -153,7 +153,7 @@ pub enum Warning {
     },
 }
 
-/// Doors that nobody can open.
+/// Doors that neither a sequence nor a client can open.
 pub(super) fn useless(rules: &Rules, of_clients: &HashSet<&DoorName>) -> impl Iterator<Item = Warning> {
     let useless =
         rules.doors.iter().filter(|door| door.sequence.is_none() && !of_clients.contains(&door.name));

@@ -65,7 +65,7 @@ pub(in crate::config) const DOOR: &[Key<FileDoor>] = &[
             slot: |door: &mut FileDoor| &mut door.require_address,
         },
         help: "Whether a client with a key has to name the address that is let in, under its signature. Then \
-               nobody on the way can hold its knock back and send it from elsewhere. Clients behind an \
+               an attacker on the way cannot hold its knock back and send it from elsewhere. Clients behind an \
                address translator have to be told their outer address with --address.",
     },
 ];

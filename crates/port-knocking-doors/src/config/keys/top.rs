@@ -48,7 +48,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
             default: || Duration::from_secs(10),
             slot: |file: &mut File| &mut file.check_period,
         },
-        help: "The firewall's rules are checked this often, and put back if somebody has changed them. \
+        help: "The firewall's rules are checked this often, and put back if another program has changed them. \
                This is the safety net: changes that the kernel or firewalld announces are repaired at once.",
     },
     Key {
@@ -148,13 +148,13 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "on_exit",
         field: &Or { kind: ON_EXIT, default: || false, slot: |file: &mut File| &mut file.remove_on_exit },
         help: "What happens to the gate when the daemon is stopped in order. \"keep\" leaves it: \
-               open doors close on time, and nobody gets in. \"remove\" takes it away: the ports are then as \
+               open doors close on time, and no other opens. \"remove\" takes it away: the ports are then as \
                open as the rest of the firewall leaves them.",
     },
     Key {
         name: "spa_port",
         field: &Or { kind: PORT, default: || doors_spa::PORT, slot: |file: &mut File| &mut file.spa_port },
-        help: "The port to which clients with a key send. Nothing answers there to anybody else.",
+        help: "The port to which clients with a key send. It answers no other sender.",
     },
     Key {
         name: "spa_window",
@@ -184,7 +184,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
             slot: |file: &mut File| &mut file.state_dir,
         },
         help: "Where the daemon keeps what it must remember over a restart: which knocks it has seen, so \
-               that nobody can use them again.",
+               that none can be used again.",
     },
     Key {
         name: "authorized_keys",
@@ -197,7 +197,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         help: "A file of public keys as sshd has it, each of which is a client. Beside sshd's own options \
                from=\"…\" and expiry-time=\"…\", a line may begin with name=\"…\", doors=\"ssh,web\" and \
                max_open_for=\"600\". What else sshd knows is not for us, and keys of other types are named in \
-               the log and left out. The file has to belong to root, or to the user that the daemon runs as, and nobody else may write to it.",
+               the log and left out. The file has to belong to root, or to the user that the daemon runs as, and no other user may write to it.",
     },
     Key {
         name: "authorized_keys_doors",
@@ -221,7 +221,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
                keys of [[clients]], and the client is called NAME. Without this key it is \
                /etc/port-knocking-doors/clients.d for /etc/port_knocker.toml, and clients.d beside any other file, and \
                need not be there. Other files in it are not read. The directory and its files have to belong to root, or \
-               to the user that the daemon runs as, and nobody else may write to them.",
+               to the user that the daemon runs as, and no other user may write to them.",
     },
     Key {
         name: "doors",
