@@ -93,17 +93,20 @@ impl Rules {
         self.doors.iter().find(|door| door.name == *name)
     }
 
-    /// Whether these rules still permit a lease: its door exists and, if a client asked for it, that client
-    /// may open the door for this address and its key has not expired. A lease from a sequence stays
-    /// permitted when the door's sequence changes.
+    /// Until when at most these rules permit a lease; `None` if they do not. Its door has to exist and, if a client
+    /// asked for it, that client may open the door for this address, and its key has not expired. No lease lasts
+    /// longer than one that the client would get now. A lease from a sequence stays permitted when the door's sequence
+    /// changes.
     #[must_use]
-    pub fn permit(&self, lease: &Lease, wall: Wall) -> bool {
-        let GrantKey { door, source } = &lease.key;
-        let may_open = |client: &Client| {
-            client.doors.contains(door) && client.may_come_from(*source) && !client.has_expired(wall)
+    pub fn permit(&self, lease: &Lease, now: Moment, wall: Wall) -> Option<Moment> {
+        let GrantKey { door: name, source } = &lease.key;
+        let door = self.door(name)?;
+        let Some(label) = &lease.granted_to else { return Some(now.after(Duration::MAX)) };
+        let may_open = |client: &&Client| {
+            client.doors.contains(name) && client.may_come_from(*source) && !client.has_expired(wall)
         };
-        self.door(door).is_some()
-            && lease.granted_to.as_ref().is_none_or(|label| self.clients.find(label).is_some_and(may_open))
+        let client = self.clients.find(label).filter(may_open)?;
+        Some(now.after(longest(door, client).min(client.time_left(wall))))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     eligible::{Ineligible, Own},
     grants::{Grants, Left, LiveGrant, Opening, Retracted, State},
     lease::Lease,
-    limits::ROUTE_QUERIES,
+    limits::{EXTEND_AFTER, ROUTE_QUERIES},
     packet::{Packet, Routes},
     sequence::{knock::Knock, trie::Conflict},
     spa::{
@@ -165,10 +165,16 @@ impl Engine {
                 }
             }
             Report::Found(lease) => {
-                if !self.access.rules().permit(&lease, wall) {
+                let Some(latest) = self.access.rules().permit(&lease, now, wall) else {
                     self.changes.push_back(Change::Close(lease.key.clone()));
-                    self.events.push_back(Event::NotAdopted(lease));
-                } else if self.grants.adopt(lease.clone()) {
+                    return self.events.push_back(Event::NotAdopted(lease));
+                };
+                let is_longer = lease.until > latest.after(EXTEND_AFTER);
+                let lease = if is_longer { Lease { until: latest, ..lease } } else { lease };
+                if self.grants.adopt(lease.clone()) {
+                    if is_longer {
+                        self.shorten(&lease);
+                    }
                     self.watch(&lease);
                     self.events.push_back(Event::Adopted(lease));
                 }
@@ -179,7 +185,8 @@ impl Engine {
                 if let Some(running) = self.take(&lease) {
                     // Everything else that was opened for this grant is closed, too.
                     self.changes.push_back(Change::Close(lease.key));
-                    self.events.push_back(Event::Withdrawn(running.lease));
+                    // Also for those who share it or wait for it.
+                    self.events.extend(running.leases().cloned().map(Event::Withdrawn));
                 }
             }
         }
@@ -241,7 +248,7 @@ impl Engine {
     pub fn change_rules(&mut self, rules: Rules, now: Moment, wall: Wall) -> Result<(), Conflict> {
         self.access.change_rules(rules)?;
         let rules = self.access.rules();
-        for retracted in self.grants.retract(now, |lease| rules.permit(lease, wall)) {
+        for retracted in self.grants.retract(|lease| rules.permit(lease, now, wall)) {
             match retracted {
                 Retracted::Closed(running) => {
                     self.changes.push_back(Change::Close(running.lease.key.clone()));
@@ -250,7 +257,10 @@ impl Engine {
                 }
                 Retracted::Changed { before, now } => {
                     self.shorten(&now);
-                    self.events.push_back(Event::Reduced { gone: before, now });
+                    self.events.push_back(match before.granted_to == now.granted_to {
+                        true => Event::Shortened(now),
+                        false => Event::Reduced { gone: before, now },
+                    });
                 }
             }
         }
@@ -435,6 +445,9 @@ impl Engine {
         let event = match opening {
             Opening::Changed(lease) => return self.changed(lease),
             Opening::Joined(lease) | Opening::Waits(lease) => {
+                // Its turn comes when the lease before it is used up, also if the door lets in one connection only since
+                // a reload.
+                self.watch(&lease);
                 let before = self.grants.get(&lease.key).and_then(|running| running.lease.granted_to.clone());
                 Event::AlsoOpen { lease, before }
             }
@@ -448,7 +461,7 @@ impl Engine {
     /// or is over.
     fn begin_next(&mut self, over: LiveGrant, now: Moment, wall: Wall) {
         let rules = self.access.rules();
-        if let Some(next) = self.grants.next_waiting(over, now, |lease| rules.permit(lease, wall)) {
+        if let Some(next) = self.grants.next_waiting(over, now, |lease| rules.permit(lease, now, wall)) {
             self.changed(next.lease);
         }
     }

@@ -96,6 +96,8 @@ pub enum Event {
         /// The lease that is now in force.
         now: Lease,
     },
+    /// The rules permit a client less time than it had: this is the lease that is now in force.
+    Shortened(Lease),
     /// A lease ended before the firewall had opened the door.
     NeverOpened(Lease),
     /// A client waited for the firewall in vain, and has been told.
@@ -187,6 +189,7 @@ impl Event {
             | Self::Lost(lease)
             | Self::Withdrawn(lease)
             | Self::Revoked(lease)
+            | Self::Shortened(lease)
             | Self::Reduced { gone: lease, .. }
             | Self::NeverOpened(lease)
             | Self::NoRoom(lease) => Some(lease),

@@ -18,7 +18,7 @@ use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
-use core::{mem, time::Duration};
+use core::{cmp::Reverse, mem, time::Duration};
 
 use crate::{
     access::Grant,
@@ -122,14 +122,17 @@ impl LiveGrant {
     /// A client's own lease.
     #[must_use]
     pub fn own(&self, granted_to: Option<&ClientLabel>) -> Option<&Lease> {
-        let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
-        leases.into_iter().find(|lease| lease.granted_to.as_ref() == granted_to)
+        self.leases().find(|lease| lease.granted_to.as_ref() == granted_to)
+    }
+
+    /// All leases in it: the firewall's, those of others, and those that wait.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        [&self.lease].into_iter().chain(&self.others).chain(&self.waiting)
     }
 
     /// The owner of each lease in it: each takes one place of its owner's share.
     fn shares(&self) -> Vec<Option<ClientLabel>> {
-        let leases = [&self.lease].into_iter().chain(&self.others).chain(&self.waiting);
-        leases.map(|lease| lease.granted_to.clone()).collect()
+        self.leases().map(|lease| lease.granted_to.clone()).collect()
     }
 
     fn sharing(&self) -> usize {
@@ -138,7 +141,8 @@ impl LiveGrant {
 
     /// Takes the lease of the others that ends last.
     fn take_next(&mut self) -> Option<Lease> {
-        let (last, _) = self.others.iter().enumerate().max_by_key(|(_, lease)| lease.until)?;
+        let (last, _) =
+            self.others.iter().enumerate().max_by_key(|(at, lease)| (lease.until, Reverse(*at)))?;
         Some(self.others.swap_remove(last))
     }
 
@@ -202,42 +206,48 @@ impl Grants {
         Some(mem::replace(&mut self.running.get_mut(key)?.state, State::Open))
     }
 
-    /// Removes one grant whose lease is over at `now`.
+    /// Removes one grant whose lease is over at `now`. Leases of others that are over give their room back.
     pub fn expire(&mut self, now: Moment) -> Option<LiveGrant> {
-        let (_, key) = self.by_end.first().filter(|(until, _)| *until <= now)?;
-        self.close(&key.clone())
+        loop {
+            let (_, key) = self.by_end.first().filter(|(until, _)| *until <= now)?;
+            let mut running = self.close(&key.clone())?;
+            if running.lease.until <= now {
+                return Some(running);
+            }
+            running.others.retain(|other| other.until > now);
+            running.waiting.retain(|waiting| waiting.until > now);
+            self.put(running);
+        }
     }
 
-    /// Ends the leases that are no longer `permitted`.
-    pub fn retract(&mut self, now: Moment, permitted: impl Fn(&Lease) -> bool) -> Vec<Retracted> {
-        let all_permitted = |running: &LiveGrant| {
-            [&running.lease].into_iter().chain(&running.others).chain(&running.waiting).all(&permitted)
+    /// Ends the leases that are no longer `permitted`, and shortens those that are permitted for less.
+    pub fn retract(&mut self, permitted: impl Fn(&Lease) -> Option<Moment>) -> Vec<Retracted> {
+        let limited = |lease: Lease| {
+            let latest = permitted(&lease)?;
+            // A clock that is set makes a difference that is none.
+            let is_longer = lease.until > latest.after(EXTEND_AFTER);
+            Some(if is_longer { Lease { until: latest, ..lease } } else { lease })
         };
-        let concerned: Vec<GrantKey> = self
-            .iter()
-            .filter(|running| !all_permitted(running))
-            .map(|running| running.lease.key.clone())
-            .collect();
+        let is_concerned = |running: &&LiveGrant| {
+            running.leases().any(|lease| limited(lease.clone()).as_ref() != Some(lease))
+        };
+        let concerned: Vec<GrantKey> =
+            self.iter().filter(is_concerned).map(|running| running.lease.key.clone()).collect();
         let mut retracted = Vec::new();
         for key in concerned {
-            let Some(mut running) = self.running.get(&key).cloned() else { continue };
-            running.others.retain(|other| other.until > now && permitted(other));
-            running.waiting.retain(&permitted);
-            if permitted(&running.lease) {
-                self.put(running);
+            let Some(before) = self.close(&key) else { continue };
+            let mut left = before.clone();
+            left.waiting = left.waiting.into_iter().filter_map(limited).collect();
+            left.others = [left.lease.clone()].into_iter().chain(left.others).filter_map(limited).collect();
+            let Some(now) = left.take_next() else {
+                retracted.push(Retracted::Closed(LiveGrant { lease: before.lease, ..left }));
                 continue;
+            };
+            if now != before.lease {
+                let before = left.correct(now.clone());
+                retracted.push(Retracted::Changed { before, now });
             }
-            match running.take_next() {
-                Some(now) => {
-                    let before = running.correct(now.clone());
-                    retracted.push(Retracted::Changed { before, now });
-                    self.put(running);
-                }
-                None => {
-                    self.close(&key);
-                    retracted.push(Retracted::Closed(running));
-                }
-            }
+            self.put(left);
         }
         retracted
     }
@@ -245,7 +255,9 @@ impl Grants {
     /// Removes the grant for this door and source.
     pub fn close(&mut self, key: &GrantKey) -> Option<LiveGrant> {
         let running = self.running.remove(key)?;
-        self.by_end.remove(&(running.lease.until, key.clone()));
+        for lease in running.leases() {
+            self.by_end.remove(&(lease.until, key.clone()));
+        }
         running.shares().iter().for_each(|granted_to| self.give_back(granted_to));
         Some(running)
     }
@@ -278,10 +290,10 @@ impl Grants {
         &mut self,
         over: LiveGrant,
         now: Moment,
-        permitted: impl Fn(&Lease) -> bool,
+        permitted: impl Fn(&Lease) -> Option<Moment>,
     ) -> Option<LiveGrant> {
         let mut waiting = over.waiting;
-        waiting.retain(|next| next.until > now && permitted(next));
+        waiting.retain(|next| next.until > now && permitted(next).is_some());
         let running = LiveGrant { waiting: VecDeque::new(), ..LiveGrant::new(waiting.pop_front()?) };
         let running = LiveGrant { waiting, ..running };
         self.put(running.clone());
@@ -321,7 +333,7 @@ impl Grants {
             let taken = self.shares.entry(granted_to).or_default();
             *taken = taken.saturating_add(1);
         }
-        self.by_end.insert((running.lease.until, running.lease.key.clone()));
+        self.by_end.extend(running.leases().map(|lease| (lease.until, lease.key.clone())));
         self.running.insert(running.lease.key.clone(), running);
     }
 

@@ -48,6 +48,8 @@ pub enum News {
     Warning(String),
     /// Something that is good to know.
     Info(String),
+    /// Something for an administrator who looks for a fault.
+    Detail(String),
 }
 
 /// What makes knocking pointless for a door.

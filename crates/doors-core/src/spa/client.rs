@@ -1,15 +1,16 @@
 //! The clients with a key, and what each key is for.
 
 use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
-use core::{fmt, net::IpAddr, time::Duration};
+use core::{cmp::Ordering, fmt, net::IpAddr, time::Duration};
 
 use doors_spa::identity::{ClientId, ClientKey};
 use ipnet::IpNet;
 
 use crate::{door::DoorName, time::Wall};
 
-/// The label of a client in the log: its name in the configuration, and the fingerprint of its key.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+/// The label of a client in the log: its name in the configuration, and the fingerprint of its key. Two labels are equal
+/// if the key is the same: a client that gets another name is the same client.
+#[derive(Clone, Debug)]
 pub struct ClientLabel {
     /// Its name.
     pub name: Arc<str>,
@@ -30,6 +31,26 @@ impl ClientLabel {
         let (name, fingerprint) = remark.split_once(' ')?;
         let ours = !name.is_empty() && fingerprint.starts_with("SHA256:") && fingerprint.is_ascii();
         ours.then(|| Self { name: Arc::from(name), fingerprint: Arc::from(fingerprint) })
+    }
+}
+
+impl PartialEq for ClientLabel {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for ClientLabel {}
+
+impl PartialOrd for ClientLabel {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ClientLabel {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.fingerprint.cmp(&other.fingerprint)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use doors_core::{
     engine::{Change, Event, Report},
     lease::Lease,
+    limits,
     packet::Link,
     time::Wall,
 };
@@ -14,7 +15,9 @@ use doors_spa::{
     request::Operation,
 };
 
-use crate::scene::{LAPTOP, OTHER, PHONE, SOURCE, Scene, client, grant_key, open, rules_with_sequence};
+use crate::scene::{
+    LAPTOP, OTHER, PHONE, SOURCE, START, Scene, client, grant_key, open, rules_with_sequence,
+};
 
 /// The phone knocks from the laptop's address.
 fn phone_opens(scene: &mut Scene, door: &str, wanted: u32) -> Receipt {
@@ -316,4 +319,89 @@ fn a_lease_that_an_administrator_removes_is_closed_for_all_clients_that_share_it
         assert!(!scene.is_open(door, SOURCE), "{door}");
         assert_eq!(scene.changes.last(), Some(&Change::Close(grant_key(door, SOURCE))));
     }
+}
+
+#[test]
+fn a_lease_that_is_over_takes_no_room_from_others_behind_the_address() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 600), Answer::Granted);
+    for number in 0..limits::SHARING_ONE_ADDRESS {
+        scene.set_clients([client(LAPTOP), client(PHONE), client(100 + u8::try_from(number).unwrap())]);
+        let mut request = scene.request(open("ssh", 1));
+        request.address = Some(SOURCE.parse().unwrap());
+        let sealed = scene.seal(&request, 100 + u8::try_from(number).unwrap());
+        assert!(scene.send(OTHER, &sealed.bytes).is_some());
+    }
+    scene.wait(2);
+    assert_eq!(phone_opens(&mut scene, "ssh", 1).answer, Answer::Granted);
+
+    // Nor from its own client's share.
+    let mut scene = Scene::new();
+    let to = |number: usize| std::net::Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap()).into();
+    for number in 0..limits::GRANTS_PER_CLIENT {
+        for (signer, wanted) in [(LAPTOP, 600), (PHONE, 1)] {
+            let mut request = scene.request(open("ssh", wanted));
+            request.address = Some(to(number));
+            scene.now = scene.now.after(Duration::from_millis(2));
+            scene.wall += 2;
+            assert_eq!(scene.ask(SOURCE, &request, signer).unwrap().answer, Answer::Granted, "{number}");
+        }
+    }
+    scene.wait(2);
+    let mut request = scene.request(open("ssh", 1));
+    request.address = Some(to(1));
+    assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, Answer::Granted);
+}
+
+#[test]
+fn a_client_that_is_given_less_time_has_no_more_than_that() {
+    for restrict in [
+        |client: &mut doors_core::spa::client::Client| client.max_open_for = Some(Duration::from_secs(10)),
+        |client: &mut doors_core::spa::client::Client| client.until = Some(Wall(START + 10_000)),
+    ] {
+        let mut scene = Scene::new();
+        assert_eq!(scene.opens("ssh", 600), Answer::Granted);
+        scene.events();
+        let mut laptop = client(LAPTOP);
+        restrict(&mut laptop);
+        scene.set_clients([laptop]);
+        assert_eq!(held(&scene, "ssh"), is("laptop", 10));
+        let lease = scene.lease("ssh", SOURCE).unwrap();
+        assert_eq!(scene.changes.last(), Some(&Change::Open(lease.clone())));
+        assert_eq!(scene.events(), [Event::Shortened(lease.clone())]);
+        // The same for one that is found open at a start.
+        let found = Lease { until: scene.now.after(Duration::from_secs(600)), ..lease };
+        scene.engine.handle_report(Report::Found(found), scene.now, Wall(scene.wall));
+        assert_eq!(held(&scene, "ssh"), is("laptop", 10));
+    }
+    // Rules that are the same change nothing.
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 600), Answer::Granted);
+    scene.events();
+    scene.set_clients([client(LAPTOP), client(PHONE)]);
+    assert_eq!(scene.events(), []);
+}
+
+#[test]
+fn a_client_that_gets_another_name_keeps_what_it_has_open() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("ssh", 60), Answer::Granted);
+    let other = client(LAPTOP);
+    let mut renamed = doors_core::spa::client::Client::new("notebook", other.key, other.doors);
+    renamed.max_open_for = other.max_open_for;
+    scene.set_clients([renamed]);
+    assert!(scene.is_open("ssh", SOURCE));
+    assert_eq!(closes(&mut scene, "ssh", LAPTOP), Answer::Closed);
+}
+
+#[test]
+fn each_who_loses_a_door_to_an_administrator_has_a_line_in_the_log() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.opens("once", 60), Answer::Granted);
+    assert_eq!(phone_opens(&mut scene, "once", 60).answer, Answer::Granted);
+    scene.events();
+    let lease = scene.lease("once", SOURCE).unwrap();
+    scene.engine.handle_report(Report::Withdrawn(lease), scene.now, Wall(scene.wall));
+    let withdrawn = scene.events().into_iter().filter(|event| matches!(event, Event::Withdrawn(_)));
+    assert_eq!(withdrawn.count(), 2);
 }

@@ -21,6 +21,7 @@ use doors_os::{
     netlink::socket::{Family, NetlinkError, Socket},
 };
 use doors_text::error_chain::in_one_line;
+use tokio::sync::mpsc;
 
 use super::{
     datagrams::Services,
@@ -30,6 +31,7 @@ use super::{
     snapshot::{self, Entry, Snapshot},
 };
 use crate::{
+    News,
     ledger::{self, Ledger},
     plan::Plan,
 };
@@ -86,6 +88,7 @@ pub struct Gate {
     sessions: Sessions,
     /// What has not been reported yet.
     untold: Untold,
+    news: mpsc::UnboundedSender<News>,
 }
 
 /// What was found on the way, to be reported with the next findings.
@@ -128,11 +131,13 @@ impl Gate {
         plan: Plan,
         clock: Clock,
         monitor: &mut Monitor,
+        news: mpsc::UnboundedSender<News>,
     ) -> Result<(Self, Findings), GateError> {
         let socket = Socket::open(Family::Netfilter).map_err(GateError::Denied)?;
         monitor.pass_over(socket.port());
         let (ledger, sessions, untold) = (Ledger::default(), Sessions::default(), Untold::default());
-        let mut gate = Self { socket, clock, plan, ledger, intact: None, is_short: false, sessions, untold };
+        let mut gate =
+            Self { socket, clock, plan, ledger, intact: None, is_short: false, sessions, untold, news };
         let asked = clock.now();
         let held = gate.held().map_err(GateError::Table)?;
         let found = gate.adopt_unknown(&held, asked).map_err(GateError::Table)?;
@@ -421,33 +426,47 @@ impl Gate {
     fn say_what_is_cut(&self) {
         match Services::before_the_gate(&self.plan) {
             Ok(None) => {}
-            Ok(Some(services)) if services.are_unknown() => tracing::warn!("{}", services.fate()),
-            Ok(Some(services)) => tracing::info!("{}", services.fate()),
-            Err(error) => tracing::warn!("cannot see which UDP the gate cuts: {}", in_one_line(&error)),
+            Ok(Some(services)) if services.are_unknown() => {
+                self.tell(News::Warning(services.fate().to_string()))
+            }
+            Ok(Some(services)) => self.tell(News::Info(services.fate().to_string())),
+            Err(error) => {
+                self.tell(News::Warning(format!(
+                    "cannot see which UDP the gate cuts: {}",
+                    in_one_line(&error)
+                )));
+            }
         }
+    }
+
+    /// Says something. If the daemon does not hear it any more, it has ended.
+    fn tell(&self, news: News) {
+        let _ = self.news.send(news);
     }
 
     /// Keeps connections that are older than the gate. If the kernel cannot do that, the gate still guards.
     fn make_sessions_known(&mut self) {
         match self.sessions.make_known(&self.plan, &mut self.socket) {
             Ok(introduced) if introduced.is_nothing() => {}
-            Ok(introduced) => tracing::info!("connections that were there before go on: {introduced}"),
-            Err(error) => tracing::warn!(
+            Ok(introduced) => {
+                self.tell(News::Info(format!("connections that were there before go on: {introduced}")));
+            }
+            Err(error) => self.tell(News::Warning(format!(
                 "connections to guarded ports that are there already may hang: the kernel does not take \
                  them into connection tracking: {}",
                 in_one_line(&error)
-            ),
+            ))),
         }
     }
 
     /// A connection from before the gate goes on even if connection tracking has forgotten it.
     fn keep_sessions_known(&mut self) {
         if let Err(error) = self.sessions.keep_known(&self.plan, &mut self.socket) {
-            tracing::warn!(
+            self.tell(News::Warning(format!(
                 "connections from before the gate may hang: the kernel does not take them into connection \
                  tracking again: {}",
                 in_one_line(&error)
-            );
+            )));
         }
     }
 

@@ -95,7 +95,7 @@ impl Worker {
     ) -> Result<Self, GateError> {
         // It listens before there is anything to change, so that no change is missed.
         let mut monitor = Monitor::open().map_err(GateError::Denied)?;
-        let (gate, findings) = Gate::set_up(plan, clock, &mut monitor)?;
+        let (gate, findings) = Gate::set_up(plan, clock, &mut monitor, news.clone())?;
         let mut worker = Self {
             gate,
             monitor,
@@ -278,6 +278,9 @@ impl Worker {
             |lease: &Lease| self.gate.lease(&lease.key).is_none().then(|| (lease.key.clone(), lease.until));
         let new: Vec<(GrantKey, Moment)> = grants.iter().filter_map(is_new).collect();
         let owed = self.traces.owe(self.gate.plan(), new.into_iter(), self.clock.now());
+        if let Some(error) = self.traces.cannot.take() {
+            self.tell(News::Detail(format!("packets cannot be traced: {error}")));
+        }
         match self.gate.open(&grants, &owed, &self.refused) {
             Ok(()) => grants.into_iter().for_each(|lease| self.opened(lease)),
             Err(error) => {
@@ -354,7 +357,7 @@ impl Worker {
         if !owed.is_empty()
             && let Err(error) = self.gate.trace(owed)
         {
-            tracing::debug!("packets cannot be traced: {}", in_one_line(&error));
+            self.tell(News::Detail(format!("packets cannot be traced: {}", in_one_line(&error))));
         }
     }
 

@@ -100,6 +100,8 @@ struct Way {
 /// The traces that are owed, and the packets that are followed.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
+    /// Why packets cannot be traced, for the log.
+    pub(super) cannot: Option<String>,
     /// Open as long as there is something to hear, and for some time more.
     socket: Option<AsyncFd<Socket>>,
     /// Since when there is nothing to hear.
@@ -125,7 +127,7 @@ impl Traces {
             match listen() {
                 Ok(socket) => self.socket = Some(socket),
                 Err(error) => {
-                    tracing::debug!("packets cannot be traced: {error}");
+                    self.cannot = Some(error.to_string());
                     return Vec::new();
                 }
             }

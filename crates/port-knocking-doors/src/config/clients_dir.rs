@@ -86,8 +86,11 @@ pub(super) fn default_for(conf: &Path) -> PathBuf {
     if conf == Path::new(super::IN_ETC) {
         return PathBuf::from(FOR_ETC);
     }
-    // It means the same wherever a program was started.
-    std::path::absolute(conf).unwrap_or_else(|_| conf.to_owned()).with_file_name(NAME)
+    // It means the same wherever a program was started, and by whatever link the file is named.
+    std::fs::canonicalize(conf)
+        .or_else(|_| std::path::absolute(conf))
+        .unwrap_or_else(|_| conf.to_owned())
+        .with_file_name(NAME)
 }
 
 /// The file of a client.

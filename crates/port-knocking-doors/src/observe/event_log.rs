@@ -44,6 +44,7 @@ fn kind(event: &Event) -> Kind {
         | Event::Lost(lease)
         | Event::Withdrawn(lease)
         | Event::Revoked(lease)
+        | Event::Shortened(lease)
         | Event::Reduced { gone: lease, .. }
         | Event::AlsoOpen { lease, .. }
         | Event::GivenUp(lease)

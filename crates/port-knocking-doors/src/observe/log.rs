@@ -156,6 +156,10 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
                 not_permitted(lease)
             );
         }
+        Event::Shortened(_) => info!(
+            %door, %source, client,
+            "shortened: door {door} for {source}, for {left} from now{by}; the configuration permits no more"
+        ),
         Event::NeverOpened(_) => error!(
             %door, %source, client,
             "never opened: door {door} for {source}{by}; the firewall did not do it in time"
@@ -387,6 +391,7 @@ pub(crate) fn news(news: &News) {
         News::Failed { what, why } => error!("cannot {what}: {why}"),
         News::Warning(warning) => warn!("{warning}"),
         News::Info(text) => info!("{text}"),
+        News::Detail(text) => debug!("{text}"),
     }
 }
 

@@ -210,7 +210,7 @@ impl State {
         let what = "work with firewalld".to_owned();
         match self.sight {
             // Most machines have no firewalld.
-            Sight::Absent => tracing::debug!("firewalld: {why}"),
+            Sight::Absent => self.tell(News::Detail(format!("firewalld: {why}"))),
             _ => self.tell(News::Failed { what, why: why.to_owned() }),
         }
     }
