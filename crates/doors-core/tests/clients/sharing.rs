@@ -333,6 +333,8 @@ fn a_lease_that_is_over_takes_no_room_from_others_behind_the_address() {
         assert!(scene.send(OTHER, &sealed.bytes).is_some());
     }
     scene.wait(2);
+    let holder = scene.lease("ssh", SOURCE).and_then(|lease| lease.granted_to);
+    assert_eq!(holder, Some(client(LAPTOP).who), "the longest lease goes on");
     assert_eq!(phone_opens(&mut scene, "ssh", 1).answer, Answer::Granted);
 
     // Nor from its own client's share.
