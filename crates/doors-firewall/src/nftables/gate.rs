@@ -424,18 +424,12 @@ impl Gate {
 
     /// Says which UDP flows the gate will cut, before it cuts them.
     fn say_what_is_cut(&self) {
+        // Logged at once: it is said before it is done, and at the start alone, when no knock waits for this thread.
         match Services::before_the_gate(&self.plan) {
             Ok(None) => {}
-            Ok(Some(services)) if services.are_unknown() => {
-                self.tell(News::Warning(services.fate().to_string()))
-            }
-            Ok(Some(services)) => self.tell(News::Info(services.fate().to_string())),
-            Err(error) => {
-                self.tell(News::Warning(format!(
-                    "cannot see which UDP the gate cuts: {}",
-                    in_one_line(&error)
-                )));
-            }
+            Ok(Some(services)) if services.are_unknown() => tracing::warn!("{}", services.fate()),
+            Ok(Some(services)) => tracing::info!("{}", services.fate()),
+            Err(error) => tracing::warn!("cannot see which UDP the gate cuts: {}", in_one_line(&error)),
         }
     }
 
