@@ -476,7 +476,7 @@ impl Engine {
         now: Moment,
         wall: Wall,
     ) {
-        match self.grants.leave(&key, who, now) {
+        match self.grants.leave(&key, who) {
             Left::Waiting(lease) => {
                 self.events.push_back(Event::GivenUp(lease));
                 if let Some(server) = &mut self.server {

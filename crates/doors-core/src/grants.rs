@@ -130,11 +130,6 @@ impl LiveGrant {
         [&self.lease].into_iter().chain(&self.others).chain(&self.waiting)
     }
 
-    /// The owner of each lease in it: each takes one place of its owner's share.
-    fn shares(&self) -> Vec<Option<ClientLabel>> {
-        self.leases().map(|lease| lease.granted_to.clone()).collect()
-    }
-
     fn sharing(&self) -> usize {
         self.others.len().saturating_add(self.waiting.len())
     }
@@ -169,7 +164,7 @@ impl Grants {
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let lease = grant.redeem(now);
         let is_full = self.is_full_for(lease.granted_to.as_ref());
-        let Some(mut running) = self.running.get(&lease.key).cloned() else {
+        let Some(mut running) = self.close(&lease.key) else {
             if is_full {
                 return Opening::Full(lease);
             }
@@ -188,7 +183,7 @@ impl Grants {
     /// not, the firewall still ends the lease on time, and no event reports that.
     pub fn adopt(&mut self, lease: Lease) -> bool {
         // Shares do not count here: they were checked when the lease was granted. Only the total bound does.
-        match self.running.get(&lease.key).cloned() {
+        match self.close(&lease.key) {
             Some(mut known) => {
                 known.lease = Lease { link: known.lease.link, ..lease };
                 known.state = State::Open;
@@ -257,16 +252,15 @@ impl Grants {
         let running = self.running.remove(key)?;
         for lease in running.leases() {
             self.by_end.remove(&(lease.until, key.clone()));
+            self.give_back(&lease.granted_to);
         }
-        running.shares().iter().for_each(|granted_to| self.give_back(granted_to));
         Some(running)
     }
 
     /// Removes a client's own lease from a grant, if others share the grant. A client that has the grant
     /// alone is only reported, as [`Left::Alone`].
-    pub fn leave(&mut self, key: &GrantKey, who: &ClientLabel, now: Moment) -> Left {
-        let Some(mut running) = self.running.get(key).cloned() else { return Left::Nothing };
-        running.others.retain(|other| other.until > now);
+    pub fn leave(&mut self, key: &GrantKey, who: &ClientLabel) -> Left {
+        let Some(mut running) = self.close(key) else { return Left::Nothing };
         let its = |lease: &Lease| lease.granted_to.as_ref() == Some(who);
         let left = if let Some(at) = running.waiting.iter().position(its)
             && let Some(lease) = running.waiting.remove(at)
@@ -275,11 +269,11 @@ impl Grants {
         } else if let Some(at) = running.others.iter().position(its) {
             Left::Others(running.others.swap_remove(at), false)
         } else if !its(&running.lease) {
-            return Left::Nothing;
+            Left::Nothing
         } else if let Some(next) = running.take_next() {
             Left::Others(running.correct(next), true)
         } else {
-            return Left::Alone;
+            Left::Alone
         };
         self.put(running);
         left
@@ -326,11 +320,10 @@ impl Grants {
         self.running.len() >= limits::GRANTS || taken >= share
     }
 
-    /// Inserts a grant, in place of the one for the same door and source.
+    /// Inserts a grant. What changes one takes it out first, so there is none for its door and source.
     fn put(&mut self, running: LiveGrant) {
-        self.close(&running.lease.key);
-        for granted_to in running.shares() {
-            let taken = self.shares.entry(granted_to).or_default();
+        for lease in running.leases() {
+            let taken = self.shares.entry(lease.granted_to.clone()).or_default();
             *taken = taken.saturating_add(1);
         }
         self.by_end.extend(running.leases().map(|lease| (lease.until, lease.key.clone())));

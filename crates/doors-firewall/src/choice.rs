@@ -116,8 +116,8 @@ pub async fn obstacles(plan: &Plan, choice: &Choice) -> Result<Obstacles, Netlin
     match choice.kind {
         Kind::RichRules if !choice.firewalld_runs => {
             let said = "firewalld does not run, and with firewall = \"rich-rules\" nothing else closes a port: its doors \
-                        keep nobody out; start firewalld, or set firewall = \"auto\"";
-            Ok(vec![Obstacle { said: said.to_owned(), keeps_nobody_out: true }].into())
+                        keep no stranger out; start firewalld, or set firewall = \"auto\"";
+            Ok(vec![Obstacle { said: said.to_owned(), keeps_no_stranger_out: true }].into())
         }
         Kind::RichRules => Ok(firewalld::obstacles_with_rich_rules(plan).await.into()),
         Kind::Nftables | Kind::Firewalld => {

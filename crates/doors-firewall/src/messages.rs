@@ -58,13 +58,13 @@ pub struct Obstacle {
     /// In a sentence.
     pub said: String,
     /// Strangers get in without a knock.
-    pub keeps_nobody_out: bool,
+    pub keeps_no_stranger_out: bool,
 }
 
 impl Obstacle {
     /// One that keeps clients out, or of which nothing is known.
     pub(crate) fn closed(said: String) -> Self {
-        Self { said, keeps_nobody_out: false }
+        Self { said, keeps_no_stranger_out: false }
     }
 }
 

@@ -111,12 +111,12 @@ pub(super) async fn obstacles(firewalld: &Firewalld, plan: &Plan) -> Vec<Obstacl
             sources.map(|(zone, source)| Obstacle::closed(opaque(zone, source))).collect();
         for zone in zones.for_everybody() {
             // A zone with inhabitants is open to containers and virtual machines of this machine only.
-            let keeps_nobody_out = zones.inhabitants(zone).is_none();
+            let keeps_no_stranger_out = zones.inhabitants(zone).is_none();
             for (ports, how) in open_to_everybody(firewalld, &zones, zone, plan).await? {
                 let said = fit(&format!(
-                    "{ports} is open to everybody in firewalld's zone {zone}, so its door keeps nobody out: {how}"
+                    "{ports} is open to everybody in firewalld's zone {zone}, so its door keeps no stranger out: {how}"
                 ));
-                found.push(Obstacle { said, keeps_nobody_out });
+                found.push(Obstacle { said, keeps_no_stranger_out });
             }
         }
         zbus::Result::Ok(found)

@@ -53,7 +53,7 @@ impl fmt::Display for Refused {
         write!(
             f,
             "{number} {doors} not opened, and more may follow: firewalld is slow, and is given no more than {ROOM} \
-             open doors at once; if you do not have as many clients, somebody has overheard a sequence: choose \
+             open doors at once; if you do not have as many clients, an attacker has overheard a sequence: choose \
              another, or let clients have keys"
         )
     }

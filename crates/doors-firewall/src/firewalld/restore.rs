@@ -47,7 +47,7 @@ impl Restoring {
         Some(match back == all {
             true => News::Repaired { missing, took: now.remaining(since) },
             false => News::Warning(format!(
-                "somebody has changed the firewall: {missing}; put back {back} of {all}; the time of the others \
+                "another program or an administrator has changed the firewall: {missing}; put back {back} of {all}; the time of the others \
                  ran out, or it failed"
             )),
         })

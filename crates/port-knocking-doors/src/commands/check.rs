@@ -141,12 +141,12 @@ async fn with_firewall(text: &mut String, config: &Config, choice: &Choice) -> V
     let explained = firewall::explained(&config.plan, choice).await;
     explained.lines.iter().for_each(|line| paragraph(text, line));
     explained.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {one}")));
-    let mut unguarded = config.keeps_nobody_out(choice.kind);
+    let mut unguarded = config.keeps_no_stranger_out(choice.kind);
     match firewall::obstacles(&config.plan, choice).await {
         Ok(found) => {
             found.warnings.iter().for_each(|one| paragraph(text, &format!("warning: {}", one.said)));
             found.lines.iter().for_each(|line| paragraph(text, line));
-            unguarded |= found.warnings.iter().any(|one| one.keeps_nobody_out);
+            unguarded |= found.warnings.iter().any(|one| one.keeps_no_stranger_out);
         }
         Err(error) => paragraph(
             text,

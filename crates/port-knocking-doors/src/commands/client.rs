@@ -103,7 +103,9 @@ pub(crate) enum ClientError {
         "{done}, but the disk has not said that it will be so after a power cut; try again, and look at the disk"
     )]
     NotSynced { done: String, source: io::Error },
-    #[error("{done}, but the configuration cannot be used any more: somebody has changed it meanwhile")]
+    #[error(
+        "{done}, but the configuration cannot be used any more: another program has changed it meanwhile"
+    )]
     Meanwhile { done: String, source: ConfigError },
     #[error(
         "{done}, but the running daemon cannot be asked to read it; try: systemctl reload port-knocking-doors"

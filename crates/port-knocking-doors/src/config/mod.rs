@@ -266,9 +266,9 @@ impl Config {
         self.warnings.iter().cloned().chain(without_effect(&self.plan, kind)).chain(walled).chain(expired)
     }
 
-    /// Whether it keeps nobody out, by what the configuration says. That everybody knows a published
+    /// Whether it keeps no stranger out, by what the configuration says. That everybody knows a published
     /// sequence is no such case: 1.1.2 ran with it, and scanners do not knock.
-    pub(crate) fn keeps_nobody_out(&self, kind: Kind) -> bool {
+    pub(crate) fn keeps_no_stranger_out(&self, kind: Kind) -> bool {
         let passes = || warnings::everybody(&self.plan.trusted).next().is_some();
         self.plan.doors.is_empty() || kind != Kind::RichRules && passes()
     }

@@ -109,13 +109,13 @@ pub enum Warning {
     NoDoor,
     /// Neither a sequence nor a client can open it.
     #[error(
-        "nobody can open the door `{0}`: it has no sequence, and no client may open it; give it a `sequence`, or let a \
+        "the door `{0}` cannot be opened: it has no sequence, and no client may open it; give it a `sequence`, or let a \
          client open it: port-knocking-doors client add NAME --door {0}"
     )]
     Useless(DoorName),
     /// Only clients whose time is over could open it.
     #[error(
-        "nobody can open the door `{0}`: it has no sequence, and the time of each client that may open it is over; give one \
+        "the door `{0}` cannot be opened: it has no sequence, and the time of each client that may open it is over; give one \
          a later `until`, or add another: port-knocking-doors client add NAME --door {0}"
     )]
     OnlyExpired(DoorName),

@@ -386,7 +386,10 @@ pub(crate) fn news(news: &News) {
         News::Report(_) => {}
         News::Repaired { missing, took } => {
             let millis = took.as_secs_f64() * 1000.0;
-            warn!(missing, "somebody has changed the firewall: {missing}; put back in {millis:.1} ms");
+            warn!(
+                missing,
+                "another program or an administrator has changed the firewall: {missing}; put back in {millis:.1} ms"
+            );
         }
         News::Failed { what, why } => error!("cannot {what}: {why}"),
         News::Warning(warning) => warn!("{warning}"),

@@ -153,7 +153,7 @@ fn expired_clients_and_doors_that_only_they_may_open_are_reported() {
         client(name, &device, &["ssh"], "until = \"2020-01-31\"")
     };
     let names = "the time of 1 client is over, so that no knock of theirs opens anything: phone;";
-    let unreachable = "nobody can open the door `ssh`: it has no sequence, and the time of each client that may open it is over";
+    let unreachable = "the door `ssh` cannot be opened: it has no sequence, and the time of each client that may open it is over";
     scene.clients.push_str(&over("phone", 2));
     let (_, said) = scene.check(&state);
     assert!(said.contains(names) && !said.contains(unreachable), "{said}");

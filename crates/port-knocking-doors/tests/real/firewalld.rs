@@ -431,7 +431,7 @@ fn check_fails_where_firewalld_alone_does_not_close_the_port() {
     testbed.firewalld.as_mut().unwrap().stop_daemon();
     let (code, said) = check(&testbed);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("firewalld does not run") && said.contains("keep nobody out"), "{said}");
+    assert!(said.contains("firewalld does not run") && said.contains("keep no stranger out"), "{said}");
 }
 
 #[test]

@@ -333,7 +333,7 @@ fn a_table_with_a_mark_is_recognized_and_can_be_saved_and_loaded() {
         (&["flush", "chain", "inet", "port_knocking_doors", "granted"], "granted was missing"),
     ] {
         testbed.on_server("nft", change);
-        let line = testbed.hear("somebody has changed the firewall");
+        let line = testbed.hear("another program or an administrator has changed the firewall");
         assert!(line.contains(told), "{line}");
         assert!(testbed.is_open(CLIENT[0]));
     }

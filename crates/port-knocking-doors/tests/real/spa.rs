@@ -212,7 +212,7 @@ fn a_used_grant_stays_used_whatever_happens_to_the_table() {
     assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Silence);
     assert_eq!(testbed.grants("web").into_keys().collect::<Vec<_>>(), [CLIENT[1]]);
     testbed.on_server("nft", &["flush", "ruleset"]);
-    testbed.hear("somebody has changed the firewall");
+    testbed.hear("another program or an administrator has changed the firewall");
     assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Silence);
 }
 

@@ -31,7 +31,7 @@ fn a_rule_replaced_in_its_place_is_noticed() {
             "nft",
             &["replace", "rule", "inet", "port_knocking_doors", chain, "handle", handle, by],
         );
-        let line = testbed.hear("somebody has changed the firewall");
+        let line = testbed.hear("another program or an administrator has changed the firewall");
         assert!(line.contains(&format!("a rule of the chain {chain} was missing or changed")), "{line}");
         assert_eq!(testbed.ask(STRANGER[0], PORT), Answer::Silence, "{chain}");
     }
@@ -82,7 +82,11 @@ fn a_knock_that_finds_the_table_gone_opens_and_the_loss_is_told() {
     testbed.daemon().signal(Signal::CONT).unwrap();
     testbed.hear("opened:");
     assert!(testbed.is_open(CLIENT[0]));
-    assert!(testbed.hear("somebody has changed the firewall").contains("the table was gone"));
+    assert!(
+        testbed
+            .hear("another program or an administrator has changed the firewall")
+            .contains("the table was gone")
+    );
 }
 
 /// A daemon with a door for one connection, which two clients behind one address have asked for.

@@ -1,4 +1,4 @@
-//! One change to the files of clients: nobody else of ours makes one at the same time, and the running daemon takes
+//! One change to the files of clients: no other command makes one at the same time, and the running daemon takes
 //! it over.
 
 use std::{

@@ -23,7 +23,7 @@ pub(super) fn remove(name: &str, inputs: &Inputs) -> Result<String, ClientError>
     if let Some(place) = change.named(name) {
         return Err(elsewhere(&change, place));
     }
-    // A removal that was cut short, or a file that somebody has removed by hand.
+    // A removal that was cut short, or a file that an administrator has removed by hand.
     if is_client_name(name) && change.is_daemon_behind().is_ok_and(|behind| behind) {
         return change.finish(format!("there is no client {name} any more"));
     }
