@@ -65,6 +65,20 @@ impl Ports {
     }
 }
 
+/// Whether ranges together hold every port of `wanted`.
+pub(crate) fn cover(ranges: impl Iterator<Item = RangeInclusive<u16>>, wanted: RangeInclusive<u16>) -> bool {
+    let mut in_order: Vec<_> = ranges.collect();
+    in_order.sort_unstable_by_key(|range| *range.start());
+    // The first port that is not known to be held.
+    let mut next = u32::from(*wanted.start());
+    for range in in_order {
+        if u32::from(*range.start()) <= next {
+            next = next.max(u32::from(*range.end()).saturating_add(1));
+        }
+    }
+    next > u32::from(*wanted.end())
+}
+
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.numbers(), self.protocol)

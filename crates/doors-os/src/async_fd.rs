@@ -16,7 +16,7 @@ use crate::netlink::socket::Socket;
 /// `as_raw_fd` always returns the same descriptor, and the descriptor stays open as long as the value lives.
 pub unsafe trait OwnsDescriptor: AsRawFd {}
 
-// SAFETY: it owns a `socket2::Socket` and returns no other descriptor.
+// SAFETY: it owns an `OwnedFd` and returns no other descriptor.
 unsafe impl OwnsDescriptor for Socket {}
 // SAFETY: it owns its descriptor and closes it on drop.
 unsafe impl OwnsDescriptor for socket2::Socket {}

@@ -116,6 +116,8 @@ impl AtomicFile {
         rustix::fs::renameat_with(CWD, &self.draft, CWD, &self.target, flags)?;
         self.used = true;
         match self.target.parent() {
+            // A name alone stands in the current directory.
+            Some(directory) if directory.as_os_str().is_empty() => File::open(".")?.sync_all(),
             Some(directory) => File::open(directory)?.sync_all(),
             None => Ok(()),
         }

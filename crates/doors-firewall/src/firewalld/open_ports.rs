@@ -13,7 +13,7 @@ use super::{
     settings::{Destinations, EVERYTHING, all_of, integer, list, port_list, service_ports, text},
     zones::of,
 };
-use crate::plan::Ports;
+use crate::plan::{Ports, cover};
 
 /// Ports, by protocol and number.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -93,17 +93,8 @@ impl OpenPorts {
 
     /// Whether all of these ports are among them.
     pub(super) fn hold(&self, wanted: Ports) -> bool {
-        let mut of_protocol: Vec<&Ports> =
-            self.0.iter().filter(|open| open.protocol == wanted.protocol).collect();
-        of_protocol.sort_unstable_by_key(|open| open.first);
-        // The first port that is not known to be open.
-        let mut next = u32::from(wanted.first);
-        for open in of_protocol {
-            if u32::from(open.first) <= next {
-                next = next.max(u32::from(open.last).saturating_add(1));
-            }
-        }
-        next > u32::from(wanted.last)
+        let of_protocol = self.0.iter().filter(|open| open.protocol == wanted.protocol);
+        cover(of_protocol.map(|open| open.range()), wanted.range())
     }
 }
 

@@ -175,9 +175,7 @@ impl Gate {
         let running = grants.iter().map(|lease| (lease, lease.until.remaining(now)));
         let batch = ruleset::change(&self.plan, running.filter(|(_, left)| !left.is_zero()), [], owed);
         // None of these can be used up, whatever has become of the table.
-        let fresh = grants.iter().map(|lease| &lease.key);
-        let not_gone: BTreeSet<GrantKey> = fresh.chain(refused).cloned().collect();
-        self.write(&batch, &not_gone)
+        self.write(&batch, &|key| refused.contains(key) || grants.iter().any(|lease| lease.key == *key))
     }
 
     /// Has the next packet through some grants traced.
@@ -195,7 +193,9 @@ impl Gate {
     pub fn close(&mut self, admission: &GrantKey, refused: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
         self.ledger.strike(admission);
         match self.plan.door(&admission.door) {
-            Some(_) => self.write(&ruleset::change(&self.plan, [], [admission], &[]), refused),
+            Some(_) => {
+                self.write(&ruleset::change(&self.plan, [], [admission], &[]), &|key| refused.contains(key))
+            }
             None => Ok(()),
         }
     }
@@ -216,7 +216,7 @@ impl Gate {
         let held = self.held().unwrap_or_default();
         let deleted = monitor.was_deleted();
         self.is_short |= deleted;
-        self.forget_gone(&held, refused, deleted, Some(monitor));
+        self.forget_gone(&held, &|key| refused.contains(key), deleted, Some(monitor));
         self.plan = plan;
         self.intact = None;
         self.make_anew(monitor, refused)
@@ -240,7 +240,7 @@ impl Gate {
         deleted |= monitor.was_deleted();
         self.is_short |= deleted;
         let found = self.adopt_unknown(&held, asked)?;
-        self.forget_gone(&held, refused, deleted || table.is_empty(), Some(monitor));
+        self.forget_gone(&held, &|key| refused.contains(key), deleted || table.is_empty(), Some(monitor));
         let damage = self.damage(&table);
         let mut withdrawn: Vec<Lease> = Vec::new();
         let repaired = match (&self.intact, &damage) {
@@ -306,7 +306,7 @@ impl Gate {
 
     /// Sends a change, which makes some grants anew. If the table is not there any more, it is put back
     /// with the change in it.
-    fn write(&mut self, batch: &[u8], not_gone: &BTreeSet<GrantKey>) -> Result<(), NetlinkError> {
+    fn write(&mut self, batch: &[u8], not_gone: &dyn Fn(&GrantKey) -> bool) -> Result<(), NetlinkError> {
         match self.socket.request(batch) {
             Err(error) if error.number() == Some(libc::ENOENT) => {
                 let began = self.clock.now();
@@ -343,12 +343,12 @@ impl Gate {
     fn forget_gone(
         &mut self,
         held: &Held,
-        not_gone: &BTreeSet<GrantKey>,
+        not_gone: &dyn Fn(&GrantKey) -> bool,
         with_table: bool,
         monitor: Option<&mut Monitor>,
     ) {
         let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
-        let gone = |admission: &GrantKey| !held.contains_key(admission) && !not_gone.contains(admission);
+        let gone = |admission: &GrantKey| !held.contains_key(admission) && !not_gone(admission);
         let gone: Vec<Lease> = self
             .ledger
             .running(self.clock.now())
@@ -390,7 +390,7 @@ impl Gate {
                 // What was used up since is not put back.
                 let held = self.held()?;
                 let deleted = monitor.was_deleted();
-                self.forget_gone(&held, refused, deleted, Some(monitor));
+                self.forget_gone(&held, &|key| refused.contains(key), deleted, Some(monitor));
             }
             monitor.heard();
             self.replace()?;
@@ -478,18 +478,46 @@ impl Gate {
     /// Gives grants the time that they have left. In the kernel their time begins in the middle of the transaction that
     /// makes them: after a slow one they last longer than they should.
     fn correct_times(&mut self) -> Result<(), NetlinkError> {
-        let now = self.clock.now();
-        let grants: Vec<(&Lease, Duration)> = self.ledger.running(now).collect();
-        let once = |admission: &GrantKey| self.plan.door(&admission.door).is_some_and(|door| door.once);
-        let (once, lasting): (Vec<_>, Vec<_>) = grants.into_iter().partition(|(lease, _)| once(&lease.key));
-        for part in lasting.chunks(GRANTS_AT_ONCE) {
-            self.socket.request(&ruleset::change(&self.plan, part.iter().copied(), [], &[]))?;
+        let once = |lease: &Lease| self.plan.door(&lease.key.door).is_some_and(|door| door.once);
+        let (once, lasting): (Vec<_>, Vec<_>) = self.running_leases().into_iter().partition(once);
+        self.in_parts(&lasting, |plan, part| ruleset::change(plan, part, [], &[]))?;
+        for part in once.chunks(GRANTS_AT_ONCE) {
+            match self.in_parts(part, |plan, part| ruleset::change_times(plan, part)) {
+                // A packet has used one of them up meanwhile: then each by itself.
+                Err(error) if error.number() == Some(libc::ENOENT) => self.correct_one_by_one(part)?,
+                other => other?,
+            }
         }
-        for grant in once {
-            match self.socket.request(&ruleset::change_time(&self.plan, grant)) {
-                // A packet has used it up meanwhile.
+        Ok(())
+    }
+
+    fn correct_one_by_one(&mut self, once: &[Lease]) -> Result<(), NetlinkError> {
+        for lease in once {
+            match self.in_parts(std::slice::from_ref(lease), |plan, one| ruleset::change_times(plan, one)) {
                 Err(error) if error.number() == Some(libc::ENOENT) => {}
                 other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The grants that run.
+    fn running_leases(&self) -> Vec<Lease> {
+        self.ledger.running(self.clock.now()).map(|(lease, _)| lease.clone()).collect()
+    }
+
+    /// Sends grants in parts, each with the time that it has left when its part is sent.
+    fn in_parts(
+        &mut self,
+        leases: &[Lease],
+        transaction: impl Fn(&Plan, Vec<(&Lease, Duration)>) -> Vec<u8>,
+    ) -> Result<(), NetlinkError> {
+        for part in leases.chunks(GRANTS_AT_ONCE) {
+            let now = self.clock.now();
+            let left = part.iter().map(|lease| (lease, lease.until.remaining(now)));
+            let left: Vec<(&Lease, Duration)> = left.filter(|(_, left)| !left.is_zero()).collect();
+            if !left.is_empty() {
+                self.socket.request(&transaction(&self.plan, left))?;
             }
         }
         Ok(())
@@ -498,11 +526,7 @@ impl Gate {
     /// Puts all grants into a table that has none.
     fn fill(&mut self) -> Result<(), NetlinkError> {
         self.forget_what_cannot_be();
-        let now = self.clock.now();
-        let grants: Vec<(&Lease, Duration)> = self.ledger.running(now).collect();
-        for part in grants.chunks(GRANTS_AT_ONCE) {
-            self.socket.request(&ruleset::fill(&self.plan, part.iter().copied()))?;
-        }
+        self.in_parts(&self.running_leases(), |plan, part| ruleset::fill(plan, part))?;
         self.is_short = false;
         Ok(())
     }
@@ -589,15 +613,12 @@ impl Gate {
         wanted: impl Fn(&Lease) -> bool,
     ) -> Result<Option<String>, NetlinkError> {
         let missing = self.missing(held).filter(|(lease, _)| wanted(lease));
-        let grants: Vec<(Lease, Duration)> = missing.map(|(lease, left)| (lease.clone(), left)).collect();
+        let grants: Vec<Lease> = missing.map(|(lease, _)| lease.clone()).collect();
         let Some(what) = ledger::missing(grants.len()) else {
             self.is_short = false;
             return Ok(None);
         };
-        for part in grants.chunks(GRANTS_AT_ONCE) {
-            let part = part.iter().map(|(lease, left)| (lease, *left));
-            self.socket.request(&ruleset::change(&self.plan, part, [], &[]))?;
-        }
+        self.in_parts(&grants, |plan, part| ruleset::change(plan, part, [], &[]))?;
         self.is_short = false;
         Ok(Some(what))
     }

@@ -14,7 +14,12 @@ mod ruleset;
 mod snapshot;
 mod trace;
 
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
 
 use doors_core::{
     door::GrantKey,
@@ -282,7 +287,13 @@ impl Worker {
             self.tell(News::Detail(format!("packets cannot be traced: {error}")));
         }
         match self.gate.open(&grants, &owed, &self.refused) {
-            Ok(()) => grants.into_iter().for_each(|lease| self.opened(lease)),
+            Ok(()) => {
+                for lease in grants {
+                    // From here on its absence means that it was used.
+                    self.refused.remove(&lease.key);
+                    self.opened(lease);
+                }
+            }
             Err(error) => {
                 let what = match &grants[..] {
                     [Lease { key: GrantKey { door, source }, .. }] => {
@@ -298,6 +309,7 @@ impl Worker {
 
     /// What cannot be closed is tried again at every check.
     fn close(&mut self, admission: &GrantKey) -> Result<(), NetlinkError> {
+        self.refused.remove(admission);
         let closed = self.gate.close(admission, &self.refused);
         match closed {
             Ok(()) => self.tell(News::Report(Report::Closed(admission.clone()))),
@@ -319,11 +331,12 @@ impl Worker {
         let gate = &mut self.gate;
         self.watched.retain(|admission| gate.is_missed(admission));
         // One list for all in a set. What cannot be seen now is looked for again.
-        let sets: BTreeSet<String> = self.watched.iter().map(ruleset::set_of).collect();
-        sets.iter().any(|set| {
-            let Ok(held) = gate.sources_in(set) else { return false };
-            let mut of_set = self.watched.iter().filter(|admission| ruleset::set_of(admission) == *set);
-            of_set.any(|admission| !held.contains(&admission.source))
+        let mut by_set: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for admission in &self.watched {
+            by_set.entry(ruleset::set_of(admission)).or_default().push(admission.source);
+        }
+        by_set.iter().any(|(set, sources)| {
+            gate.sources_in(set).is_ok_and(|held| sources.iter().any(|source| !held.contains(source)))
         })
     }
 

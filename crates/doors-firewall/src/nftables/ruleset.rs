@@ -253,11 +253,17 @@ pub(super) fn change<'a>(
     batch.finish()
 }
 
-/// The transaction that gives a grant another time. It fails with `ENOENT` if the kernel does not hold it any more.
-pub(super) fn change_time(plan: &Plan, (lease, left): (&Lease, Duration)) -> Vec<u8> {
-    let (mut batch, set) = (Batch::new(TABLE), set_of(&lease.key));
-    batch.delete_elements(&set, &[Element::Key(octets(lease.key.source))]);
-    batch.add_elements(&set, &[grant(plan, lease, left)]);
+/// The transaction that gives grants another time. It fails with `ENOENT` if the kernel does not hold one of them any more.
+pub(super) fn change_times<'a>(
+    plan: &Plan,
+    grants: impl IntoIterator<Item = (&'a Lease, Duration)>,
+) -> Vec<u8> {
+    let mut batch = Batch::new(TABLE);
+    for (lease, left) in grants {
+        let set = set_of(&lease.key);
+        batch.delete_elements(&set, &[Element::Key(octets(lease.key.source))]);
+        batch.add_elements(&set, &[grant(plan, lease, left)]);
+    }
     batch.finish()
 }
 

@@ -131,7 +131,7 @@ fn a_grant_for_one_connection_that_is_gone_with_the_table_is_called_so() {
         // The next has used nothing.
         let opened = testbed.hear(", by laptop");
         assert!(opened.contains("opened: door web for 192.0.2.7"), "{opened}");
-        assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Accepted);
         assert!(!testbed.daemon().lines().iter().any(|line| line.contains("used: door web")));
+        assert_eq!(testbed.ask(CLIENT[0], PORT), Answer::Accepted);
     }
 }

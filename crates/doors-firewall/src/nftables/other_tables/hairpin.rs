@@ -76,7 +76,11 @@ fn published(plan: &Plan) -> Result<Vec<(u8, Ports)>, NetlinkError> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let links = links();
     let mut published = Vec::new();
-    for base in base_chains(&mut socket)?.into_iter().filter(|base| base.hook == abi::NF_INET_PRE_ROUTING) {
+    for base in base_chains(&mut socket)? {
+        // Nothing but a chain of this type can translate.
+        if base.hook != abi::NF_INET_PRE_ROUTING || !base.is_nat {
+            continue;
+        }
         let ruleset = ruleset(&mut socket, base.family, &base.table)?;
         if !ruleset.rules.values().flatten().any(|rule| rule.verdict == Verdict::Translate) {
             continue;

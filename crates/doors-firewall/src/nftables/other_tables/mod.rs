@@ -50,6 +50,8 @@ struct BaseChain {
     table: String,
     name: String,
     drops: bool,
+    /// Whether it is of the type that translates addresses (`type nat`).
+    is_nat: bool,
     /// Whether the gate comes after it.
     before_gate: bool,
     priority: i32,
@@ -279,6 +281,7 @@ fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, NetlinkError> {
             table,
             name: attributes.text(abi::NFTA_CHAIN_NAME).unwrap_or_default(),
             drops: attributes.u32_be(abi::NFTA_CHAIN_POLICY) == Some(abi::NF_DROP.cast_unsigned()),
+            is_nat: attributes.text(abi::NFTA_CHAIN_TYPE).as_deref() == Some("nat"),
             before_gate: number == abi::NF_INET_PRE_ROUTING && priority < abi::NF_IP_PRI_MANGLE,
             priority,
         })

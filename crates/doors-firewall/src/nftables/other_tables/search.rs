@@ -42,8 +42,9 @@ impl Ruleset {
         let of_sets = self.sets.values().flatten();
         let ends = |range: &RangeInclusive<u16>| [Some(*range.start()), range.end().checked_add(1)];
         let ends = of_tests.chain(of_sets).flatten().flat_map(ends).flatten();
-        let inside = ends.filter(|port| ports.range().contains(port));
-        [ports.first, ports.last].into_iter().chain(inside).take(PORTS).collect()
+        // Each counts once, or many rules for one port would leave no place for another.
+        let inside: BTreeSet<u16> = ends.filter(|port| ports.range().contains(port)).collect();
+        inside.into_iter().take(PORTS).chain([ports.first, ports.last]).collect()
     }
 
     /// The first rule of a kind that is for most of a connection's packets.

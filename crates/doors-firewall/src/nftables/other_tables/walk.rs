@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 use super::super::abi;
 use super::elements::Verdicts;
 use super::rule::{FromWhom, Loaded, Rule, Test, Verdict, What};
-use crate::plan::Protocol;
+use crate::plan::{Protocol, cover};
 
 /// The kernel allows no more jumps behind each other (`net/netfilter/nf_tables.h`).
 pub(super) const NFT_JUMP_STACK_SIZE: usize = 16;
@@ -217,10 +217,9 @@ impl Ruleset {
             |ranges: &[RangeInclusive<u16>]| is(ranges.iter().any(|range| range.contains(&connection.port)));
         // A client chooses its own port.
         let is_clients = |ranges: &[RangeInclusive<u16>]| {
-            let holds = |port: &u16| ranges.iter().any(|range| range.contains(port));
-            match ranges.iter().all(|range| range.end() < OF_CLIENTS.start()) {
-                true => is(false),
-                false if OF_CLIENTS.clone().all(|port| holds(&port)) => is(true),
+            let below = ranges.iter().all(|range| range.end() < OF_CLIENTS.start());
+            match below || cover(ranges.iter().cloned(), OF_CLIENTS) {
+                true => is(!below),
                 false => Applies::Unclear,
             }
         };
