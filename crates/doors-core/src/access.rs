@@ -9,7 +9,7 @@ use crate::{
     door::{Door, DoorName, GrantKey},
     eligible::{Ineligible, Own},
     lease::Lease,
-    limits,
+    limits::{self, EXTEND_AFTER},
     packet::{Link, Routes, WayBack},
     sequence::knock::Knock,
     sequence::table::{Knocker, KnockerTable},
@@ -93,20 +93,23 @@ impl Rules {
         self.doors.iter().find(|door| door.name == *name)
     }
 
-    /// Until when at most these rules permit a lease; `None` if they do not. Its door has to exist and, if a client
-    /// asked for it, that client may open the door for this address, and its key has not expired. No lease lasts
+    /// A lease, shortened to what these rules permit; `None` if they do not permit it. Its door has to exist and, if a
+    /// client asked for it, that client may open the door for this address, and its key has not expired. No lease lasts
     /// longer than one that the client would get now. A lease from a sequence stays permitted when the door's sequence
     /// changes.
     #[must_use]
-    pub fn permit(&self, lease: &Lease, now: Moment, wall: Wall) -> Option<Moment> {
+    pub fn permit(&self, lease: Lease, now: Moment, wall: Wall) -> Option<Lease> {
         let GrantKey { door: name, source } = &lease.key;
         let door = self.door(name)?;
-        let Some(label) = &lease.granted_to else { return Some(now.after(Duration::MAX)) };
+        let Some(label) = &lease.granted_to else { return Some(lease) };
         let may_open = |client: &&Client| {
             client.doors.contains(name) && client.may_come_from(*source) && !client.has_expired(wall)
         };
         let client = self.clients.find(label).filter(may_open)?;
-        Some(now.after(longest(door, client).min(client.time_left(wall))))
+        let latest = now.after(longest(door, client).min(client.time_left(wall)));
+        // A clock that is set makes a difference that is none.
+        let is_longer = lease.until > latest.after(EXTEND_AFTER);
+        Some(if is_longer { Lease { until: latest, ..lease } } else { lease })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     eligible::{Ineligible, Own},
     grants::{Grants, Left, LiveGrant, Opening, Retracted, State},
     lease::Lease,
-    limits::{EXTEND_AFTER, ROUTE_QUERIES},
+    limits::ROUTE_QUERIES,
     packet::{Packet, Routes},
     sequence::{knock::Knock, trie::Conflict},
     spa::{
@@ -164,21 +164,7 @@ impl Engine {
                     server.answer_deferred(&key, Answer::Closed, 0);
                 }
             }
-            Report::Found(lease) => {
-                let Some(latest) = self.access.rules().permit(&lease, now, wall) else {
-                    self.changes.push_back(Change::Close(lease.key.clone()));
-                    return self.events.push_back(Event::NotAdopted(lease));
-                };
-                let is_longer = lease.until > latest.after(EXTEND_AFTER);
-                let lease = if is_longer { Lease { until: latest, ..lease } } else { lease };
-                if self.grants.adopt(lease.clone()) {
-                    if is_longer {
-                        self.shorten(&lease);
-                    }
-                    self.watch(&lease);
-                    self.events.push_back(Event::Adopted(lease));
-                }
-            }
+            Report::Found(lease) => self.found(lease, now, wall),
             Report::Used(lease) => self.ended(&lease, Event::Used, now, wall),
             Report::Lost(lease) => self.ended(&lease, Event::Lost, now, wall),
             Report::Withdrawn(lease) => {
@@ -189,6 +175,23 @@ impl Engine {
                     self.events.extend(running.leases().cloned().map(Event::Withdrawn));
                 }
             }
+        }
+    }
+
+    /// The firewall holds a lease from before the start.
+    fn found(&mut self, found: Lease, now: Moment, wall: Wall) {
+        let Some(lease) = self.access.rules().permit(found.clone(), now, wall) else {
+            self.changes.push_back(Change::Close(found.key.clone()));
+            return self.events.push_back(Event::NotAdopted(found));
+        };
+        let is_shorter = lease != found;
+        let state = if is_shorter { State::Corrected } else { State::Open };
+        if self.grants.adopt(lease.clone(), state) {
+            match is_shorter {
+                true => self.shorten(&lease),
+                false => self.watch(&lease),
+            }
+            self.events.push_back(Event::Adopted(lease));
         }
     }
 
@@ -252,7 +255,9 @@ impl Engine {
             match retracted {
                 Retracted::Closed(running) => {
                     self.changes.push_back(Change::Close(running.lease.key.clone()));
-                    self.events.push_back(Event::Revoked(running.lease.clone()));
+                    if running.is_open() {
+                        self.events.push_back(Event::Revoked(running.lease.clone()));
+                    }
                     self.begin_next(running, now, wall);
                 }
                 Retracted::Changed { before, now } => {
@@ -462,7 +467,7 @@ impl Engine {
     fn begin_next(&mut self, over: LiveGrant, now: Moment, wall: Wall) {
         let rules = self.access.rules();
         if let Some(next) = self.grants.next_waiting(over, now, |lease| rules.permit(lease, now, wall)) {
-            self.changed(next.lease);
+            self.changed(next);
         }
     }
 
@@ -483,12 +488,11 @@ impl Engine {
                     server.answer(requester, Answer::Closed, 0);
                 }
             }
-            Left::Others(lease, is_changed) => {
-                if is_changed && let Some(running) = self.grants.get(&key) {
-                    let now = running.lease.clone();
+            Left::Others { gone, now } => {
+                if let Some(now) = now {
                     self.shorten(&now);
                 }
-                self.events.push_back(Event::GivenUp(lease));
+                self.events.push_back(Event::GivenUp(gone));
                 // The door stays open for others behind the same address, and therefore for this client, too.
                 if let Some(server) = &mut self.server {
                     server.answer(requester, Answer::NotAllowed, 0);
@@ -535,6 +539,7 @@ impl Engine {
     fn shorten(&mut self, lease: &Lease) {
         self.changes.push_back(Change::Close(lease.key.clone()));
         self.changes.push_back(Change::Open(lease.clone()));
+        self.watch(lease);
     }
 
     /// Asks the firewall to watch a single-connection lease: the kernel does not report its use by itself.

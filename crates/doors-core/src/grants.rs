@@ -81,8 +81,13 @@ pub enum Left {
     Nothing,
     /// The client's lease was waiting for its turn.
     Waiting(Lease),
-    /// The door stays open for others. Gives the client's lease, and whether the firewall's lease changed.
-    Others(Lease, bool),
+    /// The door stays open for others.
+    Others {
+        /// The client's lease.
+        gone: Lease,
+        /// The lease that replaces it in the firewall, if it was there.
+        now: Option<Lease>,
+    },
     /// The client's lease was the only one.
     Alone,
 }
@@ -117,12 +122,6 @@ impl LiveGrant {
     #[must_use]
     pub fn is_unowned(&self) -> bool {
         self.adopted && self.lease.granted_to.is_none() && self.others.is_empty()
-    }
-
-    /// A client's own lease.
-    #[must_use]
-    pub fn own(&self, granted_to: Option<&ClientLabel>) -> Option<&Lease> {
-        self.leases().find(|lease| lease.granted_to.as_ref() == granted_to)
     }
 
     /// All leases in it: the firewall's, those of others, and those that wait.
@@ -179,18 +178,19 @@ impl Grants {
         opening
     }
 
-    /// Adopts a lease that the firewall held before the daemon started. Returns whether there was room. If
+    /// Adopts a lease that the firewall held before the daemon started. `state` is [`State::Open`], or
+    /// [`State::Corrected`] if the lease is shorter than the firewall's. Returns whether there was room. If
     /// not, the firewall still ends the lease on time, and no event reports that.
-    pub fn adopt(&mut self, lease: Lease) -> bool {
+    pub fn adopt(&mut self, lease: Lease, state: State) -> bool {
         // Shares do not count here: they were checked when the lease was granted. Only the total bound does.
         match self.close(&lease.key) {
             Some(mut known) => {
                 known.lease = Lease { link: known.lease.link, ..lease };
-                known.state = State::Open;
+                known.state = state;
                 self.put(known);
             }
             None if self.running.len() >= limits::GRANTS => return false,
-            None => self.put(LiveGrant { state: State::Open, adopted: true, ..LiveGrant::new(lease) }),
+            None => self.put(LiveGrant { state, adopted: true, ..LiveGrant::new(lease) }),
         }
         true
     }
@@ -215,16 +215,10 @@ impl Grants {
         }
     }
 
-    /// Ends the leases that are no longer `permitted`, and shortens those that are permitted for less.
-    pub fn retract(&mut self, permitted: impl Fn(&Lease) -> Option<Moment>) -> Vec<Retracted> {
-        let limited = |lease: Lease| {
-            let latest = permitted(&lease)?;
-            // A clock that is set makes a difference that is none.
-            let is_longer = lease.until > latest.after(EXTEND_AFTER);
-            Some(if is_longer { Lease { until: latest, ..lease } } else { lease })
-        };
+    /// Replaces each lease by what is `permitted` of it, and ends those that are not.
+    pub fn retract(&mut self, permitted: impl Fn(Lease) -> Option<Lease>) -> Vec<Retracted> {
         let is_concerned = |running: &&LiveGrant| {
-            running.leases().any(|lease| limited(lease.clone()).as_ref() != Some(lease))
+            running.leases().any(|lease| permitted(lease.clone()).as_ref() != Some(lease))
         };
         let concerned: Vec<GrantKey> =
             self.iter().filter(is_concerned).map(|running| running.lease.key.clone()).collect();
@@ -232,8 +226,9 @@ impl Grants {
         for key in concerned {
             let Some(before) = self.close(&key) else { continue };
             let mut left = before.clone();
-            left.waiting = left.waiting.into_iter().filter_map(limited).collect();
-            left.others = [left.lease.clone()].into_iter().chain(left.others).filter_map(limited).collect();
+            left.waiting = left.waiting.into_iter().filter_map(&permitted).collect();
+            left.others =
+                [left.lease.clone()].into_iter().chain(left.others).filter_map(&permitted).collect();
             let Some(now) = left.take_next() else {
                 retracted.push(Retracted::Closed(LiveGrant { lease: before.lease, ..left }));
                 continue;
@@ -267,11 +262,11 @@ impl Grants {
         {
             Left::Waiting(lease)
         } else if let Some(at) = running.others.iter().position(its) {
-            Left::Others(running.others.swap_remove(at), false)
+            Left::Others { gone: running.others.swap_remove(at), now: None }
         } else if !its(&running.lease) {
             Left::Nothing
         } else if let Some(next) = running.take_next() {
-            Left::Others(running.correct(next), true)
+            Left::Others { gone: running.correct(next.clone()), now: Some(next) }
         } else {
             Left::Alone
         };
@@ -284,14 +279,13 @@ impl Grants {
         &mut self,
         over: LiveGrant,
         now: Moment,
-        permitted: impl Fn(&Lease) -> Option<Moment>,
-    ) -> Option<LiveGrant> {
-        let mut waiting = over.waiting;
-        waiting.retain(|next| next.until > now && permitted(next).is_some());
-        let running = LiveGrant { waiting: VecDeque::new(), ..LiveGrant::new(waiting.pop_front()?) };
-        let running = LiveGrant { waiting, ..running };
-        self.put(running.clone());
-        Some(running)
+        permitted: impl Fn(Lease) -> Option<Lease>,
+    ) -> Option<Lease> {
+        let waiting = over.waiting.into_iter().filter(|next| next.until > now);
+        let mut waiting: VecDeque<Lease> = waiting.filter_map(permitted).collect();
+        let next = waiting.pop_front()?;
+        self.put(LiveGrant { waiting, ..LiveGrant::new(next.clone()) });
+        Some(next)
     }
 
     /// When the next lease ends.

@@ -9,6 +9,7 @@
 )]
 
 mod allowed;
+mod counting;
 mod properties;
 mod replay;
 mod scene;

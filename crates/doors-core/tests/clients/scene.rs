@@ -264,8 +264,12 @@ impl Scene {
     /// Knocks the [`SEQUENCE`] of [`rules_with_sequence`] from an address.
     pub(crate) fn knock(&mut self, source: IpAddr) {
         for port in SEQUENCE {
-            self.arrives(source, port, b"knock\n");
+            self.knock_once(source, port);
         }
+    }
+
+    pub(crate) fn knock_once(&mut self, source: IpAddr, port: u16) {
+        self.arrives(source, port, b"knock\n");
     }
 
     fn arrives(&mut self, source: IpAddr, port: u16, payload: &[u8]) {

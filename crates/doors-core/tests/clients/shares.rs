@@ -112,16 +112,32 @@ fn an_unsigned_datagram_evicts_no_remembered_datagram_of_a_client() {
 }
 
 #[test]
-fn two_clients_together_take_no_more_than_their_shares() {
+fn two_clients_that_ask_for_the_same_grants_each_take_no_more_than_their_shares() {
     let mut scene = Scene::new();
     for number in 0..2 * limits::GRANTS_PER_CLIENT + 20 {
         for (signer, wanted) in [(LAPTOP, 500), (PHONE, 600)] {
-            let mut request = scene.request(open("ssh", wanted));
-            request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap())));
-            scene.ask(SOURCE, &request, signer);
-            scene.now = scene.now.after(Duration::from_millis(4));
-            scene.wall += 4;
+            opens_for(&mut scene, number, signer, wanted);
         }
     }
-    assert!(scene.engine.grants().iter().count() <= 2 * limits::GRANTS_PER_CLIENT);
+    assert_eq!(scene.engine.grants().iter().count(), limits::GRANTS_PER_CLIENT);
+}
+
+#[test]
+fn a_client_whose_share_is_full_joins_no_grant_of_another() {
+    let mut scene = Scene::new();
+    assert_eq!(opens_for(&mut scene, limits::GRANTS_PER_CLIENT, LAPTOP, 600), Answer::Granted);
+    for number in 0..limits::GRANTS_PER_CLIENT {
+        assert_eq!(opens_for(&mut scene, number, PHONE, 600), Answer::Granted);
+    }
+    assert_eq!(opens_for(&mut scene, limits::GRANTS_PER_CLIENT, PHONE, 600), Answer::TooMany);
+}
+
+/// Opens a door for one of many addresses.
+fn opens_for(scene: &mut Scene, number: usize, signer: u8, wanted: u32) -> Answer {
+    let mut request = scene.request(open("ssh", wanted));
+    request.address = Some(IpAddr::V4(Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap())));
+    let receipt = scene.ask(SOURCE, &request, signer);
+    scene.now = scene.now.after(Duration::from_millis(4));
+    scene.wall += 4;
+    receipt.unwrap().answer
 }

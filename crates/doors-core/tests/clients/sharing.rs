@@ -325,13 +325,14 @@ fn a_lease_that_an_administrator_removes_is_closed_for_all_clients_that_share_it
 fn a_lease_that_is_over_takes_no_room_from_others_behind_the_address() {
     let mut scene = Scene::new();
     assert_eq!(scene.opens("ssh", 600), Answer::Granted);
-    for number in 0..limits::SHARING_ONE_ADDRESS {
-        scene.set_clients([client(LAPTOP), client(PHONE), client(100 + u8::try_from(number).unwrap())]);
+    let others = (100..).take(limits::SHARING_ONE_ADDRESS);
+    scene.set_clients([LAPTOP, PHONE].into_iter().chain(others.clone()).map(client));
+    for other in others {
         let mut request = scene.request(open("ssh", 1));
         request.address = Some(SOURCE.parse().unwrap());
-        let sealed = scene.seal(&request, 100 + u8::try_from(number).unwrap());
-        assert!(scene.send(OTHER, &sealed.bytes).is_some());
+        assert_eq!(scene.ask(OTHER, &request, other).unwrap().answer, Answer::Granted);
     }
+    assert_eq!(phone_opens(&mut scene, "ssh", 1).answer, Answer::TooMany);
     scene.wait(2);
     let holder = scene.lease("ssh", SOURCE).and_then(|lease| lease.granted_to);
     assert_eq!(holder, Some(client(LAPTOP).who), "the longest lease goes on");
@@ -341,7 +342,7 @@ fn a_lease_that_is_over_takes_no_room_from_others_behind_the_address() {
     let mut scene = Scene::new();
     let to = |number: usize| std::net::Ipv4Addr::from(0xc633_0000 + u32::try_from(number).unwrap()).into();
     for number in 0..limits::GRANTS_PER_CLIENT {
-        for (signer, wanted) in [(LAPTOP, 600), (PHONE, 1)] {
+        for (signer, wanted) in [(LAPTOP, 600), (PHONE, 10)] {
             let mut request = scene.request(open("ssh", wanted));
             request.address = Some(to(number));
             scene.now = scene.now.after(Duration::from_millis(2));
@@ -349,10 +350,12 @@ fn a_lease_that_is_over_takes_no_room_from_others_behind_the_address() {
             assert_eq!(scene.ask(SOURCE, &request, signer).unwrap().answer, Answer::Granted, "{number}");
         }
     }
-    scene.wait(2);
-    let mut request = scene.request(open("ssh", 1));
-    request.address = Some(to(1));
-    assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, Answer::Granted);
+    for answer in [Answer::TooMany, Answer::Granted] {
+        let mut request = scene.request(open("ssh", 1));
+        request.address = Some(to(limits::GRANTS_PER_CLIENT));
+        assert_eq!(scene.ask(SOURCE, &request, PHONE).unwrap().answer, answer);
+        scene.wait(12);
+    }
 }
 
 #[test]
@@ -372,9 +375,12 @@ fn a_client_that_is_given_less_time_has_no_more_than_that() {
         assert_eq!(scene.changes.last(), Some(&Change::Open(lease.clone())));
         assert_eq!(scene.events(), [Event::Shortened(lease.clone())]);
         // The same for one that is found open at a start.
-        let found = Lease { until: scene.now.after(Duration::from_secs(600)), ..lease };
+        let found = Lease { until: scene.now.after(Duration::from_secs(600)), ..lease.clone() };
         scene.engine.handle_report(Report::Found(found), scene.now, Wall(scene.wall));
+        scene.work();
         assert_eq!(held(&scene, "ssh"), is("laptop", 10));
+        assert_eq!(scene.changes.last(), Some(&Change::Open(lease.clone())));
+        assert_eq!(scene.events(), [Event::Adopted(lease)]);
     }
     // Rules that are the same change nothing.
     let mut scene = Scene::new();
