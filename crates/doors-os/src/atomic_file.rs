@@ -115,12 +115,7 @@ impl AtomicFile {
         self.file.sync_all()?;
         rustix::fs::renameat_with(CWD, &self.draft, CWD, &self.target, flags)?;
         self.used = true;
-        match self.target.parent() {
-            // A name alone stands in the current directory.
-            Some(directory) if directory.as_os_str().is_empty() => File::open(".")?.sync_all(),
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
+        sync_directory_of(&self.target)
     }
 }
 
@@ -130,6 +125,16 @@ impl Drop for AtomicFile {
             // The lock is still held, so the draft is ours. If removing it fails, the next process takes it over.
             let _ = fs::remove_file(&self.draft);
         }
+    }
+}
+
+/// Has the disk hold the directory entry of a file or directory that was made, renamed or removed.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        // A name alone stands in the current directory.
+        Some(directory) if directory.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
     }
 }
 

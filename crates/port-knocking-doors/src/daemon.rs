@@ -124,7 +124,7 @@ impl Daemon<'_> {
         if self.ready_by.is_some_and(|by| keys != KeyStatus::Pending || by <= now) {
             self.ready_by = None;
             self.supervisor.ready(observe);
-            let readiness = self.force.readiness(keys == KeyStatus::Heard);
+            let readiness = self.force.readiness(&self.engine, keys == KeyStatus::Heard);
             observe.line(move || log::ready(readiness));
         }
     }
@@ -147,10 +147,14 @@ impl Daemon<'_> {
         has_room
     }
 
+    fn hears_clients(&self) -> bool {
+        self.engine.server().is_some_and(|server| !server.config().clients.is_empty())
+    }
+
     /// Starts a reload: the reader reads the configuration again.
     fn reload(&mut self) {
         self.supervisor.reloading(&mut self.observe);
-        self.control.reader.read_configuration(self.service.is_hearing());
+        self.control.reader.read_configuration(self.hears_clients());
     }
 
     /// Applies what the reader has read. Starts another reload if one was asked for meanwhile.
@@ -166,7 +170,7 @@ impl Daemon<'_> {
             force: &mut self.force,
         };
         target.take_over(read);
-        if !self.control.reader.go_on(self.service.is_hearing()) {
+        if !self.control.reader.go_on(self.hears_clients()) {
             self.supervisor.reloaded(&mut self.observe);
         }
     }

@@ -44,8 +44,6 @@ pub(crate) struct Force<'a> {
     plan: Plan,
     /// The firewall has not been given the plan yet.
     is_plan_new: bool,
-    /// Whether any door opens to a sequence.
-    has_sequence: bool,
     mark: Option<Mark>,
     reminder: Reminder,
     last_good: &'a Keeper,
@@ -66,7 +64,6 @@ impl<'a> Force<'a> {
         let mut force = Self {
             plan: config.plan.clone(),
             is_plan_new: false,
-            has_sequence: has_sequence(&config),
             reminder: Reminder::new(config.instead_of.clone(), now),
             mark: None,
             last_good,
@@ -89,8 +86,9 @@ impl<'a> Force<'a> {
     }
 
     /// How ready the doors are.
-    pub(crate) fn readiness(&self, keys_heard: bool) -> Readiness {
-        match (self.plan.doors.is_empty(), keys_heard, self.has_sequence) {
+    pub(crate) fn readiness(&self, engine: &Engine, keys_heard: bool) -> Readiness {
+        let has_sequence = engine.access().rules().doors.iter().any(|door| door.sequence.is_some());
+        match (self.plan.doors.is_empty(), keys_heard, has_sequence) {
             (true, _, _) => Readiness::NoDoor,
             (false, true, _) => Readiness::Ready,
             (false, false, true) => Readiness::WithoutKeys,
@@ -131,10 +129,6 @@ impl<'a> Force<'a> {
         drop(self.mark.take());
         self.plan.clone()
     }
-}
-
-fn has_sequence(config: &Config) -> bool {
-    config.rules.doors.iter().any(|door| door.sequence.is_some())
 }
 
 /// Logs that a new configuration is in force. `ended`: until now the last good configuration ran in its place.
@@ -211,7 +205,7 @@ impl Target<'_, '_> {
         let before = self.service.listen(self.engine, config.key_access.clone(), server, self.observe);
         self.force.last_good.keep(config.texts.take());
         let ended = self.force.reminder.end();
-        (self.force.plan, self.force.has_sequence) = (config.plan.clone(), has_sequence(&config));
+        self.force.plan = config.plan.clone();
         let (kind, config) = (self.firewall.kind, Arc::new(config));
         let (told, now) = (Arc::clone(&config), self.clock.wall());
         self.observe.line(move || {

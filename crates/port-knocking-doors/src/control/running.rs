@@ -123,13 +123,13 @@ impl Mark {
 pub(crate) fn daemon_of(path: &Path) -> io::Result<Option<Pid>> {
     // While a daemon reads an unusable file, its lock is released for a moment.
     for _ in 0..LOOKUP_ATTEMPTS {
-        let found = holder_of(&open(path)?, LockByte::Reads)?.or_else(|| of_replaced(path));
+        let found = holder_of(&open(path)?, LockByte::Reads)?;
         if found.is_some() {
             return Ok(found);
         }
         std::thread::sleep(LOOKUP_INTERVAL);
     }
-    Ok(None)
+    Ok(of_replaced(path))
 }
 
 /// The daemon that has read an earlier file of this name, which is deleted: editors and configuration management

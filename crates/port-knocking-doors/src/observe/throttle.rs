@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use doors_core::{
     budget::{Budget, Rate},
+    limits::ROUTE_QUERIES,
     time::Moment,
 };
 
-/// Lines about refused knocks.
-pub(crate) const REFUSALS: Rate = Rate { at_once: 20, every: Duration::from_secs(3) };
+/// Lines about refused knocks. The kernel is asked about as many of them.
+pub(crate) const REFUSALS: Rate = ROUTE_QUERIES;
 
 /// Lines about doors that sequences open and close: more than a busy gateway needs in a minute. A stranger who
 /// overhears a sequence and replays it from forged addresses causes one for each address. What a client with a key

@@ -14,7 +14,7 @@ mod file;
 mod tests;
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ use std::{
 };
 
 use doors_os::{
-    atomic_file::{AtomicFile, AtomicFileError, Rights},
+    atomic_file::{AtomicFile, AtomicFileError, Rights, sync_directory_of},
     trusted_file::{self, Demands, Untrusted},
 };
 use doors_spa::gateway::GatewayKey;
@@ -133,10 +133,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Err(_) => Ok(()),
         // The new directory has to survive a crash, as the file in it does.
-        Ok(()) => match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(above) => File::open(above)?.sync_all(),
-            None => File::open(".")?.sync_all(),
-        },
+        Ok(()) => sync_directory_of(directory),
     }
 }
 

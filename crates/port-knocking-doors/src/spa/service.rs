@@ -44,8 +44,6 @@ pub(crate) struct SpaService {
     stage: Stage,
     /// Runs from the first client until the daemon stops.
     replay_writer: Option<ReplayWriter>,
-    /// Whether clients are heard; false also if there are none.
-    has_clients: bool,
     /// Set while the log on disk lacks records that the core has: when to retry, unless a client comes earlier.
     behind: Option<Moment>,
     /// Whether the replay writer is writing a new log and has not reported the result.
@@ -103,7 +101,6 @@ impl SpaService {
             clock,
             stage: Stage::Settled,
             replay_writer: None,
-            has_clients: false,
             behind: None,
             is_keeping: false,
             logged: None,
@@ -118,11 +115,6 @@ impl SpaService {
     /// Whether accepted requests are written down. Once true, it stays true.
     pub(crate) fn is_recording(&self) -> bool {
         self.replay_writer.is_some()
-    }
-
-    /// Whether clients are heard.
-    pub(crate) fn is_hearing(&self) -> bool {
-        self.has_clients
     }
 
     /// How clients with keys stand.
@@ -159,7 +151,6 @@ impl SpaService {
                 if let Some(access) = access {
                     self.miss(access, None, &error, observe);
                 }
-                self.has_clients = false;
                 engine.set_server_config(ServerConfig::default())
             }
         }
@@ -195,8 +186,7 @@ impl SpaService {
         observe: &mut Observe,
     ) -> Option<ServerConfig> {
         self.stage = Stage::Settled;
-        self.has_clients = !config.clients.is_empty();
-        if self.logged.take().is_some() && self.has_clients {
+        if self.logged.take().is_some() && !config.clients.is_empty() {
             observe.line(log::clients_heard);
         }
         engine.set_server_config(config)

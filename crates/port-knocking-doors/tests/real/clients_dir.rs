@@ -34,7 +34,7 @@ impl Testbed {
         self.command(&[&["client", "add", name, "--key", &key, "--door", "ssh"], more].concat())
     }
 
-    fn file_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn file_of(&self, name: &str) -> PathBuf {
         self.place_for("clients.d").join(format!("{name}.toml"))
     }
 }

@@ -178,6 +178,24 @@ fn a_client_removed_through_a_link_to_the_file_does_not_come_back() {
 }
 
 #[test]
+fn a_removal_that_was_cut_short_while_no_daemon_ran_is_done_by_the_next_one() {
+    let (mut testbed, device) = with_client();
+    testbed.reboot();
+    fs::remove_file(testbed.file_of("laptop")).unwrap();
+    let conf = testbed.conf();
+    let remove =
+        |testbed: &Testbed| testbed.ended(testbed.keeping(&["client", "remove", "laptop", "--conf", &conf]));
+    let (status, said) = remove(&testbed);
+    assert!(status.success() && said.contains("there is no client laptop any more"), "{said}");
+    let (status, said) = remove(&testbed);
+    assert!(!status.success() && said.contains("there is no client `laptop`"), "{said}");
+    testbed.start_keeping("colour = 1\n");
+    testbed.runs_with_last_good("`colour` is no key");
+    let sealed = device.seal(&device.request(crate::raw_client::open("ssh", 0)));
+    assert!(testbed.is_silent(CLIENT[0], &sealed.bytes));
+}
+
+#[test]
 fn removing_a_client_fails_while_a_start_would_bring_it_back() {
     let mut testbed = Testbed::new();
     let device = Device::new(1, &testbed.card());

@@ -62,7 +62,7 @@ pub(super) fn add(new: &NewClient, inputs: &Inputs) -> Result<String, ClientErro
     if !is_client_name(&new.name) {
         return Err(ClientError::BadName(new.name.clone()));
     }
-    let change = Change::begin(inputs, true)?;
+    let mut change = Change::begin(inputs, true)?;
     let path = file_of(&change.directory, &new.name);
     let text = new.text(&line);
     let client = config::client_of(&path, &new.name, &text).map_err(ClientError::New)?;
@@ -82,6 +82,7 @@ pub(super) fn add(new: &NewClient, inputs: &Inputs) -> Result<String, ClientErro
     texts.clients.insert(&new.name, text.clone());
     change.check(&texts).map_err(ClientError::New)?;
     write(&path, &text)?;
+    change.texts = texts;
     let gateway_key = gateway_key::load(&change.config.gateway_key);
     let mut text = change.finish(format!("added: {said}"))?;
     if let Err(error) = gateway_key {

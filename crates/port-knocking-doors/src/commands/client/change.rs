@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doors_os::trusted_file;
+use doors_os::{atomic_file::sync_directory_of, trusted_file};
 use doors_spa::identity::ClientKey;
 
 use super::ClientError;
@@ -30,6 +30,7 @@ pub(super) struct Change<'a> {
     /// Where the files are, or would be.
     pub(super) directory: PathBuf,
     pub(super) config: Config,
+    /// What stands in the files.
     pub(super) texts: Texts,
     places: Vec<Place>,
     /// `None` if there is no directory, and so nothing to remove.
@@ -93,15 +94,26 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// Whether the copy of what was last in force has a client of this name.
+    pub(super) fn is_kept(&self, name: &str) -> bool {
+        let kept = Store::of_environment().read(&self.texts.path);
+        matches!(kept, Ok(Some(kept)) if kept.clients.text_of(name).is_some())
+    }
+
     /// Lets the running daemon take the change over, and says so behind what is `done`.
     pub(super) fn finish(self, done: String) -> Result<String, ClientError> {
         let daemon_error = |source| ClientError::Daemon { done: done.clone(), source };
-        let changed = Config::load(self.inputs)
-            .map_err(|source| ClientError::Meanwhile { done: done.clone(), source })?;
+        let store = Store::of_environment();
+        let changed = Config::load(self.inputs).map_err(|source| {
+            // A start in this state runs with the copy.
+            match store.follow(&self.texts) {
+                Ok(()) => ClientError::Meanwhile { done: done.clone(), source },
+                Err(source) => ClientError::Kept { done: done.clone(), source },
+            }
+        })?;
         let path = &self.texts.path;
         let daemon = running::daemon_of(path).map_err(daemon_error)?;
         let taken = running::take_over(path, daemon, changed.version);
-        let store = Store::of_environment();
         let kept = changed.texts.as_ref().map(|texts| match &taken {
             // A daemon that has taken it over sees to the copy itself, if its disk lets it.
             Ok(Takeover::Done) => store.await_kept(texts),
@@ -131,10 +143,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-    match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(above) => File::open(above)?.sync_all(),
-        None => File::open(".")?.sync_all(),
-    }
+    sync_directory_of(directory)
 }
 
 /// Locks the directory. A process that is killed leaves no lock behind.

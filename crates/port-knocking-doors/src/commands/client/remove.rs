@@ -7,7 +7,7 @@ use crate::config::{Inputs, Place, file_of, is_client_name, origin::Origin};
 
 /// Removes a client. Gives what there is to print.
 pub(super) fn remove(name: &str, inputs: &Inputs) -> Result<String, ClientError> {
-    let change = Change::begin(inputs, false)?;
+    let mut change = Change::begin(inputs, false)?;
     let done = format!("removed: {name}");
     if change.texts.clients.text_of(name).is_some() {
         let mut texts = change.texts.clone();
@@ -17,6 +17,7 @@ pub(super) fn remove(name: &str, inputs: &Inputs) -> Result<String, ClientError>
         fs::remove_file(&path).map_err(|source| ClientError::Remove { path, source })?;
         // The file is gone, and the daemon has to hear of it, whatever the disk says.
         let synced = change.synced();
+        change.texts = texts;
         let told = change.finish(done.clone())?;
         return synced.map(|()| told).map_err(|source| ClientError::NotSynced { done, source });
     }
@@ -24,7 +25,8 @@ pub(super) fn remove(name: &str, inputs: &Inputs) -> Result<String, ClientError>
         return Err(elsewhere(&change, place));
     }
     // A removal that was cut short, or a file that an administrator has removed by hand.
-    if is_client_name(name) && change.is_daemon_behind().is_ok_and(|behind| behind) {
+    if is_client_name(name) && (change.is_daemon_behind().is_ok_and(|behind| behind) || change.is_kept(name))
+    {
         return change.finish(format!("there is no client {name} any more"));
     }
     Err(ClientError::Unknown { name: name.to_owned(), hint: hint(&change, name) })
