@@ -40,7 +40,9 @@ impl<J: Send + 'static> Worker<J> {
         let (jobs, queue) = mpsc::sync_channel(most);
         let (end, ended) = mpsc::channel();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Dropped in the reverse order, also in a panic: who is told of the end finds the queue closed.
             let _end: mpsc::Sender<()> = end;
+            let queue = queue;
             work(&queue);
         })?;
         Ok(Self { jobs, ended })
