@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// Only these: spa, cost, card, hostile, reload, nftables, firewalld, repair, idle, flood
     only: Vec<String>,
     /// Measure this port-knocking-doors instead, with the doorknock beside it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = |file: &str| std::path::absolute(file))]
     program: Option<PathBuf>,
 }
 

@@ -57,7 +57,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let options = Cli::parse();
+    // Paths are of the project, wherever it was called.
+    if let Err(error) = std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")) {
+        eprintln!("xtask: the project is no longer where it was built: {error}");
+        return ExitCode::FAILURE;
+    }
+    let done = match options.command {
         Command::Test => test::run(),
         Command::Check => test::check(),
         Command::Root => root::run(),

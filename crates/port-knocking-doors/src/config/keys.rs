@@ -59,17 +59,12 @@ struct Or<K: Kind, T> {
     slot: fn(&mut T) -> &mut Sourced<K::Value>,
 }
 
-/// A key that may be left out; the text says what holds then.
+/// A key without a default.
 struct Maybe<K: Kind, T> {
     kind: K,
-    unset: &'static str,
+    /// What holds if it is left out; `None` if it cannot be.
+    unset: Option<&'static str>,
     example: Option<&'static str>,
-    slot: fn(&mut T) -> &mut Option<Sourced<K::Value>>,
-}
-
-/// A key that has to be there.
-struct Required<K: Kind, T> {
-    kind: K,
     slot: fn(&mut T) -> &mut Option<Sourced<K::Value>>,
 }
 
@@ -109,31 +104,11 @@ impl<K: Kind, T> Field<T> for Maybe<K, T> {
     }
 
     fn default(&self) -> Option<String> {
-        Some(self.unset.to_owned())
+        self.unset.map(str::to_owned)
     }
 
     fn example(&self) -> Option<&'static str> {
         self.example
-    }
-
-    fn read<'a>(&self, into: &mut T, text: &Text<'a>, value: &Value<'a>) -> Result<(), ConfigError> {
-        *(self.slot)(into) = Some(self.kind.read(text, value)?);
-        Ok(())
-    }
-
-    fn shown(&self, of: &mut T) -> Option<(String, Origin)> {
-        let Sourced { value, origin } = (self.slot)(of).as_ref()?;
-        Some((self.kind.written(value), origin.clone()))
-    }
-}
-
-impl<K: Kind, T> Field<T> for Required<K, T> {
-    fn shape(&self) -> String {
-        self.kind.shape()
-    }
-
-    fn default(&self) -> Option<String> {
-        None
     }
 
     fn read<'a>(&self, into: &mut T, text: &Text<'a>, value: &Value<'a>) -> Result<(), ConfigError> {

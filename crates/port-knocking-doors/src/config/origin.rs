@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use doors_text::safe_text::escaped;
+
 use super::faults::Faults;
 
 /// Where a value comes from.
@@ -206,23 +208,11 @@ impl ConfigError {
 
     /// Something is wrong with a value from there.
     pub(crate) fn at(origin: &Origin, what: String) -> Self {
-        let what = harmless(&what);
+        let what = escaped(&what);
         match origin {
             Origin::Option(name) | Origin::Variable(name) => Self::Outside { name, what },
             Origin::File(position) => Self::InFile { position: position.clone(), what },
             Origin::Default => Self::Together(what),
         }
     }
-}
-
-/// A message quotes files, and is shown on a terminal: what would steer the terminal is spelled out.
-fn harmless(text: &str) -> String {
-    let mut harmless = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => harmless.push(c),
-            other => harmless.extend(other.escape_debug()),
-        }
-    }
-    harmless
 }

@@ -11,13 +11,14 @@ use clap::Args;
 use doors_core::spa::client::Client;
 use doors_os::{
     atomic_file::{AtomicFile, AtomicFileError},
+    clock::Clock,
     trusted_file,
 };
 use doors_spa::identity::ClientKey;
 use doors_text::error_chain::in_one_line;
 use toml::Value;
 
-use super::{ClientError, change::Change, list::now};
+use super::{ClientError, change::Change};
 use crate::{
     config::{self, Inputs, file_of, is_client_name},
     spa::gateway_key,
@@ -66,7 +67,7 @@ pub(super) fn add(new: &NewClient, inputs: &Inputs) -> Result<String, ClientErro
     let path = file_of(&change.directory, &new.name);
     let text = new.text(&line);
     let client = config::client_of(&path, &new.name, &text).map_err(ClientError::New)?;
-    if client.has_expired(now()) {
+    if client.has_expired(Clock::start().wall()) {
         return Err(ClientError::Expired(client.until.map(config::day).unwrap_or_default()));
     }
     let said = format!("{} ({}) may open {}", new.name, key.fingerprint(), new.doors.join(", "));

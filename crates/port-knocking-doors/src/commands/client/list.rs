@@ -1,15 +1,15 @@
 //! Shows the clients.
 
-use std::{fmt::Write as _, time::SystemTime};
+use std::fmt::Write as _;
 
-use doors_core::time::Wall;
+use doors_os::clock::Clock;
 
 use crate::config::{self, Config};
 
 /// A line for each client.
 pub(super) fn list(config: &Config) -> String {
     let mut text = String::new();
-    let now = now();
+    let now = Clock::start().wall();
     for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
         let doors: Vec<&str> = client.doors.iter().map(|door| door.as_str()).collect();
         let _ = write!(text, "{}  {}  {}", client.who.name, client.who.fingerprint, doors.join(","));
@@ -30,10 +30,4 @@ pub(super) fn list(config: &Config) -> String {
         text.push_str("no client has a key; add one with: port-knocking-doors client add NAME --door DOOR\n");
     }
     text
-}
-
-/// The date of this machine.
-pub(super) fn now() -> Wall {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Wall(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,6 +1,6 @@
 //! The keys of a table `[[clients]]`, and of a file in `clients_dir`.
 
-use super::{Key, Maybe, Required};
+use super::{Key, Maybe};
 use crate::config::{
     file::FileClient,
     kinds::{CLIENT_KEY, CLIENT_NAME, DATE, NETWORKS, SECONDS, SOME_DOOR_NAMES},
@@ -10,25 +10,40 @@ use crate::config::{
 pub(in crate::config) const CLIENT: &[Key<FileClient>] = &[
     Key {
         name: "name",
-        field: &Required { kind: CLIENT_NAME, slot: |client: &mut FileClient| &mut client.name },
+        field: &Maybe {
+            kind: CLIENT_NAME,
+            unset: None,
+            example: None,
+            slot: |client: &mut FileClient| &mut client.name,
+        },
         help: "What the client is called in the log: letters, digits, and . _ - @ between.",
     },
     Key {
         name: "key",
-        field: &Required { kind: CLIENT_KEY, slot: |client: &mut FileClient| &mut client.key },
+        field: &Maybe {
+            kind: CLIENT_KEY,
+            unset: None,
+            example: None,
+            slot: |client: &mut FileClient| &mut client.key,
+        },
         help: "Its public key, as in authorized_keys. One key for each device: to lock a device out, take its \
                client away.",
     },
     Key {
         name: "doors",
-        field: &Required { kind: SOME_DOOR_NAMES, slot: |client: &mut FileClient| &mut client.doors },
+        field: &Maybe {
+            kind: SOME_DOOR_NAMES,
+            unset: None,
+            example: None,
+            slot: |client: &mut FileClient| &mut client.doors,
+        },
         help: "The doors that it may open, by their names.",
     },
     Key {
         name: "max_open_for",
         field: &Maybe {
             kind: SECONDS,
-            unset: "what each door allows",
+            unset: Some("what each door allows"),
             example: None,
             slot: |client: &mut FileClient| &mut client.max_open_for,
         },
@@ -38,7 +53,7 @@ pub(in crate::config) const CLIENT: &[Key<FileClient>] = &[
         name: "from",
         field: &Maybe {
             kind: NETWORKS,
-            unset: "everywhere",
+            unset: Some("everywhere"),
             example: None,
             slot: |client: &mut FileClient| &mut client.from,
         },
@@ -48,7 +63,7 @@ pub(in crate::config) const CLIENT: &[Key<FileClient>] = &[
         name: "until",
         field: &Maybe {
             kind: DATE,
-            unset: "for ever",
+            unset: Some("for ever"),
             example: None,
             slot: |client: &mut FileClient| &mut client.until,
         },

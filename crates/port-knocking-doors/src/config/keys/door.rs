@@ -1,6 +1,6 @@
 //! The keys of a table `[[doors]]`.
 
-use super::{Key, Maybe, Or, Required};
+use super::{Key, Maybe, Or};
 use crate::config::{
     file::FileDoor,
     kinds::{DOOR_NAME, GRANT, PORTS, SECONDS, SEQUENCE, YES_OR_NO},
@@ -10,20 +10,30 @@ use crate::config::{
 pub(in crate::config) const DOOR: &[Key<FileDoor>] = &[
     Key {
         name: "name",
-        field: &Required { kind: DOOR_NAME, slot: |door: &mut FileDoor| &mut door.name },
+        field: &Maybe {
+            kind: DOOR_NAME,
+            unset: None,
+            example: None,
+            slot: |door: &mut FileDoor| &mut door.name,
+        },
         help: "What the door is called in the log and in the firewall: a letter, then letters, digits, _ \
                and -.",
     },
     Key {
         name: "ports",
-        field: &Required { kind: PORTS, slot: |door: &mut FileDoor| &mut door.ports },
+        field: &Maybe {
+            kind: PORTS,
+            unset: None,
+            example: None,
+            slot: |door: &mut FileDoor| &mut door.ports,
+        },
         help: "The ports that the door opens.",
     },
     Key {
         name: "sequence",
         field: &Maybe {
             kind: SEQUENCE,
-            unset: "none",
+            unset: Some("none"),
             example: None,
             slot: |door: &mut FileDoor| &mut door.sequence,
         },
@@ -34,7 +44,7 @@ pub(in crate::config) const DOOR: &[Key<FileDoor>] = &[
         name: "open_for",
         field: &Maybe {
             kind: SECONDS,
-            unset: "max_opened_door_duration",
+            unset: Some("max_opened_door_duration"),
             example: None,
             slot: |door: &mut FileDoor| &mut door.open_for,
         },
@@ -44,7 +54,7 @@ pub(in crate::config) const DOOR: &[Key<FileDoor>] = &[
         name: "max_open_for",
         field: &Maybe {
             kind: SECONDS,
-            unset: "3600",
+            unset: Some("3600"),
             example: None,
             slot: |door: &mut FileDoor| &mut door.max_open_for,
         },

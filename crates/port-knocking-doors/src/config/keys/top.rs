@@ -22,7 +22,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "ports_to_controls",
         field: &Maybe {
             kind: TCP_PORTS,
-            unset: "[22]",
+            unset: Some("[22]"),
             example: None,
             slot: |file: &mut File| &mut file.ports_to_controls,
         },
@@ -34,7 +34,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "opening_sequence",
         field: &Maybe {
             kind: SEQUENCE,
-            unset: "[16001, 16002, 16003, 16004, 16005]",
+            unset: Some("[16001, 16002, 16003, 16004, 16005]"),
             example: None,
             slot: |file: &mut File| &mut file.opening_sequence,
         },
@@ -134,7 +134,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "mark",
         field: &Maybe {
             kind: MARK,
-            unset: "none",
+            unset: Some("none"),
             example: Some("0x20000000"),
             slot: |file: &mut File| &mut file.mark,
         },
@@ -190,7 +190,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "authorized_keys",
         field: &Maybe {
             kind: PATH,
-            unset: "none",
+            unset: Some("none"),
             example: Some("\"/etc/port-knocking-doors/authorized_keys\""),
             slot: |file: &mut File| &mut file.authorized_keys,
         },
@@ -203,7 +203,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "authorized_keys_doors",
         field: &Maybe {
             kind: DOOR_NAMES,
-            unset: "[]",
+            unset: Some("[]"),
             example: None,
             slot: |file: &mut File| &mut file.authorized_keys_doors,
         },
@@ -213,7 +213,7 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         name: "clients_dir",
         field: &Maybe {
             kind: PATH,
-            unset: "clients.d",
+            unset: Some("clients.d"),
             example: Some("\"/etc/port-knocking-doors/clients.d\""),
             slot: |file: &mut File| &mut file.clients_dir,
         },
