@@ -8,28 +8,28 @@ use doors_spa::identity::DoorId;
 use crate::{
     door::{Door, DoorName, GrantKey},
     eligible::{Ineligible, Own},
-    lease::Lease,
+    lease::{GrantedTo, Lease, Note},
     limits::{self, EXTEND_AFTER},
     packet::{Link, Routes, WayBack},
     sequence::knock::Knock,
     sequence::table::{Knocker, KnockerTable},
     sequence::trie::{Conflict, SequenceTrie, Step, TrieNode},
-    spa::client::{Client, ClientLabel, Clients},
+    spa::client::{Client, Clients},
     spa::replay::Accepted,
     time::{Moment, Wall},
 };
 
 /// Permission for one address to use one door for a while.
 ///
-/// There is no constructor: the only way to hold a `Grant` is to get one from [`Access::judge`] or
-/// [`Access::judge_request`]. A function that takes a `Grant` has nothing left to check.
+/// There is no constructor: the only way to hold a `Grant` is to get one from [`Access::judge`],
+/// [`Access::judge_request`] or [`Access::judge_by_hand`]. A function that takes a `Grant` has nothing left to check.
 #[derive(Debug, Eq, PartialEq)]
 #[must_use = "a dropped grant opens nothing"]
 pub struct Grant {
     key: GrantKey,
     link: Link,
     open_for: Duration,
-    granted_to: Option<ClientLabel>,
+    granted_to: GrantedTo,
     once: bool,
 }
 
@@ -95,13 +95,13 @@ impl Rules {
 
     /// A lease, shortened to what these rules permit; `None` if they do not permit it. Its door has to exist and, if a
     /// client asked for it, that client may open the door for this address, and its key has not expired. No lease lasts
-    /// longer than one that the client would get now. A lease from a sequence stays permitted when the door's sequence
-    /// changes.
+    /// longer than one that the client would get now. A lease from a sequence or by hand stays permitted as long as its
+    /// door exists.
     #[must_use]
     pub fn permit(&self, lease: Lease, now: Moment, wall: Wall) -> Option<Lease> {
         let GrantKey { door: name, source } = &lease.key;
         let door = self.door(name)?;
-        let Some(label) = &lease.granted_to else { return Some(lease) };
+        let GrantedTo::Client(label) = &lease.granted_to else { return Some(lease) };
         let may_open = |client: &&Client| {
             client.doors.contains(name) && client.may_come_from(*source) && !client.has_expired(wall)
         };
@@ -198,7 +198,7 @@ impl Access {
                     key,
                     link: knock.arrival.link,
                     open_for,
-                    granted_to: None,
+                    granted_to: GrantedTo::Sequence,
                     once,
                 }))
             }
@@ -242,7 +242,29 @@ impl Access {
             link: way.link,
             // No grant outlives its client's key.
             open_for: wanted.min(longest(door, client)).min(client.time_left(wall)),
-            granted_to: Some(client.who.clone()),
+            granted_to: GrantedTo::Client(client.who.clone()),
+            once: door.once,
+        })
+    }
+
+    /// Judges the command of an administrator to open a door, by default for the door's own time. No sequence, key or
+    /// maximum time is required; only an address that can never be let in is refused.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAllowed`] if there is no such door, or [`Refusal::Address`].
+    pub fn judge_by_hand(
+        &self,
+        key: GrantKey,
+        open_for: Option<Duration>,
+        note: Note,
+    ) -> Result<Grant, Refusal> {
+        let door = self.rules.door(&key.door).ok_or(Refusal::NotAllowed)?;
+        self.own.judge(key.source).map_err(Refusal::Address)?;
+        Ok(Grant {
+            key,
+            link: Link::default(),
+            open_for: open_for.unwrap_or(door.open_for),
+            granted_to: GrantedTo::Administrator(note),
             once: door.once,
         })
     }

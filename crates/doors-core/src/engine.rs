@@ -16,7 +16,7 @@ use crate::{
     door::{DoorName, GrantKey},
     eligible::{Ineligible, Own},
     grants::{Grants, Left, LiveGrant, Opening, Retracted, State},
-    lease::Lease,
+    lease::{GrantedTo, Lease, Note},
     limits::ROUTE_QUERIES,
     packet::{Packet, Routes},
     sequence::{knock::Knock, trie::Conflict},
@@ -186,7 +186,7 @@ impl Engine {
         };
         let is_shorter = lease != found;
         let state = if is_shorter { State::Corrected } else { State::Open };
-        if self.grants.adopt(lease.clone(), state) {
+        if self.grants.adopt(lease.clone(), state, now) {
             match is_shorter {
                 true => self.shorten(&lease),
                 false => self.watch(&lease),
@@ -270,6 +270,72 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Opens or extends a door by the command of an administrator, by default for the door's own time. Returns when it
+    /// closes. Its confirmation by the firewall is a report.
+    ///
+    /// # Errors
+    /// [`NotOpened`] says why not.
+    pub fn open_by_hand(
+        &mut self,
+        key: GrantKey,
+        open_for: Option<Duration>,
+        note: Note,
+        now: Moment,
+        wall: Wall,
+    ) -> Result<Moment, NotOpened> {
+        // A door whose time is over must be reported as closed before it opens again.
+        self.handle_timeout(now, wall);
+        let grant = self.access.judge_by_hand(key, open_for, note).map_err(|refusal| match refusal {
+            Refusal::Address(why) => NotOpened::Address(why),
+            Refusal::NotAllowed
+            | Refusal::NotAccepted
+            | Refusal::Repeated
+            | Refusal::Waiting
+            | Refusal::Wrong { .. } => NotOpened::NoSuchDoor,
+        })?;
+        let opening = self.grants.open(grant, now);
+        let until = match &opening {
+            Opening::Full(_) => return Err(NotOpened::TooMany),
+            Opening::Changed(lease)
+            | Opening::Joined(lease)
+            | Opening::Unchanged(lease)
+            | Opening::Waits(lease) => {
+                self.grants.get(&lease.key).map_or(lease.until, |running| running.lease.until)
+            }
+        };
+        self.opened(opening);
+        Ok(until)
+    }
+
+    /// Ends the leases that `which` picks, by the command of an administrator. A door stays open for others behind the
+    /// same address. Returns the doors and sources that the firewall was asked to change.
+    pub fn close_by_hand(
+        &mut self,
+        which: impl Fn(&Lease) -> bool,
+        now: Moment,
+        wall: Wall,
+    ) -> Vec<GrantKey> {
+        self.handle_timeout(now, wall);
+        let mut changed = Vec::new();
+        for retracted in self.grants.retract(|lease| (!which(&lease)).then_some(lease)) {
+            match retracted {
+                Retracted::Closed(running) => {
+                    let lease = running.lease.clone();
+                    changed.push(lease.key.clone());
+                    self.changes.push_back(Change::Close(lease.key.clone()));
+                    self.events.push_back(Event::ClosedByHand { lease, rest: None });
+                    self.begin_next(running, now, wall);
+                }
+                Retracted::Changed { before, now: rest } => {
+                    changed.push(rest.key.clone());
+                    self.shorten(&rest);
+                    self.events.push_back(Event::ClosedByHand { lease: before, rest: Some(rest) });
+                }
+            }
+        }
+        changed
     }
 
     /// Sets the addresses of this machine and its networks. No grant is made for them.
@@ -453,7 +519,10 @@ impl Engine {
                 // Its turn comes when the lease before it is used up, also if the door lets in one connection only since
                 // a reload.
                 self.watch(&lease);
-                let before = self.grants.get(&lease.key).and_then(|running| running.lease.granted_to.clone());
+                let before = self
+                    .grants
+                    .get(&lease.key)
+                    .map_or(GrantedTo::Sequence, |running| running.lease.granted_to.clone());
                 Event::AlsoOpen { lease, before }
             }
             Opening::Unchanged(lease) => Event::StillOpen(lease),
@@ -548,6 +617,18 @@ impl Engine {
             self.changes.push_back(Change::Watch(lease.key.clone()));
         }
     }
+}
+
+/// Why a door was not opened by hand.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NotOpened {
+    /// There is no such door.
+    NoSuchDoor,
+    /// No grant can be made for the address.
+    Address(Ineligible),
+    /// [`GRANTS_BY_HAND`](crate::limits::GRANTS_BY_HAND) doors are open by hand already, or too many share this door and
+    /// address.
+    TooMany,
 }
 
 fn count(counter: &mut u64) {

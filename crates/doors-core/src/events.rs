@@ -5,9 +5,9 @@ use core::{net::IpAddr, time::Duration};
 use doors_spa::receipt::Answer;
 
 use crate::{
-    door::GrantKey,
+    door::{DoorName, GrantKey},
     eligible::Ineligible,
-    lease::Lease,
+    lease::{GrantedTo, Lease},
     packet::Link,
     spa::{client::ClientLabel, server::DropReason},
 };
@@ -68,8 +68,8 @@ pub enum Event {
     AlsoOpen {
         /// The new lease.
         lease: Lease,
-        /// The client that had opened it; `None` for a sequence, or if unknown.
-        before: Option<ClientLabel>,
+        /// By what right it was open before.
+        before: GrantedTo,
     },
     /// The same client or sequence asked again, for no longer than the door is open already.
     StillOpen(Lease),
@@ -87,6 +87,13 @@ pub enum Event {
     Lost(Lease),
     /// Another program or an administrator has closed the door.
     Withdrawn(Lease),
+    /// An administrator has closed the door by a command.
+    ClosedByHand {
+        /// The lease that ended.
+        lease: Lease,
+        /// The lease that keeps the door open for others behind the same address.
+        rest: Option<Lease>,
+    },
     /// The door is closed because it was removed, or because its client lost its key or its permission.
     Revoked(Lease),
     /// The lease was revoked as above, but the door stays open for others who asked for it.
@@ -171,10 +178,53 @@ pub enum Event {
     },
 }
 
+/// What an event is about.
+enum Subject<'a> {
+    Lease(&'a Lease),
+    Key(&'a GrantKey),
+    Source(IpAddr),
+}
+
 impl Event {
     /// The lease that this event is about, if there is one.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
+        match self.subject() {
+            Subject::Lease(lease) => Some(lease),
+            Subject::Key(_) | Subject::Source(_) => None,
+        }
+    }
+
+    /// The door that this event is about, if there is one.
+    #[must_use]
+    pub fn door(&self) -> Option<&DoorName> {
+        match self.subject() {
+            Subject::Lease(lease) => Some(&lease.key.door),
+            Subject::Key(key) => Some(&key.door),
+            Subject::Source(_) => None,
+        }
+    }
+
+    /// The source of the knock or request, or the address for which the door is.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        match self.subject() {
+            Subject::Lease(lease) => lease.key.source,
+            Subject::Key(key) => key.source,
+            Subject::Source(source) => source,
+        }
+    }
+
+    /// The client that asked, or in whose name a datagram came.
+    #[must_use]
+    pub fn client(&self) -> Option<&ClientLabel> {
+        if let Self::Refused { who, .. } | Self::Dropped { who: Some(who), .. } = self {
+            return Some(who);
+        }
+        self.lease()?.granted_to.client()
+    }
+
+    fn subject(&self) -> Subject<'_> {
         match self {
             Self::Granted(lease)
             | Self::Opened(lease)
@@ -190,18 +240,19 @@ impl Event {
             | Self::Withdrawn(lease)
             | Self::Revoked(lease)
             | Self::Shortened(lease)
+            | Self::ClosedByHand { lease, .. }
             | Self::Reduced { gone: lease, .. }
             | Self::NeverOpened(lease)
-            | Self::NoRoom(lease) => Some(lease),
-            Self::NotInTime(_)
-            | Self::Further { .. }
-            | Self::Repeated { .. }
-            | Self::Waiting { .. }
-            | Self::NotAccepted { .. }
-            | Self::Wrong { .. }
-            | Self::Refused { .. }
-            | Self::Ineligible { .. }
-            | Self::Dropped { .. } => None,
+            | Self::NoRoom(lease) => Subject::Lease(lease),
+            Self::NotInTime(key) => Subject::Key(key),
+            Self::Further { source, .. }
+            | Self::Repeated { source }
+            | Self::Waiting { source }
+            | Self::NotAccepted { source, .. }
+            | Self::Wrong { source, .. }
+            | Self::Refused { source, .. }
+            | Self::Ineligible { source, .. }
+            | Self::Dropped { source, .. } => Subject::Source(*source),
         }
     }
 }

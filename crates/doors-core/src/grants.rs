@@ -18,12 +18,12 @@ use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     vec::Vec,
 };
-use core::{cmp::Reverse, mem, time::Duration};
+use core::{cmp::Reverse, mem, ops::Bound, time::Duration};
 
 use crate::{
     access::Grant,
     door::GrantKey,
-    lease::Lease,
+    lease::{GrantedTo, Lease},
     limits::{self, EXTEND_AFTER, SHARING_ONE_ADDRESS},
     spa::client::ClientLabel,
     time::Moment,
@@ -48,6 +48,8 @@ pub struct LiveGrant {
     pub lease: Lease,
     /// What the firewall has confirmed of it.
     pub state: State,
+    /// Since when the door is open for the address, or was asked for; if adopted, since when that is known.
+    pub since: Moment,
     /// Whether it was adopted: the firewall held it before the daemon started, so who opened it may be
     /// unknown.
     pub adopted: bool,
@@ -107,9 +109,9 @@ pub enum Retracted {
 }
 
 impl LiveGrant {
-    fn new(lease: Lease) -> Self {
+    fn new(lease: Lease, since: Moment) -> Self {
         let (others, waiting) = (Vec::new(), VecDeque::new());
-        Self { lease, state: State::Asked, adopted: false, others, waiting }
+        Self { lease, state: State::Asked, since, adopted: false, others, waiting }
     }
 
     /// Whether the firewall has confirmed that the door is open.
@@ -121,7 +123,7 @@ impl LiveGrant {
     /// Whether it was open before the daemon started, and the client that opened it is unknown.
     #[must_use]
     pub fn is_unowned(&self) -> bool {
-        self.adopted && self.lease.granted_to.is_none() && self.others.is_empty()
+        self.adopted && self.lease.granted_to == GrantedTo::Sequence && self.others.is_empty()
     }
 
     /// All leases in it: the firewall's, those of others, and those that wait.
@@ -154,20 +156,20 @@ impl LiveGrant {
 pub struct Grants {
     running: BTreeMap<GrantKey, LiveGrant>,
     by_end: BTreeSet<(Moment, GrantKey)>,
-    /// The number of leases of each client, waiting ones included; under `None`, of sequences.
-    shares: BTreeMap<Option<ClientLabel>, usize>,
+    /// The number of leases by each right, waiting ones included.
+    shares: BTreeMap<GrantedTo, usize>,
 }
 
 impl Grants {
     /// Opens a door or extends it. Never shortens it.
     pub fn open(&mut self, grant: Grant, now: Moment) -> Opening {
         let lease = grant.redeem(now);
-        let is_full = self.is_full_for(lease.granted_to.as_ref());
+        let is_full = self.is_full_for(&lease.granted_to);
         let Some(mut running) = self.close(&lease.key) else {
             if is_full {
                 return Opening::Full(lease);
             }
-            self.put(LiveGrant::new(lease.clone()));
+            self.put(LiveGrant::new(lease.clone(), now));
             return Opening::Changed(lease);
         };
         let opening = match lease.once {
@@ -181,7 +183,7 @@ impl Grants {
     /// Adopts a lease that the firewall held before the daemon started. `state` is [`State::Open`], or
     /// [`State::Corrected`] if the lease is shorter than the firewall's. Returns whether there was room. If
     /// not, the firewall still ends the lease on time, and no event reports that.
-    pub fn adopt(&mut self, lease: Lease, state: State) -> bool {
+    pub fn adopt(&mut self, lease: Lease, state: State, now: Moment) -> bool {
         // Shares do not count here: they were checked when the lease was granted. Only the total bound does.
         match self.close(&lease.key) {
             Some(mut known) => {
@@ -190,7 +192,7 @@ impl Grants {
                 self.put(known);
             }
             None if self.running.len() >= limits::GRANTS => return false,
-            None => self.put(LiveGrant { state, adopted: true, ..LiveGrant::new(lease) }),
+            None => self.put(LiveGrant { state, adopted: true, ..LiveGrant::new(lease, now) }),
         }
         true
     }
@@ -256,7 +258,7 @@ impl Grants {
     /// alone is only reported, as [`Left::Alone`].
     pub fn leave(&mut self, key: &GrantKey, who: &ClientLabel) -> Left {
         let Some(mut running) = self.close(key) else { return Left::Nothing };
-        let its = |lease: &Lease| lease.granted_to.as_ref() == Some(who);
+        let its = |lease: &Lease| lease.granted_to.client() == Some(who);
         let left = if let Some(at) = running.waiting.iter().position(its)
             && let Some(lease) = running.waiting.remove(at)
         {
@@ -284,7 +286,7 @@ impl Grants {
         let waiting = over.waiting.into_iter().filter(|next| next.until > now);
         let mut waiting: VecDeque<Lease> = waiting.filter_map(permitted).collect();
         let next = waiting.pop_front()?;
-        self.put(LiveGrant { waiting, ..LiveGrant::new(next.clone()) });
+        self.put(LiveGrant { waiting, ..LiveGrant::new(next.clone(), now) });
         Some(next)
     }
 
@@ -300,17 +302,36 @@ impl Grants {
         self.running.get(key)
     }
 
-    /// All live grants.
+    /// All live grants, by door and source.
     pub fn iter(&self) -> impl Iterator<Item = &LiveGrant> {
         self.running.values()
     }
 
-    fn is_full_for(&self, granted_to: Option<&ClientLabel>) -> bool {
+    /// The number of live grants.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether there is no live grant.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// The live grants behind this door and source, in their order; all for `None`.
+    pub fn after(&self, key: Option<GrantKey>) -> impl Iterator<Item = &LiveGrant> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.running.range((from, Bound::Unbounded)).map(|(_, running)| running)
+    }
+
+    fn is_full_for(&self, granted_to: &GrantedTo) -> bool {
+        let taken = self.shares.get(granted_to).copied().unwrap_or_default();
         let share = match granted_to {
-            Some(_) => limits::GRANTS_PER_CLIENT,
-            None => limits::GRANTS_BY_SEQUENCE,
+            GrantedTo::Administrator(_) => return taken >= limits::GRANTS_BY_HAND,
+            GrantedTo::Client(_) => limits::GRANTS_PER_CLIENT,
+            GrantedTo::Sequence => limits::GRANTS_BY_SEQUENCE,
         };
-        let taken = self.shares.get(&granted_to.cloned()).copied().unwrap_or_default();
         self.running.len() >= limits::GRANTS || taken >= share
     }
 
@@ -324,7 +345,7 @@ impl Grants {
         self.running.insert(running.lease.key.clone(), running);
     }
 
-    fn give_back(&mut self, granted_to: &Option<ClientLabel>) {
+    fn give_back(&mut self, granted_to: &GrantedTo) {
         if let Some(taken) = self.shares.get_mut(granted_to) {
             *taken = taken.saturating_sub(1);
             if *taken == 0 {
@@ -380,7 +401,7 @@ fn once_more(running: &mut LiveGrant, mut lease: Lease, is_full: bool) -> Openin
     }
     // A client gets a new lease at once, because the one before may be used up. A sequence does not:
     // strangers can replay it.
-    if lease.granted_to.is_none() && lease.until < running.lease.until.after(EXTEND_AFTER) {
+    if lease.granted_to == GrantedTo::Sequence && lease.until < running.lease.until.after(EXTEND_AFTER) {
         return Opening::Unchanged(lease);
     }
     // Its end must differ from that of the lease before, so that a late report about that one is not taken

@@ -21,6 +21,10 @@ pub const GRANTS: usize = 65_536;
 /// forged: a replayed sequence takes none of theirs.
 pub const GRANTS_BY_SEQUENCE: usize = 49_152;
 
+/// Grants that an administrator may have opened by hand at once, beside [`GRANTS`]: what knocks have filled keeps no
+/// administrator out.
+pub const GRANTS_BY_HAND: usize = 1024;
+
 /// Doors in one configuration. Clients rely on this bound, too.
 pub const DOORS: usize = doors_spa::door::MAX_DOORS as usize;
 

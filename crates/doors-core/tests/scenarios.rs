@@ -20,7 +20,7 @@ use doors_core::{
     access::Rules,
     door::{Door, DoorName, GrantKey, Sequence},
     engine::{Change, Engine, Event, Report},
-    lease::Lease,
+    lease::{GrantedTo, Lease},
     limits,
     packet::{AllRoutes, Arrival, Link, Packet, Routes},
     time::{Moment, Wall},
@@ -137,12 +137,24 @@ fn rules(doors: &[(&str, &[u16])]) -> Rules {
 }
 
 fn lease(door: &str, source: &str, until: u64) -> Lease {
-    Lease { key: grant_key(door, source), link: Link(3), until: at(until), granted_to: None, once: false }
+    Lease {
+        key: grant_key(door, source),
+        link: Link(3),
+        until: at(until),
+        granted_to: GrantedTo::Sequence,
+        once: false,
+    }
 }
 
 /// A lease that the firewall holds from an earlier run.
 fn found_open(key: &GrantKey, until: u64) -> Lease {
-    Lease { key: key.clone(), link: Link::default(), until: at(until), granted_to: None, once: false }
+    Lease {
+        key: key.clone(),
+        link: Link::default(),
+        until: at(until),
+        granted_to: GrantedTo::Sequence,
+        once: false,
+    }
 }
 
 fn grant_key(door: &str, source: &str) -> GrantKey {

@@ -70,7 +70,7 @@ pub fn missing(count: usize) -> Option<String> {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use doors_core::packet::Link;
+    use doors_core::{lease::GrantedTo, packet::Link};
 
     use super::*;
 
@@ -83,7 +83,7 @@ mod tests {
             let key = GrantKey { door: DoorName::new("ssh").unwrap(), source };
             let until = now.after(Duration::from_secs(1));
             let link = Link::default();
-            ledger.note(Lease { key, link, until, granted_to: None, once: false }, now);
+            ledger.note(Lease { key, link, until, granted_to: GrantedTo::Sequence, once: false }, now);
             assert!(ledger.leases.len() <= ROOM);
         }
         assert!(ledger.leases.len() > 1000, "what runs is there");

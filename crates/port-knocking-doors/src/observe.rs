@@ -13,6 +13,7 @@ pub(crate) mod log;
 mod log_writer;
 pub(crate) mod subscriber;
 mod throttle;
+pub(crate) mod words;
 
 use std::{io, time::Duration};
 

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, ConfigError, Hearing, last_good::Keeper},
     inbox::{Inbox, InboxError},
-    observe::{Observe, log},
+    observe::{Observe, log, words},
     reload::{Force, Read, Reader},
     sd_notify::Supervisor,
     spa::service::SpaService,
@@ -116,7 +116,7 @@ fn say_what_starts(config: &Config, choice: &Choice, now: Wall) {
             "door {}: {} for {}, knocks heard with {hearing}",
             door.name,
             ports.join(" "),
-            log::seconds(door.open_for),
+            words::seconds(door.open_for),
         );
     }
     if let Some(access) = &config.key_access {

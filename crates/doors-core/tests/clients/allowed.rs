@@ -23,7 +23,7 @@ fn a_request_opens_its_door_and_says_for_how_long() {
     let receipt = scene.open("ssh", 0).unwrap();
     assert_eq!((receipt.answer, receipt.seconds, receipt.time), (Answer::Granted, 30, START));
     let until = scene.now.after(Duration::from_secs(30));
-    let (key, granted_to) = (grant_key("ssh", SOURCE), Some(client(LAPTOP).who));
+    let (key, granted_to) = (grant_key("ssh", SOURCE), client(LAPTOP).who.into());
     let lease = Lease { key, link: Link(3), until, granted_to, once: false };
     assert_eq!(scene.changes, [Change::Open(lease.clone())]);
     assert_eq!(scene.events(), [Event::Granted(lease.clone()), Event::Opened(lease.clone())]);

@@ -9,6 +9,7 @@
 )]
 
 mod allowed;
+mod by_hand;
 mod counting;
 mod properties;
 mod replay;

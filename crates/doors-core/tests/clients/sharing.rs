@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use doors_core::{
     engine::{Change, Event, Report},
-    lease::Lease,
+    lease::{GrantedTo, Lease},
     limits,
     packet::Link,
     time::Wall,
@@ -34,7 +34,7 @@ fn closes(scene: &mut Scene, door: &str, signer: u8) -> Answer {
 fn held(scene: &Scene, door: &str) -> Option<(String, u64)> {
     let lease = scene.lease(door, SOURCE)?;
     let left = lease.until.remaining(scene.now).as_secs();
-    Some((lease.granted_to.map_or("a sequence".to_owned(), |who| who.name.to_string()), left))
+    Some((lease.granted_to.client().map_or("a sequence".to_owned(), |who| who.name.to_string()), left))
 }
 
 fn is(name: &str, seconds: u64) -> Option<(String, u64)> {
@@ -131,7 +131,7 @@ fn leases_of_a_client_that_was_removed_while_no_daemon_ran_are_closed_at_the_sta
         key: grant_key("ssh", source),
         link: Link::default(),
         until: scene.now.after(Duration::from_secs(9)),
-        granted_to: Some(client(number).who),
+        granted_to: client(number).who.into(),
         once: false,
     };
     let (known, unknown) = (found(LAPTOP, SOURCE), found(PHONE, OTHER));
@@ -163,7 +163,7 @@ fn a_single_connection_lease_that_is_used_up_can_be_requested_again_at_once() {
     assert!(scene.is_open("once", SOURCE));
     scene.events();
     scene.use_up("once", SOURCE);
-    assert!(matches!(&scene.events()[..], [Event::Used(lease)] if lease.granted_to.is_some()));
+    assert!(matches!(&scene.events()[..], [Event::Used(lease)] if lease.granted_to.client().is_some()));
 }
 
 #[test]
@@ -181,8 +181,11 @@ fn a_second_client_behind_one_address_is_reported_in_the_log() {
     let told = phone_opens(&mut scene, "ssh", 10);
     assert_eq!((told.answer, told.seconds), (Answer::Granted, 60), "the door is open for so long");
     let events = scene.events();
-    let [Event::AlsoOpen { lease, before: Some(before) }] = &events[..] else { panic!("{events:?}") };
-    assert_eq!((lease.granted_to.as_ref(), before), (Some(&client(PHONE).who), &client(LAPTOP).who));
+    let [Event::AlsoOpen { lease, before }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(
+        (lease.granted_to.client(), before.client()),
+        (Some(&client(PHONE).who), Some(&client(LAPTOP).who))
+    );
     assert_eq!(lease.until.remaining(scene.now).as_secs(), 10, "its own time");
     // A second request of the first client is reported as its own.
     assert_eq!(scene.opens("ssh", 10), Answer::Granted);
@@ -200,7 +203,7 @@ fn behind_one_address_each_client_gets_one_connection() {
     scene.use_up("once", SOURCE);
     assert_eq!(held(&scene, "once"), is("phone", 30));
     let opened =
-        |event: &Event| matches!(event, Event::Opened(lease) if lease.granted_to == Some(client(PHONE).who));
+        |event: &Event| matches!(event, Event::Opened(lease) if lease.granted_to == client(PHONE).who.into());
     assert!(scene.events().iter().any(opened));
     scene.use_up("once", SOURCE);
     assert_eq!(held(&scene, "once"), None);
@@ -215,7 +218,7 @@ fn a_sequence_that_waits_for_a_clients_single_connection_lease_gets_one_connecti
     assert_eq!(scene.opens("once", 600), Answer::Granted);
     scene.events();
     scene.knock(SOURCE.parse().unwrap());
-    let also = |event: &Event| matches!(event, Event::AlsoOpen { lease, .. } if lease.granted_to.is_none());
+    let also = |event: &Event| matches!(event, Event::AlsoOpen { lease, .. } if lease.granted_to == GrantedTo::Sequence);
     assert!(scene.events().iter().any(also), "the log reports it");
     scene.use_up("once", SOURCE);
     assert_eq!(held(&scene, "once"), is("a sequence", 30));
@@ -258,7 +261,7 @@ fn a_client_closes_its_own_single_connection_lease_and_the_next_one_starts() {
     scene.events();
     assert_eq!(closes(&mut scene, "once", LAPTOP), Answer::Closed, "it had not begun");
     assert!(
-        matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.granted_to == Some(client(LAPTOP).who))
+        matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.granted_to == client(LAPTOP).who.into())
     );
     assert_eq!(closes(&mut scene, "once", PHONE), Answer::Closed, "no other lease waits");
     assert_eq!(held(&scene, "once"), None);
@@ -279,7 +282,7 @@ fn a_door_that_two_clients_opened_stays_open_until_both_have_closed_it() {
     // The phone's lease has ended with that, the laptop's has not.
     assert_eq!(closes(&mut scene, "ssh", PHONE), Answer::NotAllowed);
     assert!(
-        matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.granted_to == Some(client(PHONE).who))
+        matches!(&scene.events()[..], [Event::GivenUp(lease)] if lease.granted_to == client(PHONE).who.into())
     );
     assert_eq!(held(&scene, "ssh"), is("laptop", 20));
     assert_eq!(closes(&mut scene, "ssh", LAPTOP), Answer::Closed);
@@ -290,8 +293,13 @@ fn a_door_that_two_clients_opened_stays_open_until_both_have_closed_it() {
 fn a_door_of_unknown_owner_can_be_closed_by_each_client_that_may_open_it() {
     let mut scene = Scene::new();
     let until = scene.now.after(Duration::from_secs(9));
-    let found =
-        Lease { key: grant_key("ssh", SOURCE), link: Link::default(), until, granted_to: None, once: false };
+    let found = Lease {
+        key: grant_key("ssh", SOURCE),
+        link: Link::default(),
+        until,
+        granted_to: GrantedTo::Sequence,
+        once: false,
+    };
     scene.engine.handle_report(Report::Found(found), scene.now, Wall(scene.wall));
     assert_eq!(closes(&mut scene, "ssh", LAPTOP), Answer::Closed);
 }
@@ -334,7 +342,7 @@ fn a_lease_that_is_over_takes_no_room_from_others_behind_the_address() {
     }
     assert_eq!(phone_opens(&mut scene, "ssh", 1).answer, Answer::TooMany);
     scene.wait(2);
-    let holder = scene.lease("ssh", SOURCE).and_then(|lease| lease.granted_to);
+    let holder = scene.lease("ssh", SOURCE).and_then(|lease| lease.granted_to.client().cloned());
     assert_eq!(holder, Some(client(LAPTOP).who), "the longest lease goes on");
     assert_eq!(phone_opens(&mut scene, "ssh", 1).answer, Answer::Granted);
 

@@ -12,7 +12,7 @@ use std::{
 use doors_core::{
     door::GrantKey,
     engine::{Change, Report},
-    lease::Lease,
+    lease::{GrantedTo, Lease},
     time::Moment,
 };
 use doors_os::clock::Clock;
@@ -155,7 +155,7 @@ impl State {
             return;
         }
         let runs = self.ruled.contains(&admission) && self.ledger.get(&admission, now).is_some();
-        let with_key = lease.granted_to.is_some();
+        let with_key = lease.granted_to != GrantedTo::Sequence;
         if !runs && !self.has_room(with_key, now) {
             // The core says of it that it was never opened.
             return;

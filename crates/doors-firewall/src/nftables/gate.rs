@@ -11,8 +11,7 @@ use std::{
 
 use doors_core::{
     door::{DoorName, GrantKey},
-    lease::Lease,
-    spa::client::ClientLabel,
+    lease::{GrantedTo, Lease},
     time::Moment,
 };
 use doors_os::{
@@ -625,4 +624,4 @@ impl Gate {
 }
 
 /// Grants in the kernel, how much longer each lasts (`None` for ever), and whose key it was, if it says so.
-type Held = BTreeMap<GrantKey, (Option<Duration>, Option<ClientLabel>)>;
+type Held = BTreeMap<GrantKey, (Option<Duration>, GrantedTo)>;

@@ -114,7 +114,6 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use doors_core::{
     door::{DoorName, GrantKey},
     lease::Lease,
-    spa::client::ClientLabel,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -280,7 +279,7 @@ pub(super) fn nothing() -> Vec<u8> {
 /// The element of a grant. Whose key it was stands beside it, for `nft list set` and for our own next run.
 fn grant(plan: &Plan, lease: &Lease, left: Duration) -> Element {
     let each = plan.door(&lease.key.door).map_or(Use::Stays, used_by);
-    Element::Grant(octets(lease.key.source), left, each, lease.granted_to.as_ref().map(ClientLabel::remark))
+    Element::Grant(octets(lease.key.source), left, each, lease.granted_to.remark())
 }
 
 /// What is added so that deleting cannot fail.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use doors_core::spa::client::ClientLabel;
+use doors_core::lease::GrantedTo;
 use doors_os::netlink::{
     message::{Attributes, Message, NLM_F_DUMP, Writer},
     socket::{NetlinkError, Socket},
@@ -134,8 +134,8 @@ pub(crate) struct Entry {
     pub(crate) source: IpAddr,
     /// For how much longer; `None` if it stays for ever.
     pub(crate) left: Option<Duration>,
-    /// Whose key it was, if it says so.
-    pub(crate) by: Option<ClientLabel>,
+    /// By what right it is let in, if it says so.
+    pub(crate) by: GrantedTo,
 }
 
 /// The grants in a set; none if there is no such set.
@@ -150,15 +150,22 @@ fn entry(attributes: Attributes<'_>) -> Option<Entry> {
     // An element that is about to go may show no time that is left; one for ever has no timeout, or one
     // of zero.
     let left = left.or(timeout.filter(|timeout| *timeout > 0).map(|_| Duration::ZERO));
-    Some(Entry { source, left, by: attributes.find(abi::NFTA_SET_ELEM_USERDATA).and_then(remark) })
+    Some(Entry {
+        source,
+        left,
+        by: attributes.find(abi::NFTA_SET_ELEM_USERDATA).map_or(GrantedTo::Sequence, remark),
+    })
 }
 
-/// Reads our own remark; `None` if it is another's.
-fn remark(user_data: &[u8]) -> Option<ClientLabel> {
-    let (kind, rest) = user_data.split_first()?;
-    let (length, text) = rest.split_first()?;
-    let text = text.get(..usize::from(*length).checked_sub(1)?)?;
-    ClientLabel::from_remark(std::str::from_utf8(text).ok().filter(|_| *kind == 0)?)
+/// Reads our own remark. Another's says nothing.
+fn remark(user_data: &[u8]) -> GrantedTo {
+    let text = || {
+        let (kind, rest) = user_data.split_first()?;
+        let (length, text) = rest.split_first()?;
+        let text = text.get(..usize::from(*length).checked_sub(1)?)?;
+        std::str::from_utf8(text).ok().filter(|_| *kind == 0)
+    };
+    text().map_or(GrantedTo::Sequence, GrantedTo::from_remark)
 }
 
 /// A request for everything of a kind.

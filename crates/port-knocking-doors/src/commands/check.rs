@@ -10,7 +10,7 @@ use doors_text::wrap::wrap;
 use crate::{
     config::{Config, Hearing, origin::Origin},
     control::running::{self, Behind},
-    observe::log::{knocks, seconds},
+    observe::{log::knocks, words::seconds},
     spa::gateway_key,
     spa::replay_log::{ReplayLog, State},
 };

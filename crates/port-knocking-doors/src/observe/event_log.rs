@@ -5,7 +5,7 @@
 
 use std::{io, time::Duration};
 
-use doors_core::{budget::Budget, engine::Event, spa::server::DropReason, time::Moment};
+use doors_core::{budget::Budget, engine::Event, lease::GrantedTo, spa::server::DropReason, time::Moment};
 use doors_spa::receipt::Answer;
 
 use super::{
@@ -34,8 +34,8 @@ enum Kind {
 fn kind(event: &Event) -> Kind {
     match event {
         Event::Adopted(lease) | Event::NotAdopted(lease) => match lease.granted_to {
-            Some(_) => Kind::Always,
-            None => Kind::Found,
+            GrantedTo::Client(_) | GrantedTo::Administrator(_) => Kind::Always,
+            GrantedTo::Sequence => Kind::Found,
         },
         Event::Opened(lease)
         | Event::Extended(lease)
@@ -49,9 +49,10 @@ fn kind(event: &Event) -> Kind {
         | Event::AlsoOpen { lease, .. }
         | Event::GivenUp(lease)
         | Event::NeverOpened(lease) => match lease.granted_to {
-            Some(_) => Kind::Always,
-            None => Kind::Door,
+            GrantedTo::Client(_) | GrantedTo::Administrator(_) => Kind::Always,
+            GrantedTo::Sequence => Kind::Door,
         },
+        Event::ClosedByHand { .. } => Kind::Always,
         Event::Granted(_)
         | Event::StillOpen(_)
         | Event::Further { .. }

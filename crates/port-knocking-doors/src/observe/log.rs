@@ -5,19 +5,12 @@
 
 use std::{error::Error, fmt, path::Path, time::Duration};
 
-use doors_core::{
-    door::{GrantKey, Sequence},
-    engine::Event,
-    lease::Lease,
-    packet::WayBack,
-    spa::client::ClientLabel,
-    spa::server::DropReason,
-    time::Moment,
-};
+use doors_core::{door::Sequence, engine::Event, packet::WayBack, time::Moment};
 use doors_firewall::{Kind, News, plan::Plan};
-use doors_spa::receipt::Answer;
 use doors_text::error_chain::in_one_line;
-use tracing::{debug, error, info, warn};
+use tracing::{Level, debug, error, field, info, trace, warn};
+
+use super::words::{Words, seconds};
 
 /// The daemon runs with the last good configuration instead of the file.
 pub(crate) fn runs_with_last_good(path: &Path, why: &str) {
@@ -67,156 +60,40 @@ pub(crate) fn ready(readiness: Readiness) {
 
 /// One event of the engine.
 pub(crate) fn event(event: &Event, now: Moment) {
-    if let Some(lease) = event.lease() {
-        return of_a_door(event, lease, now);
+    let Words { level, kind, text } = Words::of(event, now);
+    let (door, source) = (event.door().map(field::display), field::display(event.source()));
+    let client = event.client().map(|label| &*label.name);
+    let Numbers { port, after, right, link } = Numbers::of(event);
+    // Only fields that the event has are written.
+    macro_rules! line {
+        ($($level:ident: $write:ident),*) => {
+            match level {
+                $(Level::$level => $write!(event = kind, door, source, client, port, after, right, link, "{text}"),)*
+            }
+        };
     }
-    match event {
-        Event::NotInTime(GrantKey { door, source }) => error!(
-            %door, %source,
-            "too late: the firewall has not done in time what a client asked for, door {door} for {source}; the client has been \
-             told so, and what is late may still be done"
-        ),
-        // Each client gets a challenge in the first minute, and answers at once.
-        Event::Refused { who, source, why: Answer::Stale, address: None } => debug!(
-            %source, client = &*who.name,
-            "got a challenge: {who} at {source}; its clock or ours is off, or this daemon was started of late"
-        ),
-        Event::Refused { who, source, why, address: None } => {
-            warn!(%source, client = &*who.name, "refused: {who} at {source}: {}", refusal(*why));
-        }
-        Event::Refused { who, source, address: Some(why), .. } => {
-            warn!(%source, client = &*who.name, "refused: {who} at {source}: {why}");
-        }
-        Event::Dropped { source, why: why @ (DropReason::Unknown | DropReason::Copied), .. } => {
-            debug!(%source, "not answered: {source}: {}", drop_reason(*why));
-        }
-        Event::Dropped { source, why, who } => {
-            let by = By(who);
-            warn!(%source, client = by.name(), "not answered: {source}: {}{by}", drop_reason(*why));
-        }
-        other => of_a_knock(other),
-    }
+    line!(ERROR: error, WARN: warn, INFO: info, DEBUG: debug, TRACE: trace);
 }
 
-/// An event about a door and an address.
-fn of_a_door(event: &Event, lease: &Lease, now: Moment) {
-    let Lease { key: GrantKey { door, source }, granted_to: by, .. } = lease;
-    let (left, by) = (seconds(lease.until.remaining(now)), By(by));
-    let client = by.name();
-    match event {
-        Event::Granted(_) => {
-            debug!(%door, %source, client, "{source} may use the door {door}, and the firewall is asked{by}");
-        }
-        Event::Opened(_) => info!(%door, %source, client, "opened: door {door} for {source}, for {left}{by}"),
-        Event::Extended(_) => {
-            info!(%door, %source, client, "extended: door {door} for {source}, for {left} from now{by}");
-        }
-        Event::AlsoOpen { before, .. } => {
-            let before = By(before);
-            info!(
-                %door, %source, client,
-                "also open: door {door} for {source}, for {left}{by}; it is open for this address already{before}"
-            );
-        }
-        Event::StillOpen(_) => {
-            debug!(%door, %source, client, "still open: door {door} for {source}{by}; it was asked for again");
-        }
-        Event::GivenUp(_) => info!(
-            %door, %source, client,
-            "given up: door {door} for {source}{by}; it stays open for others behind the same address"
-        ),
-        Event::Adopted(_) => {
-            info!(%door, %source, client, "found open: door {door} for {source}, for {left} more{by}");
-        }
-        Event::NotAdopted(_) => warn!(
-            %door, %source, client,
-            "found open, and closed: door {door} for {source}{by}; {}",
-            not_permitted(lease)
-        ),
-        Event::Closed(_) => info!(%door, %source, client, "closed: door {door} for {source}{by}"),
-        Event::Used(_) => {
-            info!(%door, %source, client, "used: door {door} for {source}{by}; it let in one connection");
-        }
-        Event::Lost(_) => warn!(
-            %door, %source, client,
-            "gone with the gate: door {door} for {source}{by}; it was for one connection, so it is not put back; knock again"
-        ),
-        Event::Withdrawn(_) => warn!(
-            %door, %source, client,
-            "closed by hand: door {door} for {source}{by}; an administrator or another program has taken it out of the firewall"
-        ),
-        Event::Revoked(_) => {
-            info!(%door, %source, client, "closed: door {door} for {source}{by}; {}", not_permitted(lease));
-        }
-        Event::Reduced { now: rest, .. } => {
-            let (left, others) = (seconds(rest.until.remaining(now)), By(&rest.granted_to));
-            info!(
-                %door, %source, client,
-                "taken back: door {door} for {source}{by}; {}; it stays open for {left}{others}",
-                not_permitted(lease)
-            );
-        }
-        Event::Shortened(_) => info!(
-            %door, %source, client,
-            "shortened: door {door} for {source}, for {left} from now{by}; the configuration permits no more"
-        ),
-        Event::NeverOpened(_) => error!(
-            %door, %source, client,
-            "never opened: door {door} for {source}{by}; the firewall did not do it in time"
-        ),
-        Event::NoRoom(_) => error!(
-            %door, %source, client,
-            "not opened: door {door} for {source}{by}; too many doors are open at once"
-        ),
-        // These are not about a door.
-        Event::NotInTime(_)
-        | Event::Further { .. }
-        | Event::Repeated { .. }
-        | Event::Waiting { .. }
-        | Event::NotAccepted { .. }
-        | Event::Wrong { .. }
-        | Event::Refused { .. }
-        | Event::Ineligible { .. }
-        | Event::Dropped { .. } => {}
-    }
+/// The numbers of an event, as fields for programs.
+#[derive(Default)]
+struct Numbers {
+    port: Option<u16>,
+    after: Option<u8>,
+    right: Option<u8>,
+    link: Option<u32>,
 }
 
-/// Why an open door would not be opened again.
-fn not_permitted(lease: &Lease) -> &'static str {
-    match lease.granted_to {
-        Some(_) => "the configuration does not let this client open it any more",
-        None => "the configuration has no such door any more",
-    }
-}
-
-/// An event about a knock of a sequence.
-fn of_a_knock(event: &Event) {
-    match event {
-        Event::Further { source, right } => {
-            debug!(%source, right, "{source} has knocked right {right} times");
+impl Numbers {
+    fn of(event: &Event) -> Self {
+        match event {
+            Event::Wrong { port, after, .. } => {
+                Self { port: Some(*port), after: Some(*after), ..Self::default() }
+            }
+            Event::Further { right, .. } => Self { right: Some(*right), ..Self::default() },
+            Event::NotAccepted { link, .. } => Self { link: Some(link.0), ..Self::default() },
+            _ => Self::default(),
         }
-        Event::Repeated { source } => {
-            debug!(%source, "ignored: {source} has sent the same knock again, as networks do");
-        }
-        Event::Waiting { source } => {
-            debug!(%source, "ignored: {source} is in its quiet period, which starts again");
-        }
-        Event::NotAccepted { source, link } => debug!(
-            %source, link = link.0,
-            "ignored: a knock in the name of {source} on interface {}; the kernel throws away what comes from there \
-             like that, because the way back leads out of another interface (rp_filter)",
-            link.0
-        ),
-        Event::Wrong { source, port, after, quiet, .. } => info!(
-            %source, port, after,
-            "wrong knock: {source} on port {port}, after {after} right ones; ignored until it has been quiet \
-             for {}",
-            seconds(*quiet)
-        ),
-        Event::Ineligible { source, why } => {
-            warn!(%source, "not opened: the sequence of {source} is right, and {why}");
-        }
-        _ => {}
     }
 }
 
@@ -232,50 +109,6 @@ pub(crate) fn more_doors(count: u64) {
         "{count} more doors were opened, extended, closed or found open in the last minute: more than is told one \
          by one; an attacker may have overheard a sequence and be replaying it"
     );
-}
-
-/// The client whose key was used, appended to a sentence.
-struct By<'a>(&'a Option<ClientLabel>);
-
-impl<'a> By<'a> {
-    fn name(&self) -> Option<&'a str> {
-        self.0.as_ref().map(|who| &*who.name)
-    }
-}
-
-impl fmt::Display for By<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(who) => write!(f, ", by {who}"),
-            None => Ok(()),
-        }
-    }
-}
-
-fn refusal(why: Answer) -> &'static str {
-    match why {
-        Answer::Granted | Answer::Closed | Answer::Told | Answer::Stale => "nothing",
-        Answer::NotAllowed => "there is no such door, it is not for this client, or it was opened by another",
-        Answer::TooMany => "it has too much open, or on its way",
-        Answer::Address => "the address to let in is missing, or not one that this client may let in",
-        Answer::NotRecorded => "the state cannot be written, so nothing opens; see the error before",
-        Answer::Firewall => "the firewall has not opened the door in time",
-    }
-}
-
-fn drop_reason(why: DropReason) -> &'static str {
-    match why {
-        DropReason::Unknown => {
-            "a datagram of the right length, with another card or in the name of no client here"
-        }
-        DropReason::Forged => "a knock in the name of a client that has not signed it",
-        DropReason::Flood => {
-            "more knocks in the name of a client than it can send; the rest are not looked at"
-        }
-        DropReason::Copied | DropReason::Replayed => "a knock that was seen before",
-        DropReason::Expired => "the client's time is over",
-        DropReason::Network => "the client may not come from there",
-    }
 }
 
 /// Clients with keys are not heard for now.
@@ -416,10 +249,4 @@ pub(crate) fn needs_restart(key: &str) {
 /// Formats a sequence.
 pub(crate) fn knocks(sequence: &Sequence) -> String {
     sequence.ports().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-}
-
-/// Formats a duration in seconds.
-pub(crate) fn seconds(time: Duration) -> String {
-    let rounded = time.saturating_add(Duration::from_millis(500)).as_secs();
-    format!("{rounded} s")
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use doors_core::{door::GrantKey, engine::Report, packet::Link};
+use doors_core::{door::GrantKey, engine::Report, lease::GrantedTo, packet::Link};
 
 use super::State;
 use crate::{
@@ -82,7 +82,7 @@ impl State {
             .ledger
             .running(now)
             .filter(|(lease, _)| !self.ruled.contains(&lease.key))
-            .map(|(lease, _)| (lease.key.clone(), lease.link, lease.granted_to.is_some()))
+            .map(|(lease, _)| (lease.key.clone(), lease.link, lease.granted_to != GrantedTo::Sequence))
             .collect();
         for (admission, link, with_key) in running {
             if !self.is_let_in(&admission, link) && self.has_room(with_key, now) {

@@ -1,5 +1,5 @@
 use doors_core::lease::Lease;
-use doors_core::{door::DoorName, packet::Link, spa::client::ClientLabel};
+use doors_core::{door::DoorName, lease::GrantedTo, packet::Link, spa::client::ClientLabel};
 
 use super::*;
 use crate::{
@@ -68,7 +68,7 @@ impl Scene {
             key: admission,
             link: Link(0),
             until,
-            granted_to: None,
+            granted_to: GrantedTo::Sequence,
             once: false,
         })));
         until
@@ -269,7 +269,7 @@ fn a_door_whose_time_is_over_is_not_said_to_be_back() {
 #[test]
 fn who_replays_a_sequence_from_many_addresses_gets_a_part_of_the_room() {
     let mut scene = Scene::new(vec![door("ssh", &[22])]);
-    let open = |scene: &mut Scene, number: u32, by: Option<ClientLabel>| {
+    let open = |scene: &mut Scene, number: u32, by: GrantedTo| {
         let until = scene.now().after(Duration::from_secs(60));
         let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 | number).into();
         let admission = GrantKey { door: DoorName::new("ssh").unwrap(), source };
@@ -282,11 +282,11 @@ fn who_replays_a_sequence_from_many_addresses_gets_a_part_of_the_room() {
         })));
     };
     for number in 0..1500 {
-        open(&mut scene, number, None);
+        open(&mut scene, number, GrantedTo::Sequence);
     }
-    open(&mut scene, 0, None);
+    open(&mut scene, 0, GrantedTo::Sequence);
     let who = ClientLabel { name: "anna".into(), fingerprint: "SHA256:x".into() };
-    open(&mut scene, 5000, Some(who));
+    open(&mut scene, 5000, who.into());
     let tasks = scene.work();
     assert_eq!(tasks.len(), 257);
     assert_eq!(

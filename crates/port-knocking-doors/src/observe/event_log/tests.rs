@@ -15,7 +15,13 @@ fn lease(number: u32, by: Option<&str>) -> Lease {
     let source = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | number));
     let label = |name: &str| ClientLabel { name: name.into(), fingerprint: "SHA256:x".into() };
     let key = GrantKey { door: DoorName::new("ssh").unwrap(), source };
-    Lease { key, link: Link(3), until: at(3600), granted_to: by.map(label), once: false }
+    Lease {
+        key,
+        link: Link(3),
+        until: at(3600),
+        granted_to: by.map_or(GrantedTo::Sequence, |name| label(name).into()),
+        once: false,
+    }
 }
 
 fn at(seconds: u64) -> Moment {
@@ -75,7 +81,7 @@ fn details_are_bounded_and_use_no_line_of_refusals() {
         (0..10_000).map(|number| Event::Further { source: lease(number, None).key.source, right: 1 });
     assert_eq!(logged(&mut throttles, further), 20);
     // A challenge is not a refusal: after a start each client gets one.
-    let who = lease(0, Some("laptop")).granted_to.unwrap();
+    let who = lease(0, Some("laptop")).granted_to.client().unwrap().clone();
     let source = lease(0, None).key.source;
     let stale = Event::Refused { who, source, why: Answer::Stale, address: None };
     logged(&mut throttles, std::iter::repeat_n(stale, 1000));
