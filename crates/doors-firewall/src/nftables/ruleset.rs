@@ -107,6 +107,7 @@
 //! A grant is an element with a timeout: the kernel closes the door, whatever becomes of us. Nothing
 //! in here ever accepts what another table drops, and nothing concerns a port that no door has.
 
+mod chains;
 mod guarded;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -117,39 +118,27 @@ use doors_core::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use self::guarded::{DoorChain, Guarded, guarded};
-use super::abi;
+use self::{
+    chains::{add_base_chains, add_door_chain, add_granted_chain, add_translated_chain},
+    guarded::guarded,
+};
 use super::batch::{Batch, Element, SetKind, Use};
 use super::trace::OWED_FOR;
-use crate::plan::{Plan, PlannedDoor, Ports, Protocol, Refuse, octets};
+use crate::plan::{Plan, PlannedDoor, Ports, octets};
 
 /// The name of our table, in the family `inet`.
 pub const TABLE: &str = "port_knocking_doors";
-/// The chain that every packet meets before destination NAT.
-pub(super) const GATE: &str = "gate";
-/// The chain that every packet meets that ends at this machine.
-pub(super) const ARRIVAL: &str = "arrival";
-/// The chain that takes the pass of what is passed on to another machine.
-const DEPARTURE: &str = "departure";
-/// The chain for what has come through destination NAT.
-const TRANSLATED: &str = "translated";
 /// The sets of sources whose next packet through a grant is traced. No door's name holds a point.
 const TRACED: [&str; 2] = ["trace.4", "trace.6"];
-/// The chain that lets in what a grant lets in, and marks and traces it before.
-const GRANTED: &str = "granted";
 /// The sets of packets that have used up a grant for one connection.
 const PASSING: [&str; 2] = ["passing4", "passing6"];
 /// A packet needs no longer from the gate to its arrival. Of one that another table drops the pass stays for so
 /// long.
 const PASSES_FOR: Duration = Duration::from_secs(1);
-/// The two families, in the order in which sets are named.
-const FAMILIES: [u8; 2] = [abi::NFPROTO_IPV4, abi::NFPROTO_IPV6];
 /// The map from guarded ports to chains.
 pub(super) const GUARDED: &str = "guarded";
 /// The sets of networks that always pass.
 pub(super) const TRUSTED: [&str; 2] = ["trusted4", "trusted6"];
-/// The loopback interface is the first of every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
-const LOOPBACK: u32 = 1;
 
 /// The transaction that makes the table anew, whether or not there is one, with these grants in it.
 pub(super) fn replace<'a>(plan: &Plan, grants: impl IntoIterator<Item = (&'a Lease, Duration)>) -> Vec<u8> {
@@ -318,91 +307,6 @@ pub(super) fn set_of(admission: &GrantKey) -> String {
     }
 }
 
-fn add_base_chains(batch: &mut Batch, plan: &Plan) {
-    let trusted = &plan.trusted;
-    for (chain, hook) in [(GATE, abi::NF_INET_PRE_ROUTING), (ARRIVAL, abi::NF_INET_LOCAL_IN)] {
-        batch.add_base_chain(chain, hook);
-        if let Some(mark) = plan.mark {
-            batch.add_rule(chain, |rule| {
-                rule.if_of_marked_connection(mark);
-                rule.mark_packet(mark);
-            });
-        }
-        batch.add_rule(chain, |rule| {
-            rule.if_tcp_and_not_syn();
-            rule.if_established();
-            rule.accept();
-        });
-        batch.add_rule(chain, |rule| {
-            rule.if_not_protocol(Protocol::Tcp);
-            rule.if_established();
-            rule.accept();
-        });
-        batch.add_rule(chain, |rule| {
-            rule.if_interface(LOOPBACK);
-            rule.accept();
-        });
-        if chain == GATE {
-            batch.add_rule(chain, |rule| {
-                rule.if_passed_on();
-                rule.accept();
-            });
-        }
-        let is_used = [
-            trusted.iter().any(|net| matches!(net, IpNet::V4(_))),
-            trusted.iter().any(|net| matches!(net, IpNet::V6(_))),
-        ];
-        for ((family, set), _) in FAMILIES.into_iter().zip(TRUSTED).zip(is_used).filter(|(_, used)| *used) {
-            batch.add_rule(chain, |rule| {
-                rule.if_source_in(family, set);
-                rule.accept();
-            });
-        }
-        if chain == ARRIVAL {
-            add_passing(batch, plan);
-            batch.add_rule(chain, |rule| {
-                rule.if_translated();
-                rule.jump(TRANSLATED);
-            });
-        }
-        batch.add_rule(chain, |rule| rule.port_map(GUARDED));
-    }
-}
-
-/// Lets through what has used up a grant at the gate, once.
-fn add_passing(batch: &mut Batch, plan: &Plan) {
-    if !plan.doors.iter().any(|door| door.once) {
-        return;
-    }
-    for (family, passing) in FAMILIES.into_iter().zip(PASSING) {
-        batch.add_rule(ARRIVAL, |rule| {
-            rule.if_packet_in(family, passing);
-            rule.take_out(passing);
-            rule.accept();
-        });
-    }
-    batch.add_base_chain(DEPARTURE, abi::NF_INET_FORWARD);
-    for (family, passing) in FAMILIES.into_iter().zip(PASSING) {
-        batch.add_rule(DEPARTURE, |rule| {
-            rule.if_packet_in(family, passing);
-            rule.take_out(passing);
-        });
-    }
-}
-
-/// Few connections come through destination NAT, so one rule after the other is quick enough. A map from
-/// `meta l4proto . ct original proto-dst` would be read by the kernel, and not by `nft`.
-fn add_translated_chain(batch: &mut Batch, guarded: &Guarded<'_>) {
-    batch.add_chain(TRANSLATED);
-    for (ports, chain) in &guarded.ports {
-        batch.add_rule(TRANSLATED, |rule| {
-            rule.if_protocol(ports.protocol);
-            rule.if_sent_to(ports.first, ports.last);
-            rule.go_to(chain);
-        });
-    }
-}
-
 fn add_trusted(batch: &mut Batch, trusted: &[IpNet]) {
     let mut v4: Vec<Ipv4Net> = Vec::new();
     let mut v6: Vec<Ipv6Net> = Vec::new();
@@ -437,82 +341,6 @@ fn add_trusted(batch: &mut Batch, trusted: &[IpNet]) {
         if !ranges.is_empty() {
             batch.add_set(name, kind);
             batch.add_elements(name, &elements(ranges));
-        }
-    }
-}
-
-/// The protocols that a door has ports of.
-fn protocols(door: &PlannedDoor) -> impl Iterator<Item = Protocol> {
-    let has = |protocol: &Protocol| door.ports.iter().any(|ports| ports.protocol == *protocol);
-    [Protocol::Tcp, Protocol::Udp].into_iter().filter(has)
-}
-
-/// Traces what a grant lets in, if that is owed, marks it, and accepts it. Looking for the element spends the trace.
-/// Accepting is a rule of its own: connection tracking may be switched off for a packet, and then there is nothing to
-/// mark.
-fn add_granted_chain(batch: &mut Batch, plan: &Plan) {
-    batch.add_chain(GRANTED);
-    for (family, traced) in FAMILIES.into_iter().zip(TRACED) {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            batch.add_rule(GRANTED, |rule| {
-                rule.if_first_of(protocol);
-                rule.if_source_in(family, traced);
-                rule.take_out(traced);
-                rule.trace();
-            });
-        }
-    }
-    if let Some(mark) = plan.mark {
-        batch.add_rule(GRANTED, |rule| rule.mark_packet(mark));
-        batch.add_rule(GRANTED, |rule| rule.mark_connection(mark));
-    }
-    batch.add_rule(GRANTED, |rule| rule.accept());
-}
-
-fn add_door_chain(batch: &mut Batch, DoorChain { name: chain, doors }: &DoorChain<'_>, plan: &Plan) {
-    batch.add_chain(chain);
-    for door in doors {
-        for ((family, set), passing) in FAMILIES.into_iter().zip(sets(&door.name)).zip(PASSING) {
-            if !door.once {
-                batch.add_rule(chain, |rule| {
-                    rule.if_source_in(family, &set);
-                    rule.go_to(GRANTED);
-                });
-                continue;
-            }
-            // Looking for the element spends it, so what may not spend it is told apart before.
-            for protocol in protocols(door) {
-                batch.add_rule(chain, |rule| {
-                    rule.if_first_of(protocol);
-                    rule.if_source_in(family, &set);
-                    rule.use_up(family, &set, passing);
-                    rule.go_to(GRANTED);
-                });
-            }
-        }
-    }
-    match plan.refuse {
-        Refuse::Drop => batch.add_rule(chain, |rule| {
-            rule.counter();
-            rule.drop();
-        }),
-        Refuse::Reject => {
-            // As a closed port does: a datagram to everybody, or on an Ethernet frame to everybody, has no answer.
-            batch.add_rule(chain, |rule| {
-                rule.if_for_this_machine_alone();
-                rule.if_protocol(Protocol::Tcp);
-                rule.counter();
-                rule.reject_with_reset();
-            });
-            batch.add_rule(chain, |rule| {
-                rule.if_for_this_machine_alone();
-                rule.counter();
-                rule.reject_with_port_unreachable();
-            });
-            batch.add_rule(chain, |rule| {
-                rule.counter();
-                rule.drop();
-            });
         }
     }
 }

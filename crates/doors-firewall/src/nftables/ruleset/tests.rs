@@ -1,6 +1,7 @@
 //! How ports are cut into pieces.
 
 use super::{guarded::pieces, *};
+use crate::plan::{Protocol, Refuse};
 
 fn ports(protocol: Protocol, first: u16, last: u16) -> Ports {
     Ports { protocol, first, last }
