@@ -1,5 +1,7 @@
 //! Works on the orders for the gate, watches over it, and reports what it finds.
 
+mod others;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -17,18 +19,13 @@ use doors_text::error_chain::in_one_line;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    closed_by_others,
     gate::{self, Gate, GateError, Gone},
-    looked,
     monitor::{Monitor, Touched},
-    other_tables::{self, Told},
+    other_tables::Told,
     ruleset,
-    trace::{Dropped, Traces},
+    trace::Traces,
 };
-use crate::{
-    Choice, News, Obstacles, Order,
-    plan::{Mark, Plan},
-};
+use crate::{News, Order, plan::Plan};
 
 /// Orders that go into one transaction.
 const AT_ONCE: usize = 256;
@@ -103,26 +100,6 @@ impl Worker {
         worker.tell_findings(findings);
         worker.trace_all();
         Ok(worker)
-    }
-
-    /// Says which doors another firewall keeps closed, so that no knock can open them. This does not wait
-    /// for firewalld, which may be slow.
-    pub(in super::super) fn say_what_stands_in_the_way(&self, choice: &Choice) {
-        let (plan, news, choice) = (self.gate.plan().clone(), self.news.clone(), choice.clone());
-        tokio::spawn(async move {
-            let what = "see whether another firewall closes the doors";
-            tell_found(&news, what, closed_by_others(&plan, &choice).await);
-        });
-        self.say_what_is_news();
-    }
-
-    /// Says which connections end with their grant, and which networks are shut out unintentionally, if that is news.
-    fn say_what_is_news(&self) {
-        let (plan, news, told) = (self.gate.plan().clone(), self.news.clone(), self.told.clone());
-        tokio::spawn(async move {
-            let what = "see what other tables do with connections through a grant";
-            tell_found(&news, what, looked(move || told.news(&plan)).await);
-        });
     }
 
     /// Works until the orders end.
@@ -244,18 +221,6 @@ impl Worker {
         ended
     }
 
-    /// Says what a new mark means for connections with the old one: their packets are not marked any more, so a firewall
-    /// that asks for the mark of each packet drops the next ones.
-    fn say_what_mark_changes(&self, mark: Option<Mark>) {
-        let Some(before) = self.gate.plan().mark.filter(|before| Some(*before) != mark) else { return };
-        let now = mark.map_or("no mark".to_owned(), |mark| format!("mark = {mark}"));
-        self.tell(News::Warning(format!(
-            "the configuration had mark = {before} and has {now}: connections that a grant has let in so far are not marked any \
-             more, and hang if another firewall lets them through by the mark alone; a rule there for what is established \
-             (`ct state established accept`) lets them go on"
-        )));
-    }
-
     fn open(&mut self, grants: Vec<Lease>) {
         if grants.is_empty() {
             return;
@@ -333,38 +298,6 @@ impl Worker {
             // As many orders wait as there can be grants: what opens no door in time is told by the core.
             let (what, why) = ("let firewalld know of every door", "too many orders wait for it");
             self.tell(News::Failed { what: what.to_owned(), why: why.to_owned() });
-        }
-    }
-
-    /// Another program has changed other tables.
-    fn rules_changed(&mut self, rules: bool) {
-        if rules {
-            self.traces.forget_told();
-        }
-        self.traces.rules_changed(self.clock.now());
-    }
-
-    /// Has the next connection through each grant traced.
-    fn trace_all(&mut self) {
-        let running = self.gate.running();
-        let owed = self.traces.owe(self.gate.plan(), running.into_iter(), self.clock.now());
-        self.trace(&owed);
-    }
-
-    fn trace(&mut self, owed: &[(GrantKey, Duration)]) {
-        if !owed.is_empty()
-            && let Err(error) = self.gate.trace(owed)
-        {
-            self.tell(News::Detail(format!("packets cannot be traced: {}", in_one_line(&error))));
-        }
-    }
-
-    /// Says that another table drops what the gate lets in.
-    fn tell_dropped(&self, dropped: &Dropped) {
-        match other_tables::dropped(dropped, self.gate.plan().mark, self.beside.is_some()) {
-            Ok(Some(warning)) => self.tell(News::Warning(warning)),
-            Ok(None) => {}
-            Err(error) => self.failed("see which rule drops what the gate lets in".to_owned(), &error),
         }
     }
 
@@ -459,20 +392,6 @@ impl Worker {
     fn tell(&self, news: News) {
         // The receiver is gone only when the daemon ends.
         let _ = self.news.send(news);
-    }
-}
-
-/// Reports what was found, or why nothing could be seen.
-fn tell_found(news: &mpsc::UnboundedSender<News>, what: &str, found: Result<Obstacles, NetlinkError>) {
-    let told: Vec<News> = match found {
-        Ok(Obstacles { warnings, lines }) => {
-            let lines = lines.into_iter().map(News::Info);
-            warnings.into_iter().map(|one| News::Warning(one.said)).chain(lines).collect()
-        }
-        Err(error) => vec![News::Failed { what: what.to_owned(), why: in_one_line(&error) }],
-    };
-    for one in told {
-        let _ = news.send(one);
     }
 }
 
