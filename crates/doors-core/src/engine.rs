@@ -272,8 +272,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens or extends a door by the command of an administrator, by default for the door's own time. Returns when it
-    /// closes. Its confirmation by the firewall is a report.
+    /// Opens or extends a door by the command of an administrator, by default for the door's own time.
     ///
     /// # Errors
     /// [`NotOpened`] says why not.
@@ -284,7 +283,7 @@ impl Engine {
         note: Note,
         now: Moment,
         wall: Wall,
-    ) -> Result<Moment, NotOpened> {
+    ) -> Result<ByHand, NotOpened> {
         // A door whose time is over must be reported as closed before it opens again.
         self.handle_timeout(now, wall);
         let grant = self.access.judge_by_hand(key, open_for, note).map_err(|refusal| match refusal {
@@ -296,17 +295,16 @@ impl Engine {
             | Refusal::Wrong { .. } => NotOpened::NoSuchDoor,
         })?;
         let opening = self.grants.open(grant, now);
-        let until = match &opening {
+        let (lease, is_changed) = match &opening {
             Opening::Full(_) => return Err(NotOpened::TooMany),
-            Opening::Changed(lease)
-            | Opening::Joined(lease)
-            | Opening::Unchanged(lease)
-            | Opening::Waits(lease) => {
-                self.grants.get(&lease.key).map_or(lease.until, |running| running.lease.until)
-            }
+            Opening::Changed(lease) => (lease, true),
+            Opening::Joined(lease) | Opening::Unchanged(lease) | Opening::Waits(lease) => (lease, false),
         };
+        let running = self.grants.get(&lease.key);
+        let until = running.map_or(lease.until, |running| running.lease.until);
+        let is_open = running.is_some_and(LiveGrant::is_open);
         self.opened(opening);
-        Ok(until)
+        Ok(ByHand { until, is_done: is_open && !is_changed })
     }
 
     /// Ends the leases that `which` picks, by the command of an administrator. A door stays open for others behind the
@@ -617,6 +615,15 @@ impl Engine {
             self.changes.push_back(Change::Watch(lease.key.clone()));
         }
     }
+}
+
+/// A door that was opened by hand.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ByHand {
+    /// When it closes: later than asked for, if it is open for others behind the same address.
+    pub until: Moment,
+    /// Whether the firewall has done it already; otherwise it reports [`Report::Done`].
+    pub is_done: bool,
 }
 
 /// Why a door was not opened by hand.

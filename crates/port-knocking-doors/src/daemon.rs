@@ -10,7 +10,9 @@
 //! The loop never reads a file, and never waits for a disk, a log or a firewall: threads do. `start` does what comes
 //! before it, and `reload` what a reload changes.
 
-use std::time::Duration;
+mod answers;
+
+use std::{path::PathBuf, time::Duration};
 
 use doors_core::time::Moment;
 use doors_firewall::{Kind, News, Order};
@@ -19,11 +21,12 @@ use tokio::sync::mpsc;
 pub use crate::start::RunError;
 use crate::{
     config::{Config, ConfigError, last_good::Keeper},
+    control::request::tell,
     inbox::InboxError,
     observe::log,
     reload::{Read, Target},
     spa::service::{Heard, KeyStatus},
-    start::{self, Command, Daemon},
+    start::{self, Command, Daemon, ReloadAnswer},
 };
 
 /// How long an orderly stop waits for the firewall, for the replay log, and for the log.
@@ -37,14 +40,14 @@ enum Wake {
     Firewall(News),
     /// The replay log has news.
     ReplayLog(Heard),
-    /// A signal arrived, or the reader has read what it was asked for.
+    /// A signal or a request arrived, or the reader has read what it was asked for.
     Control(Command),
     /// A deadline has passed, or the firewall's queue has room again.
     Due,
 }
 
 /// Runs until asked to stop. `load` reads the configuration again; `last_good` keeps a copy of the configuration in
-/// force.
+/// force; `control_socket` is where commands reach it.
 ///
 /// # Errors
 /// [`RunError`] if it cannot start, or cannot go on.
@@ -52,8 +55,9 @@ pub async fn run(
     config: Config,
     load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
     last_good: &Keeper,
+    control_socket: PathBuf,
 ) -> Result<(), RunError> {
-    let mut daemon = start::start(config, load, last_good).await?;
+    let mut daemon = start::start(config, load, last_good, control_socket).await?;
     daemon.run().await?;
     daemon.stop().await
 }
@@ -67,12 +71,18 @@ impl Daemon<'_> {
             match self.wake(has_room).await? {
                 Wake::Packets => self.hear()?,
                 Wake::Firewall(News::Report(report)) => {
+                    self.unconfirmed.note(&report);
                     self.engine.handle_report(report, self.clock.now(), self.clock.wall());
                 }
-                Wake::Firewall(news) => self.observe.line(move || log::news(&news)),
+                Wake::Firewall(news) => self.observe.news(news, self.clock.now()),
                 Wake::ReplayLog(heard) => self.service.hear(&mut self.engine, heard, &mut self.observe),
                 Wake::Control(Command::Stop) => return Ok(()),
-                Wake::Control(Command::Reload) => self.reload(),
+                Wake::Control(Command::Reload) => self.reload(None),
+                Wake::Control(Command::Answer(request)) => {
+                    self.answer(*request);
+                    // However many requests come, packets have their turn after each.
+                    self.hear()?;
+                }
                 Wake::Control(Command::TakeOver(read)) => self.take_over(read),
                 Wake::Due => {}
             }
@@ -151,9 +161,15 @@ impl Daemon<'_> {
         self.engine.server().is_some_and(|server| !server.config().clients.is_empty())
     }
 
-    /// Starts a reload: the reader reads the configuration again.
-    fn reload(&mut self) {
+    /// Starts a reload: the reader reads the configuration again. `answer` gets the outcome.
+    fn reload(&mut self, answer: Option<ReloadAnswer>) {
         self.supervisor.reloading(&mut self.observe);
+        // What is being read may have been read before the change that this reload is for.
+        let waits = match self.control.reader.is_busy() {
+            true => &mut self.reloads.next,
+            false => &mut self.reloads.present,
+        };
+        waits.extend(answer);
         self.control.reader.read_configuration(self.hears_clients());
     }
 
@@ -169,9 +185,15 @@ impl Daemon<'_> {
             observe: &mut self.observe,
             force: &mut self.force,
         };
-        target.take_over(read);
-        if !self.control.reader.go_on(self.hears_clients()) {
-            self.supervisor.reloaded(&mut self.observe);
+        if let Some(outcome) = target.take_over(read) {
+            let reply = outcome.map(|()| self.force.reload_reply());
+            for answer in self.reloads.present.drain(..) {
+                tell(answer, reply.clone());
+            }
+        }
+        match self.control.reader.go_on(self.hears_clients()) {
+            true => self.reloads.present.append(&mut self.reloads.next),
+            false => self.supervisor.reloaded(&mut self.observe),
         }
     }
 

@@ -1,25 +1,35 @@
 //! Passes every event to the observers; the log is one of them.
 //!
 //! ```text
-//!   engine ──► Event ──► observe ─┬─► log        one line, or part of a summary
-//!   daemon ──► line ──────────────┘
+//!   engine ────► Event ──► observe ─┬─► log      one line, or part of a summary
+//!   firewall ──► News ─────┤        ├─► facts    counts, and the last of each kind: for `status`
+//!   daemon ────► line ─────┘        └─► watch    those who watch
 //! ```
 //!
 //! The engine emits every event; each observer picks the ones that it is for. The network thread logs only through
 //! this module, and a thread writes the lines.
 
 pub(crate) mod event_log;
+pub(crate) mod facts;
 pub(crate) mod log;
 mod log_writer;
 pub(crate) mod subscriber;
 mod throttle;
+pub(crate) mod watch;
 pub(crate) mod words;
 
 use std::{io, time::Duration};
 
 use doors_core::{engine::Event, time::Moment};
+use doors_firewall::News;
+use doors_os::clock::Clock;
+use tokio::sync::mpsc;
 
-use self::event_log::EventLog;
+use self::{
+    event_log::EventLog,
+    facts::Facts,
+    watch::{Seen, Watch, Watched},
+};
 
 /// Receives every event. It must not block.
 pub(crate) trait Observer {
@@ -37,12 +47,32 @@ pub(crate) trait Observer {
 #[derive(Debug)]
 pub(crate) struct Observe {
     log: EventLog,
+    facts: Facts,
+    watch: Watch,
 }
 
 impl Observe {
     /// Starts the thread that writes the log.
     pub(crate) fn start() -> io::Result<Self> {
-        Ok(Self { log: EventLog::start()? })
+        let wall = || Clock::start().wall();
+        Ok(Self { log: EventLog::start()?, facts: Facts::default(), watch: Watch::new(wall) })
+    }
+
+    /// What happened since the start.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Tells one more what happens. If too many watch already, `queue` closes.
+    pub(crate) fn watch(&mut self, watched: Watched, queue: mpsc::Sender<Seen>) {
+        self.watch.add(watched, queue);
+    }
+
+    /// Passes news of the firewall to all observers.
+    pub(crate) fn news(&mut self, news: News, now: Moment) {
+        self.facts.news(&news, now);
+        self.watch.news(&news, now);
+        self.log.line(move || log::news(&news));
     }
 
     /// Passes an event to all observers.
@@ -72,6 +102,6 @@ impl Observe {
 
     /// Add a new observer here.
     fn observers(&mut self) -> impl Iterator<Item = &mut dyn Observer> {
-        [&mut self.log as &mut dyn Observer].into_iter()
+        [&mut self.log as &mut dyn Observer, &mut self.facts, &mut self.watch].into_iter()
     }
 }

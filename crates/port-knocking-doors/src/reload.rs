@@ -18,6 +18,7 @@ use doors_core::{
 };
 use doors_firewall::{Firewall, FirewallError, Kind, Order, plan::Plan};
 use doors_os::clock::Clock;
+use doors_text::error_chain::in_one_line;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -27,7 +28,10 @@ use crate::{
         Config, ConfigError,
         last_good::{Keeper, Reminder},
     },
-    control::running::{AsRead, Mark},
+    control::{
+        interface::ReloadReply,
+        running::{AsRead, Mark},
+    },
     inbox::{Inbox, InboxError},
     observe::{
         Observe,
@@ -47,6 +51,12 @@ pub(crate) struct Force<'a> {
     mark: Option<Mark>,
     reminder: Reminder,
     last_good: &'a Keeper,
+    /// Since when what is in force is.
+    since: Moment,
+    /// Why what is in force now is not what stands in the file: at the start, or since the last reload.
+    instead_of: Option<String>,
+    /// Why the last reload was refused.
+    not_reloaded: Option<String>,
 }
 
 impl<'a> Force<'a> {
@@ -67,6 +77,9 @@ impl<'a> Force<'a> {
             reminder: Reminder::new(config.instead_of.clone(), now),
             mark: None,
             last_good,
+            since: now,
+            instead_of: config.instead_of.clone(),
+            not_reloaded: None,
             config: Arc::clone(&config),
         };
         if let Err((path, error)) = force.mark(opened, config.instead_of.is_none()) {
@@ -83,6 +96,39 @@ impl<'a> Force<'a> {
         let (Some(path), Some(opened)) = (&self.config.path, opened) else { return Ok(()) };
         self.mark = Some(Mark::set(opened, in_force).map_err(|error| (path.clone(), error))?);
         Ok(())
+    }
+
+    /// What the control interface tells of a reload.
+    pub(crate) fn reload_reply(&self) -> ReloadReply {
+        ReloadReply {
+            configuration: self.config.path.as_ref().map(|path| path.display().to_string()),
+            doors: i64::try_from(self.plan.doors.len()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The plan in force.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The configuration of the start.
+    pub(crate) fn at_the_start(&self) -> &Config {
+        &self.config
+    }
+
+    /// Since when what is in force is.
+    pub(crate) fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// Why what was last in force runs in place of what stands in the file.
+    pub(crate) fn instead_of(&self) -> Option<&str> {
+        self.instead_of.as_deref()
+    }
+
+    /// Why the last reload was refused, if it was.
+    pub(crate) fn not_reloaded(&self) -> Option<&str> {
+        self.not_reloaded.as_deref()
     }
 
     /// How ready the doors are.
@@ -170,8 +216,8 @@ pub(crate) struct Target<'d, 'f> {
 }
 
 impl Target<'_, '_> {
-    /// Applies what the reader has read.
-    pub(crate) fn take_over(mut self, read: Read) {
+    /// Applies what the reader has read. Returns the outcome, with why, if it was a configuration.
+    pub(crate) fn take_over(mut self, read: Read) -> Option<Result<(), String>> {
         match read {
             Read::Configuration(new, opened) => {
                 let taken = match new {
@@ -181,13 +227,18 @@ impl Target<'_, '_> {
                 if let Err((path, error)) = self.force.mark(opened, taken.is_ok()) {
                     self.observe.line(move || log::not_marked(&path, &error));
                 }
-                if let Err(error) = taken {
+                let outcome = taken.map_err(|error| {
+                    let why = in_one_line(&error);
                     self.observe.line(move || log::not_reloaded(&error));
-                }
+                    why
+                });
+                self.force.not_reloaded = outcome.clone().err();
+                Some(outcome)
             }
             Read::Key(access, server) => {
                 let before = self.service.listen(self.engine, Some(access), server, self.observe);
                 self.reader.free(before);
+                None
             }
         }
     }
@@ -206,6 +257,7 @@ impl Target<'_, '_> {
         self.force.last_good.keep(config.texts.take());
         let ended = self.force.reminder.end();
         self.force.plan = config.plan.clone();
+        (self.force.since, self.force.instead_of) = (self.clock.now(), config.instead_of.clone());
         let (kind, config) = (self.firewall.kind, Arc::new(config));
         let (told, now) = (Arc::clone(&config), self.clock.wall());
         self.observe.line(move || {

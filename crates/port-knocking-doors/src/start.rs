@@ -4,7 +4,7 @@
 //! Once the gate is installed, no guarded port is open and sequences are heard. Nothing in here reads a file or waits
 //! for a disk.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use doors_core::{
     engine::Engine,
@@ -21,8 +21,13 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, ConfigError, Hearing, last_good::Keeper},
+    control::{
+        interface::ReloadReply,
+        request::{Answer, Request, Unconfirmed},
+        server::{Server, Settings},
+    },
     inbox::{Inbox, InboxError},
-    observe::{Observe, log, words},
+    observe::{Observe, facts::LastSeen, log, words},
     reload::{Force, Read, Reader},
     sd_notify::Supervisor,
     spa::service::SpaService,
@@ -41,6 +46,12 @@ pub(crate) struct Daemon<'a> {
     pub(crate) control: Control,
     pub(crate) supervisor: Supervisor,
     pub(crate) observe: Observe,
+    /// Why this firewall.
+    pub(crate) firewall_why: String,
+    /// Requests that wait for the firewall.
+    pub(crate) unconfirmed: Unconfirmed,
+    /// Requests that wait for a reload.
+    pub(crate) reloads: Reloads,
     /// The configuration in force.
     pub(crate) force: Force<'a>,
     /// The latest moment for saying "ready"; `None` once it has been said.
@@ -54,6 +65,7 @@ pub(crate) async fn start(
     config: Config,
     load: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
     last_good: &Keeper,
+    control_socket: PathBuf,
 ) -> Result<Daemon<'_>, RunError> {
     let clock = Clock::start();
     // Before everything else: until signals are handled, a signal to reload ends the process.
@@ -69,7 +81,13 @@ pub(crate) async fn start(
     let firewall = Firewall::start(&choice, config.plan.clone(), clock).await?;
     let (force, config) = Force::begin(config, last_good, clock.now()).map_err(RunError::Start)?;
     let reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;
-    let mut control = Control { signals, reader };
+    let observe = Observe::start().map_err(RunError::Start)?;
+    let [group, read_group] = config.control_groups.clone();
+    let settings = Settings { path: control_socket, read_group, group };
+    let server = Server::start(&settings, clock, LastSeen::clone(&observe.facts().last_seen));
+    // A daemon that opens doors without it is better than none.
+    let server = server.map_err(|error| log::no_control_socket(&error)).ok();
+    let mut control = Control { signals, reader, server };
     // A problem with keys or state does not stop the start: the doors are guarded, and sequences are heard.
     let mut service = SpaService::new(clock);
     if let Some(access) = &config.key_access {
@@ -84,7 +102,10 @@ pub(crate) async fn start(
         service,
         control,
         supervisor: Supervisor::new(clock.now()),
-        observe: Observe::start().map_err(RunError::Start)?,
+        observe,
+        firewall_why: choice.why.to_string(),
+        unconfirmed: Unconfirmed::default(),
+        reloads: Reloads::default(),
         force,
         ready_by: Some(clock.now().after(READY_TIMEOUT)),
         _instance_lock: instance_lock,
@@ -139,6 +160,28 @@ fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
 pub(crate) struct Control {
     signals: Signals,
     pub(crate) reader: Reader,
+    /// `None` if there is no control socket; the log says why.
+    server: Option<Server>,
+}
+
+/// The next request; never, without a server.
+async fn request(server: &mut Option<Server>) -> Request {
+    match server {
+        Some(server) => server.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Gets the outcome of a reload.
+pub(crate) type ReloadAnswer = Answer<Result<ReloadReply, String>>;
+
+/// Who waits for the outcome of a reload.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    /// Of the one under way.
+    pub(crate) present: Vec<ReloadAnswer>,
+    /// Of the one after it.
+    pub(crate) next: Vec<ReloadAnswer>,
 }
 
 struct Signals {
@@ -155,6 +198,8 @@ pub(crate) enum Command {
     Reload,
     /// Apply what the reader has read.
     TakeOver(Read),
+    /// Answer a request of the control interface.
+    Answer(Box<Request>),
 }
 
 impl Signals {
@@ -170,13 +215,14 @@ impl Signals {
 impl Control {
     /// The next command; `None` if the reader has ended.
     pub(crate) async fn next(&mut self) -> Option<Command> {
-        let Self { signals, reader } = self;
+        let Self { signals, reader, server } = self;
         tokio::select! {
             biased;
             _ = signals.terminate.recv() => Some(Command::Stop),
             _ = signals.interrupt.recv() => Some(Command::Stop),
             _ = signals.hangup.recv() => Some(Command::Reload),
             read = reader.next() => read.map(Command::TakeOver),
+            request = request(server) => Some(Command::Answer(Box::new(request))),
         }
     }
 }

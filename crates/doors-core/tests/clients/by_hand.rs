@@ -20,7 +20,7 @@ impl Scene {
         let (key, open_for) = (grant_key(door, source), seconds.map(Duration::from_secs));
         let opened = self.engine.open_by_hand(key, open_for, note, self.now, Wall(self.wall));
         self.work();
-        opened
+        opened.map(|opened| opened.until)
     }
 
     fn close_by_hand(&mut self, which: impl Fn(&Lease) -> bool) -> usize {

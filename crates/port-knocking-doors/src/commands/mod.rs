@@ -5,6 +5,7 @@ mod client;
 #[cfg(feature = "demo")]
 mod demo;
 mod gateway;
+mod live;
 
 use std::{
     fs::OpenOptions,
@@ -23,9 +24,14 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Runtime;
 
 use crate::{
-    commands::{check::Verdict, client::ClientError},
+    commands::{
+        check::Verdict,
+        client::ClientError,
+        live::{Found, LiveError},
+    },
     config::last_good::{self, Keeper, NoConfig, Store},
     config::{self, Config, ConfigError, Inputs, keys},
+    control::client::{self as control_client, CallError},
     daemon,
     observe::subscriber,
 };
@@ -37,6 +43,9 @@ const FAILED: u8 = 1;
 /// Something given to us is wrong; nothing was touched.
 const WRONG: u8 = 2;
 
+/// No daemon runs that could be asked.
+const NO_DAEMON: u8 = 3;
+
 /// How long the end waits for a disk.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -45,6 +54,7 @@ Exit codes:
   0  all went well, or the daemon was asked to stop
   1  it could not be done; the message says why
   2  an option, a variable or the configuration is wrong; nothing was touched
+  3  no daemon runs that could be asked
 
 Environment:
   KNOCKER_SEQ    the magic sequence, where --magic-seq is absent; other users cannot
@@ -95,6 +105,10 @@ struct Settings {
     #[arg(long)]
     last_good: bool,
 
+    /// Where the control socket is made, for the commands that ask the running daemon
+    #[arg(long, value_name = "FILE")]
+    control_socket: Option<PathBuf>,
+
     /// Log more; twice for even more
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
@@ -126,6 +140,8 @@ enum Command {
         #[command(subcommand)]
         command: client::Client,
     },
+    #[command(flatten)]
+    Live(live::Live),
     /// Take our nftables table away, when the daemon does not run
     RemoveGate,
     /// Show it all in a private network: knocks, a door, the kernel's rules
@@ -163,6 +179,7 @@ pub fn run() -> ExitCode {
         Some(_) if settings != Settings::default() => {
             complain(WRONG, "the options of the daemon mean nothing to this command; leave them out")
         }
+        Some(Command::Live(command)) => run_live(command),
         Some(Command::RemoveGate) => remove_gate(),
         #[cfg(feature = "demo")]
         Some(Command::Demo(options)) => demo::run(&options),
@@ -185,6 +202,7 @@ impl Settings {
             magic_seq: after.magic_seq.or(self.magic_seq),
             ports: after.ports.or(self.ports),
             last_good: after.last_good || self.last_good,
+            control_socket: after.control_socket.or(self.control_socket),
             verbose: after.verbose.max(self.verbose),
         }
     }
@@ -245,9 +263,10 @@ fn run_daemon(settings: &Settings) -> ExitCode {
         Ok(last_good) => last_good,
         Err(error) => return fail(FAILED, &daemon::RunError::Start(error)),
     };
+    let socket = control_client::socket(settings.control_socket.as_deref());
     let settings = settings.clone();
     let load = move || settings.reload();
-    let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &last_good));
+    let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &last_good, socket));
     let ended = runtime().and_then(run);
     last_good.end(STOP_TIMEOUT);
     finish(ended)
@@ -324,6 +343,16 @@ fn run_client(settings: &Settings, command: &client::Client) -> ExitCode {
             complain(WRONG, &client::not_done(command))
         }
         Err(error) => fail(if error.is_wrong_input() { WRONG } else { FAILED }, &error),
+    }
+}
+
+fn run_live(command: live::Live) -> ExitCode {
+    match live::run(command) {
+        Ok(Found::Fine) => ExitCode::from(FINE),
+        Ok(Found::NotAsConfigured) => ExitCode::from(FAILED),
+        Err(error @ LiveError::Call(CallError::NoDaemon(_))) => fail(NO_DAEMON, &error),
+        Err(error @ LiveError::Call(CallError::Parameter(_))) => fail(WRONG, &error),
+        Err(error) => fail(FAILED, &error),
     }
 }
 

@@ -54,6 +54,15 @@ pub(super) fn written(until: Wall) -> String {
     }
 }
 
+/// A moment, in UTC, to the second.
+pub(super) fn moment(wall: Wall) -> String {
+    let seconds = wall.0.checked_div(1000).unwrap_or(0);
+    let part =
+        |unit: u64, of: u64| seconds.checked_div(unit).and_then(|count| count.checked_rem(of)).unwrap_or(0);
+    let day = last_day(Wall(wall.0.saturating_add(1000)));
+    format!("{day} {:02}:{:02}:{:02} UTC", part(3600, 24), part(60, 60), part(1, 60))
+}
+
 fn of_day(time: Time) -> Option<i64> {
     let minutes = i64::from(time.hour).checked_mul(60)?.checked_add(i64::from(time.minute))?;
     minutes.checked_mul(60)?.checked_add(i64::from(time.second.unwrap_or(0)))
@@ -101,6 +110,18 @@ fn months(year: u16) -> [u8; 12] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_shown_to_the_second() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (1_798_740_000, "2026-12-31 18:00:00 UTC"),
+            (1_798_761_599, "2026-12-31 23:59:59 UTC"),
+            (1_798_761_600, "2027-01-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(moment(Wall(seconds * 1000 + 999)), text);
+        }
+    }
 
     #[test]
     fn a_date_lasts_to_its_end_and_a_time_to_itself() {

@@ -47,6 +47,8 @@ pub(super) struct File {
     pub(super) trusted: Sourced<Vec<IpNet>>,
     pub(super) mark: Option<Sourced<Mark>>,
     pub(super) remove_on_exit: Sourced<bool>,
+    pub(super) control_group: Option<Sourced<String>>,
+    pub(super) control_read_group: Option<Sourced<String>>,
     pub(super) doors: Vec<FileDoor>,
     pub(super) spa_port: Sourced<u16>,
     pub(super) spa_window: Sourced<Duration>,

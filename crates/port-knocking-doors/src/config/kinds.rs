@@ -84,6 +84,13 @@ pub(super) const ZONE: Plain<Option<String>> = Plain {
     written: |zone| format!("{:?}", zone.as_deref().unwrap_or("auto")),
 };
 
+/// A group of users.
+pub(super) const GROUP: Plain<String> = Plain {
+    shape: "the name or number of a group",
+    read: |_, value| value.group(),
+    written: |group| format!("{group:?}"),
+};
+
 pub(super) const TCP_PORTS: Plain<Vec<Ports>> = Plain {
     shape: "list of TCP ports",
     read: |text, value| value.tcp_ports(text),

@@ -141,6 +141,8 @@ pub struct Config {
     pub(crate) opened: Option<Arc<fs::File>>,
     /// Which files of clients were read.
     pub(crate) version: Version,
+    /// The group that may see and change what the daemon does, and the one that may only see.
+    pub(crate) control_groups: [Option<String>; 2],
     /// Every value in force.
     pub settings: Vec<Setting>,
     /// What is allowed and unwise, whichever firewall it is.
@@ -300,6 +302,9 @@ impl Config {
         if self.firewall != new.firewall {
             changed.push("firewall");
         }
+        let keys = ["control_group", "control_read_group"].into_iter();
+        let groups = self.control_groups.iter().zip(&new.control_groups).zip(keys);
+        changed.extend(groups.filter_map(|((old, new), key)| (old != new).then_some(key)));
         if let (Some(old), Some(new)) = (&self.key_access, &new.key_access)
             && old.state_dir != new.state_dir
         {
@@ -481,6 +486,11 @@ pub(crate) struct Place {
     pub(crate) key: ClientKey,
     /// The place of its name.
     pub(crate) origin: Origin,
+}
+
+/// A moment in UTC, for a person.
+pub(crate) fn moment(wall: Wall) -> String {
+    dates::moment(wall)
 }
 
 /// The last day before a date, for a person.

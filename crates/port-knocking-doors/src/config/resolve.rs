@@ -67,6 +67,8 @@ pub(super) fn resolve(mut file: File, path: Option<PathBuf>) -> Result<Config, C
         path,
         opened: None,
         version: Version::default(),
+        control_groups: [file.control_group, file.control_read_group]
+            .map(|group| group.map(|group| group.value)),
         settings,
         warnings,
         texts: None,

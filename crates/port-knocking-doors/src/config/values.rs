@@ -209,6 +209,17 @@ impl<'a> Value<'a> {
         Ok(self.given((text != "auto").then(|| text.to_owned())))
     }
 
+    /// A group, by name or number.
+    pub(super) fn group(&self) -> Result<Sourced<String>, ConfigError> {
+        let right = "the name or the number of a group, like \"adm\"";
+        let text = self.text(right)?;
+        let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "._-@".contains(c));
+        match (1..=64).contains(&text.len()) && is_name(text) {
+            true => Ok(self.given(text.to_owned())),
+            false => Err(self.wrong(&format!("is \"{}\"", text.escape_debug()), right)),
+        }
+    }
+
     /// A date, to its end in UTC, or a date and time with its offset.
     pub(super) fn date(&self) -> Result<Sourced<Wall>, ConfigError> {
         let right = "a date like 2026-12-31, or a date and time like 2026-12-31T18:00:00Z";

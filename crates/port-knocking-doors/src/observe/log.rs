@@ -193,6 +193,14 @@ pub(crate) fn not_locked(user: Option<u32>) {
     );
 }
 
+/// There is no control socket.
+pub(crate) fn no_control_socket(why: &dyn Error) {
+    error!(
+        "no control socket: `status`, `list`, `open`, `close` and `watch` cannot reach this daemon, which does all else: {}",
+        in_one_line(why)
+    );
+}
+
 /// A note of the inbox.
 pub(crate) fn of_the_inbox(note: &dyn Error, is_detail: bool) {
     match is_detail {
@@ -215,19 +223,16 @@ pub(crate) fn stopped(kind: Kind, plan: &Plan) {
 
 /// News of the firewall.
 pub(crate) fn news(news: &News) {
-    match news {
-        News::Report(_) => {}
-        News::Repaired { missing, took } => {
-            let millis = took.as_secs_f64() * 1000.0;
-            warn!(
-                missing,
-                "another program or an administrator has changed the firewall: {missing}; put back in {millis:.1} ms"
-            );
-        }
-        News::Failed { what, why } => error!("cannot {what}: {why}"),
-        News::Warning(warning) => warn!("{warning}"),
-        News::Info(text) => info!("{text}"),
-        News::Detail(text) => debug!("{text}"),
+    let Some(Words { level, kind, text }) = Words::of_news(news) else { return };
+    let missing = match news {
+        News::Repaired { missing, .. } => Some(&**missing),
+        _ => None,
+    };
+    match level {
+        Level::ERROR => error!(event = kind, missing, "{text}"),
+        Level::WARN => warn!(event = kind, missing, "{text}"),
+        Level::INFO => info!(event = kind, missing, "{text}"),
+        Level::DEBUG | Level::TRACE => debug!(event = kind, missing, "{text}"),
     }
 }
 

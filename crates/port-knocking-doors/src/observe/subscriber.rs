@@ -5,6 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     io::{self, IsTerminal as _},
     os::fd::AsFd,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use rustix::fs::fstat;
@@ -15,7 +16,7 @@ use tracing_subscriber::{
     filter::Targets,
     fmt::{self, format},
     layer::SubscriberExt as _,
-    registry,
+    registry, reload,
     util::SubscriberInitExt as _,
 };
 
@@ -40,6 +41,37 @@ pub(crate) fn wanted(verbose: u8) -> Result<Targets, LogError> {
     filter(verbose, env::var_os("RUST_LOG"))
 }
 
+/// The levels in force, and those of the start.
+static LEVELS: OnceLock<Levels> = OnceLock::new();
+
+struct Levels {
+    at_the_start: Targets,
+    /// The level that was set by command, if one was.
+    set: Mutex<Option<LevelFilter>>,
+    change: Box<dyn Fn(Targets) + Send + Sync>,
+}
+
+/// Logs everything of ours at another level, until it is set again. `None` if the text is not a level.
+pub(crate) fn set_level(level: &str) -> Option<LevelFilter> {
+    let level: LevelFilter = level.parse().ok().filter(|_| !level.is_empty())?;
+    if let Some(levels) = LEVELS.get() {
+        *levels.set.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+        (levels.change)(levels.at_the_start.clone().with_targets(OURS.map(|target| (target, level))));
+    }
+    Some(level)
+}
+
+/// Logs as at the start again, if it is still this level that was set.
+pub(crate) fn unset_level(level: LevelFilter) {
+    if let Some(levels) = LEVELS.get() {
+        let mut set = levels.set.lock().unwrap_or_else(PoisonError::into_inner);
+        if *set == Some(level) {
+            *set = None;
+            (levels.change)(levels.at_the_start.clone());
+        }
+    }
+}
+
 /// Installs the log with these levels.
 pub(crate) fn start(wanted: Targets) {
     // Only the message: the fields repeat it for programs.
@@ -53,14 +85,19 @@ pub(crate) fn start(wanted: Targets) {
             .map(|layer| layer.with_field_prefix(None).with_priority_mappings(priorities())),
         false => None,
     };
-    let text = journal.is_none().then(|| {
-        fmt::layer()
+    let layer = match journal {
+        Some(journal) => journal.boxed(),
+        None => fmt::layer()
             .with_writer(io::stderr)
             .with_target(false)
             .with_ansi(in_colours(io::stderr().is_terminal(), env::var_os("NO_COLOR").as_deref()))
             .fmt_fields(message_only)
-    });
-    registry().with(journal.with_filter(wanted.clone())).with(text.with_filter(wanted)).init();
+            .boxed(),
+    };
+    let (filter, handle) = reload::Layer::new(wanted.clone());
+    let change = Box::new(move |levels| drop(handle.reload(levels)));
+    drop(LEVELS.set(Levels { at_the_start: wanted, set: Mutex::new(None), change }));
+    registry().with(layer.with_filter(filter)).init();
 }
 
 fn filter(verbose: u8, variable: Option<OsString>) -> Result<Targets, LogError> {

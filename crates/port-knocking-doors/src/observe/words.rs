@@ -9,6 +9,7 @@ use doors_core::{
     spa::server::DropReason,
     time::Moment,
 };
+use doors_firewall::News;
 use doors_spa::receipt::Answer;
 use tracing::Level;
 
@@ -31,6 +32,25 @@ impl Words {
             None => of_a_knock(event),
         };
         Self { level, kind, text }
+    }
+
+    /// The words for news of the firewall; `None` for a report, whose event tells it.
+    pub(crate) fn of_news(news: &News) -> Option<Self> {
+        let (level, kind, text) = match news {
+            News::Report(_) => return None,
+            News::Repaired { missing, took } => {
+                let millis = took.as_secs_f64() * 1000.0;
+                let text = format!(
+                    "another program or an administrator has changed the firewall: {missing}; put back in {millis:.1} ms"
+                );
+                (Level::WARN, "repaired", text)
+            }
+            News::Failed { what, why } => (Level::ERROR, "firewall-failed", format!("cannot {what}: {why}")),
+            News::Warning(text) => (Level::WARN, "firewall-warning", text.clone()),
+            News::Info(text) => (Level::INFO, "firewall-info", text.clone()),
+            News::Detail(text) => (Level::DEBUG, "firewall-detail", text.clone()),
+        };
+        Some(Self { level, kind, text })
     }
 }
 

@@ -17,6 +17,7 @@ mod check;
 mod client_e2e;
 mod clients_dir;
 mod command_line;
+mod control;
 mod datagrams;
 mod demo;
 mod doorknock;

@@ -186,7 +186,11 @@ impl Testbed {
     /// The program with an empty environment, except for what the tests need.
     pub(crate) fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
-        command.env_clear().env("HOME", self.directory.path()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .env_clear()
+            .env("RUNTIME_DIRECTORY", self.directory.path())
+            .env("HOME", self.directory.path())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         let bus = self.firewalld.as_ref().map(Firewalld::address);
         command.env("DBUS_SYSTEM_BUS_ADDRESS", bus.unwrap_or("unix:path=/nonexistent/bus".to_owned()));
         command

@@ -10,7 +10,7 @@ use crate::config::{
     Hearing, STATE_DIR,
     file::{self, File},
     kinds::{
-        DOOR_NAMES, FIREWALL, LISTEN, MARK, NETWORKS, ON_EXIT, PATH, PORT, REFUSE, SECONDS, SEQUENCE,
+        DOOR_NAMES, FIREWALL, GROUP, LISTEN, MARK, NETWORKS, ON_EXIT, PATH, PORT, REFUSE, SECONDS, SEQUENCE,
         Seconds, TCP_PORTS, ZONE,
     },
     values::MAX_SECONDS,
@@ -150,6 +150,27 @@ pub(in crate::config) const TOP: &[Key<File>] = &[
         help: "What happens to the gate when the daemon is stopped in order. \"keep\" leaves it: \
                open doors close on time, and no other opens. \"remove\" takes it away: the ports are then as \
                open as the rest of the firewall leaves them.",
+    },
+    Key {
+        name: "control_group",
+        field: &Maybe {
+            kind: GROUP,
+            unset: Some("none"),
+            example: Some("\"adm\""),
+            slot: |file: &mut File| &mut file.control_group,
+        },
+        help: "The group whose members, beside root, may see what the running daemon does and change it: `status`, \
+               `list`, `watch`, `open`, `close`, `reload`, `log-level`. A name that /etc/group has, or a number.",
+    },
+    Key {
+        name: "control_read_group",
+        field: &Maybe {
+            kind: GROUP,
+            unset: Some("none"),
+            example: Some("\"monitoring\""),
+            slot: |file: &mut File| &mut file.control_read_group,
+        },
+        help: "The group whose members may only see it: `status`, `list`, `watch`.",
     },
     Key {
         name: "spa_port",

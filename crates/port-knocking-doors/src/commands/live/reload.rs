@@ -1,0 +1,12 @@
+//! Has the daemon read its configuration again.
+
+use super::{Common, LiveError, parameters};
+use crate::control::interface::ReloadReply;
+
+pub(super) fn run(common: &Common) -> Result<(), LiveError> {
+    let reply: ReloadReply = common.connect()?.call("Reload", parameters([]))?;
+    common.print(&reply, || {
+        let source = reply.configuration.as_deref().unwrap_or("default values");
+        format!("in force: {source}, doors: {}\n", reply.doors)
+    })
+}
