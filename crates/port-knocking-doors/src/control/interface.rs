@@ -473,3 +473,6 @@ impl Failure {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,15 +241,15 @@ impl Connections {
         let mut of = self.of.borrow_mut();
         let all: usize = of.values().sum();
         let of_root = of.get(&0).copied().unwrap_or_default();
-        let own = of.entry(user).or_default();
+        let own = of.get(&user).copied().unwrap_or_default();
         let is_full = match user {
             0 => all >= CONNECTIONS,
-            _ => *own >= CONNECTIONS_OF_ONE || all.saturating_sub(of_root) >= CONNECTIONS_OF_OTHERS,
+            _ => own >= CONNECTIONS_OF_ONE || all.saturating_sub(of_root) >= CONNECTIONS_OF_OTHERS,
         };
         if is_full {
             return None;
         }
-        *own = own.saturating_add(1);
+        of.insert(user, own.saturating_add(1));
         Some(Place { user, connections: Rc::clone(self) })
     }
 }

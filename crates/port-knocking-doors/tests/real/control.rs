@@ -370,6 +370,34 @@ fn wrong_calls_get_exact_errors() {
     );
 }
 
+#[test]
+fn varlinkctl_of_debian_13_uses_it() {
+    let testbed = started("");
+    let root = doors_lab::Root::trixie().unwrap();
+    let varlinkctl = |arguments: &[&str]| {
+        let mut command = root.program(testbed.directory.path(), "varlinkctl");
+        let place = format!("unix:{}", doors_lab::Root::inside().join("control.varlink").display());
+        command.arg(arguments[0]).arg(place).args(&arguments[1..]);
+        let mut process = Process::start(&testbed.server, command).unwrap();
+        let (status, said) = process.finish(PATIENCE).unwrap().unwrap();
+        (status.success(), said)
+    };
+    let (fine, said) = varlinkctl(&["info"]);
+    assert!(fine && said.contains("Interfaces: org.port-knocking-doors"), "{said}");
+    let (fine, said) = varlinkctl(&["introspect", "org.port-knocking-doors"]);
+    assert!(fine && said.contains("method ListGrants() -> (") && said.contains("error NoSuchDoor"), "{said}");
+    let call = |method: &str, parameters: &str| {
+        varlinkctl(&["call", &format!("org.port-knocking-doors.{method}"), parameters, "--more"])
+    };
+    let (fine, said) = call("Open", "{\"door\":\"default\",\"address\":\"192.0.2.7\",\"seconds\":600}");
+    assert!(fine && said.contains("\"seconds_left\""), "{said}");
+    assert!(testbed.is_open(CLIENT[0]));
+    let (fine, said) = call("ListGrants", "{}");
+    assert!(fine && said.contains("\"192.0.2.7\"") && said.contains("\"administrator\""), "{said}");
+    let (fine, said) = call("Open", "{\"door\":\"cellar\",\"address\":\"192.0.2.7\"}");
+    assert!(!fine && said.contains("org.port-knocking-doors.NoSuchDoor"), "{said}");
+}
+
 /// How long a status takes.
 fn status_takes(raw: &mut Raw) -> Duration {
     let begun = Instant::now();
