@@ -32,7 +32,7 @@ impl<'a> Definition<'a> {
         let mut definition = Self::default();
         // Comments stand in lines of their own; a declaration begins at the start of a line.
         for part in text.split("\n\n").map(|part| part.trim_start_matches('\n')) {
-            let begin = part.match_indices('\n').map(|(at, _)| at + 1).chain([0]);
+            let begin = part.match_indices('\n').map(|(at, _)| at.saturating_add(1)).chain([0]);
             let begin = begin.filter(|at| !part[*at..].starts_with('#')).min().unwrap();
             let (keyword, rest) = part[begin..].trim().split_once(' ').unwrap();
             let name_end = rest.find(['(', ' ']).unwrap_or(rest.len());
