@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use doors_core::{
-    door::DoorName,
+    door::{DoorName, GrantKey},
     engine::{Change, Report},
     lease::Lease,
 };
@@ -21,6 +21,8 @@ pub enum Order {
     Keep(Lease),
     /// Work by another plan.
     Follow(Box<Plan>),
+    /// End the connections of these addresses to these doors, and answer how many there were, or why not.
+    Cut(Vec<GrantKey>, oneshot::Sender<Result<usize, String>>),
     /// The daemon stops in order; answer when everything before this is done.
     End(oneshot::Sender<()>),
 }

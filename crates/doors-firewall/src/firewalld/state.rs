@@ -32,7 +32,7 @@ use super::{
     sanitize::in_one_line,
     stale_rules::StaleRules,
 };
-use crate::{News, Order, ledger::Ledger, plan::Plan};
+use crate::{News, Order, ledger::Ledger, nftables, plan::Plan};
 
 /// A grant that ends this soon is not missed: firewalld counts in seconds, and may have been first.
 const NOT_MISSED: Duration = Duration::from_secs(2);
@@ -138,6 +138,8 @@ impl State {
                 self.unsettle();
                 self.add_all_again();
             }
+            // Beside the gate, that has done it.
+            Order::Cut(keys, answer) => nftables::answer_cut(&self.plan, &keys, answer),
             Order::End(done) => self.ending.push(done),
         }
     }

@@ -14,18 +14,32 @@ use crate::plan::{Plan, Protocol};
 // States of a socket, of `net/tcp_states.h`. A UDP socket that is connected to one peer is `TCP_ESTABLISHED`, one that is
 // for all peers `TCP_CLOSE`.
 pub(super) const TCP_ESTABLISHED: u32 = 1;
+pub(super) const TCP_SYN_RECV: u32 = 3;
 pub(super) const TCP_FIN_WAIT1: u32 = 4;
 pub(super) const TCP_FIN_WAIT2: u32 = 5;
 pub(super) const TCP_CLOSE: u32 = 7;
 pub(super) const TCP_CLOSE_WAIT: u32 = 8;
 pub(super) const TCP_LAST_ACK: u32 = 9;
 pub(super) const TCP_CLOSING: u32 = 11;
+pub(super) const TCP_NEW_SYN_RECV: u32 = 12;
+
+/// The states of a connection over which something may still come, as bits. Either half may be closed.
+pub(super) const LIVE: u32 = 1 << TCP_ESTABLISHED
+    | 1 << TCP_FIN_WAIT1
+    | 1 << TCP_FIN_WAIT2
+    | 1 << TCP_CLOSE_WAIT
+    | 1 << TCP_LAST_ACK
+    | 1 << TCP_CLOSING;
 
 /// One socket: where it is, and who is at the other end. The port of an end that is not fixed is 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listed {
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
+    /// `AF_INET` or `AF_INET6`.
+    pub(super) family: u8,
+    /// By what the kernel knows it: `struct inet_diag_sockid`.
+    pub(super) identity: [u8; 48],
 }
 
 /// The sockets on guarded ports in one of these `states`, which is one bit for each.
@@ -60,6 +74,7 @@ fn sockets(family: u8, protocol: Protocol, states: u32) -> Vec<u8> {
 /// Reads a `struct inet_diag_msg`.
 fn listed(message: &Message<'_>) -> Option<Listed> {
     let (head, rest) = message.body.split_first_chunk::<4>()?;
+    let identity = *rest.first_chunk::<48>()?;
     let (ports, rest) = rest.split_first_chunk::<4>()?;
     let (local, rest) = rest.split_first_chunk::<16>()?;
     let (peer, _) = rest.split_first_chunk::<16>()?;
@@ -73,5 +88,7 @@ fn listed(message: &Message<'_>) -> Option<Listed> {
     Some(Listed {
         peer: SocketAddr::new(address(peer)?, u16::from_be_bytes([p0, p1])),
         local: SocketAddr::new(address(local)?, u16::from_be_bytes([l0, l1])),
+        family,
+        identity,
     })
 }

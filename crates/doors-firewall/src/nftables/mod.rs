@@ -2,6 +2,7 @@
 
 mod abi;
 mod batch;
+mod cut;
 mod datagrams;
 mod diagnosis;
 mod expressions;
@@ -17,7 +18,10 @@ mod worker;
 
 use std::io;
 
+use doors_core::door::GrantKey;
 use doors_os::netlink::socket::NetlinkError;
+use doors_text::error_chain::in_one_line;
+use tokio::sync::oneshot;
 
 pub use self::gate::Gate;
 pub use self::{gate::GateError, ruleset::TABLE};
@@ -43,6 +47,12 @@ async fn closed_by_others(plan: &Plan, choice: &Choice) -> Result<Obstacles, Net
 /// Which UDP the gate would cut when it comes, if it is not there yet.
 pub fn would_cut(plan: &Plan) -> Result<Option<String>, NetlinkError> {
     Ok(datagrams::Services::before_the_gate(plan)?.map(|services| services.fate()))
+}
+
+/// Ends the connections of these addresses to these doors, and says how many there were, or why not.
+pub(super) fn answer_cut(plan: &Plan, keys: &[GrantKey], answer: oneshot::Sender<Result<usize, String>>) {
+    // One who has waited too long has been told so.
+    let _ = answer.send(cut::cut(plan, keys).map_err(|error| in_one_line(&error)));
 }
 
 /// Looks at rules of other tables in a thread of its own: there may be ten thousand, and the gate has to be watched

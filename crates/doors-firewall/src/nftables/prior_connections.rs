@@ -21,19 +21,10 @@ use doors_os::netlink::{
 
 use super::{
     abi,
-    diagnosis::{
-        self, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK,
-    },
+    diagnosis::{self, LIVE, TCP_ESTABLISHED},
 };
 use crate::plan::{Plan, Protocol, octets};
 
-/// The states of a connection over which something may still come, as bits. Either half may be closed.
-const LIVE: u32 = 1 << TCP_ESTABLISHED
-    | 1 << TCP_FIN_WAIT1
-    | 1 << TCP_FIN_WAIT2
-    | 1 << TCP_CLOSE_WAIT
-    | 1 << TCP_LAST_ACK
-    | 1 << TCP_CLOSING;
 /// A UDP socket that is connected to one peer.
 const CONNECTED: u32 = 1 << TCP_ESTABLISHED;
 /// Packets have gone both ways.

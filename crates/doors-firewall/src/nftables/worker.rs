@@ -19,6 +19,7 @@ use doors_text::error_chain::in_one_line;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
+    answer_cut,
     gate::{self, Gate, GateError, Gone},
     monitor::{Monitor, Touched},
     other_tables::Told,
@@ -205,6 +206,7 @@ impl Worker {
                     self.say_what_is_news();
                     self.hand_on(Order::Follow(plan));
                 }
+                Order::Cut(keys, answer) => answer_cut(self.gate.plan(), &keys, answer),
                 Order::End(done) => {
                     if self.gate.plan().remove_on_exit {
                         self.remove();

@@ -27,6 +27,8 @@ const BUFFER: usize = 64 * 1024;
 
 /// The type of a request for sockets, of `linux/sock_diag.h`.
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// Destroys a socket, in the messages of sock_diag(7).
+pub const SOCK_DESTROY: u16 = 21;
 
 /// The netlink protocol.
 #[derive(Clone, Copy, Debug)]

@@ -72,7 +72,7 @@ pub(crate) enum Live {
     },
     /// Close open doors
     ///
-    /// Connections that were made through them live on. Who may knock can open them again.
+    /// Connections that were made through them live on, unless --cut is given. Who may knock can open them again.
     Close {
         #[command(flatten)]
         common: Common,
@@ -87,6 +87,9 @@ pub(crate) enum Live {
         /// Every open door
         #[arg(long, conflicts_with_all = ["door", "address", "client"])]
         all: bool,
+        /// Also end the connections of these addresses to these doors
+        #[arg(long)]
+        cut: bool,
     },
     /// Show what happens, as it happens
     Watch {
@@ -150,8 +153,8 @@ pub(crate) fn run(command: Live) -> Result<Found, LiveError> {
         Live::Open { common, door, address, open_for, note } => {
             open::run(&common, &door, address, open_for, &note)
         }
-        Live::Close { common, door, address, client, all } => {
-            close::run(&common, door.as_deref(), address, client.as_deref(), all)
+        Live::Close { common, door, address, client, all, cut } => {
+            close::run(&common, door.as_deref(), address, client.as_deref(), all, cut)
         }
         Live::Watch { common, address, client } => watch::run(&common, address, client.as_deref()),
         Live::Reload { common } => reload::run(&common),

@@ -47,7 +47,12 @@ pub(crate) enum Method {
         note: String,
     },
     /// Close open doors.
-    Close(Which),
+    Close {
+        /// Which.
+        which: Which,
+        /// Also end the connections that were made through them.
+        cut: bool,
+    },
     /// Read the configuration again.
     Reload,
     /// Log more or less.
@@ -144,7 +149,7 @@ impl Method {
                 // "All" is said, and not what is left when everything else is forgotten.
                 match which == Which::default() {
                     nothing if nothing != all => return Err(Refused::parameter("all")),
-                    _ => Self::Close(which),
+                    _ => Self::Close { which, cut: given.maybe("cut")?.unwrap_or(false) },
                 }
             }
             "Reload" => Self::Reload,
@@ -165,7 +170,7 @@ impl Method {
     pub(crate) fn changes(&self) -> bool {
         match self {
             Self::Status | Self::ListGrants | Self::ListClients | Self::Watch(_) => false,
-            Self::Open { .. } | Self::Close(_) | Self::Reload | Self::SetLogLevel { .. } => true,
+            Self::Open { .. } | Self::Close { .. } | Self::Reload | Self::SetLogLevel { .. } => true,
         }
     }
 
@@ -390,6 +395,8 @@ pub(crate) struct OpenReply {
 pub(crate) struct CloseReply {
     /// How many open doors were closed, or are open only for others behind the same address.
     pub(crate) closed: i64,
+    /// How many connections were ended, if that was asked for.
+    pub(crate) cut: i64,
 }
 
 /// The result of [`Method::Reload`].
@@ -432,6 +439,8 @@ pub(crate) enum Failure {
     TooMany,
     #[error("the firewall has not done it in time; it may still be done: see `list`")]
     FirewallSlow,
+    #[error("the doors are closed, and the connections through them could not be ended: {0}")]
+    NotCut(String),
     #[error("the daemon keeps what was in force: {0}")]
     NotReloaded(String),
     #[error("the daemon does not answer; its log may say why")]
@@ -448,6 +457,7 @@ impl From<Failure> for Refused {
             }
             Failure::TooMany => ("TooMany", vec![]),
             Failure::FirewallSlow => ("FirewallSlow", vec![]),
+            Failure::NotCut(why) => ("NotCut", vec![("why", why)]),
             Failure::NotReloaded(why) => ("NotReloaded", vec![("why", why)]),
             Failure::Busy => ("Busy", vec![]),
         };
@@ -467,6 +477,7 @@ impl Failure {
             "AddressNotEligible" => Self::NotEligible { address: text("address"), why: text("why") },
             "TooMany" => Self::TooMany,
             "FirewallSlow" => Self::FirewallSlow,
+            "NotCut" => Self::NotCut(text("why")),
             "NotReloaded" => Self::NotReloaded(text("why")),
             "Busy" => Self::Busy,
             _ => return None,

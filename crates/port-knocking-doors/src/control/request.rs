@@ -50,8 +50,10 @@ pub(crate) enum Request {
         /// When it closes.
         answer: OpenAnswer,
     },
-    /// Close doors. The answer comes when the firewall has done it: how many.
-    Close(Which, Answer<usize>),
+    /// Close doors. The answer comes when the firewall has done it: which.
+    Close(Which, Answer<Vec<GrantKey>>),
+    /// End the connections of these addresses to these doors. The answer says how many there were, or why not.
+    Cut(Vec<GrantKey>, Answer<Result<usize, String>>),
     /// Read the configuration again. The answer comes when it is in force, or says why it is not.
     Reload(Answer<Result<ReloadReply, String>>),
     /// Tell what happens, from the answer on.
@@ -62,7 +64,16 @@ pub(crate) enum Request {
 #[derive(Debug, Default)]
 pub(crate) struct Unconfirmed {
     opens: Vec<(GrantKey, Moment, OpenAnswer)>,
-    closes: Vec<(BTreeSet<GrantKey>, usize, Answer<usize>)>,
+    closes: Vec<Closing>,
+}
+
+/// Doors that the firewall has been asked to close.
+#[derive(Debug)]
+struct Closing {
+    all: Vec<GrantKey>,
+    /// Those that it has not reported.
+    left: BTreeSet<GrantKey>,
+    answer: Answer<Vec<GrantKey>>,
 }
 
 impl Unconfirmed {
@@ -72,9 +83,9 @@ impl Unconfirmed {
     }
 
     /// These have been asked to be closed.
-    pub(crate) fn closes(&mut self, keys: BTreeSet<GrantKey>, answer: Answer<usize>) {
-        let count = keys.len();
-        self.closes.push((keys, count, answer));
+    pub(crate) fn closes(&mut self, all: Vec<GrantKey>, answer: Answer<Vec<GrantKey>>) {
+        let left = all.iter().cloned().collect();
+        self.closes.push(Closing { all, left, answer });
         self.answer_closes();
     }
 
@@ -87,8 +98,8 @@ impl Unconfirmed {
                 }
             }
             Report::Closed(key) => {
-                for (keys, ..) in &mut self.closes {
-                    keys.remove(key);
+                for closing in &mut self.closes {
+                    closing.left.remove(key);
                 }
                 self.answer_closes();
             }
@@ -96,12 +107,12 @@ impl Unconfirmed {
         }
         // Who has waited too long has been told so.
         self.opens.retain(|(.., answer)| !answer.is_closed());
-        self.closes.retain(|(.., answer)| !answer.is_closed());
+        self.closes.retain(|closing| !closing.answer.is_closed());
     }
 
     fn answer_closes(&mut self) {
-        for (_, count, answer) in self.closes.extract_if(.., |(keys, ..)| keys.is_empty()) {
-            tell(answer, count);
+        for closing in self.closes.extract_if(.., |closing| closing.left.is_empty()) {
+            tell(closing.answer, closing.all);
         }
     }
 }
@@ -122,10 +133,10 @@ mod tests {
         let (opened, mut open) = oneshot::channel();
         unconfirmed.opens(key(1), Moment::new(Duration::from_secs(9)), opened);
         let (closed, mut close) = oneshot::channel();
-        unconfirmed.closes([key(2), key(3)].into(), closed);
+        unconfirmed.closes(vec![key(2), key(3)], closed);
         let (nothing, mut none) = oneshot::channel();
-        unconfirmed.closes(BTreeSet::new(), nothing);
-        assert_eq!(none.try_recv(), Ok(0));
+        unconfirmed.closes(Vec::new(), nothing);
+        assert_eq!(none.try_recv(), Ok(Vec::new()));
         for report in [Report::Done(key(2)), Report::Closed(key(1)), Report::Closed(key(2))] {
             unconfirmed.note(&report);
             open.try_recv().unwrap_err();
@@ -133,7 +144,7 @@ mod tests {
         }
         unconfirmed.note(&Report::Closed(key(3)));
         unconfirmed.note(&Report::Done(key(1)));
-        assert_eq!(close.try_recv(), Ok(2));
+        assert_eq!(close.try_recv(), Ok(vec![key(2), key(3)]));
         assert_eq!(open.try_recv(), Ok(Ok(Moment::new(Duration::from_secs(9)))));
         assert!(unconfirmed.opens.is_empty() && unconfirmed.closes.is_empty());
     }
@@ -143,7 +154,7 @@ mod tests {
         let mut unconfirmed = Unconfirmed::default();
         for number in 0..100 {
             unconfirmed.opens(key(number), Moment::default(), oneshot::channel().0);
-            unconfirmed.closes([key(number)].into(), oneshot::channel().0);
+            unconfirmed.closes(vec![key(number)], oneshot::channel().0);
         }
         unconfirmed.note(&Report::Closed(key(200)));
         assert!(unconfirmed.opens.is_empty() && unconfirmed.closes.is_empty());

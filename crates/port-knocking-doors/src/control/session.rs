@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     interface::{
         self, By, CloseReply, DEFINITION, Failure, Grant, Holder, LevelReply, Method, NAME, OpenReply, Right,
-        StatusReply, WatchReply,
+        StatusReply, WatchReply, Which,
     },
     protocol::{Call, Frames, LONGEST, Refused, Reply, SERVICE, framed},
     request::Request,
@@ -178,16 +178,29 @@ impl Session {
                 let reply = OpenReply { until: date(until, now, wall), seconds_left: left(until, now) };
                 Ok(peer.finish(&reply).await?)
             }
-            Method::Close(which) => {
+            Method::Close { which, cut } => {
                 let client = which.client.clone();
+                let named = named(&which);
                 let request = |answer| Request::Close(which, answer);
                 let closed = self.wait(request, FIREWALL, Failure::FirewallSlow).await?;
-                if let (0, Some(client)) = (closed, client)
+                if let (true, Some(client)) = (closed.is_empty(), client)
                     && !self.is_client(&client).await?
                 {
                     return Err(Failure::NoSuchClient(client).into());
                 }
-                Ok(peer.finish(&CloseReply { closed: number(closed) }).await?)
+                let count = number(closed.len());
+                let mut keys = closed;
+                // Connections outlive their grant, so those of a door and an address are ended though it is closed.
+                keys.extend(named);
+                let ended = match cut {
+                    true => {
+                        self.wait(|answer| Request::Cut(keys, answer), FIREWALL, Failure::FirewallSlow)
+                            .await?
+                    }
+                    false => Ok(0),
+                };
+                let ended = ended.map_err(Failure::NotCut)?;
+                Ok(peer.finish(&CloseReply { closed: count, cut: number(ended) }).await?)
             }
             Method::Reload => match self.wait(Request::Reload, RELOAD, Failure::Busy).await? {
                 Ok(reply) => Ok(peer.finish(&reply).await?),
@@ -461,6 +474,12 @@ fn not_opened(why: NotOpened, door: String, address: IpAddr) -> Failure {
         }
         NotOpened::TooMany => Failure::TooMany,
     }
+}
+
+/// The one door and address that are named, if both are.
+fn named(which: &Which) -> Option<GrantKey> {
+    let door = DoorName::new(which.door.as_deref()?).ok()?;
+    Some(GrantKey { door, source: which.address? })
 }
 
 /// One open door, as the interface shows it.

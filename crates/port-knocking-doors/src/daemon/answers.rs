@@ -7,7 +7,7 @@ use doors_core::{
     lease::Lease,
     time::{Moment, Wall},
 };
-use doors_firewall::Kind;
+use doors_firewall::{Kind, Order};
 
 use crate::{
     config::Hearing,
@@ -45,8 +45,10 @@ impl Daemon<'_> {
             }
             Request::Close(which, answer) => {
                 let closed = self.engine.close_by_hand(|lease| fits(&which, lease), now, wall);
-                self.unconfirmed.closes(closed.into_iter().collect(), answer);
+                self.unconfirmed.closes(closed, answer);
             }
+            // If the firewall's queue is full, the answer's sender goes, and the session says so.
+            Request::Cut(keys, answer) => drop(self.firewall.orders.try_send(Order::Cut(keys, answer))),
             Request::Reload(answer) => self.reload(Some(answer)),
             Request::Watch(watched, queue, answer) => {
                 self.observe.watch(watched, queue);

@@ -13,7 +13,7 @@ use doors_lab::Process;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::testbed::{CLIENT, PATIENCE, SEQUENCE, STRANGER, Testbed, gate};
+use crate::testbed::{CLIENT, PATIENCE, PORT, SEQUENCE, STRANGER, Testbed, echoes, gate};
 
 /// A connection that says exactly what it is told.
 struct Raw(BufReader<UnixStream>);
@@ -90,7 +90,7 @@ fn a_door_opens_and_closes_by_hand_and_the_list_says_whose_it_is() {
     );
     assert!(lines[1].contains(STRANGER[0]) && lines[1].contains("a sequence, since 20"), "{listed}");
     let said = fine(&testbed, &["close", "default", CLIENT[0]]);
-    assert_eq!(said, "closed: 1 door; connections that were made through it live on");
+    assert_eq!(said, "closed: 1 door; connections that were made through it live on (--cut ends them)");
     assert!(!testbed.is_open(CLIENT[0]) && testbed.is_open(STRANGER[0]));
     assert_eq!(fine(&testbed, &["close", "default", CLIENT[0]]), "nothing like that was open");
     fine(&testbed, &["open", "default", CLIENT[1]]);
@@ -98,6 +98,36 @@ fn a_door_opens_and_closes_by_hand_and_the_list_says_whose_it_is() {
     let said = fine(&testbed, &["close", "--all"]);
     assert!(said.starts_with("closed: 2 doors"), "{said}");
     assert!(!testbed.is_open(CLIENT[1]) && !testbed.is_open(STRANGER[0]));
+}
+
+#[test]
+fn a_connection_lives_on_when_its_door_is_closed_and_ends_when_that_is_asked_for() {
+    let testbed = started("");
+    let connected = |source: &str| {
+        fine(&testbed, &["open", "default", source, "--for", "1h"]);
+        let mut stream = testbed.connect(source, PORT).unwrap();
+        assert!(echoes(&mut stream));
+        stream
+    };
+    for (source, other) in [(CLIENT[0], STRANGER[0]), (CLIENT[1], STRANGER[1])] {
+        let (mut first, mut second, mut stays) = (connected(source), connected(source), connected(other));
+        let said = fine(&testbed, &["close", "default", source]);
+        assert!(said.contains("live on (--cut ends them)") && !testbed.is_open(source), "{said}");
+        assert!(echoes(&mut first) && echoes(&mut second) && echoes(&mut stays));
+        // The door is closed, and they go all the same.
+        let said = fine(&testbed, &["close", "default", source, "--cut"]);
+        assert_eq!(said, "nothing like that was open; ended: 2 connections");
+        for stream in [&mut first, &mut second] {
+            let ended = stream.read(&mut [0]);
+            assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+        }
+        assert!(echoes(&mut stays), "another address's connection lives on");
+        let said = fine(&testbed, &["close", "--all", "--cut"]);
+        assert_eq!(said, "closed: 1 door; ended: 1 connection");
+        assert!(!matches!(stays.read(&mut [0]), Ok(1..)));
+    }
+    let said = fine(&testbed, &["close", "default", CLIENT[0], "--cut"]);
+    assert_eq!(said, "nothing like that was open; there were no connections");
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn results(all: bool) -> BTreeMap<&'static str, Value> {
         ("ListGrants", json!(GrantsReply { grants: vec![grant] })),
         ("ListClients", json!(ClientsReply { clients: vec![client] })),
         ("Open", json!(OpenReply { until: 1, seconds_left: 2 })),
-        ("Close", json!(CloseReply { closed: 1 })),
+        ("Close", json!(CloseReply { closed: 1, cut: 2 })),
         ("Reload", json!(ReloadReply { configuration: text("/etc/x"), doors: 1 })),
         ("SetLogLevel", json!(LevelReply { level: "info".into() })),
         ("Watch", json!(WatchReply { event: all.then(|| event(all)), lost: 0 })),
@@ -211,6 +211,7 @@ fn the_methods_take_what_the_definition_says_and_nothing_else() {
             ("level", "string") => json!("debug"),
             (_, "string") => json!("ssh"),
             (_, "int") => json!(60),
+            (_, "bool") => json!(true),
             other => panic!("{other:?}"),
         };
         let all: Map<String, Value> =
@@ -231,7 +232,7 @@ fn the_methods_take_what_the_definition_says_and_nothing_else() {
     }
     assert_eq!(
         Method::read("Close", Some(Map::from_iter([("all".into(), json!(true))]))),
-        Ok(Method::Close(Which::default()))
+        Ok(Method::Close { which: Which::default(), cut: false })
     );
     assert_eq!(Method::read("Close", None), Err(Refused::parameter("all")));
 }
@@ -245,6 +246,7 @@ fn every_error_is_in_the_definition_and_is_read_back() {
         Failure::NotEligible { address: text(), why: text() },
         Failure::TooMany,
         Failure::FirewallSlow,
+        Failure::NotCut(text()),
         Failure::NotReloaded(text()),
         Failure::Busy,
     ];

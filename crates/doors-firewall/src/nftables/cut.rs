@@ -1,0 +1,137 @@
+//! Ends connections that were made through a door: by the address of the client and the door's ports.
+//!
+//! A socket of this machine is destroyed, and its peer gets a reset. Of a connection that goes on to a container, only
+//! connection tracking can be told to forget: the client's next packet is then a new connection, and the gate drops
+//! it. If the container sends first, connection tracking takes up the connection again.
+//!
+//! Source: sock_diag(7), `linux/inet_diag.h`, `linux/netfilter/nfnetlink_conntrack.h`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use doors_core::door::GrantKey;
+use doors_os::netlink::{
+    message::{Attributes, Message, NLM_F_ACK, Writer},
+    socket::{Family, NetlinkError, SOCK_DESTROY, Socket},
+};
+
+use super::{
+    abi,
+    diagnosis::{self, Listed},
+    snapshot::list,
+};
+use crate::plan::{Plan, Ports, Protocol, address};
+
+/// The states of a TCP socket over which something may come: all but closed, listening, and waiting after the end.
+const TCP_STATES: u32 = diagnosis::LIVE | 1 << diagnosis::TCP_SYN_RECV | 1 << diagnosis::TCP_NEW_SYN_RECV;
+/// A UDP socket that is connected to one peer.
+const UDP_STATES: u32 = 1 << diagnosis::TCP_ESTABLISHED;
+
+/// Which ports of which addresses are cut.
+struct Wanted<'a>(BTreeMap<IpAddr, Vec<&'a Ports>>);
+
+impl<'a> Wanted<'a> {
+    fn new(plan: &'a Plan, keys: &[GrantKey]) -> Self {
+        let mut ports: BTreeMap<IpAddr, Vec<&Ports>> = BTreeMap::new();
+        for key in keys {
+            let of_door = plan.door(&key.door).into_iter().flat_map(|door| &door.ports);
+            ports.entry(key.source).or_default().extend(of_door);
+        }
+        Self(ports)
+    }
+
+    fn has(&self, source: IpAddr, protocol: Protocol, port: u16) -> bool {
+        let of_source = self.0.get(&source).into_iter().flatten();
+        of_source.into_iter().any(|ports| ports.protocol == protocol && ports.range().contains(&port))
+    }
+}
+
+/// Ends the connections of these addresses to these doors. Returns how many there were.
+pub(super) fn cut(plan: &Plan, keys: &[GrantKey]) -> Result<usize, NetlinkError> {
+    let wanted = Wanted::new(plan, keys);
+    let mut ended = BTreeSet::new();
+    for (protocol, states) in [(Protocol::Tcp, TCP_STATES), (Protocol::Udp, UDP_STATES)] {
+        let mut sockets = diagnosis::guarded(plan, protocol, states)?;
+        sockets.retain(|socket| wanted.has(socket.peer.ip(), protocol, socket.local.port()));
+        if sockets.is_empty() {
+            continue;
+        }
+        let mut diag = Socket::open(Family::SocketDiagnosis)?;
+        for socket in sockets {
+            match diag.request(&destroy(&socket, protocol)) {
+                // It has ended by itself.
+                Err(error) if error.number() == Some(libc::ENOENT) => {}
+                other => other?,
+            }
+            ended.insert((protocol, socket.peer));
+        }
+    }
+    let mut netfilter = Socket::open(Family::Netfilter)?;
+    let tracked =
+        netfilter.dump(&list(abi::IPCTNL_MSG_CT_GET, 0, |_| {}), |message| tracked(message, &wanted))?;
+    for connection in tracked {
+        match netfilter.request(&connection.forget) {
+            Err(error) if error.number() == Some(libc::ENOENT) => {}
+            other => other?,
+        }
+        ended.insert((connection.protocol, connection.peer));
+    }
+    Ok(ended.len())
+}
+
+/// Destroys a socket: `struct inet_diag_req_v2`, with the identity that the kernel has shown.
+fn destroy(socket: &Listed, protocol: Protocol) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(SOCK_DESTROY, NLM_F_ACK, 1, |writer| {
+        writer.raw(&[socket.family, protocol.number(), 0, 0]);
+        writer.raw(&u32::MAX.to_ne_bytes());
+        writer.raw(&socket.identity);
+    });
+    writer.bytes().to_vec()
+}
+
+/// A connection that connection tracking knows.
+struct Tracked {
+    protocol: Protocol,
+    peer: std::net::SocketAddr,
+    /// The request to forget it.
+    forget: Vec<u8>,
+}
+
+/// Reads a connection; `None` if it is not to be cut. Its door is known by the port that the client has used, or by the
+/// port behind destination NAT.
+fn tracked(message: &Message<'_>, wanted: &Wanted<'_>) -> Option<Tracked> {
+    // After `struct nfgenmsg`.
+    let connection = message.attributes(4);
+    let (original, reply) = (connection.nested(abi::CTA_TUPLE_ORIG), connection.nested(abi::CTA_TUPLE_REPLY));
+    let ports = original.nested(abi::CTA_TUPLE_PROTO);
+    let protocol = match ports.find(abi::CTA_PROTO_NUM)? {
+        [6] => Protocol::Tcp,
+        [17] => Protocol::Udp,
+        _ => return None,
+    };
+    let ip = original.nested(abi::CTA_TUPLE_IP);
+    let source = address(ip.find(abi::CTA_IP_V4_SRC).or_else(|| ip.find(abi::CTA_IP_V6_SRC))?)?;
+    let port = |of: Attributes<'_>, kind| {
+        of.find(kind).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes)
+    };
+    let outside = port(ports, abi::CTA_PROTO_DST_PORT)?;
+    let inside = port(reply.nested(abi::CTA_TUPLE_PROTO), abi::CTA_PROTO_SRC_PORT).unwrap_or(outside);
+    if !wanted.has(source, protocol, outside) && !wanted.has(source, protocol, inside) {
+        return None;
+    }
+    let mut writer = Writer::default();
+    writer.message(abi::IPCTNL_MSG_CT_DELETE, NLM_F_ACK, 1, |writer| {
+        writer.raw(message.body.get(..4).unwrap_or_default());
+        writer.nest(abi::CTA_TUPLE_ORIG, |tuple| tuple.raw(original.0));
+        for kind in [abi::CTA_ZONE, abi::CTA_ID] {
+            if let Some(value) = connection.find(kind) {
+                writer.put(kind, value);
+            }
+        }
+    });
+    let peer = (source, port(ports, abi::CTA_PROTO_SRC_PORT)?).into();
+    Some(Tracked { protocol, peer, forget: writer.bytes().to_vec() })
+}
