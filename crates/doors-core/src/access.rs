@@ -94,7 +94,7 @@ impl Rules {
     }
 
     /// A lease, shortened to what these rules permit; `None` if they do not permit it. Its door has to exist and, if a
-    /// client asked for it, that client may open the door for this address, and its key has not expired. No lease lasts
+    /// client asked for it, that client may open the door for this address, is not disabled, and its key has not expired. No lease lasts
     /// longer than one that the client would get now. A lease from a sequence or by hand stays permitted as long as its
     /// door exists.
     #[must_use]
@@ -103,7 +103,7 @@ impl Rules {
         let door = self.door(name)?;
         let GrantedTo::Client(label) = &lease.granted_to else { return Some(lease) };
         let may_open = |client: &&Client| {
-            client.doors.contains(name) && client.may_come_from(*source) && !client.has_expired(wall)
+            client.doors.contains(name) && client.may_come_from(*source) && client.is_valid(wall)
         };
         let client = self.clients.find(label).filter(may_open)?;
         let latest = now.after(longest(door, client).min(client.time_left(wall)));

@@ -75,6 +75,8 @@ pub struct Client {
     pub from: Vec<IpNet>,
     /// The date from which its key is no longer valid; `None` for no expiry.
     pub until: Option<Wall>,
+    /// Whether an administrator has suspended it: it may open nothing.
+    pub disabled: bool,
 }
 
 impl Client {
@@ -82,7 +84,7 @@ impl Client {
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, key: ClientKey, doors: Arc<[DoorName]>) -> Self {
         let who = ClientLabel { name: name.into(), fingerprint: Arc::from(key.fingerprint()) };
-        Self { who, key, doors, max_open_for: None, from: Vec::new(), until: None }
+        Self { who, key, doors, max_open_for: None, from: Vec::new(), until: None, disabled: false }
     }
 
     /// Whether it may knock from this address, or let this address in.
@@ -95,6 +97,12 @@ impl Client {
     #[must_use]
     pub fn time_left(&self, wall: Wall) -> Duration {
         self.until.map_or(Duration::MAX, |until| Duration::from_millis(until.0.saturating_sub(wall.0)))
+    }
+
+    /// Whether it may open a door now: it is not disabled, and its key has not expired.
+    #[must_use]
+    pub fn is_valid(&self, wall: Wall) -> bool {
+        !self.disabled && !self.has_expired(wall)
     }
 
     /// Whether its key has expired.

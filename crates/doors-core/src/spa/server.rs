@@ -65,6 +65,8 @@ pub enum DropReason {
     Replayed,
     /// The client's key has expired.
     Expired,
+    /// The client is disabled.
+    Disabled,
     /// The client may not knock from this address.
     Network,
 }
@@ -225,6 +227,7 @@ impl SpaServer {
         // Checked before datagrams are remembered: a copy that comes first, from elsewhere, must not make the
         // original look like the copy.
         let restricted = match client {
+            client if client.disabled => Some(DropReason::Disabled),
             client if client.has_expired(wall) => Some(DropReason::Expired),
             client if !client.may_come_from(packet.source) => Some(DropReason::Network),
             _ => None,

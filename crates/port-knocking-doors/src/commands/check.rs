@@ -116,7 +116,11 @@ fn doors(text: &mut String, config: &Config, now: Wall) {
         }
         for client in config.key_access.iter().flat_map(|access| access.clients.iter()) {
             if client.doors.contains(&door.name) {
-                let over = if client.has_expired(now) { ", which has expired" } else { "" };
+                let over = match (client.disabled, client.has_expired(now)) {
+                    (true, _) => ", which is disabled",
+                    (false, true) => ", which has expired",
+                    (false, false) => "",
+                };
                 let _ = writeln!(text, "    to the client {}{over}", client.who);
             }
         }

@@ -12,6 +12,7 @@ mod add;
 mod change;
 mod list;
 mod remove;
+mod suspend;
 
 use std::{io, path::PathBuf};
 
@@ -28,6 +29,16 @@ pub(crate) enum Client {
     Add(NewClient),
     /// Show the clients, their keys' fingerprints and their doors
     List,
+    /// Let a client open nothing for the time being, and close what it has open
+    Disable {
+        /// Its name
+        name: String,
+    },
+    /// Let a disabled client knock again
+    Enable {
+        /// Its name
+        name: String,
+    },
     /// Remove a client: remove its file from clients_dir
     Remove {
         /// Its name
@@ -40,6 +51,8 @@ pub(crate) fn run(command: &Client, inputs: &Inputs) -> Result<String, ClientErr
     match command {
         Client::List => Ok(list::list(&Config::load(inputs)?)),
         Client::Add(new) => add::add(new, inputs),
+        Client::Disable { name } => suspend::suspend(name, true, inputs),
+        Client::Enable { name } => suspend::suspend(name, false, inputs),
         Client::Remove { name } => remove::remove(name, inputs),
     }
 }
@@ -160,7 +173,11 @@ pub(crate) fn not_done(command: &Client) -> String {
             "nothing was changed, and if the client `{}` was let in, it still is; mend this first, then remove it again",
             name.escape_debug()
         ),
-        Client::Add(_) | Client::List => NOTHING_CHANGED.to_owned(),
+        Client::Disable { name } => format!(
+            "nothing was changed, and if the client `{}` was let in, it still is; mend this first, then disable it again",
+            name.escape_debug()
+        ),
+        Client::Add(_) | Client::Enable { .. } | Client::List => NOTHING_CHANGED.to_owned(),
     }
 }
 

@@ -110,6 +110,7 @@ impl Client {
         resolved.max_open_for = self.values.max_open_for.map(|given| given.value);
         resolved.from = self.values.from.map_or(Vec::new(), |given| given.value);
         resolved.until = self.values.until.map(|given| given.value);
+        resolved.disabled = self.values.disabled.is_some_and(|given| given.value);
         resolved
     }
 }

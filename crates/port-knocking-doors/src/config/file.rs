@@ -86,6 +86,7 @@ pub(super) struct FileClient {
     pub(super) max_open_for: Option<Sourced<Duration>>,
     pub(super) from: Option<Sourced<Vec<IpNet>>>,
     pub(super) until: Option<Sourced<Wall>>,
+    pub(super) disabled: Option<Sourced<bool>>,
 }
 
 /// What stands in a file, and who can read it.

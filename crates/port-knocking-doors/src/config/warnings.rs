@@ -177,11 +177,8 @@ pub(super) fn expired(rules: &Rules, clients: &Clients, now: Wall) -> Vec<Warnin
     }
     warnings.push(Warning::Expired { count, names: names.join(", ") });
     let once: HashSet<&DoorName> = over().flat_map(|client| client.doors.iter()).collect();
-    let still: HashSet<&DoorName> = clients
-        .iter()
-        .filter(|client| !client.has_expired(now))
-        .flat_map(|client| client.doors.iter())
-        .collect();
+    let still: HashSet<&DoorName> =
+        clients.iter().filter(|client| client.is_valid(now)).flat_map(|client| client.doors.iter()).collect();
     let shut = rules
         .doors
         .iter()

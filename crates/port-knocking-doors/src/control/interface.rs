@@ -252,6 +252,8 @@ pub(crate) struct Client {
     pub(crate) until: Option<i64>,
     /// It has expired.
     pub(crate) expired: bool,
+    /// An administrator has suspended it.
+    pub(crate) disabled: bool,
     /// When it last knocked, since the start of the daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_seen: Option<i64>,

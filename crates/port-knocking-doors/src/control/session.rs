@@ -292,6 +292,7 @@ impl Session {
             longest: client.max_open_for.map(|time| seconds(time.as_secs())),
             until: client.until.map(|until| seconds(until.0 / 1000)),
             expired: client.has_expired(wall),
+            disabled: client.disabled,
             last_seen: seen.map(|(at, _)| past(at, now, wall)),
             last_address: seen.map(|(_, address)| address.to_string()),
         }

@@ -298,6 +298,7 @@ fn drop_reason(why: DropReason) -> &'static str {
         }
         DropReason::Copied | DropReason::Replayed => "a knock that was seen before",
         DropReason::Expired => "the client's time is over",
+        DropReason::Disabled => "the client is disabled (`client enable` lets it in again)",
         DropReason::Network => "the client may not come from there",
     }
 }

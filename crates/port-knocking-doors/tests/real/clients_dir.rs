@@ -369,3 +369,46 @@ fn clients_of_files_belong_to_what_was_last_in_force() {
     assert!(is_heard(&testbed, &devices[0]));
     testbed.end(Signal::TERM);
 }
+
+#[test]
+fn a_disabled_client_opens_nothing_and_has_nothing_open_until_it_is_enabled() {
+    let (mut testbed, devices) = gateway();
+    testbed.start(&testbed.gateway(DOORS));
+    for (name, device) in ["laptop", "phone"].iter().zip(&devices) {
+        assert_eq!(testbed.add(name, device, &[]).0, 0);
+        testbed.until("the client is heard", |testbed| is_heard(testbed, device));
+    }
+    for (device, source) in devices.iter().zip(CLIENT) {
+        assert_eq!(device.open(&testbed, source, "ssh", 30).answer, Told::Granted);
+    }
+    let before = fs::read_to_string(testbed.file_of("laptop")).unwrap();
+    let (code, said) = testbed.command(&["client", "disable", "laptop"]);
+    assert_eq!((code, &*said), (0, "disabled: laptop the running daemon has taken it over"));
+    testbed.until("its door is closed", |testbed| !testbed.is_open(CLIENT[0]));
+    assert!(testbed.is_open(CLIENT[1]), "the phone's is not");
+    assert!(!is_heard(&testbed, &devices[0]) && is_heard(&testbed, &devices[1]));
+    testbed.hear(
+        "not answered: 192.0.2.7: the client is disabled (`client enable` lets it in again), by laptop",
+    );
+    assert!(testbed.command(&["client", "list"]).1.contains("ssh DISABLED"));
+    let (_, listed) = testbed.run(&["list", "clients"]);
+    assert_eq!(listed.matches("DISABLED").count(), 1, "{listed}");
+    let (code, said) = testbed.command(&["client", "disable", "laptop"]);
+    assert_eq!((code, &*said), (0, "is disabled already: laptop"));
+    // Also over a restart.
+    testbed.end(Signal::KILL);
+    testbed.start(&testbed.gateway(DOORS));
+    testbed.until("the phone is heard", |testbed| is_heard(testbed, &devices[1]));
+    assert!(!is_heard(&testbed, &devices[0]));
+    let (code, said) = testbed.command(&["client", "enable", "laptop"]);
+    assert_eq!((code, &*said), (0, "enabled: laptop the running daemon has taken it over"));
+    assert_eq!(
+        fs::read_to_string(testbed.file_of("laptop")).unwrap(),
+        before,
+        "the rest of the file is as it was"
+    );
+    testbed.until("it is heard", |testbed| is_heard(testbed, &devices[0]));
+    assert_eq!(devices[0].open(&testbed, CLIENT[0], "ssh", 0).answer, Told::Granted);
+    let (code, said) = testbed.command(&["client", "disable", "lapto"]);
+    assert!(code == 2 && said.contains("there is no client `lapto`; did you mean `laptop`?"), "{said}");
+}

@@ -115,6 +115,7 @@ fn is_same(one: &Client, other: &Client) -> bool {
     doors(one) == doors(other) && Client { doors: other.doors.clone(), ..one.clone() } == *other
 }
 
+/// Writes a file that is not there yet.
 fn write(path: &Path, text: &str) -> Result<(), ClientError> {
     let unwritten = |source| ClientError::Write { path: path.to_owned(), source };
     let draft = AtomicFile::of(path).map_err(|error| match error {

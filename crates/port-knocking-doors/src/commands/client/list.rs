@@ -24,6 +24,9 @@ pub(super) fn list(config: &Config) -> String {
             let over = if client.has_expired(now) { ", which is over" } else { "" };
             let _ = write!(text, "  until {}{over}", config::day(until));
         }
+        if client.disabled {
+            text.push_str("  DISABLED");
+        }
         text.push('\n');
     }
     if text.is_empty() {

@@ -33,7 +33,7 @@ pub(super) fn remove(name: &str, inputs: &Inputs) -> Result<String, ClientError>
 }
 
 /// A client that an administrator has written.
-fn elsewhere(change: &Change<'_>, place: &Place) -> ClientError {
+pub(super) fn elsewhere(change: &Change<'_>, place: &Place) -> ClientError {
     let in_keys = |origin: &Origin| match (origin, &change.texts.keys) {
         (Origin::File(position), Some((keys, _))) => *position.path == **keys,
         _ => false,
@@ -43,7 +43,7 @@ fn elsewhere(change: &Change<'_>, place: &Place) -> ClientError {
 }
 
 /// The name that was meant, or those that there are.
-fn hint(change: &Change<'_>, name: &str) -> String {
+pub(super) fn hint(change: &Change<'_>, name: &str) -> String {
     const SHOWN: usize = 20;
     let likeness = |other: &str| strsim::jaro_winkler(other, name);
     let nearest = change.names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));

@@ -49,6 +49,7 @@ pub(super) fn clients(common: &Common) -> Result<(), LiveError> {
             (Some(until), false) => format!(", until {}", date(until)),
             (None, _) => String::new(),
         };
+        let until = if client.disabled { ", DISABLED" } else { &until };
         format!("{}  {}  {}  {seen}{until}", client.name, client.fingerprint, client.doors.join(","))
     };
     list(common, "ListClients", "clients", "no client has a key", |page: ClientsReply| page.clients, line)

@@ -3,7 +3,7 @@
 use super::{Key, Maybe};
 use crate::config::{
     file::FileClient,
-    kinds::{CLIENT_KEY, CLIENT_NAME, DATE, NETWORKS, SECONDS, SOME_DOOR_NAMES},
+    kinds::{CLIENT_KEY, CLIENT_NAME, DATE, NETWORKS, SECONDS, SOME_DOOR_NAMES, YES_OR_NO},
 };
 
 /// In the order of the manual.
@@ -69,5 +69,16 @@ pub(in crate::config) const CLIENT: &[Key<FileClient>] = &[
         },
         help: "The last day, in UTC, on which its key is worth something; or the moment from which on it is \
                not.",
+    },
+    Key {
+        name: "disabled",
+        field: &Maybe {
+            kind: YES_OR_NO,
+            unset: Some("false"),
+            example: None,
+            slot: |client: &mut FileClient| &mut client.disabled,
+        },
+        help: "Whether it may open nothing for the time being. `port-knocking-doors client disable` and `enable` write \
+               this into the client's file.",
     },
 ];

@@ -152,6 +152,7 @@ fn results(all: bool) -> BTreeMap<&'static str, Value> {
         longest: all.then_some(60),
         until: all.then_some(1),
         expired: false,
+        disabled: false,
         last_seen: all.then_some(1),
         last_address: text("192.0.2.7"),
     };
