@@ -3,6 +3,7 @@
 //! Everything runs in private networks; the host's network is not touched. Each figure states what it is the
 //! time of, because that is where benchmarks go wrong.
 
+mod control;
 mod network;
 mod peers;
 mod reload;
@@ -30,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// What to measure; by default everything.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only these: spa, cost, card, hostile, reload, nftables, firewalld, repair, idle, flood
+    /// Only these: spa, cost, card, hostile, reload, control, nftables, firewalld, repair, idle, flood
     only: Vec<String>,
     /// Measure this port-knocking-doors instead, with the doorknock beside it
     #[arg(long, value_name = "FILE", value_parser = |file: &str| std::path::absolute(file))]
@@ -66,12 +67,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/port-knocking-doors");
     let program = options.program.clone().unwrap_or(built);
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    let all: [(&str, Measure); 10] = [
+    let all: [(&str, Measure); 11] = [
         ("spa", spa::opening),
         ("cost", spa::cost_per_datagram),
         ("card", spa::crowd_of_card_holders),
         ("hostile", spa::hostile),
         ("reload", reload::deafness),
+        ("control", control::many_grants),
         ("nftables", opening),
         ("firewalld", opening_with_firewalld),
         ("repair", repair),

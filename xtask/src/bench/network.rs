@@ -73,7 +73,7 @@ impl Network {
             format!("ports_to_controls = [{PORT}]\nopening_sequence = [{}]\n{open_for}{more}\n", sequence());
         let path = self.write(&text)?;
         let mut command = bare(program);
-        command.arg("--conf").arg(path);
+        command.arg("--conf").arg(path).env("RUNTIME_DIRECTORY", self.directory.path());
         command.env("DBUS_SYSTEM_BUS_ADDRESS", bus.unwrap_or("unix:path=/nonexistent/bus".to_owned()));
         let mut daemon = Process::start(&self.server, command)?;
         match daemon.wait_for("ready", TIMEOUT) {

@@ -85,13 +85,14 @@ pub(super) fn deafness(program: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How long a reload took, and the longest time without an answer during it and in a second before it.
-fn reload(
+/// Has a client knock all the time while `work` is done. Returns what `work` does, and the longest time without an
+/// answer.
+pub(super) fn while_knocking<T>(
     network: &Network,
-    daemon: &mut Process,
     device: &Device,
     gateway: &Gateway,
-) -> Result<(Duration, Duration, Duration), Failure> {
+    work: &mut dyn FnMut() -> Result<T, Failure>,
+) -> Result<(T, Duration), Failure> {
     let longest = |stop: &AtomicBool| -> Result<Duration, Failure> {
         let socket = socket()?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
@@ -115,22 +116,29 @@ fn reload(
         }
         Ok(longest.max(answered.elapsed().saturating_sub(PAUSE)))
     };
-    let during = |work: &mut dyn FnMut() -> Result<Duration, Failure>| -> Result<_, Failure> {
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let knocking =
-                scope.spawn(|| network.client.enter(|| longest(&stop).map_err(|error| error.to_string())));
-            let done = work();
-            stop.store(true, Ordering::Relaxed);
-            let heard = knocking.join().map_err(|_| "a client panics")?;
-            Ok((done?, heard?))
-        })
-    };
-    let (_, usual) = during(&mut || {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let knocking =
+            scope.spawn(|| network.client.enter(|| longest(&stop).map_err(|error| error.to_string())));
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        let heard = knocking.join().map_err(|_| "a client panics")?;
+        Ok((done?, heard?))
+    })
+}
+
+/// How long a reload took, and the longest time without an answer during it and in a second before it.
+fn reload(
+    network: &Network,
+    daemon: &mut Process,
+    device: &Device,
+    gateway: &Gateway,
+) -> Result<(Duration, Duration, Duration), Failure> {
+    let (_, usual) = while_knocking(network, device, gateway, &mut || {
         thread::sleep(Duration::from_secs(1));
         Ok(Duration::ZERO)
     })?;
-    let (took, deaf) = during(&mut || {
+    let (took, deaf) = while_knocking(network, device, gateway, &mut || {
         let begun = Instant::now();
         daemon.signal(Signal::HUP)?;
         match daemon.wait_for("the configuration has been read again", TIMEOUT) {

@@ -295,6 +295,7 @@ impl Gateway {
     pub(super) fn start(&self, network: &Network) -> Result<Process, Failure> {
         let mut command = bare(&self.program);
         command.arg("--conf").arg(&self.conf).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+        command.env("RUNTIME_DIRECTORY", network.directory.path());
         let mut daemon = Process::start(&network.server, command)?;
         match daemon.wait_for("ready", TIMEOUT) {
             Some(_) => Ok(daemon),

@@ -229,7 +229,9 @@ impl Testbed {
     }
 
     /// Starts the daemon.
-    pub(crate) fn spawn(&mut self, command: Command) {
+    pub(crate) fn spawn(&mut self, mut command: Command) {
+        // Nothing of this machine is touched.
+        command.env("RUNTIME_DIRECTORY", self.directory.path());
         self.daemon = Some(Process::start(&self.server, command).unwrap());
     }
 

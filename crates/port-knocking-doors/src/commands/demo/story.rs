@@ -336,7 +336,7 @@ fn start_daemon(
     };
     write().map_err(io_error("write the demo's configuration"))?;
     let mut command = this_program();
-    command.arg("--conf").arg(path);
+    command.arg("--conf").arg(path).arg("--control-socket").arg(place.join("control.varlink"));
     for variable in ["KNOCKER_SEQ", "KNOCKER_PORTS", "RUST_LOG", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
         command.env_remove(variable);
     }
