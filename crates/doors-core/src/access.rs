@@ -226,7 +226,8 @@ impl Access {
         way: WayBack,
         wall: Wall,
     ) -> Result<Grant, Refusal> {
-        let door = self.door_of(client, door).ok_or(Refusal::NotAllowed)?;
+        // It may have been disabled while the request waited for the disk.
+        let door = self.door_of(client, door).filter(|_| client.is_valid(wall)).ok_or(Refusal::NotAllowed)?;
         let source = match accepted.request.address {
             Some(named) => named,
             None if door.require_address => return Err(Refusal::Address(Ineligible::Missing)),

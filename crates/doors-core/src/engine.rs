@@ -15,7 +15,7 @@ use crate::{
     counters::Counters,
     door::{DoorName, GrantKey},
     eligible::{Ineligible, Own},
-    grants::{Grants, Left, LiveGrant, Opening, Retracted, State},
+    grants::{Grants, Left, LiveGrant, Opening, Outcome, State},
     lease::{GrantedTo, Lease, Note},
     limits::ROUTE_QUERIES,
     packet::{Packet, Routes},
@@ -252,15 +252,16 @@ impl Engine {
         self.access.change_rules(rules)?;
         let rules = self.access.rules();
         for retracted in self.grants.retract(|lease| rules.permit(lease, now, wall)) {
-            match retracted {
-                Retracted::Closed(running) => {
+            match retracted.outcome {
+                Outcome::Closed(running) => {
                     self.changes.push_back(Change::Close(running.lease.key.clone()));
                     if running.is_open() {
                         self.events.push_back(Event::Revoked(running.lease.clone()));
                     }
                     self.begin_next(running, now, wall);
                 }
-                Retracted::Changed { before, now } => {
+                Outcome::Kept(_) => {}
+                Outcome::Changed { before, now } => {
                     self.shorten(&now);
                     self.events.push_back(match before.granted_to == now.granted_to {
                         true => Event::Shortened(now),
@@ -308,32 +309,45 @@ impl Engine {
     }
 
     /// Ends the leases that `which` picks, by the command of an administrator. A door stays open for others behind the
-    /// same address. Returns the doors and sources that the firewall was asked to change.
+    /// same address. The firewall is asked to close `named` in any case: it may hold a lease that is not known here.
     pub fn close_by_hand(
         &mut self,
         which: impl Fn(&Lease) -> bool,
+        named: Option<&GrantKey>,
         now: Moment,
         wall: Wall,
-    ) -> Vec<GrantKey> {
+    ) -> ClosedByHand {
         self.handle_timeout(now, wall);
-        let mut changed = Vec::new();
+        let mut closed = ClosedByHand::default();
         for retracted in self.grants.retract(|lease| (!which(&lease)).then_some(lease)) {
-            match retracted {
-                Retracted::Closed(running) => {
-                    let lease = running.lease.clone();
-                    changed.push(lease.key.clone());
-                    self.changes.push_back(Change::Close(lease.key.clone()));
-                    self.events.push_back(Event::ClosedByHand { lease, rest: None });
-                    self.begin_next(running, now, wall);
+            closed.ended.extend(retracted.ended.first().map(|lease| lease.key.clone()));
+            let (rest, over) = match retracted.outcome {
+                Outcome::Closed(running) => {
+                    self.changes.push_back(Change::Close(running.lease.key.clone()));
+                    closed.asked.push(running.lease.key.clone());
+                    (None, Some(running))
                 }
-                Retracted::Changed { before, now: rest } => {
-                    changed.push(rest.key.clone());
+                Outcome::Changed { now: rest, .. } => {
                     self.shorten(&rest);
-                    self.events.push_back(Event::ClosedByHand { lease: before, rest: Some(rest) });
+                    closed.asked.push(rest.key.clone());
+                    (Some(rest), None)
                 }
+                Outcome::Kept(rest) => (Some(rest), None),
+            };
+            for lease in retracted.ended {
+                self.events.push_back(Event::ClosedByHand { lease, rest: rest.clone() });
+            }
+            if let Some(running) = over {
+                self.begin_next(running, now, wall);
             }
         }
-        changed
+        if let Some(named) =
+            named.filter(|named| self.grants.get(named).is_none() && !closed.asked.contains(named))
+        {
+            self.changes.push_back(Change::Close(named.clone()));
+            closed.asked.push(named.clone());
+        }
+        closed
     }
 
     /// Sets the addresses of this machine and its networks. No grant is made for them.
@@ -624,6 +638,15 @@ pub struct ByHand {
     pub until: Moment,
     /// Whether the firewall has done it already; otherwise it reports [`Report::Done`].
     pub is_done: bool,
+}
+
+/// Doors that were closed by hand.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClosedByHand {
+    /// The doors and sources of which at least one lease has ended.
+    pub ended: Vec<GrantKey>,
+    /// Those that the firewall was asked to close or to change; it reports [`Report::Closed`] for each.
+    pub asked: Vec<GrantKey>,
 }
 
 /// Why a door was not opened by hand.

@@ -94,18 +94,29 @@ pub enum Left {
     Alone,
 }
 
-/// A grant that the rules no longer permit, at least not to all clients that share it.
+/// A grant of which at least one lease has ended, or ends earlier.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Retracted {
+pub struct Retracted {
+    /// The leases that are over, those that waited included.
+    pub ended: Vec<Lease>,
+    /// What is left.
+    pub outcome: Outcome,
+}
+
+/// What is left of a grant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
     /// The grant has ended.
     Closed(LiveGrant),
-    /// The grant stays for others, with another lease.
+    /// The grant stays, with another lease in the firewall.
     Changed {
-        /// The lease that ended.
+        /// The lease that the firewall held.
         before: Lease,
         /// The lease that replaces it.
         now: Lease,
     },
+    /// The firewall's lease stays as it is.
+    Kept(Lease),
 }
 
 impl LiveGrant {
@@ -191,7 +202,7 @@ impl Grants {
                 known.state = state;
                 self.put(known);
             }
-            None if self.running.len() >= limits::GRANTS => return false,
+            None if self.running.len() >= room_for(&lease.granted_to) => return false,
             None => self.put(LiveGrant { state, adopted: true, ..LiveGrant::new(lease, now) }),
         }
         true
@@ -227,18 +238,22 @@ impl Grants {
         let mut retracted = Vec::new();
         for key in concerned {
             let Some(before) = self.close(&key) else { continue };
+            let ended =
+                before.leases().filter(|lease| permitted((*lease).clone()).is_none()).cloned().collect();
             let mut left = before.clone();
             left.waiting = left.waiting.into_iter().filter_map(&permitted).collect();
             left.others =
                 [left.lease.clone()].into_iter().chain(left.others).filter_map(&permitted).collect();
             let Some(now) = left.take_next() else {
-                retracted.push(Retracted::Closed(LiveGrant { lease: before.lease, ..left }));
+                let outcome = Outcome::Closed(LiveGrant { lease: before.lease, ..left });
+                retracted.push(Retracted { ended, outcome });
                 continue;
             };
-            if now != before.lease {
-                let before = left.correct(now.clone());
-                retracted.push(Retracted::Changed { before, now });
-            }
+            let outcome = match now == before.lease {
+                true => Outcome::Kept(now),
+                false => Outcome::Changed { before: left.correct(now.clone()), now },
+            };
+            retracted.push(Retracted { ended, outcome });
             self.put(left);
         }
         retracted
@@ -328,11 +343,11 @@ impl Grants {
     fn is_full_for(&self, granted_to: &GrantedTo) -> bool {
         let taken = self.shares.get(granted_to).copied().unwrap_or_default();
         let share = match granted_to {
-            GrantedTo::Administrator(_) => return taken >= limits::GRANTS_BY_HAND,
+            GrantedTo::Administrator(_) => limits::GRANTS_BY_HAND,
             GrantedTo::Client(_) => limits::GRANTS_PER_CLIENT,
             GrantedTo::Sequence => limits::GRANTS_BY_SEQUENCE,
         };
-        self.running.len() >= limits::GRANTS || taken >= share
+        self.running.len() >= room_for(granted_to) || taken >= share
     }
 
     /// Inserts a grant. What changes one takes it out first, so there is none for its door and source.
@@ -352,6 +367,14 @@ impl Grants {
                 self.shares.remove(granted_to);
             }
         }
+    }
+}
+
+/// How many grants there may be before one by this right is refused.
+fn room_for(granted_to: &GrantedTo) -> usize {
+    match granted_to {
+        GrantedTo::Administrator(_) => limits::GRANTS.saturating_add(limits::GRANTS_BY_HAND),
+        GrantedTo::Client(_) | GrantedTo::Sequence => limits::GRANTS,
     }
 }
 

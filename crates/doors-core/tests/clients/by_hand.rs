@@ -24,9 +24,9 @@ impl Scene {
     }
 
     fn close_by_hand(&mut self, which: impl Fn(&Lease) -> bool) -> usize {
-        let changed = self.engine.close_by_hand(which, self.now, Wall(self.wall));
+        let closed = self.engine.close_by_hand(which, None, self.now, Wall(self.wall));
         self.work();
-        changed.len()
+        closed.ended.len()
     }
 
     fn after_seconds(&self, seconds: u64) -> Moment {
@@ -35,7 +35,7 @@ impl Scene {
 }
 
 fn by_hand() -> GrantedTo {
-    GrantedTo::Administrator(Note::new("").unwrap())
+    GrantedTo::Administrator(Note::new("a note").unwrap())
 }
 
 #[test]
@@ -130,7 +130,9 @@ fn what_was_opened_by_hand_outlives_a_restart_and_a_reload_but_not_its_door() {
     let (key, until) = (grant_key("ssh", SOURCE), scene.after_seconds(7200));
     let found = Lease { key, link: Link(0), until, granted_to: by_hand(), once: false };
     scene.engine.handle_report(Report::Found(found.clone()), scene.now, Wall(scene.wall));
-    assert_eq!(scene.lease("ssh", SOURCE), Some(found));
+    assert_eq!(scene.lease("ssh", SOURCE), Some(found.clone()));
+    let remark = scene.lease("ssh", SOURCE).unwrap().granted_to.remark();
+    assert_eq!(remark, found.granted_to.remark(), "with its note");
     scene.set_clients([]);
     assert!(scene.is_open("ssh", SOURCE));
     let without = doors_core::access::Rules { doors: vec![door("admin")], ..rules() };
@@ -153,4 +155,65 @@ fn grants_are_listed_page_by_page_and_none_twice() {
     }
     let all: Vec<_> = scene.engine.grants().iter().map(|running| running.lease.key.clone()).collect();
     assert_eq!((listed.len(), &listed), (10, &all));
+}
+
+#[test]
+fn a_lease_behind_a_longer_one_is_closed_by_hand_too_and_is_told() {
+    for door in ["ssh", "once"] {
+        let mut scene = Scene::new();
+        scene.open_by_hand(door, SOURCE, Some(300)).unwrap();
+        assert_eq!(scene.opens(door, 60), Answer::Granted);
+        let longest = scene.lease(door, SOURCE).unwrap();
+        scene.events();
+        scene.changes.clear();
+        let laptop = client(LAPTOP).who;
+        assert_eq!(scene.close_by_hand(|lease| lease.granted_to.client() == Some(&laptop)), 1, "{door}");
+        let events = scene.events();
+        let [Event::ClosedByHand { lease, rest: Some(rest) }] = &events[..] else {
+            panic!("{door}: {events:?}")
+        };
+        assert_eq!((lease.granted_to.client(), rest), (Some(&laptop), &longest));
+        assert_eq!((scene.lease(door, SOURCE), scene.changes.len()), (Some(longest), 0), "the other stays");
+        assert_eq!(scene.close_by_hand(|lease| lease.granted_to.client() == Some(&laptop)), 0);
+    }
+}
+
+#[test]
+fn a_named_door_is_closed_in_the_firewall_though_nothing_is_known_of_it() {
+    let mut scene = Scene::new();
+    let key = grant_key("ssh", SOURCE);
+    let closed = scene.engine.close_by_hand(|_| true, Some(&key), scene.now, Wall(scene.wall));
+    assert_eq!((closed.ended, closed.asked), (vec![], vec![key.clone()]));
+    assert_eq!(scene.engine.poll_change(), Some(Change::Close(key)));
+    assert!(scene.events().is_empty());
+}
+
+#[test]
+fn grants_by_hand_beyond_the_room_of_knocks_are_known_after_a_restart() {
+    let mut scene = Scene::new();
+    let mut found = |first: u32, count: usize, granted_to: GrantedTo| {
+        for number in 0..u32::try_from(count).unwrap() {
+            let source = std::net::Ipv4Addr::from_bits(first | number).to_string();
+            let (key, until) = (grant_key("ssh", &source), scene.after_seconds(60));
+            let lease = Lease { key, link: Link(0), until, granted_to: granted_to.clone(), once: false };
+            scene.engine.handle_report(Report::Found(lease), scene.now, Wall(scene.wall));
+        }
+        scene.engine.grants().len()
+    };
+    assert_eq!(found(0x0a00_0000, limits::GRANTS + 9, GrantedTo::Sequence), limits::GRANTS);
+    let all = limits::GRANTS + limits::GRANTS_BY_HAND;
+    assert_eq!(found(0x0b00_0000, limits::GRANTS_BY_HAND + 9, by_hand()), all);
+}
+
+#[test]
+fn a_client_that_is_disabled_while_its_request_waits_for_the_disk_opens_nothing() {
+    let mut scene = Scene::new();
+    scene.disk_is_slow = true;
+    let request = scene.request(crate::scene::open("ssh", 0));
+    assert_eq!(scene.ask(SOURCE, &request, LAPTOP), None, "the disk has not answered");
+    let disabled = doors_core::spa::client::Client { disabled: true, ..client(LAPTOP) };
+    scene.set_clients([disabled]);
+    scene.disk_is_slow = false;
+    scene.work();
+    assert!(!scene.is_open("ssh", SOURCE) && scene.changes.is_empty());
 }
