@@ -38,6 +38,13 @@ pub enum News {
         missing: String,
         /// How long it took to put it back.
         took: Duration,
+        /// It was the gate's; otherwise firewalld's.
+        of_gate: bool,
+    },
+    /// The gate cannot be made or checked, and is tried again; or it is whole again.
+    Gate {
+        /// Whether it is whole.
+        is_whole: bool,
     },
     /// Something did not work.
     Failed {

@@ -15,5 +15,4 @@ pub(crate) mod request;
 pub(crate) mod running;
 pub(crate) mod server;
 mod session;
-
-pub(crate) use self::session::{event_of, past};
+pub(crate) mod shown;

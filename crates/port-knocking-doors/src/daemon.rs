@@ -4,7 +4,8 @@
 //!   packets ─────┐          ┌──► changes to the firewall
 //!   firewall ────┤   Wake   ├──► records to the replay log
 //!   replay log ──┼────►─────┼──► receipts to clients
-//!   control ─────┘          └──► lines to the log
+//!   control ─────┤          ├──► events to the observers
+//!   requests ────┘          └──► answers to those who ask
 //! ```
 //!
 //! The loop never reads a file, and never waits for a disk, a log or a firewall: threads do. `start` does what comes
@@ -21,7 +22,10 @@ use tokio::sync::mpsc;
 pub use crate::start::RunError;
 use crate::{
     config::{Config, ConfigError, last_good::Keeper},
-    control::request::tell,
+    control::{
+        request::{Request, tell},
+        server::Server,
+    },
     inbox::InboxError,
     observe::log,
     reload::{Read, Target},
@@ -40,8 +44,10 @@ enum Wake {
     Firewall(News),
     /// The replay log has news.
     ReplayLog(Heard),
-    /// A signal or a request arrived, or the reader has read what it was asked for.
+    /// A signal arrived, or the reader has read what it was asked for.
     Control(Command),
+    /// Somebody asks over the control socket.
+    Request(Box<Request>),
     /// A deadline has passed, or the firewall's queue has room again.
     Due,
 }
@@ -78,10 +84,12 @@ impl Daemon<'_> {
                 Wake::ReplayLog(heard) => self.service.hear(&mut self.engine, heard, &mut self.observe),
                 Wake::Control(Command::Stop) => return Ok(()),
                 Wake::Control(Command::Reload) => self.reload(None),
-                Wake::Control(Command::Answer(request)) => {
+                Wake::Request(request) => {
                     self.answer(*request);
                     // However many requests come, packets have their turn after each.
-                    self.hear()?;
+                    if has_room {
+                        self.hear()?;
+                    }
                 }
                 Wake::Control(Command::TakeOver(read)) => self.take_over(read),
                 Wake::Due => {}
@@ -98,6 +106,7 @@ impl Daemon<'_> {
             command = self.control.next() => command.map(Wake::Control).ok_or(RunError::ReaderEnded),
             news = self.firewall.news.recv() => news.map(Wake::Firewall).ok_or(RunError::FirewallEnded),
             heard = self.service.next() => heard.map(Wake::ReplayLog).ok_or(RunError::ReplayWriterEnded),
+            request = request(&mut self.server) => Ok(Wake::Request(Box::new(request))),
             () = room(&self.firewall.orders), if !has_room => Ok(Wake::Due),
             ready = self.inbox.ready(), if has_room => Ok(ready.map(|()| Wake::Packets)?),
             () = tokio::time::sleep_until(self.clock.instant(deadline)) => Ok(Wake::Due),
@@ -143,6 +152,9 @@ impl Daemon<'_> {
     fn drain(&mut self) -> bool {
         self.service.forward(&mut self.engine);
         let has_room = self.force.forward(&mut self.engine, &self.firewall.orders);
+        if has_room {
+            self.order_cuts();
+        }
         while let Some(receipt) = self.engine.poll_receipt(self.clock.now(), self.clock.wall()) {
             if let Err(error) = self.inbox.send(&receipt) {
                 self.observe.line(move || log::not_sent(&receipt.way, &error));
@@ -155,6 +167,16 @@ impl Daemon<'_> {
             self.observe.event(&event, self.clock.now());
         }
         has_room
+    }
+
+    /// Orders that connections are ended, behind the closing of their doors.
+    fn order_cuts(&mut self) {
+        while !self.cuts.is_empty()
+            && let Ok(permit) = self.firewall.orders.try_reserve()
+            && let Some((keys, answer)) = self.cuts.pop_front()
+        {
+            permit.send(Order::Cut(keys, answer));
+        }
     }
 
     fn hears_clients(&self) -> bool {
@@ -186,7 +208,7 @@ impl Daemon<'_> {
             force: &mut self.force,
         };
         if let Some(outcome) = target.take_over(read) {
-            let reply = outcome.map(|()| self.force.reload_reply());
+            let reply = outcome.map(|needs_restart| self.force.reload_reply(&needs_restart));
             for answer in self.reloads.present.drain(..) {
                 tell(answer, reply.clone());
             }
@@ -208,6 +230,8 @@ impl Daemon<'_> {
 
     /// Stops in order: finishes pending work, each part within a timeout.
     async fn stop(mut self) -> Result<(), RunError> {
+        // What asks now finds no daemon.
+        drop(self.server.take());
         let plan = self.force.end();
         self.supervisor.stopping(&mut self.observe);
         self.service.end(&self.engine, STOP_TIMEOUT).await;
@@ -223,6 +247,14 @@ impl Daemon<'_> {
         }
         self.observe.end(STOP_TIMEOUT);
         if gate_stays { Err(RunError::GateStays) } else { Ok(()) }
+    }
+}
+
+/// The next request; never, without a control socket.
+async fn request(server: &mut Option<Server>) -> Request {
+    match server {
+        Some(server) => server.next().await,
+        None => std::future::pending().await,
     }
 }
 

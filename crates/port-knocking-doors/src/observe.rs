@@ -20,7 +20,7 @@ pub(crate) mod words;
 
 use std::{io, time::Duration};
 
-use doors_core::{engine::Event, time::Moment};
+use doors_core::{engine::Event, spa::client::Clients, time::Moment};
 use doors_firewall::News;
 use doors_os::clock::Clock;
 use tokio::sync::mpsc;
@@ -37,10 +37,12 @@ pub(crate) trait Observer {
     fn event(&mut self, event: &Event, now: Moment);
 
     /// Handles deadlines that have passed.
-    fn handle_timeout(&mut self, now: Moment);
+    fn handle_timeout(&mut self, _now: Moment) {}
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` if never.
-    fn next_deadline(&self) -> Option<Moment>;
+    fn next_deadline(&self) -> Option<Moment> {
+        None
+    }
 }
 
 /// All observers of the daemon.
@@ -53,9 +55,8 @@ pub(crate) struct Observe {
 
 impl Observe {
     /// Starts the thread that writes the log.
-    pub(crate) fn start() -> io::Result<Self> {
-        let wall = || Clock::start().wall();
-        Ok(Self { log: EventLog::start()?, facts: Facts::default(), watch: Watch::new(wall) })
+    pub(crate) fn start(clock: Clock) -> io::Result<Self> {
+        Ok(Self { log: EventLog::start()?, facts: Facts::default(), watch: Watch::new(clock) })
     }
 
     /// What happened since the start.
@@ -63,9 +64,14 @@ impl Observe {
         &self.facts
     }
 
-    /// Tells one more what happens. If too many watch already, `queue` closes.
-    pub(crate) fn watch(&mut self, watched: Watched, queue: mpsc::Sender<Seen>) {
-        self.watch.add(watched, queue);
+    /// Tells one more what happens. Returns whether there was room for it.
+    pub(crate) fn watch(&mut self, watched: Watched, queue: mpsc::Sender<Seen>, is_root: bool) -> bool {
+        self.watch.add(watched, queue, is_root)
+    }
+
+    /// These clients are in force.
+    pub(crate) fn follow(&mut self, clients: &Clients) {
+        self.facts.follow(clients);
     }
 
     /// Passes news of the firewall to all observers.

@@ -99,10 +99,11 @@ impl<'a> Force<'a> {
     }
 
     /// What the control interface tells of a reload.
-    pub(crate) fn reload_reply(&self) -> ReloadReply {
+    pub(crate) fn reload_reply(&self, needs_restart: &[&'static str]) -> ReloadReply {
         ReloadReply {
             configuration: self.config.path.as_ref().map(|path| path.display().to_string()),
             doors: i64::try_from(self.plan.doors.len()).unwrap_or(i64::MAX),
+            needs_restart: needs_restart.iter().map(|key| (*key).to_owned()).collect(),
         }
     }
 
@@ -216,8 +217,9 @@ pub(crate) struct Target<'d, 'f> {
 }
 
 impl Target<'_, '_> {
-    /// Applies what the reader has read. Returns the outcome, with why, if it was a configuration.
-    pub(crate) fn take_over(mut self, read: Read) -> Option<Result<(), String>> {
+    /// Applies what the reader has read. Returns the outcome if it was a configuration: the keys that take effect only after a
+    /// restart, or why it cannot be used.
+    pub(crate) fn take_over(mut self, read: Read) -> Option<Result<Vec<&'static str>, String>> {
         match read {
             Read::Configuration(new, opened) => {
                 let taken = match new {
@@ -244,7 +246,7 @@ impl Target<'_, '_> {
     }
 
     /// Applies a new configuration. If it is unusable, nothing changes.
-    fn take(&mut self, new: New) -> Result<(), ReloadError> {
+    fn take(&mut self, new: New) -> Result<Vec<&'static str>, ReloadError> {
         let New { mut config, server, mut needs_restart } = new;
         self.firewall.can_follow(&config.plan)?;
         // Ports before rules: a rule that is in force must be heard.
@@ -260,6 +262,8 @@ impl Target<'_, '_> {
         (self.force.since, self.force.instead_of) = (self.clock.now(), config.instead_of.clone());
         let (kind, config) = (self.firewall.kind, Arc::new(config));
         let (told, now) = (Arc::clone(&config), self.clock.wall());
+        self.observe.follow(&config.rules.clients);
+        let keys = needs_restart.clone();
         self.observe.line(move || {
             needs_restart.iter().for_each(|key| log::needs_restart(key));
             say_what_is_new(&told, kind, ended, now);
@@ -267,6 +271,6 @@ impl Target<'_, '_> {
         self.reader.free((before, config));
         self.force.is_plan_new = true;
         self.force.forward(self.engine, &self.firewall.orders);
-        Ok(())
+        Ok(keys)
     }
 }

@@ -1,12 +1,13 @@
 //! What happens before the loop, in this order: handle signals, take the instance lock, open the inbox, install the
 //! gate, then start the threads for everything that may take longer.
 //!
-//! Once the gate is installed, no guarded port is open and sequences are heard. Nothing in here reads a file or waits
-//! for a disk.
+//! Once the gate is installed, no guarded port is open and sequences are heard. Nothing in here waits for a disk, or reads a
+//! file but /etc/group.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Duration};
 
 use doors_core::{
+    door::GrantKey,
     engine::Engine,
     sequence::trie::Conflict,
     time::{Moment, Wall},
@@ -20,11 +21,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, ConfigError, Hearing, last_good::Keeper},
+    config::{self, Config, ConfigError, Hearing, last_good::Keeper},
     control::{
         interface::ReloadReply,
-        request::{Answer, Request, Unconfirmed},
-        server::{Server, Settings},
+        request::{Answer, Unconfirmed},
+        server::{Groups, Server, Settings},
     },
     inbox::{Inbox, InboxError},
     observe::{Observe, facts::LastSeen, log, words},
@@ -48,6 +49,10 @@ pub(crate) struct Daemon<'a> {
     pub(crate) observe: Observe,
     /// Why this firewall.
     pub(crate) firewall_why: String,
+    /// Where requests come from; `None` if there is no control socket, and the log says why.
+    pub(crate) server: Option<Server>,
+    /// Connections that are to be ended, behind the closing of their doors.
+    pub(crate) cuts: VecDeque<Cut>,
     /// Requests that wait for the firewall.
     pub(crate) unconfirmed: Unconfirmed,
     /// Requests that wait for a reload.
@@ -81,13 +86,14 @@ pub(crate) async fn start(
     let firewall = Firewall::start(&choice, config.plan.clone(), clock).await?;
     let (force, config) = Force::begin(config, last_good, clock.now()).map_err(RunError::Start)?;
     let reader = Reader::start(Arc::clone(&config), load).map_err(RunError::Start)?;
-    let observe = Observe::start().map_err(RunError::Start)?;
-    let [group, read_group] = config.control_groups.clone();
-    let settings = Settings { path: control_socket, read_group, group };
+    let observe = Observe::start(clock).map_err(RunError::Start)?;
+    let [change, read] =
+        config.control_groups.each_ref().map(|group| group.as_deref().and_then(config::group_number));
+    let settings = Settings { path: control_socket, groups: Groups { read, change } };
     let server = Server::start(&settings, clock, LastSeen::clone(&observe.facts().last_seen));
     // A daemon that opens doors without it is better than none.
     let server = server.map_err(|error| log::no_control_socket(&error)).ok();
-    let mut control = Control { signals, reader, server };
+    let mut control = Control { signals, reader };
     // A problem with keys or state does not stop the start: the doors are guarded, and sequences are heard.
     let mut service = SpaService::new(clock);
     if let Some(access) = &config.key_access {
@@ -104,6 +110,8 @@ pub(crate) async fn start(
         supervisor: Supervisor::new(clock.now()),
         observe,
         firewall_why: choice.why.to_string(),
+        server,
+        cuts: VecDeque::new(),
         unconfirmed: Unconfirmed::default(),
         reloads: Reloads::default(),
         force,
@@ -160,17 +168,10 @@ fn open_inbox(config: &Config) -> Result<Inbox, InboxError> {
 pub(crate) struct Control {
     signals: Signals,
     pub(crate) reader: Reader,
-    /// `None` if there is no control socket; the log says why.
-    server: Option<Server>,
 }
 
-/// The next request; never, without a server.
-async fn request(server: &mut Option<Server>) -> Request {
-    match server {
-        Some(server) => server.next().await,
-        None => std::future::pending().await,
-    }
-}
+/// Which connections are to be ended, and who wants to know how many there were.
+pub(crate) type Cut = (Vec<GrantKey>, Answer<Result<usize, String>>);
 
 /// Gets the outcome of a reload.
 pub(crate) type ReloadAnswer = Answer<Result<ReloadReply, String>>;
@@ -198,8 +199,6 @@ pub(crate) enum Command {
     Reload,
     /// Apply what the reader has read.
     TakeOver(Read),
-    /// Answer a request of the control interface.
-    Answer(Box<Request>),
 }
 
 impl Signals {
@@ -215,14 +214,13 @@ impl Signals {
 impl Control {
     /// The next command; `None` if the reader has ended.
     pub(crate) async fn next(&mut self) -> Option<Command> {
-        let Self { signals, reader, server } = self;
+        let Self { signals, reader } = self;
         tokio::select! {
             biased;
             _ = signals.terminate.recv() => Some(Command::Stop),
             _ = signals.interrupt.recv() => Some(Command::Stop),
             _ = signals.hangup.recv() => Some(Command::Reload),
             read = reader.next() => read.map(Command::TakeOver),
-            request = request(server) => Some(Command::Answer(Box::new(request))),
         }
     }
 }

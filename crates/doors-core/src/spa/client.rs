@@ -19,6 +19,12 @@ pub struct ClientLabel {
 }
 
 impl ClientLabel {
+    /// Whether this is its name or its fingerprint.
+    #[must_use]
+    pub fn is_called(&self, text: &str) -> bool {
+        *self.name == *text || *self.fingerprint == *text
+    }
+
     /// The label as a comment on a rule or set element in the firewall.
     #[must_use]
     pub fn remark(&self) -> String {

@@ -45,7 +45,7 @@ impl Restoring {
         let what = ledger::missing(all)?;
         let missing = why.map_or_else(|| what.clone(), |why| format!("{why}, and {what}"));
         Some(match back == all {
-            true => News::Repaired { missing, took: now.remaining(since) },
+            true => News::Repaired { missing, took: now.remaining(since), of_gate: false },
             false => News::Warning(format!(
                 "another program or an administrator has changed the firewall: {missing}; put back {back} of {all}; the time of the others \
                  ran out, or it failed"
@@ -68,7 +68,7 @@ mod tests {
 
     fn end(restoring: Restoring) -> String {
         match restoring.end(Moment::new(Duration::from_millis(30))) {
-            Some(News::Repaired { missing, took }) => format!("{missing}; all in {took:?}"),
+            Some(News::Repaired { missing, took, .. }) => format!("{missing}; all in {took:?}"),
             Some(News::Warning(warning)) => warning,
             other => panic!("{other:?}"),
         }

@@ -331,4 +331,5 @@ pub(super) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 pub(super) const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
 pub(super) const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 pub(super) const TCP_CONNTRACK_ESTABLISHED: u8 = 3;
+pub(super) const TCP_CONNTRACK_LAST_ACK: u8 = 6;
 pub(super) const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x08;

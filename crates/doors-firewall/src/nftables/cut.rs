@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use doors_core::door::GrantKey;
@@ -49,9 +49,22 @@ impl<'a> Wanted<'a> {
 }
 
 /// Ends the connections of these addresses to these doors. Returns how many there were.
+///
+/// # Errors
+/// The first error. What could be ended is ended all the same.
 pub(super) fn cut(plan: &Plan, keys: &[GrantKey]) -> Result<usize, NetlinkError> {
     let wanted = Wanted::new(plan, keys);
     let mut ended = BTreeSet::new();
+    let sockets = destroy_sockets(plan, &wanted, &mut ended);
+    let tracked = forget_tracked(&wanted, &mut ended);
+    sockets.and(tracked).map(|()| ended.len())
+}
+
+/// One connection, by its protocol and its outer end.
+type Ended = BTreeSet<(Protocol, SocketAddr)>;
+
+fn destroy_sockets(plan: &Plan, wanted: &Wanted<'_>, ended: &mut Ended) -> Result<(), NetlinkError> {
+    let mut outcome = Ok(());
     for (protocol, states) in [(Protocol::Tcp, TCP_STATES), (Protocol::Udp, UDP_STATES)] {
         let mut sockets = diagnosis::guarded(plan, protocol, states)?;
         sockets.retain(|socket| wanted.has(socket.peer.ip(), protocol, socket.local.port()));
@@ -61,24 +74,44 @@ pub(super) fn cut(plan: &Plan, keys: &[GrantKey]) -> Result<usize, NetlinkError>
         let mut diag = Socket::open(Family::SocketDiagnosis)?;
         for socket in sockets {
             match diag.request(&destroy(&socket, protocol)) {
+                Ok(()) => drop(ended.insert((protocol, socket.peer))),
                 // It has ended by itself.
                 Err(error) if error.number() == Some(libc::ENOENT) => {}
-                other => other?,
+                Err(error) => outcome = outcome.and(Err(error)),
             }
-            ended.insert((protocol, socket.peer));
         }
     }
+    outcome
+}
+
+fn forget_tracked(wanted: &Wanted<'_>, ended: &mut Ended) -> Result<(), NetlinkError> {
+    let ours = own_addresses()?;
     let mut netfilter = Socket::open(Family::Netfilter)?;
-    let tracked =
-        netfilter.dump(&list(abi::IPCTNL_MSG_CT_GET, 0, |_| {}), |message| tracked(message, &wanted))?;
-    for connection in tracked {
-        match netfilter.request(&connection.forget) {
+    let request = list(abi::IPCTNL_MSG_CT_GET, 0, |_| {});
+    let found = netfilter.dump(&request, |message| tracked(message, wanted, &ours))?;
+    let mut outcome = Ok(());
+    for Tracked { protocol, peer, lives, forget } in found {
+        match netfilter.request(&forget) {
+            Ok(()) if lives => drop(ended.insert((protocol, peer))),
+            Ok(()) => {}
             Err(error) if error.number() == Some(libc::ENOENT) => {}
-            other => other?,
+            Err(error) => outcome = outcome.and(Err(error)),
         }
-        ended.insert((connection.protocol, connection.peer));
     }
-    Ok(ended.len())
+    outcome
+}
+
+/// The addresses of this machine. A connection to another machine does not go through the gate, unless destination NAT
+/// of ours has led it there.
+fn own_addresses() -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    /// The length of `struct ifaddrmsg`.
+    const HEADER: usize = 8;
+    let mut routes = Socket::open(Family::Route)?;
+    let addresses = routes.dump(&list(libc::RTM_GETADDR, 0, |writer| writer.raw(&[0; 4])), |message| {
+        let of = message.attributes(HEADER);
+        address(of.find(libc::IFA_LOCAL).or_else(|| of.find(libc::IFA_ADDRESS))?)
+    })?;
+    Ok(addresses.into_iter().collect())
 }
 
 /// Destroys a socket: `struct inet_diag_req_v2`, with the identity that the kernel has shown.
@@ -95,14 +128,16 @@ fn destroy(socket: &Listed, protocol: Protocol) -> Vec<u8> {
 /// A connection that connection tracking knows.
 struct Tracked {
     protocol: Protocol,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
+    /// It is not what remains of one that has ended.
+    lives: bool,
     /// The request to forget it.
     forget: Vec<u8>,
 }
 
 /// Reads a connection; `None` if it is not to be cut. Its door is known by the port that the client has used, or by the
 /// port behind destination NAT.
-fn tracked(message: &Message<'_>, wanted: &Wanted<'_>) -> Option<Tracked> {
+fn tracked(message: &Message<'_>, wanted: &Wanted<'_>, ours: &BTreeSet<IpAddr>) -> Option<Tracked> {
     // After `struct nfgenmsg`.
     let connection = message.attributes(4);
     let (original, reply) = (connection.nested(abi::CTA_TUPLE_ORIG), connection.nested(abi::CTA_TUPLE_REPLY));
@@ -112,8 +147,15 @@ fn tracked(message: &Message<'_>, wanted: &Wanted<'_>) -> Option<Tracked> {
         [17] => Protocol::Udp,
         _ => return None,
     };
-    let ip = original.nested(abi::CTA_TUPLE_IP);
-    let source = address(ip.find(abi::CTA_IP_V4_SRC).or_else(|| ip.find(abi::CTA_IP_V6_SRC))?)?;
+    let end = |of: Attributes<'_>, [v4, v6]: [u16; 2]| {
+        let ip = of.nested(abi::CTA_TUPLE_IP);
+        address(ip.find(v4).or_else(|| ip.find(v6))?)
+    };
+    let source = end(original, [abi::CTA_IP_V4_SRC, abi::CTA_IP_V6_SRC])?;
+    let target = end(original, [abi::CTA_IP_V4_DST, abi::CTA_IP_V6_DST])?;
+    if !ours.contains(&target) && end(reply, [abi::CTA_IP_V4_SRC, abi::CTA_IP_V6_SRC]) == Some(target) {
+        return None;
+    }
     let port = |of: Attributes<'_>, kind| {
         of.find(kind).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes)
     };
@@ -133,5 +175,11 @@ fn tracked(message: &Message<'_>, wanted: &Wanted<'_>) -> Option<Tracked> {
         }
     });
     let peer = (source, port(ports, abi::CTA_PROTO_SRC_PORT)?).into();
-    Some(Tracked { protocol, peer, forget: writer.bytes().to_vec() })
+    let state = connection
+        .nested(abi::CTA_PROTOINFO)
+        .nested(abi::CTA_PROTOINFO_TCP)
+        .find(abi::CTA_PROTOINFO_TCP_STATE);
+    let lives =
+        state.and_then(|state| state.first()).is_none_or(|state| *state < abi::TCP_CONNTRACK_LAST_ACK);
+    Some(Tracked { protocol, peer, lives, forget: writer.bytes().to_vec() })
 }

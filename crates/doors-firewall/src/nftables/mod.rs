@@ -49,10 +49,14 @@ pub fn would_cut(plan: &Plan) -> Result<Option<String>, NetlinkError> {
     Ok(datagrams::Services::before_the_gate(plan)?.map(|services| services.fate()))
 }
 
-/// Ends the connections of these addresses to these doors, and says how many there were, or why not.
-pub(super) fn answer_cut(plan: &Plan, keys: &[GrantKey], answer: oneshot::Sender<Result<usize, String>>) {
-    // One who has waited too long has been told so.
-    let _ = answer.send(cut::cut(plan, keys).map_err(|error| in_one_line(&error)));
+/// Ends the connections of these addresses to these doors, and says how many there were, or why not. In a thread of its
+/// own: connection tracking may know very many, and doors have to open meanwhile.
+pub(super) fn answer_cut(plan: &Plan, keys: Vec<GrantKey>, answer: oneshot::Sender<Result<usize, String>>) {
+    let plan = plan.clone();
+    tokio::task::spawn_blocking(move || {
+        // One who has waited too long has been told so.
+        let _ = answer.send(cut::cut(&plan, &keys).map_err(|error| in_one_line(&error)));
+    });
 }
 
 /// Looks at rules of other tables in a thread of its own: there may be ten thousand, and the gate has to be watched

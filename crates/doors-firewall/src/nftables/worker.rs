@@ -206,7 +206,7 @@ impl Worker {
                     self.say_what_is_news();
                     self.hand_on(Order::Follow(plan));
                 }
-                Order::Cut(keys, answer) => answer_cut(self.gate.plan(), &keys, answer),
+                Order::Cut(keys, answer) => answer_cut(self.gate.plan(), keys, answer),
                 Order::End(done) => {
                     if self.gate.plan().remove_on_exit {
                         self.remove();
@@ -318,6 +318,7 @@ impl Worker {
             // It was said before that it cannot be closed.
             let _ = self.close(&admission);
         }
+        let failures = self.failures;
         match self.gate.check(&self.refused, &mut self.monitor) {
             Ok(findings) => {
                 if self.gate.is_certain() {
@@ -345,6 +346,9 @@ impl Worker {
                 self.failures = self.failures.saturating_add(1);
             }
         }
+        if (failures == 0) != (self.failures == 0) {
+            self.tell(News::Gate { is_whole: self.failures == 0 });
+        }
     }
 
     /// How long until the next check: soon, if something is left to do; later after each failure.
@@ -366,7 +370,7 @@ impl Worker {
 
     fn tell_findings(&mut self, findings: gate::Findings) {
         if let Some((missing, took)) = findings.repaired {
-            self.tell(News::Repaired { missing, took });
+            self.tell(News::Repaired { missing, took, of_gate: true });
         }
         for lease in findings.found {
             self.tell(News::Report(Report::Found(lease.clone())));

@@ -25,7 +25,7 @@ use crate::{
     config,
     control::{
         client::{self, CallError, Client},
-        interface::{By, Holder},
+        interface::{By, Holder, LONGEST},
     },
 };
 
@@ -140,12 +140,14 @@ pub(crate) enum LiveError {
 pub(crate) enum Found {
     /// All is as it should be.
     Fine,
-    /// It runs, but not as its configuration says.
+    /// It runs, but not as its configuration says, or its gate is broken.
     NotAsConfigured,
 }
 
 /// Runs one of the commands.
-pub(crate) fn run(command: Live) -> Result<Found, LiveError> {
+pub(crate) fn run(mut command: Live, socket: Option<PathBuf>) -> Result<Found, LiveError> {
+    let common = command.common();
+    common.control_socket = common.control_socket.take().or(socket);
     let done = match command {
         Live::Status { common } => return status::run(&common),
         Live::List { common, what: None } => list::grants(&common),
@@ -164,6 +166,20 @@ pub(crate) fn run(command: Live) -> Result<Found, LiveError> {
         // The reader has seen enough.
         Err(LiveError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Found::Fine),
         other => other.map(|()| Found::Fine),
+    }
+}
+
+impl Live {
+    fn common(&mut self) -> &mut Common {
+        match self {
+            Self::Status { common }
+            | Self::List { common, .. }
+            | Self::Open { common, .. }
+            | Self::Close { common, .. }
+            | Self::Watch { common, .. }
+            | Self::Reload { common }
+            | Self::LogLevel { common, .. } => common,
+        }
     }
 }
 
@@ -221,9 +237,6 @@ fn span(seconds: i64) -> String {
         _ => format!("{} d {} h", part(86_400, i64::MAX), part(3600, 24)),
     }
 }
-
-/// The longest time that the daemon takes: a year.
-const LONGEST: u64 = 365 * 24 * 60 * 60;
 
 /// Reads a time like `90`, `90s`, `10m`, `2h` or `1d`.
 fn time(text: &str) -> Result<Duration, String> {

@@ -176,10 +176,14 @@ pub fn run() -> ExitCode {
         Some(Command::Check(after)) => run_check(&settings.then(after)),
         Some(Command::Gateway { conf, command }) => run_gateway(&settings.with_conf(conf), &command),
         Some(Command::Client { conf, command }) => run_client(&settings.with_conf(conf), &command),
+        // Where the socket is may stand before the command, too.
+        Some(Command::Live(command)) if settings.without_socket() == Settings::default() => {
+            run_live(command, settings.control_socket)
+        }
         Some(_) if settings != Settings::default() => {
             complain(WRONG, "the options of the daemon mean nothing to this command; leave them out")
         }
-        Some(Command::Live(command)) => run_live(command),
+        Some(Command::Live(command)) => run_live(command, None),
         Some(Command::RemoveGate) => remove_gate(),
         #[cfg(feature = "demo")]
         Some(Command::Demo(options)) => demo::run(&options),
@@ -210,6 +214,10 @@ impl Settings {
     /// These, and the file that a command names.
     fn with_conf(self, conf: Conf) -> Self {
         Self { conf: conf.after.or(self.conf), ..self }
+    }
+
+    fn without_socket(&self) -> Self {
+        Self { control_socket: None, ..self.clone() }
     }
 
     fn surroundings(&self) -> Inputs {
@@ -263,7 +271,7 @@ fn run_daemon(settings: &Settings) -> ExitCode {
         Ok(last_good) => last_good,
         Err(error) => return fail(FAILED, &daemon::RunError::Start(error)),
     };
-    let socket = control_client::socket(settings.control_socket.as_deref());
+    let socket = control_client::socket_of_service(settings.control_socket.as_deref());
     let settings = settings.clone();
     let load = move || settings.reload();
     let run = |runtime: Runtime| runtime.block_on(daemon::run(config, load, &last_good, socket));
@@ -346,8 +354,8 @@ fn run_client(settings: &Settings, command: &client::Client) -> ExitCode {
     }
 }
 
-fn run_live(command: live::Live) -> ExitCode {
-    match live::run(command) {
+fn run_live(command: live::Live, socket: Option<PathBuf>) -> ExitCode {
+    match live::run(command, socket) {
         Ok(Found::Fine) => ExitCode::from(FINE),
         Ok(Found::NotAsConfigured) => ExitCode::from(FAILED),
         Err(error @ LiveError::Call(CallError::NoDaemon(_))) => fail(NO_DAEMON, &error),

@@ -16,6 +16,7 @@ mod dates;
 mod doors;
 mod faults;
 mod file;
+mod groups;
 pub mod keys;
 mod kinds;
 pub mod last_good;
@@ -39,6 +40,7 @@ use doors_firewall::{
 use doors_spa::identity::ClientKey;
 use doors_text::error_chain::in_one_line;
 
+pub(crate) use self::groups::number_of as group_number;
 pub use self::{clients::KeyAccess, origin::ConfigError, warnings::Warning};
 pub(crate) use self::{
     clients_dir::{ClientFiles, Version, file_of},
@@ -188,6 +190,10 @@ impl Config {
         let texts = Texts { path: path.to_owned(), text, keys, clients };
         let mut config = Self::of(surroundings, file, &texts)?;
         config.warnings.extend(passed_over);
+        let keys = ["control_group", "control_read_group"];
+        let groups = config.control_groups.iter().map(Option::as_deref).zip(keys);
+        let missing: Vec<Warning> = groups.filter_map(|(group, key)| groups::missing(key, group)).collect();
+        config.warnings.extend(missing);
         config.warnings.extend(readable.and_then(|mode| config.exposed(path, mode)));
         let key = config.key_access.as_ref().map(|access| access.gateway_key.clone());
         let keys = texts.keys.as_ref().map(|(path, _)| path.clone());

@@ -101,6 +101,17 @@ pub enum Warning {
         /// How many there are besides.
         others: usize,
     },
+    /// Its members cannot use the control socket.
+    #[error(
+        "{key}: there is no group \"{group}\" in /etc/group, so only root can use the control socket in its place; write the \
+         group's number if it is elsewhere"
+    )]
+    NoGroup {
+        /// The key that names it.
+        key: &'static str,
+        /// What it says.
+        group: String,
+    },
     /// A file that was installed, and not edited yet.
     #[error(
         "there is no door, so nothing is guarded and nothing opens; write one into the configuration file, a [[doors]] \

@@ -1,13 +1,18 @@
 //! How a command speaks with the running daemon.
 
 use std::{
+    ffi::OsStr,
+    fs::Metadata,
     io::{self, Read as _, Write as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::{
+        fd::AsFd as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _, net::UnixStream},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::net::sockopt::socket_peercred;
+use rustix::{net::sockopt::socket_peercred, process::Uid};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -16,7 +21,7 @@ use super::{
     protocol::{Call, Frames, Refused, Reply, framed},
 };
 
-/// Where the control socket is, unless `--control-socket` or `$RUNTIME_DIRECTORY` says otherwise.
+/// Where the control socket is, unless an option or systemd says otherwise.
 const IN_RUN: &str = "/run/port-knocking-doors";
 const SOCKET: &str = "control.varlink";
 
@@ -59,14 +64,29 @@ pub(crate) enum CallError {
     Broken(#[source] io::Error),
 }
 
-/// Where the control socket is: what an option says, or the directory of the service, or the default.
-pub(crate) fn socket(option: Option<&Path>) -> PathBuf {
-    let directory = std::env::var_os("RUNTIME_DIRECTORY").filter(|directory| !directory.is_empty());
-    match (option, directory) {
-        (Some(path), _) => path.to_owned(),
-        (None, Some(directory)) => Path::new(&directory).join(SOCKET),
-        (None, None) => Path::new(IN_RUN).join(SOCKET),
+/// Where the daemon makes the control socket: where an option says, or in the directory that systemd gives the service
+/// (systemd.exec(5), `RuntimeDirectory=`), or the usual one.
+pub(crate) fn socket_of_service(option: Option<&Path>) -> PathBuf {
+    let given = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
+    let first = given.as_encoded_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+    let first = Path::new(OsStr::from_bytes(first));
+    match option {
+        None if first.is_absolute() => first.join(SOCKET),
+        option => socket(option),
     }
+}
+
+/// Where a command looks for it. The directory of the service in which a command runs is another's.
+pub(crate) fn socket(option: Option<&Path>) -> PathBuf {
+    option.map_or_else(|| Path::new(IN_RUN).join(SOCKET), Path::to_owned)
+}
+
+/// Whether the peer is the daemon: root, our own user, or the one to whom the socket's directory belongs, into which no
+/// other can put a socket.
+fn is_trusted(user: Uid, path: &Path) -> bool {
+    let directory = path.parent().and_then(|directory| directory.metadata().ok());
+    let is_owner = |directory: &Metadata| directory.uid() == user.as_raw() && directory.mode() & 0o022 == 0;
+    user.is_root() || user == rustix::process::geteuid() || directory.as_ref().is_some_and(is_owner)
 }
 
 /// A connection to the daemon.
@@ -90,7 +110,7 @@ impl Client {
             _ => CallError::Broken(error),
         })?;
         let peer = socket_peercred(stream.as_fd()).map_err(|error| CallError::Broken(error.into()))?;
-        if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
+        if !is_trusted(peer.uid, path) {
             return Err(CallError::Stranger { path: path.to_owned(), user: peer.uid.as_raw() });
         }
         stream.set_read_timeout(Some(SILENCE)).map_err(CallError::Broken)?;

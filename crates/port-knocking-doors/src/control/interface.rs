@@ -1,12 +1,14 @@
 //! The interface `org.port-knocking-doors`: what its methods take and give. The definition file says the same, for people
 //! and for programs in other languages; a test compares the two.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
+use doors_text::safe_text::escaped;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::protocol::Refused;
+use crate::observe::watch::Watched;
 
 /// The name of the interface.
 pub(crate) const NAME: &str = "org.port-knocking-doors";
@@ -14,8 +16,8 @@ pub(crate) const NAME: &str = "org.port-knocking-doors";
 /// Its definition.
 pub(crate) const DEFINITION: &str = include_str!("../../../../dist/org.port-knocking-doors.varlink");
 
-/// The longest time for which a door can be opened by hand: a year.
-const LONGEST: u64 = 365 * 24 * 60 * 60;
+/// The longest time for which a door can be opened by hand, in seconds: a year.
+pub(crate) const LONGEST: u64 = 365 * 24 * 60 * 60;
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,7 +65,7 @@ pub(crate) enum Method {
         back_after: Option<Duration>,
     },
     /// Tell what happens, as it happens.
-    Watch(Filter),
+    Watch(Watched),
 }
 
 /// Which open doors to close: those that fit all that is given.
@@ -77,13 +79,17 @@ pub(crate) struct Which {
     pub(crate) client: Option<String>,
 }
 
-/// Which events to tell.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Filter {
-    /// Only those about this address.
-    pub(crate) address: Option<IpAddr>,
-    /// Only those about the client with this name or fingerprint.
-    pub(crate) client: Option<String>,
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.door {
+            Some(door) => write!(f, "the door {}", escaped(door))?,
+            None => f.write_str("every door")?,
+        }
+        if let Some(address) = self.address {
+            write!(f, " for {address}")?;
+        }
+        self.client.as_ref().map_or(Ok(()), |client| write!(f, " of the client {}", escaped(client)))
+    }
 }
 
 /// Parameters of a call, which are taken out one by one.
@@ -156,7 +162,7 @@ impl Method {
             "SetLogLevel" => {
                 Self::SetLogLevel { level: given.required("level")?, back_after: given.time("seconds")? }
             }
-            "Watch" => Self::Watch(Filter { address: given.address()?, client: given.maybe("client")? }),
+            "Watch" => Self::Watch(Watched { address: given.address()?, client: given.maybe("client")? }),
             _ => {
                 let method = format!("{NAME}.{name}");
                 return Err(Refused::of_service("MethodNotFound", "method", &method));
@@ -242,8 +248,10 @@ pub(crate) struct Client {
     pub(crate) fingerprint: String,
     /// The doors that it may open.
     pub(crate) doors: Vec<String>,
-    /// The networks that it may come from; empty for all.
+    /// The first networks that it may come from; empty for all.
     pub(crate) from: Vec<String>,
+    /// How many networks it may come from.
+    pub(crate) from_in_all: i64,
     /// The longest time that it may have a door open, if that is less than the door's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) longest: Option<i64>,
@@ -305,8 +313,10 @@ pub(crate) struct Count {
 pub(crate) struct Door {
     /// Its name.
     pub(crate) name: String,
-    /// Its ports, like `22/tcp`.
+    /// Its first ports, like `22/tcp`.
     pub(crate) ports: Vec<String>,
+    /// How many ports and ranges it has.
+    pub(crate) ports_in_all: i64,
     /// Whether a sequence opens it.
     pub(crate) sequence: bool,
     /// How long it is open by default, in seconds.
@@ -340,6 +350,9 @@ pub(crate) struct Status {
     /// Since when the gate stands in place without a repair; none without a gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gate_since: Option<i64>,
+    /// Since when the gate cannot be made or checked, if that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gate_broken_since: Option<i64>,
     /// How knocks are heard.
     pub(crate) listen: String,
     /// The doors.
@@ -352,6 +365,9 @@ pub(crate) struct Status {
     pub(crate) clients_heard: bool,
     /// How many grants are open.
     pub(crate) grants: i64,
+    /// The level of the log, if it was set by command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_level: Option<String>,
     /// Knocks and requests that have opened a door.
     pub(crate) accepted: Count,
     /// Knocks and requests that were refused.
@@ -409,6 +425,8 @@ pub(crate) struct ReloadReply {
     pub(crate) configuration: Option<String>,
     /// How many doors it has.
     pub(crate) doors: i64,
+    /// Keys that have changed and take effect only after a restart.
+    pub(crate) needs_restart: Vec<String>,
 }
 
 /// The result of [`Method::SetLogLevel`].
@@ -439,7 +457,9 @@ pub(crate) enum Failure {
     NotEligible { address: String, why: String },
     #[error("too many doors are open by hand, or for this address; close one first")]
     TooMany,
-    #[error("the firewall has not done it in time; it may still be done: see `list`")]
+    #[error(
+        "the firewall has not done it in time, and may still do it; `nft list table inet port_knocking_doors` shows what is open"
+    )]
     FirewallSlow,
     #[error("the doors are closed, and the connections through them could not be ended: {0}")]
     NotCut(String),
@@ -447,6 +467,14 @@ pub(crate) enum Failure {
     NotReloaded(String),
     #[error("the daemon does not answer; its log may say why")]
     Busy,
+    #[error("the configuration is still being read; the log will say whether it is in force")]
+    StillReading,
+    #[error("too many connections to the control socket are open; close one")]
+    TooManyConnections,
+    #[error("too many watch already; end one")]
+    TooManyWatchers,
+    #[error("the answer is too long for a message")]
+    AnswerTooLong,
 }
 
 impl From<Failure> for Refused {
@@ -462,6 +490,10 @@ impl From<Failure> for Refused {
             Failure::NotCut(why) => ("NotCut", vec![("why", why)]),
             Failure::NotReloaded(why) => ("NotReloaded", vec![("why", why)]),
             Failure::Busy => ("Busy", vec![]),
+            Failure::StillReading => ("StillReading", vec![]),
+            Failure::TooManyConnections => ("TooManyConnections", vec![]),
+            Failure::TooManyWatchers => ("TooManyWatchers", vec![]),
+            Failure::AnswerTooLong => ("AnswerTooLong", vec![]),
         };
         let parameters =
             fields.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
@@ -482,6 +514,10 @@ impl Failure {
             "NotCut" => Self::NotCut(text("why")),
             "NotReloaded" => Self::NotReloaded(text("why")),
             "Busy" => Self::Busy,
+            "StillReading" => Self::StillReading,
+            "TooManyConnections" => Self::TooManyConnections,
+            "TooManyWatchers" => Self::TooManyWatchers,
+            "AnswerTooLong" => Self::AnswerTooLong,
             _ => return None,
         })
     }

@@ -13,7 +13,7 @@ use doors_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::interface::{ReloadReply, Status, Which};
+use super::interface::{Failure, ReloadReply, Status, Which};
 use crate::observe::watch::{Seen, Watched};
 
 /// How many open doors one answer has at most, so that it takes the loop well under a millisecond.
@@ -30,7 +30,7 @@ pub(crate) fn tell<T>(answer: Answer<T>, what: T) {
     let _ = answer.send(what);
 }
 
-/// One request.
+/// One request. `user` is who asks, for the log.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// What runs, and how it is.
@@ -41,6 +41,8 @@ pub(crate) enum Request {
     Clients(Answer<Arc<Clients>>),
     /// Open a door. The answer comes when the firewall has done it.
     Open {
+        /// Who asks.
+        user: u32,
         /// The door and the address.
         key: GrantKey,
         /// For how long.
@@ -50,14 +52,30 @@ pub(crate) enum Request {
         /// When it closes.
         answer: OpenAnswer,
     },
-    /// Close doors. The answer comes when the firewall has done it: which.
-    Close(Which, Answer<Vec<GrantKey>>),
-    /// End the connections of these addresses to these doors. The answer says how many there were, or why not.
-    Cut(Vec<GrantKey>, Answer<Result<usize, String>>),
+    /// Close doors.
+    Close {
+        /// Who asks.
+        user: u32,
+        /// Which.
+        which: Which,
+        /// End the connections of these addresses to these doors, too: the answer says how many there were, or why not.
+        cut: Option<Answer<Result<usize, String>>>,
+        /// How many, when the firewall has done it.
+        answer: Answer<Result<usize, Failure>>,
+    },
     /// Read the configuration again. The answer comes when it is in force, or says why it is not.
-    Reload(Answer<Result<ReloadReply, String>>),
-    /// Tell what happens, from the answer on.
-    Watch(Watched, mpsc::Sender<Seen>, Answer<()>),
+    Reload(u32, Answer<Result<ReloadReply, String>>),
+    /// Tell what happens, from the answer on. The answer says whether there is room for one more who watches.
+    Watch {
+        /// Whether root asks.
+        is_root: bool,
+        /// What to tell.
+        watched: Watched,
+        /// Where to.
+        queue: mpsc::Sender<Seen>,
+        /// Whether there is room.
+        answer: Answer<bool>,
+    },
 }
 
 /// Requests that wait until the firewall has done something.
@@ -70,23 +88,40 @@ pub(crate) struct Unconfirmed {
 /// Doors that the firewall has been asked to close.
 #[derive(Debug)]
 struct Closing {
-    all: Vec<GrantKey>,
+    count: usize,
     /// Those that it has not reported.
     left: BTreeSet<GrantKey>,
-    answer: Answer<Vec<GrantKey>>,
+    answer: Answer<Result<usize, Failure>>,
 }
 
 impl Unconfirmed {
     /// The door has been asked to be open until then.
     pub(crate) fn opens(&mut self, key: GrantKey, until: Moment, answer: OpenAnswer) {
+        self.prune();
         self.opens.push((key, until, answer));
     }
 
-    /// These have been asked to be closed.
-    pub(crate) fn closes(&mut self, all: Vec<GrantKey>, answer: Answer<Vec<GrantKey>>) {
-        let left = all.iter().cloned().collect();
-        self.closes.push(Closing { all, left, answer });
+    /// `count` doors have been closed. The answer waits for the firewall, which has been asked to close these.
+    pub(crate) fn closes(
+        &mut self,
+        count: usize,
+        asked: Vec<GrantKey>,
+        answer: Answer<Result<usize, Failure>>,
+    ) {
+        self.prune();
+        self.closes.push(Closing { count, left: asked.into_iter().collect(), answer });
         self.answer_closes();
+    }
+
+    /// The doors that the firewall has been asked to close, and has not.
+    pub(crate) fn closing(&self) -> impl Iterator<Item = &GrantKey> {
+        self.closes.iter().flat_map(|closing| &closing.left)
+    }
+
+    /// Who has waited too long has been told so.
+    fn prune(&mut self) {
+        self.opens.retain(|(.., answer)| !answer.is_closed());
+        self.closes.retain(|closing| !closing.answer.is_closed());
     }
 
     /// Answers the requests that a report of the firewall completes.
@@ -105,14 +140,11 @@ impl Unconfirmed {
             }
             Report::Found(_) | Report::Used(_) | Report::Lost(_) | Report::Withdrawn(_) => {}
         }
-        // Who has waited too long has been told so.
-        self.opens.retain(|(.., answer)| !answer.is_closed());
-        self.closes.retain(|closing| !closing.answer.is_closed());
     }
 
     fn answer_closes(&mut self) {
         for closing in self.closes.extract_if(.., |closing| closing.left.is_empty()) {
-            tell(closing.answer, closing.all);
+            tell(closing.answer, Ok(closing.count));
         }
     }
 }
@@ -133,10 +165,11 @@ mod tests {
         let (opened, mut open) = oneshot::channel();
         unconfirmed.opens(key(1), Moment::new(Duration::from_secs(9)), opened);
         let (closed, mut close) = oneshot::channel();
-        unconfirmed.closes(vec![key(2), key(3)], closed);
+        unconfirmed.closes(5, vec![key(2), key(3)], closed);
         let (nothing, mut none) = oneshot::channel();
-        unconfirmed.closes(Vec::new(), nothing);
-        assert_eq!(none.try_recv(), Ok(Vec::new()));
+        unconfirmed.closes(0, Vec::new(), nothing);
+        assert_eq!(none.try_recv(), Ok(Ok(0)));
+        assert_eq!(unconfirmed.closing().count(), 2);
         for report in [Report::Done(key(2)), Report::Closed(key(1)), Report::Closed(key(2))] {
             unconfirmed.note(&report);
             open.try_recv().unwrap_err();
@@ -144,7 +177,7 @@ mod tests {
         }
         unconfirmed.note(&Report::Closed(key(3)));
         unconfirmed.note(&Report::Done(key(1)));
-        assert_eq!(close.try_recv(), Ok(vec![key(2), key(3)]));
+        assert_eq!(close.try_recv(), Ok(Ok(5)));
         assert_eq!(open.try_recv(), Ok(Ok(Moment::new(Duration::from_secs(9)))));
         assert!(unconfirmed.opens.is_empty() && unconfirmed.closes.is_empty());
     }
@@ -154,9 +187,11 @@ mod tests {
         let mut unconfirmed = Unconfirmed::default();
         for number in 0..100 {
             unconfirmed.opens(key(number), Moment::default(), oneshot::channel().0);
-            unconfirmed.closes(vec![key(number)], oneshot::channel().0);
+            unconfirmed.closes(1, vec![key(number)], oneshot::channel().0);
         }
-        unconfirmed.note(&Report::Closed(key(200)));
-        assert!(unconfirmed.opens.is_empty() && unconfirmed.closes.is_empty());
+        assert!(
+            unconfirmed.opens.len() < 2 && unconfirmed.closes.len() < 2,
+            "also if the firewall never reports"
+        );
     }
 }

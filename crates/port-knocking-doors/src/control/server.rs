@@ -13,7 +13,7 @@ use std::{
     fmt, fs, io,
     os::{
         fd::AsFd as _,
-        unix::{fs::PermissionsExt as _, net::UnixStream},
+        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     rc::Rc,
@@ -22,6 +22,7 @@ use std::{
 };
 
 use doors_os::{clock::Clock, sockopt};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot},
@@ -29,7 +30,7 @@ use tokio::{
 };
 
 use super::{interface::Right, request::Request, session::Session};
-use crate::observe::facts::LastSeen;
+use crate::observe::{facts::LastSeen, log};
 
 /// The connections of one user, but for root.
 const CONNECTIONS_OF_ONE: usize = 16;
@@ -40,17 +41,15 @@ const CONNECTIONS: usize = 128;
 /// The requests that may wait for the loop.
 const QUEUE: usize = 16;
 /// The pause after a connection could not be accepted, because there are no more descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who may use the control socket, and where it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Where it is.
     pub(crate) path: PathBuf,
-    /// The group, by name or number, whose members may see.
-    pub(crate) read_group: Option<String>,
-    /// The group, by name or number, whose members may see and change.
-    pub(crate) group: Option<String>,
+    /// The groups whose members may use it.
+    pub(crate) groups: Groups,
 }
 
 /// Why there is no control socket.
@@ -58,25 +57,29 @@ pub(crate) struct Settings {
 pub(crate) enum ControlError {
     #[error("a port-knocking-doors uses {0} already; give this one another, with --control-socket")]
     InUse(PathBuf),
+    #[error("{0} is there, and is no socket; give another path with --control-socket")]
+    NotASocket(PathBuf),
     #[error("cannot make {path}")]
     Path { path: PathBuf, source: io::Error },
-    #[error("{key}: there is no group \"{group}\" in /etc/group; write its number if it is elsewhere")]
-    NoGroup { key: &'static str, group: String },
     #[error("cannot start its thread")]
     Thread(#[source] io::Error),
 }
 
-/// The groups with a right, as numbers.
-#[derive(Clone, Copy, Debug)]
-struct Groups {
-    read: Option<u32>,
-    change: Option<u32>,
+/// The groups with a right, by their numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Groups {
+    /// Those who may see.
+    pub(crate) read: Option<u32>,
+    /// Those who may see and change.
+    pub(crate) change: Option<u32>,
 }
 
 /// The daemon's side.
 pub(crate) struct Server {
     requests: mpsc::Receiver<Request>,
     path: PathBuf,
+    /// The socket that we have made.
+    made: Option<Identity>,
     /// Dropping this ends the thread.
     _running: oneshot::Sender<()>,
 }
@@ -97,22 +100,24 @@ impl Server {
         clock: Clock,
         last_seen: LastSeen,
     ) -> Result<Self, ControlError> {
-        let groups = Groups {
-            read: resolve("control_read_group", settings.read_group.as_deref())?,
-            change: resolve("control_group", settings.group.as_deref())?,
-        };
-        let path = settings.path.clone();
+        let groups = settings.groups;
+        let path = std::path::absolute(&settings.path)
+            .map_err(|source| ControlError::Path { path: settings.path.clone(), source })?;
         let listener = listen(&path, groups)?;
-        let (asks, requests) = mpsc::channel(QUEUE);
-        let (running, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ControlError::Thread)?;
+        let made = Identity::of(&path);
+        let (asks, requests) = mpsc::channel(QUEUE);
+        let (running, ended) = oneshot::channel();
         let work = move || {
             let connections = Rc::new(Connections::default());
             let serve = async {
-                let Ok(listener) = UnixListener::from_std(listener) else { return };
-                let accept = accept(&listener, groups, &connections, |right, stream, place| {
-                    let session = Session::new(right, clock, asks.clone(), LastSeen::clone(&last_seen));
+                let listener = match UnixListener::from_std(listener) {
+                    Ok(listener) => listener,
+                    Err(error) => return log::no_control_socket(&error),
+                };
+                let accept = accept(&listener, groups, &connections, |user, right, stream, place| {
+                    let session = Session::new(user, right, clock, asks.clone(), LastSeen::clone(&last_seen));
                     tokio::task::spawn_local(async move {
                         session.run(stream).await;
                         drop(place);
@@ -126,7 +131,7 @@ impl Server {
             LocalSet::new().block_on(&runtime, serve);
         };
         thread::Builder::new().name("control".to_owned()).spawn(work).map_err(ControlError::Thread)?;
-        Ok(Self { requests, path, _running: running })
+        Ok(Self { requests, path, made, _running: running })
     }
 
     /// The next request. Never returns if the thread has ended.
@@ -140,24 +145,41 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Whoever finds no socket knows at once that no daemon runs.
-        drop(fs::remove_file(&self.path));
+        // A command that finds no socket knows at once that no daemon runs. Another daemon's stays.
+        if self.made.is_some() && Identity::of(&self.path) == self.made {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// By what a file is known, whatever its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = path.symlink_metadata().ok()?;
+        Some(Self { device: metadata.dev(), inode: metadata.ino() })
     }
 }
 
 /// Makes the socket. Without groups only root can open it; with groups each connection is asked whose it is.
 fn listen(path: &Path, groups: Groups) -> Result<std::os::unix::net::UnixListener, ControlError> {
     let failed = |source| ControlError::Path { path: path.to_owned(), source };
-    if UnixStream::connect(path).is_ok() {
-        return Err(ControlError::InUse(path.to_owned()));
-    }
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         fs::create_dir_all(directory).map_err(failed)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).map_err(failed)?;
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+        Ok(there) if !there.file_type().is_socket() => return Err(ControlError::NotASocket(path.to_owned())),
+        Ok(_) if is_used(path).map_err(failed)? => return Err(ControlError::InUse(path.to_owned())),
+        // A daemon that was killed has left it.
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
     let mode = if groups.read.is_some() || groups.change.is_some() { 0o666 } else { 0o600 };
@@ -166,32 +188,26 @@ fn listen(path: &Path, groups: Groups) -> Result<std::os::unix::net::UnixListene
     Ok(listener)
 }
 
-/// The number of a group.
-fn resolve(key: &'static str, group: Option<&str>) -> Result<Option<u32>, ControlError> {
-    let Some(group) = group else { return Ok(None) };
-    let text = fs::read_to_string("/etc/group").unwrap_or_default();
-    let number = group.parse().ok().or_else(|| number_of(&text, group));
-    number.map(Some).ok_or_else(|| ControlError::NoGroup { key, group: group.to_owned() })
-}
-
-/// Finds a group in a file like /etc/group (group(5)).
-fn number_of(text: &str, group: &str) -> Option<u32> {
-    let of = |line: &str| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    };
-    text.lines().find_map(of)
+/// Whether a process listens at a socket. Does not wait for one that accepts nothing.
+fn is_used(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        // Its queue is full, or it is of another kind.
+        Ok(()) | Err(_) => Ok(true),
+    }
 }
 
 async fn accept(
     listener: &UnixListener,
     groups: Groups,
     connections: &Rc<Connections>,
-    serve: impl Fn(Right, tokio::net::UnixStream, Place),
+    serve: impl Fn(u32, Right, tokio::net::UnixStream, Place),
 ) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let Ok(peer) = stream.peer_cred() else { continue };
@@ -200,8 +216,9 @@ async fn accept(
             drop(stream.try_write(&super::session::denied()));
             continue;
         };
-        if let Some(place) = connections.take(peer.uid()) {
-            serve(right, stream, place);
+        match connections.take(peer.uid()) {
+            Some(place) => serve(peer.uid(), right, stream, place),
+            None => drop(stream.try_write(&super::session::too_many())),
         }
     }
 }
@@ -282,18 +299,5 @@ mod tests {
         assert_eq!(places.len(), CONNECTIONS, "the rest is for root");
         places.clear();
         assert!(connections.of.borrow().is_empty());
-    }
-
-    #[test]
-    fn a_group_is_found_by_its_name() {
-        let text = "root:x:0:\nadm:x:4:syslog,me\nbad line\nsudo:x:27:me\nlast:x:nothing:\n";
-        for (group, number) in
-            [("adm", Some(4)), ("sudo", Some(27)), ("ad", None), ("last", None), ("x", None)]
-        {
-            assert_eq!(number_of(text, group), number, "{group}");
-        }
-        assert_eq!(resolve("control_group", Some("12345")).unwrap(), Some(12345));
-        let error = resolve("control_group", Some("no-such-group")).unwrap_err().to_string();
-        assert!(error.starts_with("control_group: there is no group \"no-such-group\""), "{error}");
     }
 }

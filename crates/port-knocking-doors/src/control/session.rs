@@ -5,10 +5,7 @@ use std::{io, net::IpAddr, sync::PoisonError, time::Duration};
 use doors_core::{
     door::{DoorName, GrantKey},
     engine::NotOpened,
-    grants::LiveGrant,
-    lease::{GrantedTo, Lease, Note},
-    spa::client::Client,
-    time::{Moment, Wall},
+    lease::Note,
 };
 use doors_os::clock::Clock;
 use serde::Serialize;
@@ -22,33 +19,32 @@ use tokio::{
 
 use super::{
     interface::{
-        self, By, CloseReply, DEFINITION, Failure, Grant, Holder, LevelReply, Method, NAME, OpenReply, Right,
-        StatusReply, WatchReply, Which,
+        CloseReply, DEFINITION, Failure, LevelReply, Method, NAME, OpenReply, Right, StatusReply, WatchReply,
     },
     protocol::{Call, Frames, LONGEST, Refused, Reply, SERVICE, framed},
     request::Request,
+    shown::{Page, client_of, date, event_of, grant_of, left, number},
 };
 use crate::observe::{
     facts::LastSeen,
     subscriber,
-    watch::{QUEUE, Seen, Watched, What},
-    words::Words,
+    watch::{QUEUE, Seen, Watched},
 };
 
 /// A connection on which nothing happens for this long is closed.
-const IDLE: Duration = Duration::from_secs(60);
-/// A peer that does not read a reply for this long is left.
-const WRITING: Duration = Duration::from_secs(10);
-/// A peer that reads nothing of what it watches for this long is left.
-const WATCHING: Duration = Duration::from_secs(600);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A peer that does not read a reply for this long is disconnected.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that reads nothing of what it watches for this long is disconnected.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(600);
 /// The loop answers within this time, unless it hangs.
-const LOOP: Duration = Duration::from_secs(10);
+const LOOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The firewall does what it is asked within this time, unless it hangs.
-const FIREWALL: Duration = Duration::from_secs(5);
+const FIREWALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The configuration is read within this time: 100,000 keys on a slow machine.
-const RELOAD: Duration = Duration::from_secs(60);
-/// A page of a list is closed when it is this long, in bytes; one entry more fits into a message.
-const PAGE: usize = LONGEST / 2;
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections are ended within this time, unless there are very many.
+const CUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The definition of the interface that every Varlink service has. Source: varlink.org.
 const SERVICE_DEFINITION: &str = "\
@@ -83,6 +79,11 @@ pub(super) fn denied() -> Vec<u8> {
     framed(&Reply::from(Refused::denied())).unwrap_or_default()
 }
 
+/// What a peer gets beyond the bounds on connections.
+pub(super) fn too_many() -> Vec<u8> {
+    framed(&Reply::from(Refused::from(Failure::TooManyConnections))).unwrap_or_default()
+}
+
 /// The connection is over.
 struct Over;
 
@@ -94,6 +95,7 @@ impl From<io::Error> for Over {
 
 /// One connection.
 pub(super) struct Session {
+    user: u32,
     right: Right,
     clock: Clock,
     requests: mpsc::Sender<Request>,
@@ -110,12 +112,13 @@ struct Peer {
 
 impl Session {
     pub(super) fn new(
+        user: u32,
         right: Right,
         clock: Clock,
         requests: mpsc::Sender<Request>,
         last_seen: LastSeen,
     ) -> Self {
-        Self { right, clock, requests, last_seen }
+        Self { user, right, clock, requests, last_seen }
     }
 
     /// Answers until the peer hangs up, or does what no client does.
@@ -148,7 +151,7 @@ impl Session {
                 if method.changes() && self.right != Right::Change {
                     return Err(Refused::denied().into());
                 }
-                if method.needs_more() && !call.more {
+                if method.needs_more() && (!call.more || call.oneway) {
                     return Err(Refused::expected_more().into());
                 }
                 self.serve(method, peer).await
@@ -160,7 +163,7 @@ impl Session {
     async fn serve(&self, method: Method, peer: &mut Peer) -> Result<(), Stop> {
         match method {
             Method::Status => {
-                let status = *self.ask(Request::Status, LOOP).await?;
+                let status = *self.ask(Request::Status, LOOP_TIMEOUT).await?;
                 Ok(peer.finish(&StatusReply { status }).await?)
             }
             Method::ListGrants => self.list_grants(peer).await,
@@ -169,8 +172,9 @@ impl Session {
                 let Ok(name) = DoorName::new(&door) else { return Err(Failure::NoSuchDoor(door).into()) };
                 let note = Note::new(&note).ok_or_else(|| Refused::parameter("note"))?;
                 let key = GrantKey { door: name, source: address };
-                let request = |answer| Request::Open { key, open_for, note, answer };
-                let until = match self.wait(request, FIREWALL, Failure::FirewallSlow).await? {
+                let user = self.user;
+                let request = |answer| Request::Open { user, key, open_for, note, answer };
+                let until = match self.wait(request, FIREWALL_TIMEOUT, Failure::FirewallSlow).await? {
                     Ok(until) => until,
                     Err(why) => return Err(not_opened(why, door, address).into()),
                 };
@@ -179,63 +183,57 @@ impl Session {
                 Ok(peer.finish(&reply).await?)
             }
             Method::Close { which, cut } => {
-                let client = which.client.clone();
-                let named = named(&which);
-                let request = |answer| Request::Close(which, answer);
-                let closed = self.wait(request, FIREWALL, Failure::FirewallSlow).await?;
-                if let (true, Some(client)) = (closed.is_empty(), client)
-                    && !self.is_client(&client).await?
-                {
-                    return Err(Failure::NoSuchClient(client).into());
-                }
-                let count = number(closed.len());
-                let mut keys = closed;
-                // Connections outlive their grant, so those of a door and an address are ended though it is closed.
-                keys.extend(named);
-                let ended = match cut {
-                    true => {
-                        self.wait(|answer| Request::Cut(keys, answer), FIREWALL, Failure::FirewallSlow)
-                            .await?
-                    }
-                    false => Ok(0),
+                let user = self.user;
+                // Ordered at once: however long the doors take, the connections are ended.
+                let (cut, ended) = cut.then(oneshot::channel).unzip();
+                let request = |answer| Request::Close { user, which, cut, answer };
+                let closed = self.wait(request, FIREWALL_TIMEOUT, Failure::FirewallSlow).await?;
+                let closed = closed.map(number).map_err(Stop::from)?;
+                let ended = match ended {
+                    None => 0,
+                    Some(ended) => match timeout(CUT_TIMEOUT, ended).await {
+                        Ok(Ok(Ok(count))) => number(count),
+                        Ok(Ok(Err(why))) => return Err(Failure::NotCut(why).into()),
+                        Ok(Err(_)) | Err(_) => {
+                            return Err(Failure::NotCut("it takes too long".to_owned()).into());
+                        }
+                    },
                 };
-                let ended = ended.map_err(Failure::NotCut)?;
-                Ok(peer.finish(&CloseReply { closed: count, cut: number(ended) }).await?)
+                Ok(peer.finish(&CloseReply { closed, cut: ended }).await?)
             }
-            Method::Reload => match self.wait(Request::Reload, RELOAD, Failure::Busy).await? {
+            Method::Reload => match self.reload().await? {
                 Ok(reply) => Ok(peer.finish(&reply).await?),
                 Err(why) => Err(Failure::NotReloaded(why).into()),
             },
             Method::SetLogLevel { level, back_after } => {
-                let level = subscriber::set_level(&level).ok_or_else(|| Refused::parameter("level"))?;
+                let setting =
+                    subscriber::set_level(&level, self.user).ok_or_else(|| Refused::parameter("level"))?;
                 if let Some(time) = back_after {
-                    tokio::task::spawn_local(async move {
+                    let end = tokio::task::spawn_local(async move {
                         tokio::time::sleep(time).await;
-                        subscriber::unset_level(level);
+                        subscriber::end_setting(setting);
                     });
+                    subscriber::is_ended_by(setting, end.abort_handle());
                 }
-                Ok(peer.finish(&LevelReply { level: level.to_string() }).await?)
+                Ok(peer.finish(&LevelReply { level: setting.level.to_string() }).await?)
             }
-            Method::Watch(filter) => {
-                let (queue, seen) = mpsc::channel(QUEUE);
-                let watched = Watched { address: filter.address, client: filter.client };
-                self.ask(|answer| Request::Watch(watched, queue, answer), LOOP).await?;
-                Ok(self.watch(seen, peer).await?)
-            }
+            Method::Watch(watched) => self.watch(watched, peer).await,
         }
+    }
+
+    async fn reload(&self) -> Result<Result<super::interface::ReloadReply, String>, Stop> {
+        self.wait(|answer| Request::Reload(self.user, answer), RELOAD_TIMEOUT, Failure::StillReading).await
     }
 
     async fn list_grants(&self, peer: &mut Peer) -> Result<(), Stop> {
         let (mut page, mut after) = (Page::default(), None);
         loop {
-            let grants = self.ask(|answer| Request::Grants(after.take(), answer), LOOP).await?;
+            let grants = self.ask(|answer| Request::Grants(after.take(), answer), LOOP_TIMEOUT).await?;
             let Some(last) = grants.last() else { break };
             after = Some(last.lease.key.clone());
             let (now, wall) = (self.clock.now(), self.clock.wall());
             for grant in grants {
-                page.add(&grant_of(&grant, now, wall));
-                if page.is_full() {
-                    let grants = page.take();
+                if let Some(grants) = page.add(&grant_of(&grant, now, wall)) {
                     peer.go_on(&json!({ "grants": grants })).await?;
                 }
             }
@@ -244,12 +242,13 @@ impl Session {
     }
 
     async fn list_clients(&self, peer: &mut Peer) -> Result<(), Stop> {
-        let clients = self.ask(Request::Clients, LOOP).await?;
+        let clients = self.ask(Request::Clients, LOOP_TIMEOUT).await?;
         let mut page = Page::default();
+        let (now, wall) = (self.clock.now(), self.clock.wall());
         for client in clients.iter() {
-            page.add(&self.client_of(client));
-            if page.is_full() {
-                let clients = page.take();
+            let seen =
+                self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).get(&client.who).copied();
+            if let Some(clients) = page.add(&client_of(client, seen, now, wall)) {
                 peer.go_on(&json!({ "clients": clients })).await?;
                 // Making pages of 100,000 clients leaves others their turn.
                 tokio::task::yield_now().await;
@@ -258,43 +257,24 @@ impl Session {
         Ok(peer.finish(&json!({ "clients": page.take() })).await?)
     }
 
-    async fn is_client(&self, wanted: &str) -> Result<bool, Stop> {
-        let clients = self.ask(Request::Clients, LOOP).await?;
-        Ok(clients.iter().any(|client| *client.who.name == *wanted || *client.who.fingerprint == *wanted))
-    }
-
     /// Tells what happens until the peer hangs up or the daemon ends.
-    async fn watch(&self, mut seen: mpsc::Receiver<Seen>, peer: &mut Peer) -> Result<(), Over> {
+    async fn watch(&self, watched: Watched, peer: &mut Peer) -> Result<(), Stop> {
+        let (queue, mut seen): (_, mpsc::Receiver<Seen>) = mpsc::channel(QUEUE);
+        let is_root = self.user == 0;
+        let request = |answer| Request::Watch { is_root, watched, queue, answer };
+        if !self.ask(request, LOOP_TIMEOUT).await? {
+            return Err(Failure::TooManyWatchers.into());
+        }
         peer.go_on(&WatchReply { event: None, lost: 0 }).await?;
         loop {
             let seen = tokio::select! {
                 seen = seen.recv() => seen.ok_or(Over)?,
-                over = peer.hung_up() => return Err(over),
+                over = peer.hung_up() => return Err(over.into()),
             };
             let lost = i64::try_from(seen.lost).unwrap_or(i64::MAX);
             let reply = WatchReply { event: Some(event_of(&seen.what, seen.at, seen.wall)), lost };
             let message = framed(&peer.reply(&reply, true)).ok_or(Over)?;
-            peer.write(message, WATCHING).await?;
-        }
-    }
-
-    fn client_of(&self, client: &Client) -> interface::Client {
-        let (now, wall) = (self.clock.now(), self.clock.wall());
-        let seen = {
-            let last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
-            last_seen.get(&client.who).copied()
-        };
-        interface::Client {
-            name: client.who.name.to_string(),
-            fingerprint: client.who.fingerprint.to_string(),
-            doors: client.doors.iter().map(ToString::to_string).collect(),
-            from: client.from.iter().map(ToString::to_string).collect(),
-            longest: client.max_open_for.map(|time| seconds(time.as_secs())),
-            until: client.until.map(|until| seconds(until.0 / 1000)),
-            expired: client.has_expired(wall),
-            disabled: client.disabled,
-            last_seen: seen.map(|(at, _)| past(at, now, wall)),
-            last_address: seen.map(|(_, address)| address.to_string()),
+            peer.write(message, WATCH_TIMEOUT).await?;
         }
     }
 
@@ -324,7 +304,7 @@ impl Session {
     }
 
     async fn request(&self, request: Request) -> Result<(), Stop> {
-        match self.requests.send_timeout(request, LOOP).await {
+        match self.requests.send_timeout(request, LOOP_TIMEOUT).await {
             Ok(()) => Ok(()),
             Err(_) => Err(Failure::Busy.into()),
         }
@@ -370,7 +350,7 @@ impl Peer {
                 Ok(None) => {}
                 Err(_) => return Err(Over),
             }
-            let count = timeout(IDLE, self.stream.read(&mut buffer)).await.map_err(|_| Over)??;
+            let count = timeout(IDLE_TIMEOUT, self.stream.read(&mut buffer)).await.map_err(|_| Over)??;
             self.frames.push(buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or(Over)?);
         }
     }
@@ -411,35 +391,12 @@ impl Peer {
         if self.oneway {
             return Ok(());
         }
-        self.write(framed(reply).ok_or(Over)?, WRITING).await
+        let message = framed(reply).or_else(|| framed(&Reply::from(Refused::from(Failure::AnswerTooLong))));
+        self.write(message.ok_or(Over)?, WRITE_TIMEOUT).await
     }
 
     async fn write(&mut self, message: Vec<u8>, longest: Duration) -> Result<(), Over> {
         Ok(timeout(longest, self.stream.write_all(&message)).await.map_err(|_| Over)??)
-    }
-}
-
-/// The entries of one reply.
-#[derive(Default)]
-struct Page {
-    entries: Vec<Value>,
-    length: usize,
-}
-
-impl Page {
-    fn add(&mut self, entry: &impl Serialize) {
-        let Ok(entry) = serde_json::to_value(entry) else { return };
-        self.length = self.length.saturating_add(entry.to_string().len()).saturating_add(1);
-        self.entries.push(entry);
-    }
-
-    fn is_full(&self) -> bool {
-        self.length >= PAGE
-    }
-
-    fn take(&mut self) -> Vec<Value> {
-        self.length = 0;
-        std::mem::take(&mut self.entries)
     }
 }
 
@@ -475,92 +432,4 @@ fn not_opened(why: NotOpened, door: String, address: IpAddr) -> Failure {
         }
         NotOpened::TooMany => Failure::TooMany,
     }
-}
-
-/// The one door and address that are named, if both are.
-fn named(which: &Which) -> Option<GrantKey> {
-    let door = DoorName::new(which.door.as_deref()?).ok()?;
-    Some(GrantKey { door, source: which.address? })
-}
-
-/// One open door, as the interface shows it.
-fn grant_of(grant: &LiveGrant, now: Moment, wall: Wall) -> Grant {
-    let Lease { key: GrantKey { door, source }, once, .. } = &grant.lease;
-    Grant {
-        door: door.to_string(),
-        address: source.to_string(),
-        holder: holder_of(&grant.lease, now, wall),
-        others: grant.leases().skip(1).map(|lease| holder_of(lease, now, wall)).collect(),
-        since: past(grant.since, now, wall),
-        found: grant.adopted,
-        confirmed: grant.is_open(),
-        one_connection: *once,
-    }
-}
-
-fn holder_of(lease: &Lease, now: Moment, wall: Wall) -> Holder {
-    let client = lease.granted_to.client();
-    let (by, note) = match &lease.granted_to {
-        GrantedTo::Sequence => (By::Sequence, None),
-        GrantedTo::Client(_) => (By::Client, None),
-        GrantedTo::Administrator(note) => {
-            (By::Administrator, Some(note.as_str()).filter(|note| !note.is_empty()))
-        }
-    };
-    Holder {
-        by,
-        client: client.map(|label| label.name.to_string()),
-        fingerprint: client.map(|label| label.fingerprint.to_string()),
-        note: note.map(str::to_owned),
-        until: date(lease.until, now, wall),
-        seconds_left: left(lease.until, now),
-    }
-}
-
-/// Something that happened, as the interface shows it.
-pub(crate) fn event_of(what: &What, at: Moment, wall: Wall) -> interface::Event {
-    let of_event;
-    let (words, event) = match what {
-        What::Event(event) => {
-            of_event = Words::of(event, at);
-            (&of_event, Some(event))
-        }
-        What::News(words) => (&**words, None),
-    };
-    let client = event.and_then(|event| event.client());
-    interface::Event {
-        time: seconds(wall.0 / 1000),
-        kind: words.kind.to_owned(),
-        level: words.level.as_str().to_lowercase(),
-        text: words.text.clone(),
-        door: event.and_then(|event| event.door()).map(ToString::to_string),
-        address: event.map(|event| event.source().to_string()),
-        client: client.map(|label| label.name.to_string()),
-        fingerprint: client.map(|label| label.fingerprint.to_string()),
-        until: event.and_then(|event| event.lease()).map(|lease| date(lease.until, at, wall)),
-    }
-}
-
-/// A moment to come as a date, in seconds since 1970.
-fn date(moment: Moment, now: Moment, wall: Wall) -> i64 {
-    let after = moment.remaining(now).as_millis();
-    seconds(wall.0.saturating_add(u64::try_from(after).unwrap_or(u64::MAX)) / 1000)
-}
-
-/// A moment that is past as a date, in seconds since 1970.
-pub(crate) fn past(moment: Moment, now: Moment, wall: Wall) -> i64 {
-    let before = now.remaining(moment).as_millis();
-    seconds(wall.0.saturating_sub(u64::try_from(before).unwrap_or(u64::MAX)) / 1000)
-}
-
-fn left(until: Moment, now: Moment) -> i64 {
-    seconds(until.remaining(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
-}
-
-fn seconds(seconds: u64) -> i64 {
-    i64::try_from(seconds).unwrap_or(i64::MAX)
-}
-
-fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,29 +1,28 @@
 //! What the daemon answers to requests of the control interface.
 
-use std::time::Duration;
-
 use doors_core::{
-    engine::ByHand,
+    door::{DoorName, GrantKey},
+    engine::{ByHand, Event},
     lease::Lease,
     time::{Moment, Wall},
 };
-use doors_firewall::{Kind, Order};
+use doors_firewall::Kind;
 
 use crate::{
     config::Hearing,
     control::{
-        event_of,
-        interface::{Count, Door, Status, Which},
-        past,
-        request::{GRANTS_AT_ONCE, Request, tell},
+        interface::{Count, Door, Failure, Status, Which},
+        request::{Answer, GRANTS_AT_ONCE, Request, tell},
+        shown::{event_of, number as count, past, seconds},
     },
-    observe::facts::Counted,
+    observe::{facts::Counted, log, subscriber, watch::What},
     spa::service::KeyStatus,
     start::Daemon,
 };
 
-/// The status names so many doors at most, so that it fits into a message.
-const DOORS_NAMED: usize = 200;
+/// The status shows so many doors at most, and so many ports of each, so that it fits into a message.
+const MAX_DOORS_SHOWN: usize = 100;
+const MAX_PORTS_SHOWN: usize = 16;
 
 impl Daemon<'_> {
     /// Answers one request. A receiver that is gone has waited too long.
@@ -36,24 +35,66 @@ impl Daemon<'_> {
                 tell(answer, grants.cloned().collect());
             }
             Request::Clients(answer) => tell(answer, self.engine.access().rules().clients.clone()),
-            Request::Open { key, open_for, note, answer } => {
+            Request::Open { user, key, open_for, note, answer } => {
+                let (door, source) = (key.door.clone(), key.source);
+                self.observe.line(move || log::asked(user, &format!("open the door {door} for {source}")));
                 match self.engine.open_by_hand(key.clone(), open_for, note, now, wall) {
                     Err(why) => tell(answer, Err(why)),
                     Ok(ByHand { until, is_done: true }) => tell(answer, Ok(until)),
                     Ok(ByHand { until, is_done: false }) => self.unconfirmed.opens(key, until, answer),
                 }
             }
-            Request::Close(which, answer) => {
-                let closed = self.engine.close_by_hand(|lease| fits(&which, lease), now, wall);
-                self.unconfirmed.closes(closed, answer);
+            Request::Close { user, which, cut, answer } => {
+                let what =
+                    format!("close {which}{}", if cut.is_some() { ", and end connections" } else { "" });
+                self.observe.line(move || log::asked(user, &what));
+                self.close(&which, cut, answer);
             }
-            // If the firewall's queue is full, the answer's sender goes, and the session says so.
-            Request::Cut(keys, answer) => drop(self.firewall.orders.try_send(Order::Cut(keys, answer))),
-            Request::Reload(answer) => self.reload(Some(answer)),
-            Request::Watch(watched, queue, answer) => {
-                self.observe.watch(watched, queue);
-                tell(answer, ());
+            Request::Reload(user, answer) => {
+                self.observe.line(move || log::asked(user, "read the configuration again"));
+                self.reload(Some(answer));
             }
+            Request::Watch { is_root, watched, queue, answer } => {
+                tell(answer, self.observe.watch(watched, queue, is_root));
+            }
+        }
+    }
+
+    fn close(
+        &mut self,
+        which: &Which,
+        cut: Option<Answer<Result<usize, String>>>,
+        answer: Answer<Result<usize, Failure>>,
+    ) {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let named = named(which);
+        let mut closed = self.engine.close_by_hand(|lease| fits(which, lease), named.as_ref(), now, wall);
+        if closed.ended.is_empty()
+            && let Some(failure) = self.unknown(which)
+        {
+            return tell(answer, Err(failure));
+        }
+        // What is being closed already is waited for, too.
+        if which.client.is_none() {
+            let fitting = self.unconfirmed.closing().filter(|key| fits_key(which, key)).cloned();
+            closed.asked.extend(fitting.collect::<Vec<_>>());
+        }
+        if let Some(cut) = cut {
+            let keys = closed.ended.iter().cloned().chain(named).collect();
+            self.cuts.push_back((keys, cut));
+        }
+        self.unconfirmed.closes(closed.ended.len(), closed.asked, answer);
+    }
+
+    /// What of a command to close is not there.
+    fn unknown(&self, which: &Which) -> Option<Failure> {
+        let rules = self.engine.access().rules();
+        let is_door = |name: &String| rules.doors.iter().any(|door| door.name.as_str() == name);
+        let is_client = |wanted: &String| rules.clients.iter().any(|client| client.who.is_called(wanted));
+        match (&which.door, &which.client) {
+            (Some(door), _) if !is_door(door) => Some(Failure::NoSuchDoor(door.clone())),
+            (_, Some(client)) if !is_client(client) => Some(Failure::NoSuchClient(client.clone())),
+            _ => None,
         }
     }
 
@@ -62,14 +103,15 @@ impl Daemon<'_> {
         let config = self.force.at_the_start();
         let has_sequence =
             |name| self.engine.access().rules().door(name).is_some_and(|door| door.sequence.is_some());
-        let doors = plan.doors.iter().take(DOORS_NAMED).map(|door| Door {
+        let doors = plan.doors.iter().take(MAX_DOORS_SHOWN).map(|door| Door {
             name: door.name.to_string(),
-            ports: door.ports.iter().map(ToString::to_string).collect(),
+            ports: door.ports.iter().take(MAX_PORTS_SHOWN).map(ToString::to_string).collect(),
+            ports_in_all: count(door.ports.len()),
             sequence: has_sequence(&door.name),
-            seconds: whole_seconds(door.open_for),
+            seconds: seconds(door.open_for.as_secs()),
         });
         let facts = self.observe.facts();
-        let repaired = facts.repairs.last.as_ref().map(|(_, at)| *at);
+        let event = |event: &Event| What::Event(Box::new(event.clone()));
         let clients = self.engine.access().rules().clients.len();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -81,8 +123,8 @@ impl Daemon<'_> {
             not_reloaded: self.force.not_reloaded().map(str::to_owned),
             firewall: self.firewall.kind.to_string(),
             firewall_why: self.firewall_why.clone(),
-            gate_since: (self.firewall.kind != Kind::RichRules)
-                .then(|| past(repaired.unwrap_or_default(), now, wall)),
+            gate_since: (self.firewall.kind != Kind::RichRules).then(|| past(facts.gate.since, now, wall)),
+            gate_broken_since: facts.gate.broken.map(|since| past(since, now, wall)),
             listen: match config.hearing {
                 Hearing::Capture => "capture",
                 Hearing::Sockets => "sockets",
@@ -93,37 +135,37 @@ impl Daemon<'_> {
             clients: count(clients),
             clients_heard: clients == 0 || self.service.status() == KeyStatus::Heard,
             grants: count(self.engine.grants().len()),
-            accepted: counted(&facts.accepted, now, wall),
-            refused: counted(&facts.refused, now, wall),
-            repairs: counted(&facts.repairs, now, wall),
-            errors: counted(&facts.errors, now, wall),
+            accepted: counted(&facts.accepted, event, now, wall),
+            refused: counted(&facts.refused, event, now, wall),
+            repairs: counted(&facts.repairs, What::clone, now, wall),
+            errors: counted(&facts.errors, What::clone, now, wall),
+            log_level: subscriber::level().map(|level| level.to_string()),
         }
     }
 }
 
 /// Whether a lease is one of those to be closed.
 fn fits(which: &Which, lease: &Lease) -> bool {
-    let is_client = |wanted: &String| {
-        let label = lease.granted_to.client();
-        label.is_some_and(|label| **wanted == *label.name || **wanted == *label.fingerprint)
-    };
-    which.door.as_ref().is_none_or(|door| *door == lease.key.door.as_str())
-        && which.address.is_none_or(|address| address == lease.key.source)
-        && which.client.as_ref().is_none_or(is_client)
+    let is_client = |wanted: &String| lease.granted_to.client().is_some_and(|label| label.is_called(wanted));
+    fits_key(which, &lease.key) && which.client.as_ref().is_none_or(is_client)
 }
 
-fn counted(counted: &Counted, now: Moment, wall: Wall) -> Count {
-    let last = counted.last.as_ref().map(|(what, at)| {
+fn fits_key(which: &Which, key: &GrantKey) -> bool {
+    which.door.as_ref().is_none_or(|door| *door == key.door.as_str())
+        && which.address.is_none_or(|address| address == key.source)
+}
+
+/// The one door and address that are named, if both are, and no client is.
+fn named(which: &Which) -> Option<GrantKey> {
+    let door = DoorName::new(which.door.as_deref()?).ok()?;
+    which.client.is_none().then_some(GrantKey { door, source: which.address? })
+}
+
+/// How often something happened, and the last time. `what` says how it is told.
+fn counted<T>(counted: &Counted<T>, what: impl Fn(&T) -> What, now: Moment, wall: Wall) -> Count {
+    let last = counted.last.as_ref().map(|(last, at)| {
         let then = u64::try_from(now.remaining(*at).as_millis()).unwrap_or(u64::MAX);
-        event_of(what, *at, Wall(wall.0.saturating_sub(then)))
+        event_of(&what(last), *at, Wall(wall.0.saturating_sub(then)))
     });
     Count { count: i64::try_from(counted.count).unwrap_or(i64::MAX), last }
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn whole_seconds(time: Duration) -> i64 {
-    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }

@@ -46,13 +46,13 @@ fn kind(event: &Event) -> Kind {
         | Event::Revoked(lease)
         | Event::Shortened(lease)
         | Event::Reduced { gone: lease, .. }
+        | Event::ClosedByHand { lease, .. }
         | Event::AlsoOpen { lease, .. }
         | Event::GivenUp(lease)
         | Event::NeverOpened(lease) => match lease.granted_to {
             GrantedTo::Client(_) | GrantedTo::Administrator(_) => Kind::Always,
             GrantedTo::Sequence => Kind::Door,
         },
-        Event::ClosedByHand { .. } => Kind::Always,
         Event::Granted(_)
         | Event::StillOpen(_)
         | Event::Further { .. }

@@ -10,7 +10,10 @@ use std::{
 use doors_core::{
     engine::Event,
     lease::GrantedTo,
-    spa::{client::ClientLabel, server::DropReason},
+    spa::{
+        client::{ClientLabel, Clients},
+        server::DropReason,
+    },
     time::Moment,
 };
 use doors_firewall::News;
@@ -19,16 +22,22 @@ use doors_spa::receipt::Answer;
 use super::{Observer, watch::What, words::Words};
 
 /// How often something happened since the start, and the last time.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counted {
+#[derive(Clone, Debug)]
+pub(crate) struct Counted<T> {
     /// How often.
     pub(crate) count: u64,
     /// The last one, and when it was.
-    pub(crate) last: Option<(What, Moment)>,
+    pub(crate) last: Option<(T, Moment)>,
 }
 
-impl Counted {
-    fn note(&mut self, what: What, now: Moment) {
+impl<T> Default for Counted<T> {
+    fn default() -> Self {
+        Self { count: 0, last: None }
+    }
+}
+
+impl<T> Counted<T> {
+    fn note(&mut self, what: T, now: Moment) {
         self.count = self.count.saturating_add(1);
         self.last = Some((what, now));
     }
@@ -37,18 +46,29 @@ impl Counted {
 /// When and from where a client knocked last.
 pub(crate) type LastSeen = Arc<Mutex<BTreeMap<ClientLabel, (Moment, IpAddr)>>>;
 
+/// Since when the gate is as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gate {
+    /// Since when it stands without a repair.
+    pub(crate) since: Moment,
+    /// Since when it cannot be made or checked, if that is so.
+    pub(crate) broken: Option<Moment>,
+}
+
 /// What happened since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     /// Knocks and requests that have opened a door.
-    pub(crate) accepted: Counted,
+    pub(crate) accepted: Counted<Event>,
     /// Knocks and requests that were refused.
-    pub(crate) refused: Counted,
+    pub(crate) refused: Counted<Event>,
     /// What was put back in the firewall.
-    pub(crate) repairs: Counted,
+    pub(crate) repairs: Counted<What>,
     /// What did not work.
-    pub(crate) errors: Counted,
-    /// The clients that knocked. No stranger makes an entry, and the clients are bounded.
+    pub(crate) errors: Counted<What>,
+    /// The gate.
+    pub(crate) gate: Gate,
+    /// The clients that knocked. No stranger makes an entry, and those that are gone are forgotten.
     pub(crate) last_seen: LastSeen,
 }
 
@@ -99,13 +119,30 @@ fn kind(event: &Event) -> Kind {
 impl Facts {
     /// Notes news of the firewall.
     pub(super) fn news(&mut self, news: &News, now: Moment) {
+        match news {
+            News::Repaired { of_gate: true, .. } => self.gate.since = now,
+            News::Gate { is_whole: true } => self.gate = Gate { since: now, broken: None },
+            News::Gate { is_whole: false } => self.gate.broken = Some(now),
+            _ => {}
+        }
         let counted = match news {
             News::Repaired { .. } => &mut self.repairs,
             News::Failed { .. } => &mut self.errors,
-            News::Report(_) | News::Warning(_) | News::Info(_) | News::Detail(_) => return,
+            News::Report(_) | News::Gate { .. } | News::Warning(_) | News::Info(_) | News::Detail(_) => {
+                return;
+            }
         };
         if let Some(words) = Words::of_news(news) {
             counted.note(What::News(Arc::new(words)), now);
+        }
+    }
+
+    /// Forgets clients that are not among these any more, if there are more of them than of these: keys come and go for
+    /// years.
+    pub(super) fn follow(&self, clients: &Clients) {
+        let mut last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_seen.len() > clients.len() {
+            last_seen.retain(|label, _| clients.find(label).is_some());
         }
     }
 
@@ -128,19 +165,12 @@ impl Facts {
 
 impl Observer for Facts {
     fn event(&mut self, event: &Event, now: Moment) {
-        let counted = match kind(event) {
-            Kind::Accepted => &mut self.accepted,
-            Kind::Refused => &mut self.refused,
-            Kind::Error => &mut self.errors,
+        match kind(event) {
+            Kind::Accepted => self.accepted.note(event.clone(), now),
+            Kind::Refused => self.refused.note(event.clone(), now),
+            Kind::Error => self.errors.note(What::Event(Box::new(event.clone())), now),
             Kind::Neither => return,
-        };
-        counted.note(What::Event(Box::new(event.clone())), now);
+        }
         self.note_client(event, now);
-    }
-
-    fn handle_timeout(&mut self, _now: Moment) {}
-
-    fn next_deadline(&self) -> Option<Moment> {
-        None
     }
 }

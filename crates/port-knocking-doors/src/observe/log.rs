@@ -193,6 +193,11 @@ pub(crate) fn not_locked(user: Option<u32>) {
     );
 }
 
+/// A user asks for something over the control socket.
+pub(crate) fn asked(user: u32, what: &str) {
+    info!(user, "by command of the user {user}: {what}");
+}
+
 /// There is no control socket.
 pub(crate) fn no_control_socket(why: &dyn Error) {
     error!(

@@ -9,6 +9,7 @@ use doors_core::{
     time::{Moment, Wall},
 };
 use doors_firewall::News;
+use doors_os::clock::Clock;
 use tokio::sync::mpsc;
 
 use super::{Observer, words::Words};
@@ -16,11 +17,14 @@ use super::{Observer, words::Words};
 /// How many may watch at once.
 pub(crate) const WATCHERS: usize = 32;
 
+/// How many of them may be others than root.
+const WATCHERS_OF_OTHERS: usize = 24;
+
 /// How many events may wait for one of them.
 pub(crate) const QUEUE: usize = 256;
 
 /// What to tell.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Watched {
     /// Only what is about this address.
     pub(crate) address: Option<IpAddr>,
@@ -30,9 +34,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     fn has(&self, event: &Event) -> bool {
-        let is_client = |wanted: &String| {
-            event.client().is_some_and(|label| **wanted == *label.name || **wanted == *label.fingerprint)
-        };
+        let is_client = |wanted: &String| event.client().is_some_and(|label| label.is_called(wanted));
         self.address.is_none_or(|address| address == event.source())
             && self.client.as_ref().is_none_or(is_client)
     }
@@ -86,22 +88,25 @@ impl Watcher {
 /// All who watch.
 #[derive(Debug)]
 pub(super) struct Watch {
-    wall: fn() -> Wall,
+    clock: Clock,
     watchers: Vec<Watcher>,
 }
 
 impl Watch {
-    /// Nobody watches. `wall` reads the date.
-    pub(super) fn new(wall: fn() -> Wall) -> Self {
-        Self { wall, watchers: Vec::new() }
+    /// Without a watcher.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, watchers: Vec::new() }
     }
 
-    /// One more watches. Beyond [`WATCHERS`], its queue closes at once.
-    pub(super) fn add(&mut self, watched: Watched, queue: mpsc::Sender<Seen>) {
+    /// Adds a watcher. Returns whether there was room; the last places are for root.
+    pub(super) fn add(&mut self, watched: Watched, queue: mpsc::Sender<Seen>, is_root: bool) -> bool {
         self.watchers.retain(|watcher| !watcher.queue.is_closed());
-        if self.watchers.len() < WATCHERS {
+        let room = if is_root { WATCHERS } else { WATCHERS_OF_OTHERS };
+        let has_room = self.watchers.len() < room;
+        if has_room {
             self.watchers.push(Watcher { watched, queue, lost: 0 });
         }
+        has_room
     }
 
     /// Tells news of the firewall to those who watch everything.
@@ -114,7 +119,7 @@ impl Watch {
     }
 
     fn tell(&mut self, wanted: impl Fn(&Watched) -> bool, what: impl Fn() -> What, now: Moment) {
-        let wall = (self.wall)();
+        let wall = self.clock.wall();
         self.watchers.retain(|watcher| !watcher.queue.is_closed());
         for watcher in self.watchers.iter_mut().filter(|watcher| wanted(&watcher.watched)) {
             watcher.tell(&what, now, wall);
@@ -127,12 +132,6 @@ impl Observer for Watch {
         if !self.watchers.is_empty() {
             self.tell(|watched| watched.has(event), || What::Event(Box::new(event.clone())), now);
         }
-    }
-
-    fn handle_timeout(&mut self, _now: Moment) {}
-
-    fn next_deadline(&self) -> Option<Moment> {
-        None
     }
 }
 
@@ -156,11 +155,11 @@ mod tests {
 
     #[test]
     fn one_who_does_not_read_loses_events_and_is_told_how_many() {
-        let mut watch = Watch::new(Wall::default);
+        let mut watch = Watch::new(Clock::start());
         let (stuck, mut its_queue) = mpsc::channel(3);
         let (reads, mut read) = mpsc::channel(100);
-        watch.add(Watched::default(), stuck);
-        watch.add(Watched::default(), reads);
+        watch.add(Watched::default(), stuck, true);
+        watch.add(Watched::default(), reads, true);
         for number in 0..10 {
             watch.event(&wrong(number), Moment::default());
         }
@@ -175,31 +174,27 @@ mod tests {
 
     #[test]
     fn one_who_watches_an_address_hears_of_no_other() {
-        let mut watch = Watch::new(Wall::default);
+        let mut watch = Watch::new(Clock::start());
         let (queue, mut read) = mpsc::channel(100);
         let watched = Watched { address: Some([192, 0, 2, 3].into()), client: None };
-        watch.add(watched, queue);
+        watch.add(watched, queue, true);
         (0..10).for_each(|number| watch.event(&wrong(number), Moment::default()));
         watch.news(&News::Info("something".to_owned()), Moment::default());
         assert_eq!(sources(&mut read), [([192, 0, 2, 3].into(), 0)]);
     }
 
     #[test]
-    fn who_has_gone_makes_room_and_beyond_the_bound_the_queue_closes() {
-        let mut watch = Watch::new(Wall::default);
+    fn a_watcher_that_has_gone_makes_room_and_others_leave_some_for_root() {
+        let mut watch = Watch::new(Clock::start());
         let mut queues = Vec::new();
-        for _ in 0..WATCHERS {
+        let mut add = |queues: &mut Vec<_>, is_root| {
             let (queue, read) = mpsc::channel(1);
-            watch.add(Watched::default(), queue);
             queues.push(read);
-        }
-        let (queue, mut closed) = mpsc::channel(1);
-        watch.add(Watched::default(), queue);
-        assert!(matches!(closed.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
-        queues.pop();
-        let (queue, mut read) = mpsc::channel(1);
-        watch.add(Watched::default(), queue);
-        watch.event(&wrong(1), Moment::default());
-        assert_eq!(sources(&mut read).len(), 1);
+            watch.add(Watched::default(), queue, is_root)
+        };
+        assert_eq!((0..100).filter(|_| add(&mut queues, false)).count(), WATCHERS_OF_OTHERS);
+        assert_eq!((0..100).filter(|_| add(&mut queues, true)).count(), WATCHERS - WATCHERS_OF_OTHERS);
+        queues.remove(0);
+        assert!(!add(&mut queues, false) && add(&mut queues, true) && !add(&mut queues, true));
     }
 }

@@ -34,11 +34,12 @@ impl Words {
         Self { level, kind, text }
     }
 
-    /// The words for news of the firewall; `None` for a report, whose event tells it.
+    /// The words for news of the firewall; `None` for a report, whose event tells it, and for the state of the gate, whose
+    /// causes are told.
     pub(crate) fn of_news(news: &News) -> Option<Self> {
         let (level, kind, text) = match news {
-            News::Report(_) => return None,
-            News::Repaired { missing, took } => {
+            News::Report(_) | News::Gate { .. } => return None,
+            News::Repaired { missing, took, .. } => {
                 let millis = took.as_secs_f64() * 1000.0;
                 let text = format!(
                     "another program or an administrator has changed the firewall: {missing}; put back in {millis:.1} ms"

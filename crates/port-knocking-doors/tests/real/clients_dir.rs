@@ -391,7 +391,7 @@ fn a_disabled_client_opens_nothing_and_has_nothing_open_until_it_is_enabled() {
         "not answered: 192.0.2.7: the client is disabled (`client enable` lets it in again), by laptop",
     );
     assert!(testbed.command(&["client", "list"]).1.contains("ssh DISABLED"));
-    let (_, listed) = testbed.run(&["list", "clients"]);
+    let (_, listed) = testbed.ask_daemon(&["list", "clients"]);
     assert_eq!(listed.matches("DISABLED").count(), 1, "{listed}");
     let (code, said) = testbed.command(&["client", "disable", "laptop"]);
     assert_eq!((code, &*said), (0, "is disabled already: laptop"));

@@ -3,9 +3,11 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::ExitStatus,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -58,9 +60,17 @@ fn started(more: &str) -> Testbed {
     testbed
 }
 
+impl Testbed {
+    /// Runs a command that asks the daemon of this testbed.
+    pub(crate) fn ask_daemon(&self, arguments: &[&str]) -> (ExitStatus, String) {
+        let socket = socket(self);
+        self.run(&[arguments, &["--control-socket", socket.to_str().unwrap()]].concat())
+    }
+}
+
 /// Runs a command that has to end well, and returns what it says.
 fn fine(testbed: &Testbed, arguments: &[&str]) -> String {
-    let (status, said) = testbed.run(arguments);
+    let (status, said) = testbed.ask_daemon(arguments);
     assert!(status.success(), "{arguments:?}: {status}: {said}");
     said
 }
@@ -169,7 +179,7 @@ fn the_status_says_what_runs_since_when_and_what_happened_last() {
     assert_eq!((&*said("repairs"), &*said("errors")), ("0", "0"));
     testbed.on_server("nft", &["flush", "ruleset"]);
     testbed.until("the repair is counted", |testbed| {
-        let (_, status) = testbed.run(&["status", "--json"]);
+        let (_, status) = testbed.ask_daemon(&["status", "--json"]);
         let status: Value = serde_json::from_str(&status).unwrap();
         status["repairs"]["count"] == 1 && status["repairs"]["last"]["kind"] == "repaired"
     });
@@ -178,7 +188,7 @@ fn the_status_says_what_runs_since_when_and_what_happened_last() {
 #[test]
 fn every_command_says_clearly_that_no_daemon_runs() {
     let mut testbed = Testbed::new();
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 8] = [
         &["status"],
         &["list"],
         &["list", "clients", "--json"],
@@ -187,7 +197,6 @@ fn every_command_says_clearly_that_no_daemon_runs() {
         &["watch"],
         &["reload"],
         &["log-level", "debug"],
-        &["status", "--control-socket", "/nonexistent/socket"],
     ];
     let refused =
         |testbed: &Testbed| {
@@ -231,10 +240,11 @@ fn what_cannot_be_opened_or_closed_says_why() {
         ),
         (&["open", "default", "192.0.2.300"], 2, "invalid IP address"),
         (&["close"], 2, "required arguments were not provided"),
+        (&["close", "shh", "192.0.2.7"], 1, "there is no door \"shh\""),
         (&["close", "--client", "nobody-here"], 1, "there is no client \"nobody-here\""),
         (&["log-level", "loud"], 2, "the daemon takes no such level"),
     ] {
-        let (status, said) = testbed.run(command);
+        let (status, said) = testbed.ask_daemon(command);
         assert!(code(status) == expected && said.contains(why), "{command:?}: {status}: {said}");
     }
     assert_eq!(fine(&testbed, &["list"]), "no door is open");
@@ -246,12 +256,12 @@ fn a_reload_says_whether_the_configuration_is_in_force() {
     let said = fine(&testbed, &["reload"]);
     assert!(said.starts_with("in force: ") && said.ends_with("doors.toml, doors: 1"), "{said}");
     testbed.write(&gate("no_such_key = 1"));
-    let (status, said) = testbed.run(&["reload"]);
+    let (status, said) = testbed.ask_daemon(&["reload"]);
     assert!(
         code(status) == 1 && said.contains("keeps what was in force") && said.contains("no_such_key"),
         "{said}"
     );
-    let (status, said) = testbed.run(&["status"]);
+    let (status, said) = testbed.ask_daemon(&["status"]);
     assert!(code(status) == 1 && said.contains("REFUSED, so what was in force stays so: "), "{said}");
     testbed.write(&gate("max_opened_door_duration = 20"));
     fine(&testbed, &["reload"]);
@@ -264,7 +274,7 @@ fn whoever_watches_sees_knocks_and_doors_as_they_happen() {
     let testbed = started("");
     let watching = |more: &[&str]| {
         let mut command = testbed.program();
-        command.arg("watch").args(more);
+        command.arg("watch").args(more).arg("--control-socket").arg(socket(&testbed));
         let mut watch = Process::start(&testbed.server, command).unwrap();
         watch.wait_for("watching; end it with Ctrl-C", PATIENCE).unwrap();
         watch
@@ -285,15 +295,24 @@ fn whoever_watches_sees_knocks_and_doors_as_they_happen() {
 #[test]
 fn the_log_level_changes_and_comes_back() {
     let mut testbed = started("");
-    let said = fine(&testbed, &["log-level", "debug", "--for", "1s"]);
-    assert_eq!(said, "the daemon logs at debug for 1 s, and then as at its start");
+    let said = fine(&testbed, &["log-level", "debug", "--for", "1h"]);
+    assert_eq!(said, "the daemon logs at debug for 60 min 0 s, and then as at its start");
+    testbed.hear("the log shows debug from here on, by command of the user 0");
     testbed.knock(CLIENT[0], &SEQUENCE[..2]);
     testbed.hear("192.0.2.7 has knocked right 2 times");
-    fine(&testbed, &["log-level", "error"]);
+    assert!(fine(&testbed, &["status"]).contains("shows debug, by command"));
+    // The hour of before ends nothing now.
+    fine(&testbed, &["log-level", "error", "--for", "1s"]);
+    testbed.hear("the log shows what it did at the start again");
+    let status = fine(&testbed, &["status"]);
+    assert!(!status.contains("by command"), "{status}");
+    testbed.daemon().take_lines();
     testbed.knock(CLIENT[1], &SEQUENCE);
-    testbed.until("the door is open", |testbed| testbed.is_open(CLIENT[1]));
-    let lines = testbed.daemon().lines();
-    assert!(!lines.iter().any(|line| line.contains("opened: door default for 2001:db8::7")), "{lines:?}");
+    testbed.hear("opened: door default for 2001:db8::7");
+    assert!(
+        !testbed.daemon().lines().iter().any(|line| line.contains("has knocked right")),
+        "not debug any more"
+    );
 }
 
 #[test]
@@ -308,11 +327,11 @@ fn two_groups_may_see_and_one_of_them_may_change_and_all_others_are_turned_away(
     let program = testbed.place_for("program");
     fs::copy(env!("CARGO_BIN_EXE_port-knocking-doors"), &program).unwrap();
     open(program.clone());
-    let directory = testbed.directory.path().display().to_string();
+    let directory = socket(&testbed).display().to_string();
     let run_as = |user: &str, groups: &str, command: &[&str]| {
         let mut run = std::process::Command::new("setpriv");
         run.args(["--reuid", user, "--regid", user, "--groups", groups]).arg(&program).args(command);
-        run.env("RUNTIME_DIRECTORY", &directory);
+        run.args(["--control-socket", &directory]);
         let mut process = Process::start(&testbed.server, run).unwrap();
         process.finish(PATIENCE).unwrap().unwrap()
     };
@@ -548,13 +567,78 @@ fn a_second_daemon_at_the_same_socket_says_so_and_guards_its_doors_all_the_same(
 }
 
 #[test]
+fn a_file_that_is_no_socket_is_never_removed() {
+    let mut testbed = Testbed::new();
+    let path = testbed.write(&gate(""));
+    let mut command = testbed.program();
+    command.arg("--conf").arg(&path).arg("--control-socket").arg(&path);
+    testbed.spawn(command);
+    testbed.hear("is there, and is no socket; give another path with --control-socket");
+    testbed.hear("ready");
+    testbed.end(Signal::TERM);
+    assert_eq!(fs::read_to_string(path).unwrap(), gate(""));
+}
+
+#[test]
+fn a_socket_that_another_daemon_has_made_in_its_place_stays() {
+    let mut testbed = started("");
+    fs::remove_file(socket(&testbed)).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(socket(&testbed)).unwrap();
+    testbed.end(Signal::TERM);
+    assert!(socket(&testbed).exists());
+    drop(other);
+}
+
+#[test]
+fn a_group_that_is_not_there_lets_root_use_the_socket_and_check_names_it() {
+    let testbed = started("control_group = \"no-such-group\"");
+    fine(&testbed, &["status"]);
+    let checked = testbed.checked(&gate("control_group = \"no-such-group\""));
+    let named =
+        |line: &String| line.contains("control_group: there is no group \"no-such-group\" in /etc/group");
+    assert!(checked.iter().any(named), "{checked:#?}");
+}
+
+#[test]
+fn no_more_than_so_many_watch_and_the_next_is_told_so() {
+    let testbed = started("");
+    let mut watching: Vec<Raw> = (0..32).map(|_| Raw::connect(&testbed)).collect();
+    for raw in &mut watching {
+        raw.send("org.port-knocking-doors.Watch", &json!({}), true);
+        assert!(raw.reply().unwrap()["error"].is_null());
+    }
+    let (status, said) = testbed.ask_daemon(&["watch"]);
+    assert!(code(status) == 1 && said.contains("too many watch already; end one"), "{said}");
+}
+
+#[test]
+fn what_is_forwarded_to_another_machine_is_not_cut() {
+    let testbed = started("");
+    let behind = testbed.machine_behind();
+    let listener = behind.enter(|| TcpListener::bind(("203.0.113.2", PORT))).unwrap();
+    let echoing = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let _ = io::copy(&mut &stream, &mut &stream);
+    });
+    let mut passes = testbed.as_client(|| TcpStream::connect(("203.0.113.2", PORT))).unwrap();
+    assert!(echoes(&mut passes));
+    let said = fine(&testbed, &["close", "default", CLIENT[0], "--cut"]);
+    assert_eq!(said, "nothing like that was open; there were no connections");
+    assert!(echoes(&mut passes));
+    drop(passes);
+    echoing.join().unwrap();
+}
+
+#[test]
 fn connections_beyond_the_bound_are_closed_and_the_daemon_goes_on() {
     let testbed = started("");
     let mut held: Vec<Raw> = (0..200).map(|_| Raw::connect(&testbed)).collect();
-    let mut buffer = [0];
     for raw in held.iter_mut().rev().take(60) {
-        assert_eq!(raw.0.get_mut().read(&mut buffer).unwrap(), 0, "it is closed");
+        assert_eq!(raw.reply().unwrap()["error"], "org.port-knocking-doors.TooManyConnections");
+        assert_eq!(raw.reply(), None, "it is closed");
     }
+    let (status, said) = testbed.ask_daemon(&["status"]);
+    assert!(code(status) == 1 && said.contains("too many connections"), "{said}");
     held.clear();
-    testbed.until("there is room again", |testbed| testbed.run(&["status"]).0.success());
+    testbed.until("there is room again", |testbed| testbed.ask_daemon(&["status"]).0.success());
 }

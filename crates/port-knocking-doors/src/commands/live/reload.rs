@@ -7,6 +7,8 @@ pub(super) fn run(common: &Common) -> Result<(), LiveError> {
     let reply: ReloadReply = common.connect()?.call("Reload", parameters([]))?;
     common.print(&reply, || {
         let source = reply.configuration.as_deref().unwrap_or("default values");
-        format!("in force: {source}, doors: {}\n", reply.doors)
+        let keys = reply.needs_restart.join(", ");
+        let restart = if keys.is_empty() { keys } else { format!("; only after a restart: {keys}") };
+        format!("in force: {source}, doors: {}{restart}\n", reply.doors)
     })
 }

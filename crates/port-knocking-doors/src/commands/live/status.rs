@@ -10,8 +10,10 @@ use crate::control::interface::{Count, Status, StatusReply};
 pub(super) fn run(common: &Common) -> Result<Found, LiveError> {
     let StatusReply { status } = common.connect()?.call("Status", parameters([]))?;
     common.print(&status, || text(&status))?;
-    let is_as_configured =
-        status.last_good.is_none() && status.not_reloaded.is_none() && status.clients_heard;
+    let is_as_configured = status.last_good.is_none()
+        && status.not_reloaded.is_none()
+        && status.gate_broken_since.is_none()
+        && status.clients_heard;
     Ok(if is_as_configured { Found::Fine } else { Found::NotAsConfigured })
 }
 
@@ -41,15 +43,23 @@ fn text(status: &Status) -> String {
     line("firewall", format!("{}, because {}", status.firewall, status.firewall_why));
     line(
         "gate",
-        match status.gate_since {
-            Some(since) => format!("in place since {}", date(since)),
-            None => "none: firewalld alone closes the doors".to_owned(),
+        match (status.gate_broken_since, status.gate_since) {
+            (Some(since), _) => {
+                format!("BROKEN since {}: it cannot be made or checked, and that is tried again", date(since))
+            }
+            (None, Some(since)) => format!("in place since {}", date(since)),
+            (None, None) => "none: firewalld alone closes the doors".to_owned(),
         },
     );
     line("hearing", format!("with {}", status.listen));
     for door in &status.doors {
         let how = if door.sequence { ", by a sequence or a key" } else { ", by a key" };
-        line("door", format!("{}: {}, for {}{how}", door.name, door.ports.join(" "), span(door.seconds)));
+        let more = usize::try_from(door.ports_in_all).unwrap_or_default().saturating_sub(door.ports.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        line(
+            "door",
+            format!("{}: {}{more}, for {}{how}", door.name, door.ports.join(" "), span(door.seconds)),
+        );
     }
     match usize::try_from(status.doors_in_all).unwrap_or_default().saturating_sub(status.doors.len()) {
         0 if status.doors.is_empty() => line("door", "none is configured".to_owned()),
@@ -65,6 +75,9 @@ fn text(status: &Status) -> String {
         },
     );
     line("open now", status.grants.to_string());
+    if let Some(level) = &status.log_level {
+        line("log", format!("shows {level}, by command"));
+    }
     for (name, count) in [
         ("accepted", &status.accepted),
         ("refused", &status.refused),

@@ -111,7 +111,13 @@ fn event(all: bool) -> Event {
 fn results(all: bool) -> BTreeMap<&'static str, Value> {
     let text = |text: &str| all.then(|| text.to_owned());
     let count = || Count { count: 3, last: all.then(|| event(true)) };
-    let door = Door { name: "ssh".into(), ports: vec!["22/tcp".into()], sequence: true, seconds: 10 };
+    let door = Door {
+        name: "ssh".into(),
+        ports: vec!["22/tcp".into()],
+        ports_in_all: 1,
+        sequence: true,
+        seconds: 10,
+    };
     let status = Status {
         version: "2".into(),
         pid: 1,
@@ -123,12 +129,14 @@ fn results(all: bool) -> BTreeMap<&'static str, Value> {
         firewall: "nftables".into(),
         firewall_why: "why".into(),
         gate_since: all.then_some(4),
+        gate_broken_since: all.then_some(4),
         listen: "capture".into(),
         doors: if all { vec![door] } else { vec![] },
         doors_in_all: 1,
         clients: 5,
         clients_heard: true,
         grants: 6,
+        log_level: text("debug"),
         accepted: count(),
         refused: count(),
         repairs: count(),
@@ -149,6 +157,7 @@ fn results(all: bool) -> BTreeMap<&'static str, Value> {
         fingerprint: "SHA256:x".into(),
         doors: vec!["ssh".into()],
         from: vec!["192.0.2.0/24".into()],
+        from_in_all: 1,
         longest: all.then_some(60),
         until: all.then_some(1),
         expired: false,
@@ -162,7 +171,14 @@ fn results(all: bool) -> BTreeMap<&'static str, Value> {
         ("ListClients", json!(ClientsReply { clients: vec![client] })),
         ("Open", json!(OpenReply { until: 1, seconds_left: 2 })),
         ("Close", json!(CloseReply { closed: 1, cut: 2 })),
-        ("Reload", json!(ReloadReply { configuration: text("/etc/x"), doors: 1 })),
+        (
+            "Reload",
+            json!(ReloadReply {
+                configuration: text("/etc/x"),
+                doors: 1,
+                needs_restart: vec!["listen".into()]
+            }),
+        ),
         ("SetLogLevel", json!(LevelReply { level: "info".into() })),
         ("Watch", json!(WatchReply { event: all.then(|| event(all)), lost: 0 })),
     ])
@@ -250,6 +266,10 @@ fn every_error_is_in_the_definition_and_is_read_back() {
         Failure::NotCut(text()),
         Failure::NotReloaded(text()),
         Failure::Busy,
+        Failure::StillReading,
+        Failure::TooManyConnections,
+        Failure::TooManyWatchers,
+        Failure::AnswerTooLong,
     ];
     let definition = Definition::read(DEFINITION);
     assert_eq!(definition.errors.len(), failures.len());

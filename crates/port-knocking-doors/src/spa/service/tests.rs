@@ -30,7 +30,7 @@ fn behind(disk: &SmallDisk, clock: Clock) -> (SpaService, Engine) {
 /// Handles the next news from the replay writer.
 fn hear(service: &mut SpaService, engine: &mut Engine) {
     let heard = runtime().block_on(service.next()).unwrap();
-    service.hear(engine, heard, &mut Observe::start().unwrap());
+    service.hear(engine, heard, &mut Observe::start(Clock::start()).unwrap());
 }
 
 fn runtime() -> tokio::runtime::Runtime {
