@@ -17,7 +17,7 @@ use crate::{
     eligible::{Ineligible, Own},
     grants::{Grants, Left, LiveGrant, Opening, Outcome, State},
     lease::{GrantedTo, Lease, Note},
-    limits::ROUTE_QUERIES,
+    limits::{CLOSED_AT_ONCE, ROUTE_QUERIES},
     packet::{Packet, Routes},
     sequence::{knock::Knock, trie::Conflict},
     spa::{
@@ -251,7 +251,7 @@ impl Engine {
     pub fn change_rules(&mut self, rules: Rules, now: Moment, wall: Wall) -> Result<(), Conflict> {
         self.access.change_rules(rules)?;
         let rules = self.access.rules();
-        for retracted in self.grants.retract(|lease| rules.permit(lease, now, wall)) {
+        for retracted in self.grants.retract(|lease| rules.permit(lease, now, wall), usize::MAX) {
             match retracted.outcome {
                 Outcome::Closed(running) => {
                     self.changes.push_back(Change::Close(running.lease.key.clone()));
@@ -310,6 +310,7 @@ impl Engine {
 
     /// Ends the leases that `which` picks, by the command of an administrator. A door stays open for others behind the
     /// same address. The firewall is asked to close `named` in any case: it may hold a lease that is not known here.
+    /// Handles [`CLOSED_AT_ONCE`] grants; call it again while there are `more`.
     pub fn close_by_hand(
         &mut self,
         which: impl Fn(&Lease) -> bool,
@@ -319,7 +320,9 @@ impl Engine {
     ) -> ClosedByHand {
         self.handle_timeout(now, wall);
         let mut closed = ClosedByHand::default();
-        for retracted in self.grants.retract(|lease| (!which(&lease)).then_some(lease)) {
+        let retracted = self.grants.retract(|lease| (!which(&lease)).then_some(lease), CLOSED_AT_ONCE);
+        closed.more = retracted.len() >= CLOSED_AT_ONCE;
+        for retracted in retracted {
             closed.ended.extend(retracted.ended.first().map(|lease| lease.key.clone()));
             let (rest, over) = match retracted.outcome {
                 Outcome::Closed(running) => {
@@ -647,6 +650,8 @@ pub struct ClosedByHand {
     pub ended: Vec<GrantKey>,
     /// Those that the firewall was asked to close or to change; it reports [`Report::Closed`] for each.
     pub asked: Vec<GrantKey>,
+    /// There may be more to close.
+    pub more: bool,
 }
 
 /// Why a door was not opened by hand.

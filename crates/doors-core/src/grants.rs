@@ -228,13 +228,14 @@ impl Grants {
         }
     }
 
-    /// Replaces each lease by what is `permitted` of it, and ends those that are not.
-    pub fn retract(&mut self, permitted: impl Fn(Lease) -> Option<Lease>) -> Vec<Retracted> {
+    /// Replaces each lease by what is `permitted` of it, and ends those that are not: of `most` grants, the rest another
+    /// time.
+    pub fn retract(&mut self, permitted: impl Fn(Lease) -> Option<Lease>, most: usize) -> Vec<Retracted> {
         let is_concerned = |running: &&LiveGrant| {
             running.leases().any(|lease| permitted(lease.clone()).as_ref() != Some(lease))
         };
         let concerned: Vec<GrantKey> =
-            self.iter().filter(is_concerned).map(|running| running.lease.key.clone()).collect();
+            self.iter().filter(is_concerned).take(most).map(|running| running.lease.key.clone()).collect();
         let mut retracted = Vec::new();
         for key in concerned {
             let Some(before) = self.close(&key) else { continue };

@@ -25,6 +25,10 @@ pub const GRANTS_BY_SEQUENCE: usize = 49_152;
 /// administrator out.
 pub const GRANTS_BY_HAND: usize = 1024;
 
+/// Grants that an administrator's command ends at once. Knocks are heard before the next part: each part of the most
+/// grants takes ten milliseconds.
+pub const CLOSED_AT_ONCE: usize = 2048;
+
 /// Doors in one configuration. Clients rely on this bound, too.
 pub const DOORS: usize = doors_spa::door::MAX_DOORS as usize;
 

@@ -122,6 +122,8 @@ impl Daemon<'_> {
             self.force.next_deadline(),
             self.supervisor.next_deadline(),
             self.ready_by,
+            // The next part, after what has arrived meanwhile.
+            (!self.to_close.is_empty()).then(|| self.clock.now()),
         ];
         // At least one wake-up a day; a spurious one costs nothing.
         let latest = self.clock.now().after(Duration::from_secs(24 * 60 * 60));
@@ -132,6 +134,7 @@ impl Daemon<'_> {
     fn do_what_is_due(&mut self) {
         let now = self.clock.now();
         self.engine.handle_timeout(now, self.clock.wall());
+        self.close_next();
         self.observe.handle_timeout(now);
         let (reader, observe) = (&mut self.control.reader, &mut self.observe);
         if let Some(access) = self.service.handle_timeout(&self.engine, !reader.is_busy(), observe) {

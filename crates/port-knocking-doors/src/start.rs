@@ -24,7 +24,7 @@ use crate::{
     config::{self, Config, ConfigError, Hearing, last_good::Keeper},
     control::{
         interface::ReloadReply,
-        request::{Answer, Unconfirmed},
+        request::{Answer, Close, Unconfirmed},
         server::{Groups, Server, Settings},
     },
     inbox::{Inbox, InboxError},
@@ -51,6 +51,8 @@ pub(crate) struct Daemon<'a> {
     pub(crate) firewall_why: String,
     /// Where requests come from; `None` if there is no control socket, and the log says why.
     pub(crate) server: Option<Server>,
+    /// Doors that are to be closed by command.
+    pub(crate) to_close: VecDeque<Close>,
     /// Connections that are to be ended, behind the closing of their doors.
     pub(crate) cuts: VecDeque<Cut>,
     /// Requests that wait for the firewall.
@@ -111,6 +113,7 @@ pub(crate) async fn start(
         observe,
         firewall_why: choice.why.to_string(),
         server,
+        to_close: VecDeque::new(),
         cuts: VecDeque::new(),
         unconfirmed: Unconfirmed::default(),
         reloads: Reloads::default(),

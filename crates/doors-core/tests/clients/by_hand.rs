@@ -24,9 +24,15 @@ impl Scene {
     }
 
     fn close_by_hand(&mut self, which: impl Fn(&Lease) -> bool) -> usize {
-        let closed = self.engine.close_by_hand(which, None, self.now, Wall(self.wall));
-        self.work();
-        closed.ended.len()
+        let mut ended = 0;
+        loop {
+            let closed = self.engine.close_by_hand(&which, None, self.now, Wall(self.wall));
+            self.work();
+            ended += closed.ended.len();
+            if !closed.more {
+                return ended;
+            }
+        }
     }
 
     fn after_seconds(&self, seconds: u64) -> Moment {
@@ -176,6 +182,22 @@ fn a_lease_behind_a_longer_one_is_closed_by_hand_too_and_is_told() {
         assert_eq!((scene.lease(door, SOURCE), scene.changes.len()), (Some(longest), 0), "the other stays");
         assert_eq!(scene.close_by_hand(|lease| lease.granted_to.client() == Some(&laptop)), 0);
     }
+}
+
+#[test]
+fn very_many_doors_are_closed_part_by_part() {
+    let mut scene = Scene::new();
+    let many = limits::CLOSED_AT_ONCE + 5;
+    for number in 0..u32::try_from(many).unwrap() {
+        let source = std::net::Ipv4Addr::from_bits(0x0a00_0000 | number).to_string();
+        let (key, until) = (grant_key("ssh", &source), scene.after_seconds(60));
+        let found = Lease { key, link: Link(0), until, granted_to: GrantedTo::Sequence, once: false };
+        scene.engine.handle_report(Report::Found(found), scene.now, Wall(scene.wall));
+    }
+    let mut close = || scene.engine.close_by_hand(|_| true, None, scene.now, Wall(scene.wall));
+    let (first, second) = (close(), close());
+    assert_eq!((first.ended.len(), first.more), (limits::CLOSED_AT_ONCE, true));
+    assert_eq!((second.ended.len(), second.more), (5, false));
 }
 
 #[test]

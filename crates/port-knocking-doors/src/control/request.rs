@@ -78,6 +78,23 @@ pub(crate) enum Request {
     },
 }
 
+/// Doors that are being closed, part by part.
+#[derive(Debug)]
+pub(crate) struct Close {
+    /// Which.
+    pub(crate) which: Which,
+    /// Whether the part to come is the first.
+    pub(crate) is_first: bool,
+    /// Those that have been closed.
+    pub(crate) ended: Vec<GrantKey>,
+    /// Those that the firewall was asked to close.
+    pub(crate) asked: Vec<GrantKey>,
+    /// Where it goes how many connections were ended, if they are to be.
+    pub(crate) cut: Option<Answer<Result<usize, String>>>,
+    /// Where it goes how many doors were closed.
+    pub(crate) answer: Answer<Result<usize, Failure>>,
+}
+
 /// Requests that wait until the firewall has done something.
 #[derive(Debug, Default)]
 pub(crate) struct Unconfirmed {

@@ -12,7 +12,7 @@ use crate::{
     config::Hearing,
     control::{
         interface::{Count, Door, Failure, Status, Which},
-        request::{Answer, GRANTS_AT_ONCE, Request, tell},
+        request::{Close, GRANTS_AT_ONCE, Request, tell},
         shown::{event_of, number as count, past, seconds},
     },
     observe::{facts::Counted, log, subscriber, watch::What},
@@ -48,7 +48,9 @@ impl Daemon<'_> {
                 let what =
                     format!("close {which}{}", if cut.is_some() { ", and end connections" } else { "" });
                 self.observe.line(move || log::asked(user, &what));
-                self.close(&which, cut, answer);
+                let (ended, asked) = (Vec::new(), Vec::new());
+                self.to_close.push_back(Close { which, is_first: true, ended, asked, cut, answer });
+                self.close_next();
             }
             Request::Reload(user, answer) => {
                 self.observe.line(move || log::asked(user, "read the configuration again"));
@@ -60,30 +62,34 @@ impl Daemon<'_> {
         }
     }
 
-    fn close(
-        &mut self,
-        which: &Which,
-        cut: Option<Answer<Result<usize, String>>>,
-        answer: Answer<Result<usize, Failure>>,
-    ) {
+    /// Closes the next part of what is to be closed.
+    pub(super) fn close_next(&mut self) {
+        let Some(mut close) = self.to_close.pop_front() else { return };
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let named = named(which);
-        let mut closed = self.engine.close_by_hand(|lease| fits(which, lease), named.as_ref(), now, wall);
-        if closed.ended.is_empty()
-            && let Some(failure) = self.unknown(which)
+        let named = named(&close.which);
+        let first = named.as_ref().filter(|_| close.is_first);
+        let closed = self.engine.close_by_hand(|lease| fits(&close.which, lease), first, now, wall);
+        close.is_first = false;
+        close.ended.extend(closed.ended);
+        close.asked.extend(closed.asked);
+        if closed.more {
+            return self.to_close.push_front(close);
+        }
+        let Close { which, ended, mut asked, cut, answer, .. } = close;
+        if ended.is_empty()
+            && let Some(failure) = self.unknown(&which)
         {
             return tell(answer, Err(failure));
         }
         // What is being closed already is waited for, too.
         if which.client.is_none() {
-            let fitting = self.unconfirmed.closing().filter(|key| fits_key(which, key)).cloned();
-            closed.asked.extend(fitting.collect::<Vec<_>>());
+            let fitting = self.unconfirmed.closing().filter(|key| fits_key(&which, key)).cloned();
+            asked.extend(fitting.collect::<Vec<_>>());
         }
         if let Some(cut) = cut {
-            let keys = closed.ended.iter().cloned().chain(named).collect();
-            self.cuts.push_back((keys, cut));
+            self.cuts.push_back((ended.iter().cloned().chain(named).collect(), cut));
         }
-        self.unconfirmed.closes(closed.ended.len(), closed.asked, answer);
+        self.unconfirmed.closes(ended.len(), asked, answer);
     }
 
     /// What of a command to close is not there.
