@@ -251,7 +251,10 @@ impl Engine {
     pub fn change_rules(&mut self, rules: Rules, now: Moment, wall: Wall) -> Result<(), Conflict> {
         self.access.change_rules(rules)?;
         let rules = self.access.rules();
-        for retracted in self.grants.retract(|lease| rules.permit(lease, now, wall), usize::MAX) {
+        let permitted = |lease: Lease| rules.permit(lease, now, wall);
+        let is_concerned = |lease: &Lease| permitted(lease.clone()).as_ref() != Some(lease);
+        let concerned = self.grants.with_lease(is_concerned, usize::MAX);
+        for retracted in self.grants.retract(concerned, permitted) {
             match retracted.outcome {
                 Outcome::Closed(running) => {
                     self.changes.push_back(Change::Close(running.lease.key.clone()));
@@ -309,7 +312,8 @@ impl Engine {
     }
 
     /// Ends the leases that `which` picks, by the command of an administrator. A door stays open for others behind the
-    /// same address. The firewall is asked to close `named` in any case: it may hold a lease that is not known here.
+    /// same address. If one door and source are `named`, only those are looked at, and the firewall is asked to close them in
+    /// any case: it may hold a lease that is not known here.
     /// Handles [`CLOSED_AT_ONCE`] grants; call it again while there are `more`.
     pub fn close_by_hand(
         &mut self,
@@ -320,9 +324,12 @@ impl Engine {
     ) -> ClosedByHand {
         self.handle_timeout(now, wall);
         let mut closed = ClosedByHand::default();
-        let retracted = self.grants.retract(|lease| (!which(&lease)).then_some(lease), CLOSED_AT_ONCE);
-        closed.more = retracted.len() >= CLOSED_AT_ONCE;
-        for retracted in retracted {
+        let concerned = match named {
+            Some(named) => self.grants.get(named).map(|_| named.clone()).into_iter().collect(),
+            None => self.grants.with_lease(&which, CLOSED_AT_ONCE),
+        };
+        closed.more = concerned.len() >= CLOSED_AT_ONCE;
+        for retracted in self.grants.retract(concerned, |lease| (!which(&lease)).then_some(lease)) {
             closed.ended.extend(retracted.ended.first().map(|lease| lease.key.clone()));
             let (rest, over) = match retracted.outcome {
                 Outcome::Closed(running) => {

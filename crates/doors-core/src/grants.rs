@@ -228,14 +228,18 @@ impl Grants {
         }
     }
 
-    /// Replaces each lease by what is `permitted` of it, and ends those that are not: of `most` grants, the rest another
-    /// time.
-    pub fn retract(&mut self, permitted: impl Fn(Lease) -> Option<Lease>, most: usize) -> Vec<Retracted> {
-        let is_concerned = |running: &&LiveGrant| {
-            running.leases().any(|lease| permitted(lease.clone()).as_ref() != Some(lease))
-        };
-        let concerned: Vec<GrantKey> =
-            self.iter().filter(is_concerned).take(most).map(|running| running.lease.key.clone()).collect();
+    /// The grants with a lease that one looks for, at most so many.
+    pub fn with_lease(&self, wanted: impl Fn(&Lease) -> bool, most: usize) -> Vec<GrantKey> {
+        let has_one = |running: &&LiveGrant| running.leases().any(&wanted);
+        self.iter().filter(has_one).take(most).map(|running| running.lease.key.clone()).collect()
+    }
+
+    /// Replaces each lease of these grants by what is `permitted` of it, and ends those that are not.
+    pub fn retract(
+        &mut self,
+        concerned: Vec<GrantKey>,
+        permitted: impl Fn(Lease) -> Option<Lease>,
+    ) -> Vec<Retracted> {
         let mut retracted = Vec::new();
         for key in concerned {
             let Some(before) = self.close(&key) else { continue };

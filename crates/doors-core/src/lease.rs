@@ -87,10 +87,15 @@ impl Note {
     /// The longest note, in bytes: with it, the comment is as long as a program that lists the firewall shows.
     pub const MAX: usize = 64;
 
-    /// A note; `None` if it is longer than [`MAX`](Self::MAX) or has control characters.
+    /// A note of letters, digits, spaces and ASCII punctuation; `None` if it is longer than [`MAX`](Self::MAX), or has
+    /// other characters: quotes and backslashes would end the comment in a listing of the firewall, which may be loaded
+    /// again.
     #[must_use]
     pub fn new(note: &str) -> Option<Self> {
-        let fits = note.len() <= Self::MAX && !note.chars().any(char::is_control);
+        let is_allowed = |c: char| {
+            c.is_alphanumeric() || c == ' ' || c.is_ascii_punctuation() && !['"', '\\'].contains(&c)
+        };
+        let fits = note.len() <= Self::MAX && note.chars().all(is_allowed);
         fits.then(|| Self(Arc::from(note)))
     }
 
@@ -156,6 +161,11 @@ mod tests {
     fn a_note_is_short_and_of_one_line() {
         assert!(Note::new(&"x".repeat(Note::MAX)).is_some());
         assert!(Note::new(&"x".repeat(Note::MAX + 1)).is_none());
-        assert!(Note::new("two\nlines").is_none());
+        assert!(Note::new("für Anna (Büro), 50 %").is_some());
+        for wrong in
+            ["two\nlines", "x\" } table ip x { }", "back\\slash", "\u{202e}x", "\u{2028}", "\u{200b}"]
+        {
+            assert!(Note::new(wrong).is_none(), "{wrong:?}");
+        }
     }
 }

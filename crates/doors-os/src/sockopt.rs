@@ -42,6 +42,18 @@ pub fn set<T: Copy>(
     }
 }
 
+/// `SO_PASSRIGHTS` of asm-generic/socket.h, since Linux 6.16.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// Lets no one pass descriptors over this Unix socket, nor over the connections that it accepts: who closes a passed
+/// descriptor may have to wait for it, for as long as the sender likes.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 6.16.
+pub fn refuse_descriptors(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_number(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
+}
+
 /// The most supplementary groups that a process can have (`NGROUPS_MAX` of linux/limits.h).
 const MOST_GROUPS: usize = 65_536;
 

@@ -55,19 +55,38 @@ impl<'a> Wanted<'a> {
 pub(super) fn cut(plan: &Plan, keys: &[GrantKey]) -> Result<usize, NetlinkError> {
     let wanted = Wanted::new(plan, keys);
     let mut ended = BTreeSet::new();
-    let sockets = destroy_sockets(plan, &wanted, &mut ended);
-    let tracked = forget_tracked(&wanted, &mut ended);
-    sockets.and(tracked).map(|()| ended.len())
+    let mut netfilter = Socket::open(Family::Netfilter)?;
+    let ours = own_addresses()?;
+    let request = list(abi::IPCTNL_MSG_CT_GET, 0, |_| {});
+    let known = netfilter.dump(&request, |message| tracked(message, &wanted, &ours));
+    let (inward, outward) = match &known {
+        Ok(known) => known.iter().partition(|connection| !connection.is_ours),
+        Err(_) => (Vec::new(), Vec::new()),
+    };
+    let outward: BTreeSet<_> =
+        outward.iter().map(|connection| (connection.protocol, connection.peer)).collect();
+    let sockets = destroy_sockets(plan, &wanted, &outward, &mut ended);
+    let forgotten = forget(&inward, &mut netfilter, &mut ended);
+    sockets.and(forgotten).and(known.map(drop)).map(|()| ended.len())
 }
 
 /// One connection, by its protocol and its outer end.
 type Ended = BTreeSet<(Protocol, SocketAddr)>;
 
-fn destroy_sockets(plan: &Plan, wanted: &Wanted<'_>, ended: &mut Ended) -> Result<(), NetlinkError> {
+/// Destroys the sockets, but for those of connections that this machine itself has made, from a port of a door.
+fn destroy_sockets(
+    plan: &Plan,
+    wanted: &Wanted<'_>,
+    outward: &Ended,
+    ended: &mut Ended,
+) -> Result<(), NetlinkError> {
     let mut outcome = Ok(());
     for (protocol, states) in [(Protocol::Tcp, TCP_STATES), (Protocol::Udp, UDP_STATES)] {
         let mut sockets = diagnosis::guarded(plan, protocol, states)?;
-        sockets.retain(|socket| wanted.has(socket.peer.ip(), protocol, socket.local.port()));
+        sockets.retain(|socket| {
+            wanted.has(socket.peer.ip(), protocol, socket.local.port())
+                && !outward.contains(&(protocol, socket.peer))
+        });
         if sockets.is_empty() {
             continue;
         }
@@ -84,15 +103,12 @@ fn destroy_sockets(plan: &Plan, wanted: &Wanted<'_>, ended: &mut Ended) -> Resul
     outcome
 }
 
-fn forget_tracked(wanted: &Wanted<'_>, ended: &mut Ended) -> Result<(), NetlinkError> {
-    let ours = own_addresses()?;
-    let mut netfilter = Socket::open(Family::Netfilter)?;
-    let request = list(abi::IPCTNL_MSG_CT_GET, 0, |_| {});
-    let found = netfilter.dump(&request, |message| tracked(message, wanted, &ours))?;
+/// Has connection tracking forget these.
+fn forget(known: &[&Tracked], netfilter: &mut Socket, ended: &mut Ended) -> Result<(), NetlinkError> {
     let mut outcome = Ok(());
-    for Tracked { protocol, peer, lives, forget } in found {
-        match netfilter.request(&forget) {
-            Ok(()) if lives => drop(ended.insert((protocol, peer))),
+    for Tracked { protocol, peer, lives, forget, .. } in known {
+        match netfilter.request(forget) {
+            Ok(()) if *lives => drop(ended.insert((*protocol, *peer))),
             Ok(()) => {}
             Err(error) if error.number() == Some(libc::ENOENT) => {}
             Err(error) => outcome = outcome.and(Err(error)),
@@ -129,6 +145,8 @@ fn destroy(socket: &Listed, protocol: Protocol) -> Vec<u8> {
 struct Tracked {
     protocol: Protocol,
     peer: SocketAddr,
+    /// This machine has made it.
+    is_ours: bool,
     /// It is not what remains of one that has ended.
     lives: bool,
     /// The request to forget it.
@@ -153,15 +171,16 @@ fn tracked(message: &Message<'_>, wanted: &Wanted<'_>, ours: &BTreeSet<IpAddr>) 
     };
     let source = end(original, [abi::CTA_IP_V4_SRC, abi::CTA_IP_V6_SRC])?;
     let target = end(original, [abi::CTA_IP_V4_DST, abi::CTA_IP_V6_DST])?;
-    if !ours.contains(&target) && end(reply, [abi::CTA_IP_V4_SRC, abi::CTA_IP_V6_SRC]) == Some(target) {
-        return None;
-    }
     let port = |of: Attributes<'_>, kind| {
         of.find(kind).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes)
     };
-    let outside = port(ports, abi::CTA_PROTO_DST_PORT)?;
+    let [from, outside] = [port(ports, abi::CTA_PROTO_SRC_PORT)?, port(ports, abi::CTA_PROTO_DST_PORT)?];
+    let is_ours = ours.contains(&source) && wanted.has(target, protocol, from);
     let inside = port(reply.nested(abi::CTA_TUPLE_PROTO), abi::CTA_PROTO_SRC_PORT).unwrap_or(outside);
-    if !wanted.has(source, protocol, outside) && !wanted.has(source, protocol, inside) {
+    let is_for_us =
+        ours.contains(&target) || end(reply, [abi::CTA_IP_V4_SRC, abi::CTA_IP_V6_SRC]) != Some(target);
+    let is_wanted = wanted.has(source, protocol, outside) || wanted.has(source, protocol, inside);
+    if !(is_ours || is_for_us && is_wanted) {
         return None;
     }
     let mut writer = Writer::default();
@@ -174,12 +193,12 @@ fn tracked(message: &Message<'_>, wanted: &Wanted<'_>, ours: &BTreeSet<IpAddr>) 
             }
         }
     });
-    let peer = (source, port(ports, abi::CTA_PROTO_SRC_PORT)?).into();
+    let peer = if is_ours { (target, outside) } else { (source, from) }.into();
     let state = connection
         .nested(abi::CTA_PROTOINFO)
         .nested(abi::CTA_PROTOINFO_TCP)
         .find(abi::CTA_PROTOINFO_TCP_STATE);
     let lives =
         state.and_then(|state| state.first()).is_none_or(|state| *state < abi::TCP_CONNTRACK_LAST_ACK);
-    Some(Tracked { protocol, peer, lives, forget: writer.bytes().to_vec() })
+    Some(Tracked { protocol, peer, is_ours, lives, forget: writer.bytes().to_vec() })
 }

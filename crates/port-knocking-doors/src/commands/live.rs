@@ -258,7 +258,7 @@ fn note(text: &str) -> Result<String, String> {
     let most = doors_core::lease::Note::MAX;
     match doors_core::lease::Note::new(text) {
         Some(_) => Ok(text.to_owned()),
-        None => Err(format!("a note is one line of at most {most} bytes")),
+        None => Err(format!("a note is one line of at most {most} bytes, without quotes and backslashes")),
     }
 }
 

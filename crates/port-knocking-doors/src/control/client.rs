@@ -5,7 +5,7 @@ use std::{
     fs::Metadata,
     io::{self, Read as _, Write as _},
     os::{
-        fd::AsFd as _,
+        fd::{AsFd as _, OwnedFd},
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _, net::UnixStream},
     },
     path::{Path, PathBuf},
@@ -15,6 +15,7 @@ use std::{
 use rustix::{net::sockopt::socket_peercred, process::Uid};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
     interface::{Failure, NAME},
@@ -25,8 +26,10 @@ use super::{
 const IN_RUN: &str = "/run/port-knocking-doors";
 const SOCKET: &str = "control.varlink";
 
-/// A daemon that says nothing for this long hangs. A reload takes longest.
-const SILENCE: Duration = Duration::from_secs(90);
+/// A daemon that says nothing for this long hangs, but for what takes longer.
+const SILENCE: Duration = Duration::from_secs(15);
+/// A reload, or the end of very many connections.
+const LONG_WORK: Duration = Duration::from_secs(90);
 
 /// Why a command got no result.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,17 @@ pub(crate) enum CallError {
     /// An answer that says nothing to this program.
     #[error("the daemon answers with {0}; it may be of another version than this command")]
     Unknown(String),
+    /// The daemon is there and says nothing.
+    #[error("the daemon does not answer: it hangs, or is stopped (systemctl restart port-knocking-doors)")]
+    Silent,
+    /// There can be no socket of this name.
+    #[error("there can be no socket {}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The connection broke.
     #[error("the daemon has ended, or does not answer")]
     Broken(#[source] io::Error),
@@ -102,18 +116,27 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub(crate) fn connect(path: &Path) -> Result<Self, CallError> {
-        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::PermissionDenied => CallError::Denied(path.to_owned()),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 CallError::NoDaemon(path.to_owned())
             }
+            io::ErrorKind::WouldBlock => CallError::Silent,
+            io::ErrorKind::InvalidInput => CallError::Path { path: path.to_owned(), source: error },
             _ => CallError::Broken(error),
-        })?;
+        };
+        // Not one that waits: the daemon may hang.
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(CallError::Broken)?;
+        socket.set_nonblocking(true).map_err(CallError::Broken)?;
+        socket.connect(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
+        socket.set_nonblocking(false).map_err(CallError::Broken)?;
+        let stream = UnixStream::from(OwnedFd::from(socket));
         let peer = socket_peercred(stream.as_fd()).map_err(|error| CallError::Broken(error.into()))?;
         if !is_trusted(peer.uid, path) {
             return Err(CallError::Stranger { path: path.to_owned(), user: peer.uid.as_raw() });
         }
         stream.set_read_timeout(Some(SILENCE)).map_err(CallError::Broken)?;
+        stream.set_write_timeout(Some(SILENCE)).map_err(CallError::Broken)?;
         Ok(Self { stream, frames: Frames::default() })
     }
 
@@ -126,6 +149,9 @@ impl Client {
         method: &str,
         parameters: Map<String, Value>,
     ) -> Result<T, CallError> {
+        if ["Reload", "Close"].contains(&method) {
+            self.stream.set_read_timeout(Some(LONG_WORK)).map_err(CallError::Broken)?;
+        }
         self.send(method, parameters, false)?;
         let (reply, _) = self.receive()?;
         Ok(reply)
@@ -173,7 +199,10 @@ impl Client {
                 break message;
             }
             let mut buffer = [0; 16384];
-            let count = self.stream.read(&mut buffer).map_err(CallError::Broken)?;
+            let count = self.stream.read(&mut buffer).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => CallError::Silent,
+                _ => CallError::Broken(error),
+            })?;
             if count == 0 {
                 return Err(broken("it has closed the connection"));
             }

@@ -13,7 +13,7 @@ use std::{
     fmt, fs, io,
     os::{
         fd::AsFd as _,
-        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
     },
     path::{Path, PathBuf},
     rc::Rc,
@@ -166,7 +166,7 @@ impl Identity {
     }
 }
 
-/// Makes the socket. Without groups only root can open it; with groups each connection is asked whose it is.
+/// Makes the socket. Without groups only root can open it.
 fn listen(path: &Path, groups: Groups) -> Result<std::os::unix::net::UnixListener, ControlError> {
     let failed = |source| ControlError::Path { path: path.to_owned(), source };
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
@@ -182,7 +182,16 @@ fn listen(path: &Path, groups: Groups) -> Result<std::os::unix::net::UnixListene
         Ok(_) => fs::remove_file(path).map_err(failed)?,
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
-    let mode = if groups.read.is_some() || groups.change.is_some() { 0o666 } else { 0o600 };
+    let mode = match (groups.read.or(groups.change), sockopt::refuse_descriptors(listener.as_fd())) {
+        (None, _) => 0o600,
+        // Each connection is asked whose it is.
+        (Some(_), Ok(())) => 0o666,
+        // An older kernel: a stranger who passes descriptors could make us wait, so only the group may connect.
+        (Some(group), Err(_)) => {
+            chown(path, None, Some(group)).map_err(failed)?;
+            0o660
+        }
+    };
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::ExitStatus,
@@ -15,7 +15,7 @@ use doors_lab::Process;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::testbed::{CLIENT, PATIENCE, PORT, SEQUENCE, STRANGER, Testbed, echoes, gate};
+use crate::testbed::{CLIENT, PATIENCE, PORT, SEQUENCE, SERVER, STRANGER, Testbed, echoes, gate};
 
 /// A connection that says exactly what it is told.
 struct Raw(BufReader<UnixStream>);
@@ -218,6 +218,19 @@ fn every_command_says_clearly_that_no_daemon_runs() {
     assert!(socket(&testbed).exists());
     refused(&testbed);
     testbed.start(&gate(""));
+    fine(&testbed, &["status"]);
+}
+
+#[test]
+fn a_daemon_that_hangs_is_said_to() {
+    let mut testbed = started("");
+    testbed.daemon().signal(Signal::STOP).unwrap();
+    let (status, said) = testbed.ask_daemon(&["status"]);
+    assert!(
+        code(status) == 1 && said.contains("the daemon does not answer: it hangs, or is stopped"),
+        "{said}"
+    );
+    testbed.daemon().signal(Signal::CONT).unwrap();
     fine(&testbed, &["status"]);
 }
 
@@ -471,7 +484,7 @@ fn a_hostile_user_of_the_socket_slows_no_other_and_takes_no_memory() {
     let before = resident(&mut testbed);
     // Connections of another user: silent, endless, deep, and watchers that never read.
     let script = r#"
-import array, json, os, socket, sys, threading, time
+import array, json, os, socket, struct, sys, threading, time
 os.setgroups([4001]); os.setgid(12345); os.setuid(12345)
 path, kind = sys.argv[1], sys.argv[2]
 def connect():
@@ -510,6 +523,21 @@ elif kind == "deep":
         s = connect()
         try: s.sendall(b'{"method":"a.b","parameters":{"x":' + b"[" * 60000 + b"\0"); s.recv(1)
         except OSError: pass
+elif kind == "lingering":
+    listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+    refused = 0
+    for _ in range(20):
+        full = socket.socket(); full.connect(listener.getsockname()); held.append(listener.accept()[0])
+        full.setblocking(False)
+        try:
+            while True: full.send(b"x" * 65536)
+        except BlockingIOError: pass
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 15))
+        s = connect()
+        try: s.sendmsg([b" "], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [full.fileno()]))])
+        except OSError: refused += 1
+        full.detach() if refused else full.close()
+        held.append(s)
 elif kind == "descriptors":
     for _ in range(50):
         s = connect()
@@ -521,7 +549,7 @@ elif kind == "descriptors":
 print("done", flush=True)
 time.sleep(3)
 "#;
-    for kind in ["silent", "watchers", "pipelined", "long", "deep", "descriptors"] {
+    for kind in ["silent", "watchers", "pipelined", "long", "deep", "descriptors", "lingering"] {
         let mut attacker = std::process::Command::new("python3");
         attacker.args(["-c", script]).arg(&path).arg(kind);
         let mut attacker = Process::start(&testbed.server, attacker).unwrap();
@@ -609,6 +637,29 @@ fn no_more_than_so_many_watch_and_the_next_is_told_so() {
     }
     let (status, said) = testbed.ask_daemon(&["watch"]);
     assert!(code(status) == 1 && said.contains("too many watch already; end one"), "{said}");
+}
+
+#[test]
+fn a_connection_that_the_server_makes_from_a_port_of_the_door_is_not_cut() {
+    let mut testbed = Testbed::new();
+    testbed.start(&gate("[[doors]]\nname = \"many\"\nports = [\"2200-2300/tcp\"]\nopen_for = 60"));
+    let listener = testbed.client.enter(|| TcpListener::bind((CLIENT[0], 5000))).unwrap();
+    let echoing = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let _ = io::copy(&mut &stream, &mut &stream);
+    });
+    let mut outward = testbed.server.enter(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(SERVER[0].parse().unwrap(), 2250).into()).unwrap();
+        socket.connect(&SocketAddr::new(CLIENT[0].parse().unwrap(), 5000).into()).unwrap();
+        TcpStream::from(socket)
+    });
+    assert!(echoes(&mut outward));
+    let said = fine(&testbed, &["close", "many", CLIENT[0], "--cut"]);
+    assert_eq!(said, "nothing like that was open; there were no connections");
+    assert!(echoes(&mut outward));
+    drop(outward);
+    echoing.join().unwrap();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use port_knocking_doors::config::last_good::Store;
 use rustix::process::Signal;
 
 use crate::{
-    raw_client::Device,
+    raw_client::{Device, open},
     testbed::{Answer, CLIENT, PATIENCE, PORT, SEQUENCE, STRANGER, Testbed, gate},
 };
 
@@ -489,4 +489,26 @@ fn the_unit_uses_last_good() {
             .unwrap();
     assert!(unit.contains("\nExecStart=/usr/local/bin/port-knocking-doors --last-good\n"));
     assert!(unit.contains("\nStateDirectory=port-knocking-doors\n"), "where it is kept");
+}
+
+#[test]
+fn a_client_that_was_disabled_while_no_daemon_ran_does_not_come_back() {
+    let mut testbed = Testbed::new();
+    let device = Device::new(1, &testbed.card());
+    let text = testbed.gateway("[[doors]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n");
+    testbed.client_file("laptop", &device, "");
+    testbed.start_keeping(&text);
+    let copy = testbed.kept().path_of(Path::new(&testbed.conf()));
+    testbed.until("it is kept", |_| copy.exists());
+    testbed.reboot();
+    // By hand, and the command finds nothing to change.
+    let file = testbed.file_of("laptop");
+    fs::write(&file, fs::read_to_string(&file).unwrap() + "disabled = true\n").unwrap();
+    let (status, said) =
+        testbed.ended(testbed.keeping(&["client", "disable", "laptop", "--conf", &testbed.conf()]));
+    assert!(status.success() && said == "is disabled already: laptop", "{said}");
+    testbed.start_keeping("nonsense = true\n");
+    testbed.hear(LOUD);
+    assert!(testbed.ask_daemon(&["list", "clients"]).1.contains("DISABLED"));
+    assert!(testbed.is_silent(CLIENT[0], &device.seal(&device.request(open("ssh", 0))).bytes));
 }

@@ -73,7 +73,7 @@ pub(super) fn add(new: &NewClient, inputs: &Inputs) -> Result<String, ClientErro
     let said = format!("{} ({}) may open {}", new.name, key.fingerprint(), new.doors.join(", "));
     if is_there(&change, &client)? {
         return match change.is_daemon_behind() {
-            Ok(false) => Ok(format!("is there already: {said}\n")),
+            Ok(false) => change.keep().map(|()| format!("is there already: {said}\n")),
             Ok(true) => change.finish(format!("is there already: {said}")),
             Err(source) => Err(ClientError::Daemon { done: format!("is there already: {said}"), source }),
         };

@@ -94,6 +94,13 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// What stands in the files is what a start with the copy of them gets, too: an administrator may have written it while
+    /// no daemon ran, or a command may have been cut short.
+    pub(super) fn keep(&self) -> Result<(), ClientError> {
+        let done = "nothing was to be changed".to_owned();
+        Store::of_environment().follow(&self.texts).map_err(|source| ClientError::Kept { done, source })
+    }
+
     /// Whether the copy of what was last in force has a client of this name.
     pub(super) fn is_kept(&self, name: &str) -> bool {
         let kept = Store::of_environment().read(&self.texts.path);

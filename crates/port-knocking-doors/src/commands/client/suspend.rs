@@ -28,7 +28,7 @@ pub(super) fn suspend(name: &str, disabled: bool, inputs: &Inputs) -> Result<Str
     let word = if disabled { "disabled" } else { "enabled" };
     if new == text {
         return match change.is_daemon_behind() {
-            Ok(false) => Ok(format!("is {word} already: {name}\n")),
+            Ok(false) => change.keep().map(|()| format!("is {word} already: {name}\n")),
             Ok(true) => change.finish(format!("is {word} already: {name}")),
             Err(source) => Err(ClientError::Daemon { done: format!("is {word} already: {name}"), source }),
         };
