@@ -199,7 +199,7 @@ fn the_definition_has_what_the_methods_give() {
     let given = results(true);
     let (status, grants) = (&given["Status"]["status"], &given["ListGrants"]["grants"][0]);
     for (name, value) in [
-        ("Status", status),
+        ("DaemonStatus", status),
         ("Count", &status["accepted"]),
         ("Event", &status["accepted"]["last"]),
         ("Door", &status["doors"][0]),
@@ -214,6 +214,15 @@ fn the_definition_has_what_the_methods_give() {
     let words: BTreeSet<String> = definition.types["By"].keys().map(|word| json!(word).to_string()).collect();
     let ours = [By::Sequence, By::Client, By::Administrator].map(|by| json!(by).to_string());
     assert_eq!(words, ours.into());
+}
+
+#[test]
+fn no_type_has_the_name_of_a_method_or_an_error() {
+    // Python's varlink package has one name space for all of them.
+    let definition = Definition::read(DEFINITION);
+    let others = definition.methods.keys().chain(definition.errors.keys());
+    let both: Vec<_> = others.filter(|name| definition.types.contains_key(*name)).collect();
+    assert!(both.is_empty(), "{both:?}");
 }
 
 #[test]
