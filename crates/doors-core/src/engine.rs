@@ -1,29 +1,29 @@
 //! The whole decision logic as one state machine.
 
-use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+mod by_hand;
+mod requests;
+
+use alloc::collections::VecDeque;
 use core::{net::IpAddr, time::Duration};
 
-use doors_spa::{
-    receipt::{Answer, ToldDoor},
-    request::Operation,
-};
+use doors_spa::receipt::Answer;
 
+pub use self::by_hand::{ByHand, ClosedByHand, NotOpened};
 pub use crate::events::{Change, Event, Report};
 use crate::{
     access::{Access, Grant, Refusal, Rules, Verdict},
     budget::Budget,
     counters::Counters,
-    door::{DoorName, GrantKey},
-    eligible::{Ineligible, Own},
-    grants::{Grants, Left, LiveGrant, Opening, Outcome, State},
-    lease::{GrantedTo, Lease, Note},
-    limits::{CLOSED_AT_ONCE, ROUTE_QUERIES},
+    door::GrantKey,
+    eligible::Own,
+    grants::{Grants, LiveGrant, Opening, Outcome, State},
+    lease::{GrantedTo, Lease},
+    limits::ROUTE_QUERIES,
     packet::{Packet, Routes},
     sequence::{knock::Knock, trie::Conflict},
     spa::{
-        client::{ClientLabel, Clients},
-        replay::{Accepted, Record},
-        server::{Heard, NextStep, Outgoing, Requester, ServerConfig, SpaServer, Ticket},
+        replay::Record,
+        server::{Heard, NextStep, Outgoing, ServerConfig, SpaServer, Ticket},
     },
     time::{Moment, Wall},
 };
@@ -276,90 +276,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens or extends a door by the command of an administrator, by default for the door's own time.
-    ///
-    /// # Errors
-    /// [`NotOpened`] says why not.
-    pub fn open_by_hand(
-        &mut self,
-        key: GrantKey,
-        open_for: Option<Duration>,
-        note: Note,
-        now: Moment,
-        wall: Wall,
-    ) -> Result<ByHand, NotOpened> {
-        // A door whose time is over must be reported as closed before it opens again.
-        self.handle_timeout(now, wall);
-        let grant = self.access.judge_by_hand(key, open_for, note).map_err(|refusal| match refusal {
-            Refusal::Address(why) => NotOpened::Address(why),
-            Refusal::NotAllowed
-            | Refusal::NotAccepted
-            | Refusal::Repeated
-            | Refusal::Waiting
-            | Refusal::Wrong { .. } => NotOpened::NoSuchDoor,
-        })?;
-        let opening = self.grants.open(grant, now);
-        let (lease, is_changed) = match &opening {
-            Opening::Full(_) => return Err(NotOpened::TooMany),
-            Opening::Changed(lease) => (lease, true),
-            Opening::Joined(lease) | Opening::Unchanged(lease) | Opening::Waits(lease) => (lease, false),
-        };
-        let running = self.grants.get(&lease.key);
-        let until = running.map_or(lease.until, |running| running.lease.until);
-        let is_open = running.is_some_and(LiveGrant::is_open);
-        self.opened(opening);
-        Ok(ByHand { until, is_done: is_open && !is_changed })
-    }
-
-    /// Ends the leases that `which` picks, by the command of an administrator. A door stays open for others behind the
-    /// same address. If one door and source are `named`, only those are looked at, and the firewall is asked to close them in
-    /// any case: it may hold a lease that is not known here.
-    /// Handles [`CLOSED_AT_ONCE`] grants; call it again while there are `more`.
-    pub fn close_by_hand(
-        &mut self,
-        which: impl Fn(&Lease) -> bool,
-        named: Option<&GrantKey>,
-        now: Moment,
-        wall: Wall,
-    ) -> ClosedByHand {
-        self.handle_timeout(now, wall);
-        let mut closed = ClosedByHand::default();
-        let concerned = match named {
-            Some(named) => self.grants.get(named).map(|_| named.clone()).into_iter().collect(),
-            None => self.grants.with_lease(&which, CLOSED_AT_ONCE),
-        };
-        closed.more = concerned.len() >= CLOSED_AT_ONCE;
-        for retracted in self.grants.retract(concerned, |lease| (!which(&lease)).then_some(lease)) {
-            closed.ended.extend(retracted.ended.first().map(|lease| lease.key.clone()));
-            let (rest, over) = match retracted.outcome {
-                Outcome::Closed(running) => {
-                    self.changes.push_back(Change::Close(running.lease.key.clone()));
-                    closed.asked.push(running.lease.key.clone());
-                    (None, Some(running))
-                }
-                Outcome::Changed { now: rest, .. } => {
-                    self.shorten(&rest);
-                    closed.asked.push(rest.key.clone());
-                    (Some(rest), None)
-                }
-                Outcome::Kept(rest) => (Some(rest), None),
-            };
-            for lease in retracted.ended {
-                self.events.push_back(Event::ClosedByHand { lease, rest: rest.clone() });
-            }
-            if let Some(running) = over {
-                self.begin_next(running, now, wall);
-            }
-        }
-        if let Some(named) =
-            named.filter(|named| self.grants.get(named).is_none() && !closed.asked.contains(named))
-        {
-            self.changes.push_back(Change::Close(named.clone()));
-            closed.asked.push(named.clone());
-        }
-        closed
-    }
-
     /// Sets the addresses of this machine and its networks. No grant is made for them.
     pub fn set_own_addresses(&mut self, own: Own) {
         self.access.set_own_addresses(own);
@@ -451,54 +367,6 @@ impl Engine {
         self.events.push_back(event);
     }
 
-    /// Carries out a client's request, which has been accepted and is on disk.
-    fn act(&mut self, requester: &Requester, accepted: &Accepted, now: Moment, wall: Wall) {
-        self.handle_timeout(now, wall);
-        let clients: Option<Arc<Clients>> =
-            self.server.as_ref().map(|server| Arc::clone(&server.config().clients));
-        let Some(client) = clients.as_ref().and_then(|clients| clients.get(requester.client)) else { return };
-        match accepted.operation() {
-            Operation::Ask { skip } => {
-                let told = |(name, longest): (&DoorName, Duration)| ToldDoor {
-                    name: name.as_str().into(),
-                    longest: seconds(longest),
-                };
-                let doors: Vec<ToldDoor> = self.access.doors_of(client).map(told).collect();
-                let in_all = u16::try_from(doors.len()).unwrap_or(u16::MAX);
-                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-                if let Some(server) = &mut self.server {
-                    server.answer_doors(requester, in_all, doors.into_iter().skip(skip));
-                }
-            }
-            Operation::Open { door, wanted } => {
-                let wanted = Duration::from_secs(wanted.into());
-                match self.access.judge_request(accepted, client, door, wanted, requester.way, wall) {
-                    Ok(grant) => self.open_for(requester, grant, now),
-                    Err(Refusal::Address(why)) => self.refuse(requester, Answer::Address, Some(why)),
-                    Err(
-                        Refusal::NotAllowed
-                        | Refusal::NotAccepted
-                        | Refusal::Repeated
-                        | Refusal::Waiting
-                        | Refusal::Wrong { .. },
-                    ) => self.refuse(requester, Answer::NotAllowed, None),
-                }
-            }
-            Operation::Close { door } => {
-                let Some(door) = self.access.door_of(client, door) else {
-                    return self.refuse(requester, Answer::NotAllowed, None);
-                };
-                let source = accepted.address().unwrap_or(requester.way.to.ip());
-                if !client.may_come_from(source) {
-                    let why = Ineligible::NotThisClients(source);
-                    return self.refuse(requester, Answer::Address, Some(why));
-                }
-                let key = GrantKey { door: door.name.clone(), source };
-                self.close_for(requester, key, &client.who, now, wall);
-            }
-        }
-    }
-
     /// Opens a door for a completed sequence. No answer is sent.
     fn admit(&mut self, grant: Grant, now: Moment) {
         let opening = self.grants.open(grant, now);
@@ -506,32 +374,6 @@ impl Engine {
             count(&mut self.counters.granted_by_sequence);
         }
         self.opened(opening);
-    }
-
-    /// Opens a door for a client, and answers as soon as it is open. The receipt gives the time until the
-    /// door closes; where clients take turns, the client's own time.
-    fn open_for(&mut self, requester: &Requester, grant: Grant, now: Moment) {
-        let opening = self.grants.open(grant, now);
-        let (key, own) = match &opening {
-            Opening::Full(_) => return self.refuse(requester, Answer::TooMany, None),
-            Opening::Waits(lease) => (lease.key.clone(), Some(lease.until)),
-            Opening::Unchanged(lease) if lease.once => (lease.key.clone(), Some(lease.until)),
-            Opening::Changed(lease) => {
-                count(&mut self.counters.granted_by_key);
-                (lease.key.clone(), None)
-            }
-            Opening::Joined(lease) | Opening::Unchanged(lease) => (lease.key.clone(), None),
-        };
-        let is_changed = matches!(opening, Opening::Changed(_));
-        self.opened(opening);
-        let Some(running) = self.grants.get(&key) else { return };
-        let Some(server) = &mut self.server else { return };
-        let left = |until: Moment| seconds(until.remaining(now));
-        match running.is_open() && !is_changed {
-            true => server.answer(requester, Answer::Granted, left(own.unwrap_or(running.lease.until))),
-            // The firewall has not opened it yet.
-            false => server.defer_answer(requester, key, Answer::Granted, own.map(left), now),
-        }
     }
 
     fn opened(&mut self, opening: Opening) {
@@ -562,63 +404,6 @@ impl Engine {
         }
     }
 
-    /// Ends a client's own lease. Closes the door if no other lease keeps it open, or if the door was open
-    /// before the daemon started, so that its owner is unknown.
-    fn close_for(
-        &mut self,
-        requester: &Requester,
-        key: GrantKey,
-        who: &ClientLabel,
-        now: Moment,
-        wall: Wall,
-    ) {
-        match self.grants.leave(&key, who) {
-            Left::Waiting(lease) => {
-                self.events.push_back(Event::GivenUp(lease));
-                if let Some(server) = &mut self.server {
-                    server.answer(requester, Answer::Closed, 0);
-                }
-            }
-            Left::Others { gone, now } => {
-                if let Some(now) = now {
-                    self.shorten(&now);
-                }
-                self.events.push_back(Event::GivenUp(gone));
-                // The door stays open for others behind the same address, and therefore for this client, too.
-                if let Some(server) = &mut self.server {
-                    server.answer(requester, Answer::NotAllowed, 0);
-                }
-            }
-            Left::Nothing if self.grants.get(&key).is_some_and(|running| !running.is_unowned()) => {
-                self.refuse(requester, Answer::NotAllowed, None);
-            }
-            Left::Alone | Left::Nothing => self.close_now(requester, key, now, wall),
-        }
-    }
-
-    fn close_now(&mut self, requester: &Requester, key: GrantKey, now: Moment, wall: Wall) {
-        let closed = self.grants.close(&key);
-        // The firewall is asked in any case: it may hold a lease that is not known here.
-        self.changes.push_back(Change::Close(key.clone()));
-        if let Some(server) = &mut self.server {
-            server.defer_answer(requester, key, Answer::Closed, None, now);
-        }
-        if let Some(running) = closed {
-            self.events.push_back(Event::Closed(running.lease.clone()));
-            self.begin_next(running, now, wall);
-        }
-    }
-
-    fn refuse(&mut self, requester: &Requester, why: Answer, address: Option<Ineligible>) {
-        let Some(server) = &mut self.server else { return };
-        server.answer(requester, why, 0);
-        if why != Answer::Stale {
-            count(&mut self.counters.refused);
-        }
-        let Some(who) = server.client(requester.client).map(|client| client.who.clone()) else { return };
-        self.events.push_back(Event::Refused { who, source: requester.way.to.ip(), why, address });
-    }
-
     fn changed(&mut self, lease: Lease) {
         self.changes.push_back(Change::Open(lease.clone()));
         self.watch(&lease);
@@ -639,38 +424,6 @@ impl Engine {
             self.changes.push_back(Change::Watch(lease.key.clone()));
         }
     }
-}
-
-/// A door that was opened by hand.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ByHand {
-    /// When it closes: later than asked for, if it is open for others behind the same address.
-    pub until: Moment,
-    /// Whether the firewall has done it already; otherwise it reports [`Report::Done`].
-    pub is_done: bool,
-}
-
-/// Doors that were closed by hand.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ClosedByHand {
-    /// The doors and sources of which at least one lease has ended.
-    pub ended: Vec<GrantKey>,
-    /// Those that the firewall was asked to close or to change; it reports [`Report::Closed`] for each.
-    pub asked: Vec<GrantKey>,
-    /// There may be more to close.
-    pub more: bool,
-}
-
-/// Why a door was not opened by hand.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum NotOpened {
-    /// There is no such door.
-    NoSuchDoor,
-    /// No grant can be made for the address.
-    Address(Ineligible),
-    /// [`GRANTS_BY_HAND`](crate::limits::GRANTS_BY_HAND) doors are open by hand already, or too many share this door and
-    /// address.
-    TooMany,
 }
 
 fn count(counter: &mut u64) {
