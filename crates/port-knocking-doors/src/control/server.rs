@@ -9,7 +9,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     os::{
         fd::AsFd as _,
@@ -22,6 +22,7 @@ use std::{
 };
 
 use doors_os::{clock::Clock, sockopt};
+use rustix::{fs::XattrFlags, io::Errno};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     net::UnixListener,
@@ -166,7 +167,7 @@ impl Identity {
     }
 }
 
-/// Makes the socket. Without groups only root can open it.
+/// Makes the socket. Only root can open it, and the groups.
 fn listen(path: &Path, groups: Groups) -> Result<std::os::unix::net::UnixListener, ControlError> {
     let failed = |source| ControlError::Path { path: path.to_owned(), source };
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
@@ -182,19 +183,48 @@ fn listen(path: &Path, groups: Groups) -> Result<std::os::unix::net::UnixListene
         Ok(_) => fs::remove_file(path).map_err(failed)?,
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
-    let mode = match (groups.read.or(groups.change), sockopt::refuse_descriptors(listener.as_fd())) {
-        (None, _) => 0o600,
-        // Each connection is asked whose it is.
-        (Some(_), Ok(())) => 0o666,
-        // An older kernel: a stranger who passes descriptors could make us wait, so only the group may connect.
-        (Some(group), Err(_)) => {
-            chown(path, None, Some(group)).map_err(failed)?;
-            0o660
-        }
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    admit(path, groups).map_err(failed)?;
+    // Before Linux 6.16 there is no such option, and a member of a group who passes a descriptor that lingers can make the
+    // others wait.
+    let _ = sockopt::refuse_descriptors(listener.as_fd());
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
+}
+
+/// Lets the members of the groups open the socket; no other user but root can, whatever it sends. Source: acl(5),
+/// `linux/posix_acl_xattr.h`.
+fn admit(path: &Path, groups: Groups) -> io::Result<()> {
+    const VERSION: u32 = 2;
+    const ACL_USER_OBJ: u16 = 0x01;
+    const ACL_GROUP_OBJ: u16 = 0x04;
+    const ACL_GROUP: u16 = 0x08;
+    const ACL_MASK: u16 = 0x10;
+    const ACL_OTHER: u16 = 0x20;
+    const READ_WRITE: u16 = 6;
+    const NO_ID: u32 = u32::MAX;
+    let named: BTreeSet<u32> = groups.read.into_iter().chain(groups.change).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let mut acl = VERSION.to_le_bytes().to_vec();
+    let mut entry = |tag: u16, may: u16, id: u32| {
+        acl.extend([tag.to_le_bytes(), may.to_le_bytes()].concat());
+        acl.extend(id.to_le_bytes());
+    };
+    entry(ACL_USER_OBJ, READ_WRITE, NO_ID);
+    entry(ACL_GROUP_OBJ, 0, NO_ID);
+    named.iter().for_each(|group| entry(ACL_GROUP, READ_WRITE, *group));
+    entry(ACL_MASK, READ_WRITE, NO_ID);
+    entry(ACL_OTHER, 0, NO_ID);
+    match (rustix::fs::setxattr(path, "system.posix_acl_access", &acl, XattrFlags::empty()), named.first()) {
+        // A file system without such lists knows one group.
+        (Err(Errno::OPNOTSUPP), Some(group)) if named.len() == 1 => {
+            chown(path, None, Some(*group))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        }
+        (set, _) => Ok(set?),
+    }
 }
 
 /// Whether a process listens at a socket. Does not wait for one that accepts nothing.

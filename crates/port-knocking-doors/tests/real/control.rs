@@ -366,9 +366,12 @@ fn two_groups_may_see_and_one_of_them_may_change_and_all_others_are_turned_away(
         assert_eq!(said.contains("is not for you"), expected == 1, "{said}");
     }
     assert!(testbed.is_open(CLIENT[0]));
-    let alone = started("");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(socket(&alone)).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600, "without groups the kernel keeps all others out");
+    let mode = |testbed: &Testbed| {
+        let socket = fs::metadata(socket(testbed)).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::mode(&socket) & 0o777
+    };
+    assert_eq!(mode(&testbed), 0o660, "the kernel keeps all others out");
+    assert_eq!(mode(&started("")), 0o600, "and the groups, if there are none");
 }
 
 #[test]
@@ -526,18 +529,19 @@ elif kind == "deep":
 elif kind == "lingering":
     listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
     refused = 0
-    for _ in range(20):
+    for _ in range(3):
         full = socket.socket(); full.connect(listener.getsockname()); held.append(listener.accept()[0])
         full.setblocking(False)
         try:
             while True: full.send(b"x" * 65536)
         except BlockingIOError: pass
-        full.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 15))
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 2))
         s = connect()
         try: s.sendmsg([b" "], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [full.fileno()]))])
         except OSError: refused += 1
         full.detach() if refused else full.close()
         held.append(s)
+    if not refused: print("passed", flush=True)
 elif kind == "descriptors":
     for _ in range(50):
         s = connect()
@@ -554,6 +558,11 @@ time.sleep(3)
         attacker.args(["-c", script]).arg(&path).arg(kind);
         let mut attacker = Process::start(&testbed.server, attacker).unwrap();
         attacker.wait_for("done", PATIENCE).unwrap_or_else(|| panic!("{kind}: {:?}", attacker.lines()));
+        // Before Linux 6.16 descriptors can be passed, and those who share the socket wait for them.
+        if attacker.lines().iter().any(|line| line == "passed") {
+            status_takes(&mut honest);
+            continue;
+        }
         let mut times: Vec<Duration> = (0..50)
             .map(|number| {
                 testbed.send(STRANGER[0], &[number + 1], b"knock\n");
