@@ -28,8 +28,11 @@ pub struct ByHand {
 pub struct ClosedByHand {
     /// The doors and sources of which at least one lease has ended.
     pub ended: Vec<GrantKey>,
-    /// Those that the firewall was asked to close or to change; it reports [`Report::Closed`] for each.
+    /// Those that the firewall was asked to close; it reports [`Report::Closed`](crate::engine::Report::Closed) for each.
     pub asked: Vec<GrantKey>,
+    /// Those whose lease it was asked to replace; it reports that, or only
+    /// [`Report::Done`](crate::engine::Report::Done) of the new one.
+    pub replaced: Vec<GrantKey>,
     /// There may be more to close.
     pub more: bool,
 }
@@ -110,7 +113,7 @@ impl Engine {
                 }
                 Outcome::Changed { now: rest, .. } => {
                     self.shorten(&rest);
-                    closed.asked.push(rest.key.clone());
+                    closed.replaced.push(rest.key.clone());
                     (Some(rest), None)
                 }
                 Outcome::Kept(rest) => (Some(rest), None),

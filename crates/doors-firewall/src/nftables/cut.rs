@@ -55,19 +55,35 @@ impl<'a> Wanted<'a> {
 pub(super) fn cut(plan: &Plan, keys: &[GrantKey]) -> Result<usize, NetlinkError> {
     let wanted = Wanted::new(plan, keys);
     let mut ended = BTreeSet::new();
-    let mut netfilter = Socket::open(Family::Netfilter)?;
+    let served = served(plan);
+    let known = known(&wanted);
+    // Connection tracking may have met a connection with a packet of the server, and then has it the other way around.
+    let is_outward = |one: &&Tracked| {
+        let served = served.as_ref().is_ok_and(|served| served.contains(&(one.protocol, one.local)));
+        one.is_ours && !served
+    };
+    let (outward, inward): (Vec<&Tracked>, Vec<&Tracked>) = known.iter().flatten().partition(is_outward);
+    let outward = outward.into_iter().map(|one| (one.protocol, one.local, one.peer)).collect();
+    let sockets = destroy_sockets(plan, &wanted, &outward, &mut ended);
+    let forgotten = forget(&inward, &mut ended);
+    sockets.and(forgotten).and(known.map(drop)).and(served.map(drop)).map(|()| ended.len())
+}
+
+/// The ports of doors on which a socket of this machine serves all peers.
+fn served(plan: &Plan) -> Result<BTreeSet<(Protocol, u16)>, NetlinkError> {
+    let mut ports = BTreeSet::new();
+    for (protocol, state) in [(Protocol::Tcp, diagnosis::TCP_LISTEN), (Protocol::Udp, diagnosis::TCP_CLOSE)] {
+        let sockets = diagnosis::guarded(plan, protocol, 1 << state)?;
+        ports.extend(sockets.iter().map(|socket| (protocol, socket.local.port())));
+    }
+    Ok(ports)
+}
+
+/// The connections that connection tracking knows, of those that are wanted, and those that this machine has made.
+fn known(wanted: &Wanted<'_>) -> Result<Vec<Tracked>, NetlinkError> {
     let ours = own_addresses()?;
     let request = list(abi::IPCTNL_MSG_CT_GET, 0, |_| {});
-    let known = netfilter.dump(&request, |message| tracked(message, &wanted, &ours));
-    let (inward, outward) = match &known {
-        Ok(known) => known.iter().partition(|connection| !connection.is_ours),
-        Err(_) => (Vec::new(), Vec::new()),
-    };
-    let outward: BTreeSet<_> =
-        outward.iter().map(|connection| (connection.protocol, connection.peer)).collect();
-    let sockets = destroy_sockets(plan, &wanted, &outward, &mut ended);
-    let forgotten = forget(&inward, &mut netfilter, &mut ended);
-    sockets.and(forgotten).and(known.map(drop)).map(|()| ended.len())
+    Socket::open(Family::Netfilter)?.dump(&request, |message| tracked(message, wanted, &ours))
 }
 
 /// One connection, by its protocol and its outer end.
@@ -77,15 +93,21 @@ type Ended = BTreeSet<(Protocol, SocketAddr)>;
 fn destroy_sockets(
     plan: &Plan,
     wanted: &Wanted<'_>,
-    outward: &Ended,
+    outward: &BTreeSet<(Protocol, u16, SocketAddr)>,
     ended: &mut Ended,
 ) -> Result<(), NetlinkError> {
     let mut outcome = Ok(());
     for (protocol, states) in [(Protocol::Tcp, TCP_STATES), (Protocol::Udp, UDP_STATES)] {
-        let mut sockets = diagnosis::guarded(plan, protocol, states)?;
+        let mut sockets = match diagnosis::guarded(plan, protocol, states) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                outcome = outcome.and(Err(error));
+                continue;
+            }
+        };
         sockets.retain(|socket| {
             wanted.has(socket.peer.ip(), protocol, socket.local.port())
-                && !outward.contains(&(protocol, socket.peer))
+                && !outward.contains(&(protocol, socket.local.port(), socket.peer))
         });
         if sockets.is_empty() {
             continue;
@@ -104,7 +126,11 @@ fn destroy_sockets(
 }
 
 /// Has connection tracking forget these.
-fn forget(known: &[&Tracked], netfilter: &mut Socket, ended: &mut Ended) -> Result<(), NetlinkError> {
+fn forget(known: &[&Tracked], ended: &mut Ended) -> Result<(), NetlinkError> {
+    if known.is_empty() {
+        return Ok(());
+    }
+    let mut netfilter = Socket::open(Family::Netfilter)?;
     let mut outcome = Ok(());
     for Tracked { protocol, peer, lives, forget, .. } in known {
         match netfilter.request(forget) {
@@ -145,7 +171,9 @@ fn destroy(socket: &Listed, protocol: Protocol) -> Vec<u8> {
 struct Tracked {
     protocol: Protocol,
     peer: SocketAddr,
-    /// This machine has made it.
+    /// The port of this machine, or of the container behind it.
+    local: u16,
+    /// Connection tracking says that this machine has made it.
     is_ours: bool,
     /// It is not what remains of one that has ended.
     lives: bool,
@@ -193,12 +221,15 @@ fn tracked(message: &Message<'_>, wanted: &Wanted<'_>, ours: &BTreeSet<IpAddr>) 
             }
         }
     });
-    let peer = if is_ours { (target, outside) } else { (source, from) }.into();
+    let (peer, local) = match is_ours {
+        true => ((target, outside).into(), from),
+        false => ((source, from).into(), inside),
+    };
     let state = connection
         .nested(abi::CTA_PROTOINFO)
         .nested(abi::CTA_PROTOINFO_TCP)
         .find(abi::CTA_PROTOINFO_TCP_STATE);
     let lives =
         state.and_then(|state| state.first()).is_none_or(|state| *state < abi::TCP_CONNTRACK_LAST_ACK);
-    Some(Tracked { protocol, peer, is_ours, lives, forget: writer.bytes().to_vec() })
+    Some(Tracked { protocol, peer, local, is_ours, lives, forget: writer.bytes().to_vec() })
 }

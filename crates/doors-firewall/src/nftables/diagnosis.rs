@@ -20,6 +20,7 @@ pub(super) const TCP_FIN_WAIT2: u32 = 5;
 pub(super) const TCP_CLOSE: u32 = 7;
 pub(super) const TCP_CLOSE_WAIT: u32 = 8;
 pub(super) const TCP_LAST_ACK: u32 = 9;
+pub(super) const TCP_LISTEN: u32 = 10;
 pub(super) const TCP_CLOSING: u32 = 11;
 pub(super) const TCP_NEW_SYN_RECV: u32 = 12;
 

@@ -9,7 +9,8 @@ const FILE: &str = "/etc/group";
 
 /// The number of a group, which is given by name or number.
 pub(crate) fn number_of(group: &str) -> Option<u32> {
-    group.parse().ok().or_else(|| find(&fs::read_to_string(FILE).unwrap_or_default(), group))
+    let number = group.parse().ok().filter(|number| *number != u32::MAX);
+    number.or_else(|| find(&fs::read_to_string(FILE).unwrap_or_default(), group))
 }
 
 /// Warns of a group that is not there.

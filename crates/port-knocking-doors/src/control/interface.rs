@@ -204,7 +204,7 @@ pub(crate) enum Failure {
     #[error("too many doors are open by hand, or for this address; close one first")]
     TooMany,
     #[error(
-        "the firewall has not done it in time, and may still do it; `nft list table inet port_knocking_doors` shows what is open"
+        "the firewall has not done it in time, and may still do it; the firewall itself shows what is open (nft list ruleset)"
     )]
     FirewallSlow,
     #[error("the doors are closed, and the connections through them could not be ended: {0}")]

@@ -1,7 +1,7 @@
 //! What the control interface asks the daemon's loop for. Each request has its own answer; one whose receiver is gone is
 //! not waited for.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use doors_core::{
     door::GrantKey,
@@ -89,6 +89,8 @@ pub(crate) struct Close {
     pub(crate) ended: Vec<GrantKey>,
     /// Those that the firewall was asked to close.
     pub(crate) asked: Vec<GrantKey>,
+    /// Those whose lease it was asked to replace.
+    pub(crate) replaced: Vec<GrantKey>,
     /// Where it goes how many connections were ended, if they are to be.
     pub(crate) cut: Option<Answer<Result<usize, String>>>,
     /// Where it goes how many doors were closed.
@@ -106,8 +108,8 @@ pub(crate) struct Unconfirmed {
 #[derive(Debug)]
 struct Closing {
     count: usize,
-    /// Those that it has not reported.
-    left: BTreeSet<GrantKey>,
+    /// Those that it has not reported; and whether a report that the door is open for others is enough.
+    left: BTreeMap<GrantKey, bool>,
     answer: Answer<Result<usize, Failure>>,
 }
 
@@ -118,21 +120,24 @@ impl Unconfirmed {
         self.opens.push((key, until, answer));
     }
 
-    /// `count` doors have been closed. The answer waits for the firewall, which has been asked to close these.
+    /// `count` doors have been closed. The answer waits for the firewall, which has been asked to close and to replace these.
     pub(crate) fn closes(
         &mut self,
         count: usize,
         asked: Vec<GrantKey>,
+        replaced: Vec<GrantKey>,
         answer: Answer<Result<usize, Failure>>,
     ) {
         self.prune();
-        self.closes.push(Closing { count, left: asked.into_iter().collect(), answer });
+        let replaced = replaced.into_iter().map(|key| (key, true));
+        let left = replaced.chain(asked.into_iter().map(|key| (key, false))).collect();
+        self.closes.push(Closing { count, left, answer });
         self.answer_closes();
     }
 
     /// The doors that the firewall has been asked to close, and has not.
     pub(crate) fn closing(&self) -> impl Iterator<Item = &GrantKey> {
-        self.closes.iter().flat_map(|closing| &closing.left)
+        self.closes.iter().flat_map(|closing| closing.left.keys())
     }
 
     /// Who has waited too long has been told so.
@@ -148,6 +153,12 @@ impl Unconfirmed {
                 for (_, until, answer) in self.opens.extract_if(.., |(opened, ..)| opened == key) {
                     tell(answer, Ok(until));
                 }
+                for closing in &mut self.closes {
+                    if closing.left.get(key) == Some(&true) {
+                        closing.left.remove(key);
+                    }
+                }
+                self.answer_closes();
             }
             Report::Closed(key) => {
                 for closing in &mut self.closes {
@@ -182,12 +193,18 @@ mod tests {
         let (opened, mut open) = oneshot::channel();
         unconfirmed.opens(key(1), Moment::new(Duration::from_secs(9)), opened);
         let (closed, mut close) = oneshot::channel();
-        unconfirmed.closes(5, vec![key(2), key(3)], closed);
+        unconfirmed.closes(5, vec![key(2), key(3)], vec![key(4), key(5)], closed);
         let (nothing, mut none) = oneshot::channel();
-        unconfirmed.closes(0, Vec::new(), nothing);
+        unconfirmed.closes(0, Vec::new(), Vec::new(), nothing);
         assert_eq!(none.try_recv(), Ok(Ok(0)));
-        assert_eq!(unconfirmed.closing().count(), 2);
-        for report in [Report::Done(key(2)), Report::Closed(key(1)), Report::Closed(key(2))] {
+        assert_eq!(unconfirmed.closing().count(), 4);
+        for report in [
+            Report::Done(key(2)),
+            Report::Closed(key(1)),
+            Report::Closed(key(2)),
+            Report::Done(key(4)),
+            Report::Closed(key(5)),
+        ] {
             unconfirmed.note(&report);
             open.try_recv().unwrap_err();
             close.try_recv().unwrap_err();
@@ -204,7 +221,7 @@ mod tests {
         let mut unconfirmed = Unconfirmed::default();
         for number in 0..100 {
             unconfirmed.opens(key(number), Moment::default(), oneshot::channel().0);
-            unconfirmed.closes(1, vec![key(number)], oneshot::channel().0);
+            unconfirmed.closes(1, vec![key(number)], Vec::new(), oneshot::channel().0);
         }
         assert!(
             unconfirmed.opens.len() < 2 && unconfirmed.closes.len() < 2,

@@ -184,7 +184,10 @@ fn listen(path: &Path, groups: Groups) -> Result<std::os::unix::net::UnixListene
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    admit(path, groups).map_err(failed)?;
+    if let Err(error) = admit(path, groups) {
+        // Root can open it all the same.
+        log::groups_not_admitted(path, &error);
+    }
     // Before Linux 6.16 there is no such option, and a member of a group who passes a descriptor that lingers can make the
     // others wait.
     let _ = sockopt::refuse_descriptors(listener.as_fd());

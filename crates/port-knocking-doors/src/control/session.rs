@@ -38,7 +38,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that reads nothing of what it watches for this long is disconnected.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(600);
 /// The loop answers within this time, unless it hangs.
-const LOOP_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The firewall does what it is asked within this time, unless it hangs.
 const FIREWALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The configuration is read within this time: 100,000 keys on a slow machine.

@@ -48,8 +48,8 @@ impl Daemon<'_> {
                 let what =
                     format!("close {which}{}", if cut.is_some() { ", and end connections" } else { "" });
                 self.observe.line(move || log::asked(user, &what));
-                let (ended, asked) = (Vec::new(), Vec::new());
-                self.to_close.push_back(Close { which, is_first: true, ended, asked, cut, answer });
+                let (ended, asked, replaced) = (Vec::new(), Vec::new(), Vec::new());
+                self.to_close.push_back(Close { which, is_first: true, ended, asked, replaced, cut, answer });
                 self.close_next();
             }
             Request::Reload(user, answer) => {
@@ -72,10 +72,11 @@ impl Daemon<'_> {
         close.is_first = false;
         close.ended.extend(closed.ended);
         close.asked.extend(closed.asked);
+        close.replaced.extend(closed.replaced);
         if closed.more {
             return self.to_close.push_front(close);
         }
-        let Close { which, ended, mut asked, cut, answer, .. } = close;
+        let Close { which, ended, mut asked, replaced, cut, answer, .. } = close;
         if ended.is_empty()
             && let Some(failure) = self.unknown(&which)
         {
@@ -89,7 +90,7 @@ impl Daemon<'_> {
         if let Some(cut) = cut {
             self.cuts.push_back((ended.iter().cloned().chain(named).collect(), cut));
         }
-        self.unconfirmed.closes(ended.len(), asked, answer);
+        self.unconfirmed.closes(ended.len(), asked, replaced, answer);
     }
 
     /// What of a command to close is not there.

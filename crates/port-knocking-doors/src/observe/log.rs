@@ -198,6 +198,15 @@ pub(crate) fn asked(user: u32, what: &str) {
     info!(user, "by command of the user {user}: {what}");
 }
 
+/// Only root can open the control socket.
+pub(crate) fn groups_not_admitted(path: &Path, why: &dyn Error) {
+    error!(
+        "only root can use the control socket {}, and not control_group and control_read_group: {}",
+        path.display(),
+        in_one_line(why)
+    );
+}
+
 /// There is no control socket.
 pub(crate) fn no_control_socket(why: &dyn Error) {
     error!(

@@ -100,6 +100,8 @@ pub(crate) fn end_setting(setting: Setting) {
     if set.times == setting.number {
         (set.level, set.end) = (None, None);
         (levels.change)(levels.at_the_start.clone());
+        // The loop asks for the level, and must not wait for the log.
+        drop(set);
         tracing::warn!("the log shows what it did at the start again");
     }
 }

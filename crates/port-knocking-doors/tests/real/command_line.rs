@@ -23,7 +23,11 @@ const GOOD: &str = "ports_to_controls = [2222]\nopening_sequence = [40871, 12903
 
 fn program(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_port-knocking-doors"));
-    command.env_clear().env("HOME", home).env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
+    command
+        .env_clear()
+        .env("HOME", home)
+        .env("RUNTIME_DIRECTORY", home)
+        .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
     command.stdin(Stdio::null());
     command
 }

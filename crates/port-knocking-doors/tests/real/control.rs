@@ -649,6 +649,24 @@ fn no_more_than_so_many_watch_and_the_next_is_told_so() {
 }
 
 #[test]
+fn a_connection_that_connection_tracking_met_from_the_wrong_side_is_cut_all_the_same() {
+    let testbed = started("");
+    fine(&testbed, &["open", "default", CLIENT[0], "--for", "1h"]);
+    let mut stream = testbed.connect(CLIENT[0], PORT).unwrap();
+    assert!(echoes(&mut stream));
+    // The server's retransmissions would do the same; here the entry is written as they leave it.
+    let local = stream.local_addr().unwrap().port().to_string();
+    let (port, ends) = (PORT.to_string(), (SERVER[0], CLIENT[0]));
+    testbed.on_server("conntrack", &["-D", "-p", "tcp", "--orig-src", ends.1, "--orig-port-src", &local]);
+    let reversed = ["-I", "-p", "tcp", "--src", ends.0, "--dst", ends.1, "--sport", &port, "--dport", &local];
+    let state = ["--state", "ESTABLISHED", "--timeout", "600", "--status", "ASSURED"];
+    testbed.on_server("conntrack", &[&reversed[..], &state].concat());
+    let said = fine(&testbed, &["close", "default", CLIENT[0], "--cut"]);
+    assert_eq!(said, "closed: 1 door; ended: 1 connection");
+    assert!(!matches!(stream.read(&mut [0]), Ok(1..)));
+}
+
+#[test]
 fn a_connection_that_the_server_makes_from_a_port_of_the_door_is_not_cut() {
     let mut testbed = Testbed::new();
     testbed.start(&gate("[[doors]]\nname = \"many\"\nports = [\"2200-2300/tcp\"]\nopen_for = 60"));
