@@ -19,7 +19,7 @@ use crate::{
 pub struct ByHand {
     /// When it closes: later than asked for, if it is open for others behind the same address.
     pub until: Moment,
-    /// Whether the firewall has done it already; otherwise it reports [`Report::Done`].
+    /// Whether the firewall has done it already; otherwise it reports [`Report::Done`](crate::engine::Report::Done).
     pub is_done: bool,
 }
 

@@ -43,6 +43,8 @@ const LOOP_TIMEOUT: Duration = Duration::from_secs(5);
 const FIREWALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The configuration is read within this time: 100,000 keys on a slow machine.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Very many doors are closed within this time.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections are ended within this time, unless there are very many.
 const CUT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -187,7 +189,7 @@ impl Session {
                 // Ordered at once: however long the doors take, the connections are ended.
                 let (cut, ended) = cut.then(oneshot::channel).unzip();
                 let request = |answer| Request::Close { user, which, cut, answer };
-                let closed = self.wait(request, FIREWALL_TIMEOUT, Failure::FirewallSlow).await?;
+                let closed = self.wait(request, CLOSE_TIMEOUT, Failure::FirewallSlow).await?;
                 let closed = closed.map(number).map_err(Stop::from)?;
                 let ended = match ended {
                     None => 0,
