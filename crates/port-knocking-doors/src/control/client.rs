@@ -27,7 +27,7 @@ const IN_RUN: &str = "/run/port-knocking-doors";
 const SOCKET: &str = "control.varlink";
 
 /// A daemon that says nothing for this long hangs, but for what takes longer.
-const SILENCE: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(12);
 /// A reload, or the end of very many connections.
 const LONG_WORK: Duration = Duration::from_secs(90);
 

@@ -470,6 +470,18 @@ fn status_takes(raw: &mut Raw) -> Duration {
     begun.elapsed()
 }
 
+/// The median time of a status while wrong knocks arrive.
+fn median_of_status(testbed: &Testbed, raw: &mut Raw) -> Duration {
+    let mut times: Vec<Duration> = (0..50)
+        .map(|number| {
+            testbed.send(STRANGER[0], &[number + 1], b"knock\n");
+            status_takes(raw)
+        })
+        .collect();
+    times.sort_unstable();
+    times[25]
+}
+
 #[test]
 fn a_hostile_user_of_the_socket_slows_no_other_and_takes_no_memory() {
     let mut testbed = started("control_read_group = \"4001\"");
@@ -485,6 +497,9 @@ fn a_hostile_user_of_the_socket_slows_no_other_and_takes_no_memory() {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
     let before = resident(&mut testbed);
+    // On a machine that is busy with other work everything takes longer.
+    let usual = median_of_status(&testbed, &mut honest);
+    let bearable = Duration::from_millis(20).max(usual * 20);
     // Connections of another user: silent, endless, deep, and watchers that never read.
     let script = r#"
 import array, json, os, socket, struct, sys, threading, time
@@ -563,14 +578,8 @@ time.sleep(3)
             status_takes(&mut honest);
             continue;
         }
-        let mut times: Vec<Duration> = (0..50)
-            .map(|number| {
-                testbed.send(STRANGER[0], &[number + 1], b"knock\n");
-                status_takes(&mut honest)
-            })
-            .collect();
-        times.sort_unstable();
-        assert!(times[25] < Duration::from_millis(20), "{kind}: {times:?}");
+        let median = median_of_status(&testbed, &mut honest);
+        assert!(median < bearable, "{kind}: {median:?}, and usually {usual:?}");
         status_takes(&mut Raw::connect(&testbed));
         attacker.signal(Signal::KILL).unwrap();
         attacker.wait(PATIENCE).unwrap();
