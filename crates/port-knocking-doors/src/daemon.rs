@@ -78,6 +78,7 @@ impl Daemon<'_> {
                 Wake::Packets => self.hear()?,
                 Wake::Firewall(News::Report(report)) => {
                     self.unconfirmed.note(&report);
+                    self.to_close.iter_mut().for_each(|close| close.note(&report));
                     self.engine.handle_report(report, self.clock.now(), self.clock.wall());
                 }
                 Wake::Firewall(news) => self.observe.news(news, self.clock.now()),

@@ -1,7 +1,11 @@
 //! What the control interface asks the daemon's loop for. Each request has its own answer; one whose receiver is gone is
 //! not waited for.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use doors_core::{
     door::GrantKey,
@@ -87,14 +91,26 @@ pub(crate) struct Close {
     pub(crate) is_first: bool,
     /// Those that have been closed.
     pub(crate) ended: Vec<GrantKey>,
-    /// Those that the firewall was asked to close.
-    pub(crate) asked: Vec<GrantKey>,
-    /// Those whose lease it was asked to replace.
-    pub(crate) replaced: Vec<GrantKey>,
+    /// Those that the firewall was asked to close, and has not reported.
+    pub(crate) asked: BTreeSet<GrantKey>,
+    /// Those whose lease it was asked to replace, and has not reported.
+    pub(crate) replaced: BTreeSet<GrantKey>,
     /// Where it goes how many connections were ended, if they are to be.
     pub(crate) cut: Option<Answer<Result<usize, String>>>,
     /// Where it goes how many doors were closed.
     pub(crate) answer: Answer<Result<usize, Failure>>,
+}
+
+impl Close {
+    /// Notes what the firewall reports of the parts before, while others are still to come.
+    pub(crate) fn note(&mut self, report: &Report) {
+        if let Report::Closed(key) = report {
+            self.asked.remove(key);
+        }
+        if let Report::Closed(key) | Report::Done(key) = report {
+            self.replaced.remove(key);
+        }
+    }
 }
 
 /// Requests that wait until the firewall has done something.
@@ -124,8 +140,8 @@ impl Unconfirmed {
     pub(crate) fn closes(
         &mut self,
         count: usize,
-        asked: Vec<GrantKey>,
-        replaced: Vec<GrantKey>,
+        asked: BTreeSet<GrantKey>,
+        replaced: BTreeSet<GrantKey>,
         answer: Answer<Result<usize, Failure>>,
     ) {
         self.prune();
@@ -193,9 +209,9 @@ mod tests {
         let (opened, mut open) = oneshot::channel();
         unconfirmed.opens(key(1), Moment::new(Duration::from_secs(9)), opened);
         let (closed, mut close) = oneshot::channel();
-        unconfirmed.closes(5, vec![key(2), key(3)], vec![key(4), key(5)], closed);
+        unconfirmed.closes(5, [key(2), key(3)].into(), [key(4), key(5)].into(), closed);
         let (nothing, mut none) = oneshot::channel();
-        unconfirmed.closes(0, Vec::new(), Vec::new(), nothing);
+        unconfirmed.closes(0, BTreeSet::new(), BTreeSet::new(), nothing);
         assert_eq!(none.try_recv(), Ok(Ok(0)));
         assert_eq!(unconfirmed.closing().count(), 4);
         for report in [
@@ -221,7 +237,7 @@ mod tests {
         let mut unconfirmed = Unconfirmed::default();
         for number in 0..100 {
             unconfirmed.opens(key(number), Moment::default(), oneshot::channel().0);
-            unconfirmed.closes(1, vec![key(number)], Vec::new(), oneshot::channel().0);
+            unconfirmed.closes(1, [key(number)].into(), BTreeSet::new(), oneshot::channel().0);
         }
         assert!(
             unconfirmed.opens.len() < 2 && unconfirmed.closes.len() < 2,

@@ -1,5 +1,7 @@
 //! What the daemon answers to requests of the control interface.
 
+use std::collections::BTreeSet;
+
 use doors_core::{
     door::{DoorName, GrantKey},
     engine::{ByHand, Event},
@@ -48,7 +50,7 @@ impl Daemon<'_> {
                 let what =
                     format!("close {which}{}", if cut.is_some() { ", and end connections" } else { "" });
                 self.observe.line(move || log::asked(user, &what));
-                let (ended, asked, replaced) = (Vec::new(), Vec::new(), Vec::new());
+                let (ended, asked, replaced) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
                 self.to_close.push_back(Close { which, is_first: true, ended, asked, replaced, cut, answer });
                 self.close_next();
             }

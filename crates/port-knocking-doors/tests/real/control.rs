@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::ExitStatus,
@@ -138,6 +138,25 @@ fn a_connection_lives_on_when_its_door_is_closed_and_ends_when_that_is_asked_for
     }
     let said = fine(&testbed, &["close", "default", CLIENT[0], "--cut"]);
     assert_eq!(said, "nothing like that was open; there were no connections");
+}
+
+#[test]
+fn very_many_doors_are_closed_and_the_command_says_how_many() {
+    let testbed = started("");
+    let count: u32 = 5000;
+    let elements: Vec<String> = (0..count)
+        .map(|number| format!("{} timeout 1h", Ipv4Addr::from_bits(0x0a00_0000 | number)))
+        .collect();
+    let file = testbed.place_for("elements");
+    let text = format!("add element inet port_knocking_doors default4 {{ {} }}", elements.join(", "));
+    fs::write(&file, text).unwrap();
+    testbed.on_server("nft", &["-f", file.to_str().unwrap()]);
+    testbed.until("they are found", |testbed| {
+        testbed.ask_daemon(&["status", "--json"]).1.contains(&format!("\"grants\":{count}"))
+    });
+    let said = fine(&testbed, &["close", "--all"]);
+    assert!(said.starts_with("closed: 5000 doors;"), "{said}");
+    assert!(testbed.grants("default").is_empty());
 }
 
 #[test]
