@@ -18,6 +18,8 @@ mod client_e2e;
 mod clients_dir;
 mod command_line;
 mod control;
+mod control_socket;
+mod cut;
 mod datagrams;
 mod demo;
 mod doorknock;
