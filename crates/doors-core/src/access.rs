@@ -159,6 +159,12 @@ impl Access {
         self.own = own;
     }
 
+    /// The addresses of this machine and its networks.
+    #[must_use]
+    pub fn own(&self) -> &Own {
+        &self.own
+    }
+
     /// Judges one knock.
     ///
     /// A forged knock, one that the kernel would drop, must not change the state of a source that the kernel

@@ -152,7 +152,7 @@ mod tests {
             let read = GrantedTo::from_remark(remark.unwrap_or_default());
             assert_eq!((read.remark(), &read), (granted_to.remark(), &granted_to));
         }
-        for not_ours in ["", "by", "by handwriting", "by hand:", "by hand: \n", "phone", "nobody's"] {
+        for not_ours in ["", "by", "by handwriting", "by hand:", "by hand: \n", "phone", "another's"] {
             assert_eq!(GrantedTo::from_remark(not_ours), GrantedTo::Sequence, "{not_ours:?}");
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use doors_core::{
     door::{DoorName, GrantKey},
+    eligible::Own,
     engine::{Change, Report},
     lease::Lease,
 };
@@ -21,8 +22,15 @@ pub enum Order {
     Keep(Lease),
     /// Work by another plan.
     Follow(Box<Plan>),
-    /// End the connections of these addresses to these doors, and answer how many there were, or why not.
-    Cut(Vec<GrantKey>, oneshot::Sender<Result<usize, String>>),
+    /// End connections.
+    Cut {
+        /// Of these addresses to these doors.
+        keys: Vec<GrantKey>,
+        /// The addresses of this machine.
+        own: Own,
+        /// Gets how many there were, or why they could not be ended.
+        answer: oneshot::Sender<Result<usize, String>>,
+    },
     /// The daemon stops in order; answer when everything before this is done.
     End(oneshot::Sender<()>),
 }

@@ -46,7 +46,7 @@ enum Wake {
     ReplayLog(Heard),
     /// A signal arrived, or the reader has read what it was asked for.
     Control(Command),
-    /// Somebody asks over the control socket.
+    /// A request came over the control socket.
     Request(Box<Request>),
     /// A deadline has passed, or the firewall's queue has room again.
     Due,
@@ -78,7 +78,6 @@ impl Daemon<'_> {
                 Wake::Packets => self.hear()?,
                 Wake::Firewall(News::Report(report)) => {
                     self.unconfirmed.note(&report);
-                    self.to_close.iter_mut().for_each(|close| close.note(&report));
                     self.engine.handle_report(report, self.clock.now(), self.clock.wall());
                 }
                 Wake::Firewall(news) => self.observe.news(news, self.clock.now()),
@@ -86,7 +85,7 @@ impl Daemon<'_> {
                 Wake::Control(Command::Stop) => return Ok(()),
                 Wake::Control(Command::Reload) => self.reload(None),
                 Wake::Request(request) => {
-                    self.answer(*request);
+                    self.answer(*request, has_room);
                     // However many requests come, packets have their turn after each.
                     if has_room {
                         self.hear()?;
@@ -124,7 +123,7 @@ impl Daemon<'_> {
             self.supervisor.next_deadline(),
             self.ready_by,
             // The next part, after what has arrived meanwhile.
-            (!self.to_close.is_empty()).then(|| self.clock.now()),
+            self.unconfirmed.has_unfinished().then(|| self.clock.now()),
         ];
         // At least one wake-up a day; a spurious one costs nothing.
         let latest = self.clock.now().after(Duration::from_secs(24 * 60 * 60));
@@ -179,7 +178,8 @@ impl Daemon<'_> {
             && let Ok(permit) = self.firewall.orders.try_reserve()
             && let Some((keys, answer)) = self.cuts.pop_front()
         {
-            permit.send(Order::Cut(keys, answer));
+            let own = self.engine.access().own().clone();
+            permit.send(Order::Cut { keys, own, answer });
         }
     }
 
@@ -195,6 +195,8 @@ impl Daemon<'_> {
             true => &mut self.reloads.next,
             false => &mut self.reloads.present,
         };
+        // Who has waited too long has been told so.
+        waits.retain(|waiting| !waiting.is_closed());
         waits.extend(answer);
         self.control.reader.read_configuration(self.hears_clients());
     }

@@ -24,6 +24,7 @@ use doors_core::{engine::Event, spa::client::Clients, time::Moment};
 use doors_firewall::News;
 use doors_os::clock::Clock;
 use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
 
 use self::{
     event_log::EventLog,
@@ -51,12 +52,14 @@ pub(crate) struct Observe {
     log: EventLog,
     facts: Facts,
     watch: Watch,
+    /// The level that was set by command, and until when; for ever for `None`.
+    level: Option<(LevelFilter, Option<Moment>)>,
 }
 
 impl Observe {
     /// Starts the thread that writes the log.
     pub(crate) fn start(clock: Clock) -> io::Result<Self> {
-        Ok(Self { log: EventLog::start()?, facts: Facts::default(), watch: Watch::new(clock) })
+        Ok(Self { log: EventLog::start()?, facts: Facts::default(), watch: Watch::new(clock), level: None })
     }
 
     /// What happened since the start.
@@ -91,14 +94,41 @@ impl Observe {
         self.log.line(line);
     }
 
+    /// Logs at another level, until it is set again or that moment comes.
+    pub(crate) fn set_level(&mut self, level: LevelFilter, until: Option<Moment>, user: u32) {
+        self.level = Some((level, until));
+        self.line(move || {
+            // Before: nothing may be logged any more after.
+            log::level_set(level, user);
+            subscriber::set_level(Some(level));
+        });
+    }
+
+    /// The level that was set by command, if one was.
+    pub(crate) fn level(&self) -> Option<LevelFilter> {
+        self.level.map(|(level, _)| level)
+    }
+
+    fn level_ends(&self) -> Option<Moment> {
+        self.level.and_then(|(_, until)| until)
+    }
+
     /// Handles deadlines that have passed.
     pub(crate) fn handle_timeout(&mut self, now: Moment) {
+        if self.level_ends().is_some_and(|end| end <= now) {
+            self.level = None;
+            self.line(|| {
+                subscriber::set_level(None);
+                log::level_unset();
+            });
+        }
         self.observers().for_each(|observer| observer.handle_timeout(now));
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` if never.
     pub(crate) fn next_deadline(&mut self) -> Option<Moment> {
-        self.observers().filter_map(|observer| observer.next_deadline()).min()
+        let level_ends = self.level_ends();
+        self.observers().filter_map(|observer| observer.next_deadline()).chain(level_ends).min()
     }
 
     /// Writes the queued lines, waiting at most `timeout`.

@@ -24,7 +24,7 @@ use crate::{
     config::{self, Config, ConfigError, Hearing, last_good::Keeper},
     control::{
         interface::ReloadReply,
-        request::{Answer, Close, Unconfirmed},
+        request::{Answer, Unconfirmed},
         server::{Groups, Server, Settings},
     },
     inbox::{Inbox, InboxError},
@@ -51,8 +51,6 @@ pub(crate) struct Daemon<'a> {
     pub(crate) firewall_why: String,
     /// Where requests come from; `None` if there is no control socket, and the log says why.
     pub(crate) server: Option<Server>,
-    /// Doors that are to be closed by command.
-    pub(crate) to_close: VecDeque<Close>,
     /// Connections that are to be ended, behind the closing of their doors.
     pub(crate) cuts: VecDeque<Cut>,
     /// Requests that wait for the firewall.
@@ -113,7 +111,6 @@ pub(crate) async fn start(
         observe,
         firewall_why: choice.why.to_string(),
         server,
-        to_close: VecDeque::new(),
         cuts: VecDeque::new(),
         unconfirmed: Unconfirmed::default(),
         reloads: Reloads::default(),
@@ -137,14 +134,11 @@ fn say_what_starts(config: &Config, choice: &Choice, now: Wall) {
              ports of a connection that is still remembered; firewall = \"auto\" guards against all of that"
         );
     }
-    let hearing = match config.hearing {
-        Hearing::Capture => "capture",
-        Hearing::Sockets => "sockets",
-    };
+    let hearing = config.hearing;
     for door in &config.plan.doors {
         let ports: Vec<String> = door.ports.iter().map(ToString::to_string).collect();
         info!(
-            door = %door.name, listen = hearing,
+            door = %door.name, listen = %hearing,
             "door {}: {} for {}, knocks heard with {hearing}",
             door.name,
             ports.join(" "),

@@ -139,7 +139,7 @@ impl State {
                 self.add_all_again();
             }
             // Beside the gate, that has done it.
-            Order::Cut(keys, answer) => nftables::answer_cut(&self.plan, keys, answer),
+            Order::Cut { keys, own, answer } => nftables::answer_cut(&self.plan, keys, own, answer),
             Order::End(done) => self.ending.push(done),
         }
     }

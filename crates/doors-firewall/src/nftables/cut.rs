@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use doors_core::door::GrantKey;
+use doors_core::{door::GrantKey, eligible::Own};
 use doors_os::netlink::{
     message::{Attributes, Message, NLM_F_ACK, Writer},
     socket::{Family, NetlinkError, SOCK_DESTROY, Socket},
@@ -52,11 +52,11 @@ impl<'a> Wanted<'a> {
 ///
 /// # Errors
 /// The first error. What could be ended is ended all the same.
-pub(super) fn cut(plan: &Plan, keys: &[GrantKey]) -> Result<usize, NetlinkError> {
+pub(super) fn cut(plan: &Plan, keys: &[GrantKey], own: &Own) -> Result<usize, NetlinkError> {
     let wanted = Wanted::new(plan, keys);
     let mut ended = BTreeSet::new();
     let served = served(plan);
-    let known = known(&wanted);
+    let known = known(&wanted, own);
     // Connection tracking may have met a connection with a packet of the server, and then has it the other way around.
     let is_outward = |one: &&Tracked| {
         let served = served.as_ref().is_ok_and(|served| served.contains(&(one.protocol, one.local)));
@@ -80,10 +80,9 @@ fn served(plan: &Plan) -> Result<BTreeSet<(Protocol, u16)>, NetlinkError> {
 }
 
 /// The connections that connection tracking knows, of those that are wanted, and those that this machine has made.
-fn known(wanted: &Wanted<'_>) -> Result<Vec<Tracked>, NetlinkError> {
-    let ours = own_addresses()?;
+fn known(wanted: &Wanted<'_>, own: &Own) -> Result<Vec<Tracked>, NetlinkError> {
     let request = list(abi::IPCTNL_MSG_CT_GET, 0, |_| {});
-    Socket::open(Family::Netfilter)?.dump(&request, |message| tracked(message, wanted, &ours))
+    Socket::open(Family::Netfilter)?.dump(&request, |message| tracked(message, wanted, own))
 }
 
 /// One connection, by its protocol and its outer end.
@@ -143,19 +142,6 @@ fn forget(known: &[&Tracked], ended: &mut Ended) -> Result<(), NetlinkError> {
     outcome
 }
 
-/// The addresses of this machine. A connection to another machine does not go through the gate, unless destination NAT
-/// of ours has led it there.
-fn own_addresses() -> Result<BTreeSet<IpAddr>, NetlinkError> {
-    /// The length of `struct ifaddrmsg`.
-    const HEADER: usize = 8;
-    let mut routes = Socket::open(Family::Route)?;
-    let addresses = routes.dump(&list(libc::RTM_GETADDR, 0, |writer| writer.raw(&[0; 4])), |message| {
-        let of = message.attributes(HEADER);
-        address(of.find(libc::IFA_LOCAL).or_else(|| of.find(libc::IFA_ADDRESS))?)
-    })?;
-    Ok(addresses.into_iter().collect())
-}
-
 /// Destroys a socket: `struct inet_diag_req_v2`, with the identity that the kernel has shown.
 fn destroy(socket: &Listed, protocol: Protocol) -> Vec<u8> {
     let mut writer = Writer::default();
@@ -183,7 +169,7 @@ struct Tracked {
 
 /// Reads a connection; `None` if it is not to be cut. Its door is known by the port that the client has used, or by the
 /// port behind destination NAT.
-fn tracked(message: &Message<'_>, wanted: &Wanted<'_>, ours: &BTreeSet<IpAddr>) -> Option<Tracked> {
+fn tracked(message: &Message<'_>, wanted: &Wanted<'_>, own: &Own) -> Option<Tracked> {
     // After `struct nfgenmsg`.
     let connection = message.attributes(4);
     let (original, reply) = (connection.nested(abi::CTA_TUPLE_ORIG), connection.nested(abi::CTA_TUPLE_REPLY));
@@ -203,10 +189,11 @@ fn tracked(message: &Message<'_>, wanted: &Wanted<'_>, ours: &BTreeSet<IpAddr>) 
         of.find(kind).and_then(|port| port.try_into().ok()).map(u16::from_be_bytes)
     };
     let [from, outside] = [port(ports, abi::CTA_PROTO_SRC_PORT)?, port(ports, abi::CTA_PROTO_DST_PORT)?];
-    let is_ours = ours.contains(&source) && wanted.has(target, protocol, from);
+    let is_ours = own.contain(source) && wanted.has(target, protocol, from);
     let inside = port(reply.nested(abi::CTA_TUPLE_PROTO), abi::CTA_PROTO_SRC_PORT).unwrap_or(outside);
+    // A connection to another machine does not go through the gate, unless destination NAT of ours has led it there.
     let is_for_us =
-        ours.contains(&target) || end(reply, [abi::CTA_IP_V4_SRC, abi::CTA_IP_V6_SRC]) != Some(target);
+        own.contain(target) || end(reply, [abi::CTA_IP_V4_SRC, abi::CTA_IP_V6_SRC]) != Some(target);
     let is_wanted = wanted.has(source, protocol, outside) || wanted.has(source, protocol, inside);
     if !(is_ours || is_for_us && is_wanted) {
         return None;

@@ -18,7 +18,7 @@ mod worker;
 
 use std::io;
 
-use doors_core::door::GrantKey;
+use doors_core::{door::GrantKey, eligible::Own};
 use doors_os::netlink::socket::NetlinkError;
 use doors_text::error_chain::in_one_line;
 use tokio::sync::oneshot;
@@ -51,11 +51,16 @@ pub fn would_cut(plan: &Plan) -> Result<Option<String>, NetlinkError> {
 
 /// Ends the connections of these addresses to these doors, and says how many there were, or why not. In a thread of its
 /// own: connection tracking may know very many, and doors have to open meanwhile.
-pub(super) fn answer_cut(plan: &Plan, keys: Vec<GrantKey>, answer: oneshot::Sender<Result<usize, String>>) {
+pub(super) fn answer_cut(
+    plan: &Plan,
+    keys: Vec<GrantKey>,
+    own: Own,
+    answer: oneshot::Sender<Result<usize, String>>,
+) {
     let plan = plan.clone();
     tokio::task::spawn_blocking(move || {
         // One who has waited too long has been told so.
-        let _ = answer.send(cut::cut(&plan, &keys).map_err(|error| in_one_line(&error)));
+        let _ = answer.send(cut::cut(&plan, &keys, &own).map_err(|error| in_one_line(&error)));
     });
 }
 

@@ -206,7 +206,7 @@ impl Worker {
                     self.say_what_is_news();
                     self.hand_on(Order::Follow(plan));
                 }
-                Order::Cut(keys, answer) => answer_cut(self.gate.plan(), keys, answer),
+                Order::Cut { keys, own, answer } => answer_cut(self.gate.plan(), keys, own, answer),
                 Order::End(done) => {
                     if self.gate.plan().remove_on_exit {
                         self.remove();

@@ -41,8 +41,7 @@ pub(super) const SECONDS: Seconds = Seconds(1..=MAX_SECONDS);
 pub(super) struct Words<V: 'static>(pub(super) &'static [(&'static str, V)]);
 
 pub(super) const FIREWALL: Words<FirewallChoice> = Words(&FirewallChoice::WORDS);
-pub(super) const LISTEN: Words<Hearing> =
-    Words(&[("capture", Hearing::Capture), ("sockets", Hearing::Sockets)]);
+pub(super) const LISTEN: Words<Hearing> = Words(&Hearing::WORDS);
 pub(super) const REFUSE: Words<Refuse> = Words(&[("drop", Refuse::Drop), ("reject", Refuse::Reject)]);
 /// Whether the gate is removed.
 pub(super) const ON_EXIT: Words<bool> = Words(&[("keep", false), ("remove", true)]);

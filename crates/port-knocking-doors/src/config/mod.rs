@@ -27,7 +27,7 @@ mod warnings;
 
 use std::{
     ffi::OsString,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -68,6 +68,18 @@ pub enum Hearing {
     Capture,
     /// With bound UDP sockets.
     Sockets,
+}
+
+impl Hearing {
+    /// The words of the configuration.
+    const WORDS: [(&str, Self); 2] = [("capture", Self::Capture), ("sockets", Self::Sockets)];
+}
+
+impl fmt::Display for Hearing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Self::WORDS.iter().find(|(_, hearing)| hearing == self);
+        f.write_str(word.map_or("", |(word, _)| word))
+    }
 }
 
 /// Everything outside the file that the configuration depends on.

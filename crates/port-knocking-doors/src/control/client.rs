@@ -45,7 +45,7 @@ pub(crate) enum CallError {
         "{0} is not for you; become root, or a member of the group that control_group names in the configuration"
     )]
     Denied(PathBuf),
-    /// The socket belongs to somebody else.
+    /// The socket belongs to another user.
     #[error("what answers at {path} belongs to the user {user}, and not to root; nothing was asked")]
     Stranger {
         /// The socket.

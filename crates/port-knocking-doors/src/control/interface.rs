@@ -207,6 +207,10 @@ pub(crate) enum Failure {
         "the firewall has not done it in time, and may still do it; the firewall itself shows what is open (nft list ruleset)"
     )]
     FirewallSlow,
+    #[error(
+        "the firewall has not done yet what it was asked before, so nothing was changed; try again in a moment, and see the log"
+    )]
+    FirewallFull,
     #[error("the doors are closed, and the connections through them could not be ended: {0}")]
     NotCut(String),
     #[error("the daemon keeps what was in force: {0}")]
@@ -233,6 +237,7 @@ impl From<Failure> for Refused {
             }
             Failure::TooMany => ("TooMany", vec![]),
             Failure::FirewallSlow => ("FirewallSlow", vec![]),
+            Failure::FirewallFull => ("FirewallFull", vec![]),
             Failure::NotCut(why) => ("NotCut", vec![("why", why)]),
             Failure::NotReloaded(why) => ("NotReloaded", vec![("why", why)]),
             Failure::Busy => ("Busy", vec![]),
@@ -257,6 +262,7 @@ impl Failure {
             "AddressNotEligible" => Self::NotEligible { address: text("address"), why: text("why") },
             "TooMany" => Self::TooMany,
             "FirewallSlow" => Self::FirewallSlow,
+            "FirewallFull" => Self::FirewallFull,
             "NotCut" => Self::NotCut(text("why")),
             "NotReloaded" => Self::NotReloaded(text("why")),
             "Busy" => Self::Busy,

@@ -1,21 +1,13 @@
 //! What the control interface asks the daemon's loop for. Each request has its own answer; one whose receiver is gone is
 //! not waited for.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use doors_core::{
-    door::GrantKey,
-    engine::{NotOpened, Report},
-    grants::LiveGrant,
-    lease::Note,
-    spa::client::Clients,
-    time::Moment,
+    door::GrantKey, engine::Report, grants::LiveGrant, lease::Note, spa::client::Clients, time::Moment,
 };
 use tokio::sync::{mpsc, oneshot};
+use tracing::level_filters::LevelFilter;
 
 use super::interface::{Failure, ReloadReply, Status, Which};
 use crate::observe::watch::{Seen, Watched};
@@ -27,7 +19,7 @@ pub(crate) const GRANTS_AT_ONCE: usize = 100;
 pub(crate) type Answer<T> = oneshot::Sender<T>;
 
 /// When a door that was opened by hand closes, or why it was not opened.
-pub(crate) type OpenAnswer = Answer<Result<Moment, NotOpened>>;
+pub(crate) type OpenAnswer = Answer<Result<Moment, Failure>>;
 
 /// Answers a request. A receiver that is gone has waited too long, and has been told so.
 pub(crate) fn tell<T>(answer: Answer<T>, what: T) {
@@ -67,6 +59,17 @@ pub(crate) enum Request {
         /// How many, when the firewall has done it.
         answer: Answer<Result<usize, Failure>>,
     },
+    /// Log at another level, for so long.
+    SetLevel {
+        /// Who asks.
+        user: u32,
+        /// The level.
+        level: LevelFilter,
+        /// After which time the level of the start is back; never for `None`.
+        back_after: Option<Duration>,
+        /// It is done.
+        answer: Answer<()>,
+    },
     /// Read the configuration again. The answer comes when it is in force, or says why it is not.
     Reload(u32, Answer<Result<ReloadReply, String>>),
     /// Tell what happens, from the answer on. The answer says whether there is room for one more who watches.
@@ -82,19 +85,17 @@ pub(crate) enum Request {
     },
 }
 
-/// Doors that are being closed, part by part.
+/// Doors that are being closed, part by part, until the firewall has confirmed all of them.
 #[derive(Debug)]
 pub(crate) struct Close {
     /// Which.
     pub(crate) which: Which,
-    /// Whether the part to come is the first.
-    pub(crate) is_first: bool,
     /// Those that have been closed.
     pub(crate) ended: Vec<GrantKey>,
-    /// Those that the firewall was asked to close, and has not reported.
-    pub(crate) asked: BTreeSet<GrantKey>,
-    /// Those whose lease it was asked to replace, and has not reported.
-    pub(crate) replaced: BTreeSet<GrantKey>,
+    /// Those that the firewall has not reported; and whether a report that the door is open for others is enough.
+    pub(crate) left: BTreeMap<GrantKey, bool>,
+    /// Every part has been closed.
+    pub(crate) is_whole: bool,
     /// Where it goes how many connections were ended, if they are to be.
     pub(crate) cut: Option<Answer<Result<usize, String>>>,
     /// Where it goes how many doors were closed.
@@ -102,14 +103,13 @@ pub(crate) struct Close {
 }
 
 impl Close {
-    /// Notes what the firewall reports of the parts before, while others are still to come.
-    pub(crate) fn note(&mut self, report: &Report) {
-        if let Report::Closed(key) = report {
-            self.asked.remove(key);
-        }
-        if let Report::Closed(key) | Report::Done(key) = report {
-            self.replaced.remove(key);
-        }
+    /// Nothing is closed yet.
+    pub(crate) fn new(
+        which: Which,
+        cut: Option<Answer<Result<usize, String>>>,
+        answer: Answer<Result<usize, Failure>>,
+    ) -> Self {
+        Self { which, ended: Vec::new(), left: BTreeMap::new(), is_whole: false, cut, answer }
     }
 }
 
@@ -117,16 +117,7 @@ impl Close {
 #[derive(Debug, Default)]
 pub(crate) struct Unconfirmed {
     opens: Vec<(GrantKey, Moment, OpenAnswer)>,
-    closes: Vec<Closing>,
-}
-
-/// Doors that the firewall has been asked to close.
-#[derive(Debug)]
-struct Closing {
-    count: usize,
-    /// Those that it has not reported; and whether a report that the door is open for others is enough.
-    left: BTreeMap<GrantKey, bool>,
-    answer: Answer<Result<usize, Failure>>,
+    closes: Vec<Close>,
 }
 
 impl Unconfirmed {
@@ -136,59 +127,59 @@ impl Unconfirmed {
         self.opens.push((key, until, answer));
     }
 
-    /// `count` doors have been closed. The answer waits for the firewall, which has been asked to close and to replace these.
-    pub(crate) fn closes(
-        &mut self,
-        count: usize,
-        asked: BTreeSet<GrantKey>,
-        replaced: BTreeSet<GrantKey>,
-        answer: Answer<Result<usize, Failure>>,
-    ) {
+    /// Doors have been asked to be closed.
+    pub(crate) fn closes(&mut self, close: Close) {
         self.prune();
-        let replaced = replaced.into_iter().map(|key| (key, true));
-        let left = replaced.chain(asked.into_iter().map(|key| (key, false))).collect();
-        self.closes.push(Closing { count, left, answer });
+        self.closes.push(close);
         self.answer_closes();
+    }
+
+    /// One of which a part is still to be closed. It has to be given back.
+    pub(crate) fn take_unfinished(&mut self) -> Option<Close> {
+        let at = self.closes.iter().position(|close| !close.is_whole)?;
+        Some(self.closes.remove(at))
+    }
+
+    /// Whether there is one of which a part is still to be closed.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        self.closes.iter().any(|close| !close.is_whole)
     }
 
     /// The doors that the firewall has been asked to close, and has not.
     pub(crate) fn closing(&self) -> impl Iterator<Item = &GrantKey> {
-        self.closes.iter().flat_map(|closing| closing.left.keys())
+        self.closes.iter().flat_map(|close| close.left.keys())
     }
 
-    /// Who has waited too long has been told so.
+    /// Who has waited too long has been told so. What has begun is done to its end.
     fn prune(&mut self) {
         self.opens.retain(|(.., answer)| !answer.is_closed());
-        self.closes.retain(|closing| !closing.answer.is_closed());
+        self.closes.retain(|close| !close.is_whole || !close.answer.is_closed());
     }
 
     /// Answers the requests that a report of the firewall completes.
     pub(crate) fn note(&mut self, report: &Report) {
-        match report {
-            Report::Done(key) => {
-                for (_, until, answer) in self.opens.extract_if(.., |(opened, ..)| opened == key) {
-                    tell(answer, Ok(until));
-                }
-                for closing in &mut self.closes {
-                    if closing.left.get(key) == Some(&true) {
-                        closing.left.remove(key);
-                    }
-                }
-                self.answer_closes();
+        let (key, is_closed) = match report {
+            Report::Done(key) => (key, false),
+            Report::Closed(key) => (key, true),
+            Report::Found(_) | Report::Used(_) | Report::Lost(_) | Report::Withdrawn(_) => return,
+        };
+        if !is_closed {
+            for (_, until, answer) in self.opens.extract_if(.., |(opened, ..)| opened == key) {
+                tell(answer, Ok(until));
             }
-            Report::Closed(key) => {
-                for closing in &mut self.closes {
-                    closing.left.remove(key);
-                }
-                self.answer_closes();
-            }
-            Report::Found(_) | Report::Used(_) | Report::Lost(_) | Report::Withdrawn(_) => {}
         }
+        for close in &mut self.closes {
+            if is_closed || close.left.get(key) == Some(&true) {
+                close.left.remove(key);
+            }
+        }
+        self.answer_closes();
     }
 
     fn answer_closes(&mut self) {
-        for closing in self.closes.extract_if(.., |closing| closing.left.is_empty()) {
-            tell(closing.answer, Ok(closing.count));
+        let is_done = |close: &mut Close| close.is_whole && close.left.is_empty();
+        for close in self.closes.extract_if(.., is_done) {
+            tell(close.answer, Ok(close.ended.len()));
         }
     }
 }
@@ -203,15 +194,26 @@ mod tests {
         GrantKey { door: DoorName::new("ssh").unwrap(), source: [192, 0, 2, number].into() }
     }
 
+    /// Doors that have been closed, and those that the firewall was asked to close and to replace.
+    fn close(ended: u8, asked: &[u8], replaced: &[u8]) -> (Close, oneshot::Receiver<Result<usize, Failure>>) {
+        let (answer, answered) = oneshot::channel();
+        let mut close = Close::new(Which::default(), None, answer);
+        close.ended = (0..ended).map(key).collect();
+        close.left.extend(asked.iter().map(|number| (key(*number), false)));
+        close.left.extend(replaced.iter().map(|number| (key(*number), true)));
+        close.is_whole = true;
+        (close, answered)
+    }
+
     #[test]
     fn a_request_is_answered_when_the_firewall_has_done_all_of_it() {
         let mut unconfirmed = Unconfirmed::default();
         let (opened, mut open) = oneshot::channel();
         unconfirmed.opens(key(1), Moment::new(Duration::from_secs(9)), opened);
-        let (closed, mut close) = oneshot::channel();
-        unconfirmed.closes(5, [key(2), key(3)].into(), [key(4), key(5)].into(), closed);
-        let (nothing, mut none) = oneshot::channel();
-        unconfirmed.closes(0, BTreeSet::new(), BTreeSet::new(), nothing);
+        let (some, mut closed) = close(5, &[2, 3], &[4, 5]);
+        unconfirmed.closes(some);
+        let (nothing, mut none) = close(0, &[], &[]);
+        unconfirmed.closes(nothing);
         assert_eq!(none.try_recv(), Ok(Ok(0)));
         assert_eq!(unconfirmed.closing().count(), 4);
         for report in [
@@ -223,21 +225,35 @@ mod tests {
         ] {
             unconfirmed.note(&report);
             open.try_recv().unwrap_err();
-            close.try_recv().unwrap_err();
+            closed.try_recv().unwrap_err();
         }
         unconfirmed.note(&Report::Closed(key(3)));
         unconfirmed.note(&Report::Done(key(1)));
-        assert_eq!(close.try_recv(), Ok(Ok(5)));
+        assert_eq!(closed.try_recv(), Ok(Ok(5)));
         assert_eq!(open.try_recv(), Ok(Ok(Moment::new(Duration::from_secs(9)))));
         assert!(unconfirmed.opens.is_empty() && unconfirmed.closes.is_empty());
     }
 
     #[test]
-    fn a_request_that_nobody_waits_for_any_more_takes_no_room() {
+    fn a_report_between_two_parts_is_not_lost() {
+        let mut unconfirmed = Unconfirmed::default();
+        let (mut some, mut closed) = close(2, &[1, 2], &[]);
+        some.is_whole = false;
+        unconfirmed.closes(some);
+        [1, 2].iter().for_each(|number| unconfirmed.note(&Report::Closed(key(*number))));
+        closed.try_recv().unwrap_err();
+        let rest = unconfirmed.take_unfinished().unwrap();
+        assert!(rest.left.is_empty() && !unconfirmed.has_unfinished());
+        unconfirmed.closes(Close { is_whole: true, ..rest });
+        assert_eq!(closed.try_recv(), Ok(Ok(2)));
+    }
+
+    #[test]
+    fn a_request_whose_client_has_gone_takes_no_room() {
         let mut unconfirmed = Unconfirmed::default();
         for number in 0..100 {
             unconfirmed.opens(key(number), Moment::default(), oneshot::channel().0);
-            unconfirmed.closes(1, [key(number)].into(), BTreeSet::new(), oneshot::channel().0);
+            unconfirmed.closes(close(1, &[number], &[]).0);
         }
         assert!(
             unconfirmed.opens.len() < 2 && unconfirmed.closes.len() < 2,

@@ -1,21 +1,21 @@
 //! One connection to the control socket: reads calls, checks them, and writes the replies, one call after the other.
 
-use std::{io, net::IpAddr, sync::PoisonError, time::Duration};
+use std::{collections::BTreeMap, io, sync::PoisonError, time::Duration};
 
 use doors_core::{
     door::{DoorName, GrantKey},
-    engine::NotOpened,
     lease::Note,
 };
 use doors_os::clock::Clock;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     sync::{mpsc, oneshot},
     time::timeout,
 };
+use tracing::level_filters::LevelFilter;
 
 use super::{
     interface::{
@@ -27,7 +27,6 @@ use super::{
 };
 use crate::observe::{
     facts::LastSeen,
-    subscriber,
     watch::{QUEUE, Seen, Watched},
 };
 
@@ -41,6 +40,8 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(600);
 const LOOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The firewall does what it is asked within this time, unless it hangs.
 const FIREWALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer reads the list of clients within this time.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The configuration is read within this time: 100,000 keys on a slow machine.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Very many doors are closed within this time.
@@ -108,7 +109,6 @@ pub(super) struct Session {
 struct Peer {
     stream: UnixStream,
     frames: Frames,
-    more: bool,
     oneway: bool,
 }
 
@@ -125,7 +125,7 @@ impl Session {
 
     /// Answers until the peer hangs up, or does what no client does.
     pub(super) async fn run(&self, stream: UnixStream) {
-        let mut peer = Peer { stream, frames: Frames::default(), more: false, oneway: false };
+        let mut peer = Peer { stream, frames: Frames::default(), oneway: false };
         while let Ok(call) = peer.next_call().await {
             if self.answer(call, &mut peer).await.is_err() {
                 return;
@@ -136,7 +136,7 @@ impl Session {
     }
 
     async fn answer(&self, call: Call, peer: &mut Peer) -> Result<(), Over> {
-        (peer.more, peer.oneway) = (call.more, call.oneway);
+        peer.oneway = call.oneway;
         match self.carry_out(call, peer).await {
             Ok(()) => Ok(()),
             Err(Stop::Over) => Err(Over),
@@ -169,17 +169,15 @@ impl Session {
                 Ok(peer.finish(&StatusReply { status }).await?)
             }
             Method::ListGrants => self.list_grants(peer).await,
-            Method::ListClients => self.list_clients(peer).await,
+            // However slowly it reads, a peer holds a table of clients that was replaced no longer than this.
+            Method::ListClients => timeout(LIST_TIMEOUT, self.list_clients(peer)).await.map_err(|_| Over)?,
             Method::Open { door, address, open_for, note } => {
                 let Ok(name) = DoorName::new(&door) else { return Err(Failure::NoSuchDoor(door).into()) };
                 let note = Note::new(&note).ok_or_else(|| Refused::parameter("note"))?;
                 let key = GrantKey { door: name, source: address };
                 let user = self.user;
                 let request = |answer| Request::Open { user, key, open_for, note, answer };
-                let until = match self.wait(request, FIREWALL_TIMEOUT, Failure::FirewallSlow).await? {
-                    Ok(until) => until,
-                    Err(why) => return Err(not_opened(why, door, address).into()),
-                };
+                let until = self.wait(request, FIREWALL_TIMEOUT, Failure::FirewallSlow).await??;
                 let (now, wall) = (self.clock.now(), self.clock.wall());
                 let reply = OpenReply { until: date(until, now, wall), seconds_left: left(until, now) };
                 Ok(peer.finish(&reply).await?)
@@ -189,8 +187,7 @@ impl Session {
                 // Ordered at once: however long the doors take, the connections are ended.
                 let (cut, ended) = cut.then(oneshot::channel).unzip();
                 let request = |answer| Request::Close { user, which, cut, answer };
-                let closed = self.wait(request, CLOSE_TIMEOUT, Failure::FirewallSlow).await?;
-                let closed = closed.map(number).map_err(Stop::from)?;
+                let closed = number(self.wait(request, CLOSE_TIMEOUT, Failure::FirewallSlow).await??);
                 let ended = match ended {
                     None => 0,
                     Some(ended) => match timeout(CUT_TIMEOUT, ended).await {
@@ -203,28 +200,21 @@ impl Session {
                 };
                 Ok(peer.finish(&CloseReply { closed, cut: ended }).await?)
             }
-            Method::Reload => match self.reload().await? {
-                Ok(reply) => Ok(peer.finish(&reply).await?),
-                Err(why) => Err(Failure::NotReloaded(why).into()),
-            },
+            Method::Reload => {
+                let request = |answer| Request::Reload(self.user, answer);
+                let reply = self.wait(request, RELOAD_TIMEOUT, Failure::StillReading).await?;
+                Ok(peer.finish(&reply.map_err(Failure::NotReloaded)?).await?)
+            }
             Method::SetLogLevel { level, back_after } => {
-                let setting =
-                    subscriber::set_level(&level, self.user).ok_or_else(|| Refused::parameter("level"))?;
-                if let Some(time) = back_after {
-                    let end = tokio::task::spawn_local(async move {
-                        tokio::time::sleep(time).await;
-                        subscriber::end_setting(setting);
-                    });
-                    subscriber::is_ended_by(setting, end.abort_handle());
-                }
-                Ok(peer.finish(&LevelReply { level: setting.level.to_string() }).await?)
+                let level: Option<LevelFilter> = level.parse().ok().filter(|_| !level.is_empty());
+                let level = level.ok_or_else(|| Refused::parameter("level"))?;
+                let user = self.user;
+                let request = |answer| Request::SetLevel { user, level, back_after, answer };
+                self.ask(request, LOOP_TIMEOUT).await?;
+                Ok(peer.finish(&LevelReply { level: level.to_string() }).await?)
             }
             Method::Watch(watched) => self.watch(watched, peer).await,
         }
-    }
-
-    async fn reload(&self) -> Result<Result<super::interface::ReloadReply, String>, Stop> {
-        self.wait(|answer| Request::Reload(self.user, answer), RELOAD_TIMEOUT, Failure::StillReading).await
     }
 
     async fn list_grants(&self, peer: &mut Peer) -> Result<(), Stop> {
@@ -236,11 +226,11 @@ impl Session {
             let (now, wall) = (self.clock.now(), self.clock.wall());
             for grant in grants {
                 if let Some(grants) = page.add(&grant_of(&grant, now, wall)) {
-                    peer.go_on(&json!({ "grants": grants })).await?;
+                    peer.go_on(&entries("grants", grants)).await?;
                 }
             }
         }
-        Ok(peer.finish(&json!({ "grants": page.take() })).await?)
+        Ok(peer.finish(&entries("grants", page.take())).await?)
     }
 
     async fn list_clients(&self, peer: &mut Peer) -> Result<(), Stop> {
@@ -251,12 +241,12 @@ impl Session {
             let seen =
                 self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).get(&client.who).copied();
             if let Some(clients) = page.add(&client_of(client, seen, now, wall)) {
-                peer.go_on(&json!({ "clients": clients })).await?;
+                peer.go_on(&entries("clients", clients)).await?;
                 // Making pages of 100,000 clients leaves others their turn.
                 tokio::task::yield_now().await;
             }
         }
-        Ok(peer.finish(&json!({ "clients": page.take() })).await?)
+        Ok(peer.finish(&entries("clients", page.take())).await?)
     }
 
     /// Tells what happens until the peer hangs up or the daemon ends.
@@ -275,7 +265,7 @@ impl Session {
             };
             let lost = i64::try_from(seen.lost).unwrap_or(i64::MAX);
             let reply = WatchReply { event: Some(event_of(&seen.what, seen.at, seen.wall)), lost };
-            let message = framed(&peer.reply(&reply, true)).ok_or(Over)?;
+            let message = framed(&Returned { parameters: &reply, continues: true }).ok_or(Over)?;
             peer.write(message, WATCH_TIMEOUT).await?;
         }
     }
@@ -371,25 +361,15 @@ impl Peer {
 
     /// The last reply to a call.
     async fn finish(&mut self, parameters: &impl Serialize) -> Result<(), Over> {
-        let reply = self.reply(parameters, false);
-        self.send(&reply).await
+        self.send(&Returned { parameters, continues: false }).await
     }
 
     /// A reply that others follow.
     async fn go_on(&mut self, parameters: &impl Serialize) -> Result<(), Over> {
-        let reply = self.reply(parameters, true);
-        self.send(&reply).await
+        self.send(&Returned { parameters, continues: true }).await
     }
 
-    fn reply(&self, parameters: &impl Serialize, continues: bool) -> Reply {
-        let parameters = match serde_json::to_value(parameters) {
-            Ok(Value::Object(parameters)) => parameters,
-            _ => Map::new(),
-        };
-        Reply { error: None, parameters, continues }
-    }
-
-    async fn send(&mut self, reply: &Reply) -> Result<(), Over> {
+    async fn send(&mut self, reply: &impl Serialize) -> Result<(), Over> {
         if self.oneway {
             return Ok(());
         }
@@ -400,6 +380,19 @@ impl Peer {
     async fn write(&mut self, message: Vec<u8>, longest: Duration) -> Result<(), Over> {
         Ok(timeout(longest, self.stream.write_all(&message)).await.map_err(|_| Over)??)
     }
+}
+
+/// A reply that is no error, as it is sent.
+#[derive(Serialize)]
+struct Returned<'a, T> {
+    parameters: &'a T,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    continues: bool,
+}
+
+/// A page of a list with this name.
+fn entries(name: &str, page: Vec<Box<RawValue>>) -> BTreeMap<&str, Vec<Box<RawValue>>> {
+    BTreeMap::from([(name, page)])
 }
 
 /// The methods of [`SERVICE`].
@@ -423,15 +416,5 @@ fn of_service(name: &str, mut parameters: Map<String, Value>) -> Result<Value, R
             _ => Err(Refused::parameter("interface")),
         },
         _ => Err(Refused::of_service("MethodNotFound", "method", &format!("{SERVICE}.{name}"))),
-    }
-}
-
-fn not_opened(why: NotOpened, door: String, address: IpAddr) -> Failure {
-    match why {
-        NotOpened::NoSuchDoor => Failure::NoSuchDoor(door),
-        NotOpened::Address(why) => {
-            Failure::NotEligible { address: address.to_string(), why: why.to_string() }
-        }
-        NotOpened::TooMany => Failure::TooMany,
     }
 }

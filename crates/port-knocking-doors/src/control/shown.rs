@@ -10,7 +10,7 @@ use doors_core::{
     time::{Moment, Wall},
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     interface::{self, By, Grant, Holder},
@@ -26,15 +26,15 @@ const MAX_NETWORKS_SHOWN: usize = 200;
 /// The entries of one reply.
 #[derive(Default)]
 pub(super) struct Page {
-    entries: Vec<Value>,
+    entries: Vec<Box<RawValue>>,
     length: usize,
 }
 
 impl Page {
     /// Adds an entry. If it does not fit beside the others, these are returned, and it begins the next page.
-    pub(super) fn add(&mut self, entry: &impl Serialize) -> Option<Vec<Value>> {
-        let entry = serde_json::to_value(entry).ok()?;
-        let length = entry.to_string().len().saturating_add(1);
+    pub(super) fn add(&mut self, entry: &impl Serialize) -> Option<Vec<Box<RawValue>>> {
+        let entry = to_raw_value(entry).ok()?;
+        let length = entry.get().len().saturating_add(1);
         let is_full = !self.entries.is_empty() && self.length.saturating_add(length) > PAGE;
         let full = is_full.then(|| self.take());
         self.length = self.length.saturating_add(length);
@@ -42,7 +42,7 @@ impl Page {
         full
     }
 
-    pub(super) fn take(&mut self) -> Vec<Value> {
+    pub(super) fn take(&mut self) -> Vec<Box<RawValue>> {
         self.length = 0;
         std::mem::take(&mut self.entries)
     }
@@ -169,7 +169,7 @@ mod tests {
             let message = serde_json::json!({ "continues": true, "parameters": { "grants": page } });
             assert!(super::super::protocol::framed(&message).is_some(), "{}", message.to_string().len());
         }
-        let all: Vec<usize> = listed.concat().iter().map(|entry| entry.as_str().unwrap().len()).collect();
+        let all: Vec<usize> = listed.concat().iter().map(|entry| entry.get().len() - 2).collect();
         assert_eq!(all, lengths);
     }
 }

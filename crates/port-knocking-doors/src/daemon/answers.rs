@@ -1,23 +1,21 @@
 //! What the daemon answers to requests of the control interface.
 
-use std::collections::BTreeSet;
-
 use doors_core::{
+    access::Rules,
     door::{DoorName, GrantKey},
-    engine::{ByHand, Event},
+    engine::{ByHand, Event, NotOpened},
     lease::Lease,
     time::{Moment, Wall},
 };
 use doors_firewall::Kind;
 
 use crate::{
-    config::Hearing,
     control::{
         interface::{Count, Door, Failure, Status, Which},
         request::{Close, GRANTS_AT_ONCE, Request, tell},
         shown::{event_of, number as count, past, seconds},
     },
-    observe::{facts::Counted, log, subscriber, watch::What},
+    observe::{facts::Counted, log, watch::What},
     spa::service::KeyStatus,
     start::Daemon,
 };
@@ -27,8 +25,8 @@ const MAX_DOORS_SHOWN: usize = 100;
 const MAX_PORTS_SHOWN: usize = 16;
 
 impl Daemon<'_> {
-    /// Answers one request. A receiver that is gone has waited too long.
-    pub(super) fn answer(&mut self, request: Request) {
+    /// Answers one request. Without room in the firewall's queue, it is asked for nothing more.
+    pub(super) fn answer(&mut self, request: Request, has_room: bool) {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         match request {
             Request::Status(answer) => tell(answer, Box::new(self.status(now, wall))),
@@ -37,11 +35,13 @@ impl Daemon<'_> {
                 tell(answer, grants.cloned().collect());
             }
             Request::Clients(answer) => tell(answer, self.engine.access().rules().clients.clone()),
+            Request::Open { answer, .. } if !has_room => tell(answer, Err(Failure::FirewallFull)),
+            Request::Close { answer, .. } if !has_room => tell(answer, Err(Failure::FirewallFull)),
             Request::Open { user, key, open_for, note, answer } => {
                 let (door, source) = (key.door.clone(), key.source);
                 self.observe.line(move || log::asked(user, &format!("open the door {door} for {source}")));
                 match self.engine.open_by_hand(key.clone(), open_for, note, now, wall) {
-                    Err(why) => tell(answer, Err(why)),
+                    Err(why) => tell(answer, Err(not_opened(why, &key))),
                     Ok(ByHand { until, is_done: true }) => tell(answer, Ok(until)),
                     Ok(ByHand { until, is_done: false }) => self.unconfirmed.opens(key, until, answer),
                 }
@@ -50,9 +50,12 @@ impl Daemon<'_> {
                 let what =
                     format!("close {which}{}", if cut.is_some() { ", and end connections" } else { "" });
                 self.observe.line(move || log::asked(user, &what));
-                let (ended, asked, replaced) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-                self.to_close.push_back(Close { which, is_first: true, ended, asked, replaced, cut, answer });
+                self.unconfirmed.closes(Close::new(which, cut, answer));
                 self.close_next();
+            }
+            Request::SetLevel { user, level, back_after, answer } => {
+                self.observe.set_level(level, back_after.map(|time| now.after(time)), user);
+                tell(answer, ());
             }
             Request::Reload(user, answer) => {
                 self.observe.line(move || log::asked(user, "read the configuration again"));
@@ -66,45 +69,30 @@ impl Daemon<'_> {
 
     /// Closes the next part of what is to be closed.
     pub(super) fn close_next(&mut self) {
-        let Some(mut close) = self.to_close.pop_front() else { return };
+        let Some(mut close) = self.unconfirmed.take_unfinished() else { return };
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let named = named(&close.which);
-        let first = named.as_ref().filter(|_| close.is_first);
-        let closed = self.engine.close_by_hand(|lease| fits(&close.which, lease), first, now, wall);
-        close.is_first = false;
+        let closed = self.engine.close_by_hand(|lease| fits(&close.which, lease), named.as_ref(), now, wall);
         close.ended.extend(closed.ended);
-        close.asked.extend(closed.asked);
-        close.replaced.extend(closed.replaced);
-        if closed.more {
-            return self.to_close.push_front(close);
+        close.left.extend(closed.asked.into_iter().map(|key| (key, false)));
+        close.left.extend(closed.replaced.into_iter().map(|key| (key, true)));
+        close.is_whole = !closed.more;
+        if close.is_whole {
+            if close.ended.is_empty()
+                && let Some(failure) = unknown(&close.which, self.engine.access().rules())
+            {
+                return tell(close.answer, Err(failure));
+            }
+            // What is being closed already is waited for, too.
+            if close.which.client.is_none() {
+                let fitting = self.unconfirmed.closing().filter(|key| fits_key(&close.which, key));
+                close.left.extend(fitting.map(|key| (key.clone(), false)));
+            }
+            if let Some(cut) = close.cut.take() {
+                self.cuts.push_back((close.ended.iter().cloned().chain(named).collect(), cut));
+            }
         }
-        let Close { which, ended, mut asked, replaced, cut, answer, .. } = close;
-        if ended.is_empty()
-            && let Some(failure) = self.unknown(&which)
-        {
-            return tell(answer, Err(failure));
-        }
-        // What is being closed already is waited for, too.
-        if which.client.is_none() {
-            let fitting = self.unconfirmed.closing().filter(|key| fits_key(&which, key)).cloned();
-            asked.extend(fitting.collect::<Vec<_>>());
-        }
-        if let Some(cut) = cut {
-            self.cuts.push_back((ended.iter().cloned().chain(named).collect(), cut));
-        }
-        self.unconfirmed.closes(ended.len(), asked, replaced, answer);
-    }
-
-    /// What of a command to close is not there.
-    fn unknown(&self, which: &Which) -> Option<Failure> {
-        let rules = self.engine.access().rules();
-        let is_door = |name: &String| rules.doors.iter().any(|door| door.name.as_str() == name);
-        let is_client = |wanted: &String| rules.clients.iter().any(|client| client.who.is_called(wanted));
-        match (&which.door, &which.client) {
-            (Some(door), _) if !is_door(door) => Some(Failure::NoSuchDoor(door.clone())),
-            (_, Some(client)) if !is_client(client) => Some(Failure::NoSuchClient(client.clone())),
-            _ => None,
-        }
+        self.unconfirmed.closes(close);
     }
 
     fn status(&mut self, now: Moment, wall: Wall) -> Status {
@@ -134,11 +122,7 @@ impl Daemon<'_> {
             firewall_why: self.firewall_why.clone(),
             gate_since: (self.firewall.kind != Kind::RichRules).then(|| past(facts.gate.since, now, wall)),
             gate_broken_since: facts.gate.broken.map(|since| past(since, now, wall)),
-            listen: match config.hearing {
-                Hearing::Capture => "capture",
-                Hearing::Sockets => "sockets",
-            }
-            .to_owned(),
+            listen: config.hearing.to_string(),
             doors_in_all: count(plan.doors.len()),
             doors: doors.collect(),
             clients: count(clients),
@@ -148,8 +132,29 @@ impl Daemon<'_> {
             refused: counted(&facts.refused, event, now, wall),
             repairs: counted(&facts.repairs, What::clone, now, wall),
             errors: counted(&facts.errors, What::clone, now, wall),
-            log_level: subscriber::level().map(|level| level.to_string()),
+            log_level: self.observe.level().map(|level| level.to_string()),
         }
+    }
+}
+
+/// What of a command to close is not there.
+fn unknown(which: &Which, rules: &Rules) -> Option<Failure> {
+    let is_door = |name: &String| rules.doors.iter().any(|door| door.name.as_str() == name);
+    let is_client = |wanted: &String| rules.clients.iter().any(|client| client.who.is_called(wanted));
+    match (&which.door, &which.client) {
+        (Some(door), _) if !is_door(door) => Some(Failure::NoSuchDoor(door.clone())),
+        (_, Some(client)) if !is_client(client) => Some(Failure::NoSuchClient(client.clone())),
+        _ => None,
+    }
+}
+
+fn not_opened(why: NotOpened, key: &GrantKey) -> Failure {
+    match why {
+        NotOpened::NoSuchDoor => Failure::NoSuchDoor(key.door.to_string()),
+        NotOpened::Address(why) => {
+            Failure::NotEligible { address: key.source.to_string(), why: why.to_string() }
+        }
+        NotOpened::TooMany => Failure::TooMany,
     }
 }
 

@@ -146,7 +146,7 @@ impl Facts {
         }
     }
 
-    /// A client is seen when a request of its own was accepted or refused: nobody else can make one.
+    /// A client is seen when a request of its own was accepted or refused: no other sender can make one.
     fn note_client(&self, event: &Event, now: Moment) {
         let who = match event {
             Event::Refused { who, .. } => who,

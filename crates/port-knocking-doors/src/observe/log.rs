@@ -8,7 +8,7 @@ use std::{error::Error, fmt, path::Path, time::Duration};
 use doors_core::{door::Sequence, engine::Event, packet::WayBack, time::Moment};
 use doors_firewall::{Kind, News, plan::Plan};
 use doors_text::error_chain::in_one_line;
-use tracing::{Level, debug, error, field, info, trace, warn};
+use tracing::{Level, debug, error, field, info, level_filters::LevelFilter, trace, warn};
 
 use super::words::{Words, seconds};
 
@@ -205,6 +205,16 @@ pub(crate) fn groups_not_admitted(path: &Path, why: &dyn Error) {
         path.display(),
         in_one_line(why)
     );
+}
+
+/// The level of the log was set by command.
+pub(crate) fn level_set(level: LevelFilter, user: u32) {
+    warn!(user, "the log shows {level} from here on, by command of the user {user}");
+}
+
+/// The level of the log is that of the start again.
+pub(crate) fn level_unset() {
+    warn!("the log shows what it did at the start again");
 }
 
 /// There is no control socket.

@@ -5,11 +5,10 @@ use std::{
     ffi::{OsStr, OsString},
     io::{self, IsTerminal as _},
     os::fd::AsFd,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::OnceLock,
 };
 
 use rustix::fs::fstat;
-use tokio::task::AbortHandle;
 use tracing::level_filters::LevelFilter;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
@@ -42,73 +41,17 @@ pub(crate) fn wanted(verbose: u8) -> Result<Targets, LogError> {
     filter(verbose, env::var_os("RUST_LOG"))
 }
 
-/// The levels in force, and those of the start.
-static LEVELS: OnceLock<Levels> = OnceLock::new();
+/// Changes the levels in force.
+type SetLevels = Box<dyn Fn(Targets) + Send + Sync>;
 
-struct Levels {
-    at_the_start: Targets,
-    set: Mutex<Set>,
-    change: Box<dyn Fn(Targets) + Send + Sync>,
-}
+/// The levels of the start, and what changes those in force.
+static LEVELS: OnceLock<(Targets, SetLevels)> = OnceLock::new();
 
-/// The level that was set by command.
-#[derive(Default)]
-struct Set {
-    level: Option<LevelFilter>,
-    /// How often it was set, so that what ends one setting does not end the next.
-    times: u64,
-    /// What ends it.
-    end: Option<AbortHandle>,
-}
-
-/// A setting of the level.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
-    /// The level.
-    pub(crate) level: LevelFilter,
-    number: u64,
-}
-
-/// Logs everything of ours at another level, until it is set again. `None` if the text is not a level.
-pub(crate) fn set_level(text: &str, user: u32) -> Option<Setting> {
-    let level: LevelFilter = text.parse().ok().filter(|_| !text.is_empty())?;
-    let Some(levels) = LEVELS.get() else { return Some(Setting { level, number: 0 }) };
-    // Also where nothing more is logged from here on.
-    tracing::warn!("the log shows {level} from here on, by command of the user {user}");
-    let mut set = levels.set.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(end) = set.end.take() {
-        end.abort();
-    }
-    (set.level, set.times) = (Some(level), set.times.saturating_add(1));
-    (levels.change)(levels.at_the_start.clone().with_targets(OURS.map(|target| (target, level))));
-    Some(Setting { level, number: set.times })
-}
-
-/// This task ends the setting, if that is still the last one. The next setting aborts it.
-pub(crate) fn is_ended_by(setting: Setting, end: AbortHandle) {
-    let set = LEVELS.get().map(|levels| levels.set.lock().unwrap_or_else(PoisonError::into_inner));
-    match set {
-        Some(mut set) if set.times == setting.number => set.end = Some(end),
-        _ => end.abort(),
-    }
-}
-
-/// Logs as at the start again, unless the level was set once more.
-pub(crate) fn end_setting(setting: Setting) {
-    let Some(levels) = LEVELS.get() else { return };
-    let mut set = levels.set.lock().unwrap_or_else(PoisonError::into_inner);
-    if set.times == setting.number {
-        (set.level, set.end) = (None, None);
-        (levels.change)(levels.at_the_start.clone());
-        // The loop asks for the level, and must not wait for the log.
-        drop(set);
-        tracing::warn!("the log shows what it did at the start again");
-    }
-}
-
-/// The level that was set by command, if one was.
-pub(crate) fn level() -> Option<LevelFilter> {
-    LEVELS.get()?.set.lock().unwrap_or_else(PoisonError::into_inner).level
+/// Logs everything of ours at this level; at the levels of the start for `None`.
+pub(super) fn set_level(level: Option<LevelFilter>) {
+    let Some((at_the_start, change)) = LEVELS.get() else { return };
+    let targets = level.map(|level| OURS.map(|target| (target, level)));
+    change(at_the_start.clone().with_targets(targets.into_iter().flatten()));
 }
 
 /// Installs the log with these levels.
@@ -135,7 +78,7 @@ pub(crate) fn start(wanted: Targets) {
     };
     let (filter, handle) = reload::Layer::new(wanted.clone());
     let change = Box::new(move |levels| drop(handle.reload(levels)));
-    drop(LEVELS.set(Levels { at_the_start: wanted, set: Mutex::default(), change }));
+    drop(LEVELS.set((wanted, change)));
     registry().with(layer.with_filter(filter)).init();
 }
 

@@ -9,16 +9,15 @@ use std::{
 
 use clap::Args;
 use doors_core::spa::client::Client;
-use doors_os::{
-    atomic_file::{AtomicFile, AtomicFileError},
-    clock::Clock,
-    trusted_file,
-};
+use doors_os::{clock::Clock, trusted_file};
 use doors_spa::identity::ClientKey;
 use doors_text::error_chain::in_one_line;
 use toml::Value;
 
-use super::{ClientError, change::Change};
+use super::{
+    ClientError,
+    change::{Change, draft},
+};
 use crate::{
     config::{self, Inputs, file_of, is_client_name},
     spa::gateway_key,
@@ -72,17 +71,14 @@ pub(super) fn add(new: &NewClient, inputs: &Inputs) -> Result<String, ClientErro
     }
     let said = format!("{} ({}) may open {}", new.name, key.fingerprint(), new.doors.join(", "));
     if is_there(&change, &client)? {
-        return match change.is_daemon_behind() {
-            Ok(false) => change.keep().map(|()| format!("is there already: {said}\n")),
-            Ok(true) => change.finish(format!("is there already: {said}")),
-            Err(source) => Err(ClientError::Daemon { done: format!("is there already: {said}"), source }),
-        };
+        return change.settle(format!("is there already: {said}"));
     }
     let mut texts = change.texts.clone();
     texts.clients.directory = Some(change.directory.clone());
     texts.clients.insert(&new.name, text.clone());
     change.check(&texts).map_err(ClientError::New)?;
-    write(&path, &text)?;
+    let written = draft(&path)?.create_with(&text, MODE);
+    written.map_err(|source| ClientError::Write { path, source })?;
     change.texts = texts;
     let gateway_key = gateway_key::load(&change.config.gateway_key);
     let mut text = change.finish(format!("added: {said}"))?;
@@ -113,16 +109,6 @@ fn is_there(change: &Change<'_>, client: &Client) -> Result<bool, ClientError> {
 fn is_same(one: &Client, other: &Client) -> bool {
     let doors = |client: &Client| client.doors.iter().cloned().collect::<HashSet<_>>();
     doors(one) == doors(other) && Client { doors: other.doors.clone(), ..one.clone() } == *other
-}
-
-/// Writes a file that is not there yet.
-fn write(path: &Path, text: &str) -> Result<(), ClientError> {
-    let unwritten = |source| ClientError::Write { path: path.to_owned(), source };
-    let draft = AtomicFile::of(path).map_err(|error| match error {
-        AtomicFileError::Taken => ClientError::InUse(path.to_owned()),
-        AtomicFileError::Io(source) => unwritten(source),
-    })?;
-    draft.create_with(text, MODE).map_err(unwritten)
 }
 
 impl NewClient {

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doors_os::{atomic_file::sync_directory_of, trusted_file};
+use doors_os::{
+    atomic_file::{AtomicFile, AtomicFileError, sync_directory_of},
+    trusted_file,
+};
 use doors_spa::identity::ClientKey;
 
 use super::ClientError;
@@ -85,6 +88,15 @@ impl<'a> Change<'a> {
         self.lock.as_ref().map_or(Ok(()), File::sync_all)
     }
 
+    /// Nothing is to be changed, because it `is` so already. Sees to it that the daemon and the copy have it, too.
+    pub(super) fn settle(self, is: String) -> Result<String, ClientError> {
+        match self.is_daemon_behind() {
+            Ok(false) => self.keep().map(|()| is + "\n"),
+            Ok(true) => self.finish(is),
+            Err(source) => Err(ClientError::Daemon { done: is, source }),
+        }
+    }
+
     /// Whether a daemon runs with something else than what stands in the files.
     pub(super) fn is_daemon_behind(&self) -> io::Result<bool> {
         let path = &self.texts.path;
@@ -96,7 +108,7 @@ impl<'a> Change<'a> {
 
     /// What stands in the files is what a start with the copy of them gets, too: an administrator may have written it while
     /// no daemon ran, or a command may have been cut short.
-    pub(super) fn keep(&self) -> Result<(), ClientError> {
+    fn keep(&self) -> Result<(), ClientError> {
         let done = "nothing was to be changed".to_owned();
         Store::of_environment().follow(&self.texts).map_err(|source| ClientError::Kept { done, source })
     }
@@ -142,6 +154,14 @@ impl<'a> Change<'a> {
             Takeover::Slow => Err(ClientError::Slow(done)),
         }
     }
+}
+
+/// A draft of a client's file.
+pub(super) fn draft(path: &Path) -> Result<AtomicFile, ClientError> {
+    AtomicFile::of(path).map_err(|error| match error {
+        AtomicFileError::Taken => ClientError::InUse(path.to_owned()),
+        AtomicFileError::Io(source) => ClientError::Write { path: path.to_owned(), source },
+    })
 }
 
 /// Every user may look at it: what is in it is no secret, and a daemon that is not root has to read it.

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use doors_os::atomic_file::{AtomicFile, AtomicFileError, Rights};
-use doors_os::trusted_file;
+use doors_os::{atomic_file::Rights, trusted_file};
 
 use super::{
     ClientError,
-    change::Change,
+    change::{Change, draft},
     remove::{elsewhere, hint},
 };
 use crate::config::{Inputs, file_of};
@@ -27,11 +26,7 @@ pub(super) fn suspend(name: &str, disabled: bool, inputs: &Inputs) -> Result<Str
     let new = with_line(text, disabled);
     let word = if disabled { "disabled" } else { "enabled" };
     if new == text {
-        return match change.is_daemon_behind() {
-            Ok(false) => change.keep().map(|()| format!("is {word} already: {name}\n")),
-            Ok(true) => change.finish(format!("is {word} already: {name}")),
-            Err(source) => Err(ClientError::Daemon { done: format!("is {word} already: {name}"), source }),
-        };
+        return change.settle(format!("is {word} already: {name}"));
     }
     let mut texts = change.texts.clone();
     texts.clients.remove(name);
@@ -64,11 +59,7 @@ fn replace(path: &Path, text: &str) -> Result<(), ClientError> {
     let unwritten = |source| ClientError::Write { path: path.to_owned(), source };
     let rights = trusted_file::open(path).map_err(|untrusted| unwritten(untrusted.into()))?;
     let rights = Rights::of(&rights.metadata().map_err(unwritten)?);
-    let draft = AtomicFile::of(path).map_err(|error| match error {
-        AtomicFileError::Taken => ClientError::InUse(path.to_owned()),
-        AtomicFileError::Io(source) => unwritten(source),
-    })?;
-    draft.replace(text.as_bytes(), rights).map_err(unwritten)
+    draft(path)?.replace(text.as_bytes(), rights).map_err(unwritten)
 }
 
 #[cfg(test)]

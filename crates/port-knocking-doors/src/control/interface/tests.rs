@@ -272,6 +272,7 @@ fn every_error_is_in_the_definition_and_is_read_back() {
         Failure::NotEligible { address: text(), why: text() },
         Failure::TooMany,
         Failure::FirewallSlow,
+        Failure::FirewallFull,
         Failure::NotCut(text()),
         Failure::NotReloaded(text()),
         Failure::Busy,
