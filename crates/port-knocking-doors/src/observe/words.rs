@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use doors_core::{
-    door::GrantKey,
+    door::{DoorName, GrantKey},
     engine::Event,
     lease::{GrantedTo, Lease},
     spa::server::DropReason,
@@ -27,10 +27,7 @@ pub(crate) struct Words {
 impl Words {
     /// The words for an event; times are counted from `now`.
     pub(crate) fn of(event: &Event, now: Moment) -> Self {
-        let (level, kind, text) = match event.lease() {
-            Some(lease) => of_a_door(event, lease, now),
-            None => of_a_knock(event),
-        };
+        let (level, kind, text) = said(event, now);
         Self { level, kind, text }
     }
 
@@ -55,10 +52,13 @@ impl Words {
     }
 }
 
-/// An event about a door and an address.
-fn of_a_door(event: &Event, lease: &Lease, now: Moment) -> (Level, &'static str, String) {
-    let Lease { key: GrantKey { door, source }, granted_to, .. } = lease;
-    let (left, by) = (seconds(lease.until.remaining(now)), By(granted_to));
+/// How grave an event is, its kind, and its text.
+fn said(event: &Event, now: Moment) -> (Level, &'static str, String) {
+    // What only events about a door have is empty for the others, which do not say it.
+    let lease = event.lease();
+    let (door, source) = (event.door().map_or("", DoorName::as_str), event.source());
+    let granted_to = lease.map_or(&GrantedTo::Sequence, |lease| &lease.granted_to);
+    let (left, by) = (left(lease, now), By(granted_to));
     match event {
         Event::Granted(_) => (
             Level::DEBUG,
@@ -97,7 +97,7 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) -> (Level, &'static str,
         Event::NotAdopted(_) => (
             Level::WARN,
             "found-and-closed",
-            format!("found open, and closed: door {door} for {source}{by}; {}", not_permitted(lease)),
+            format!("found open, and closed: door {door} for {source}{by}; {}", not_permitted(granted_to)),
         ),
         Event::Closed(_) => (Level::INFO, "closed", format!("closed: door {door} for {source}{by}")),
         Event::Used(_) => {
@@ -130,13 +130,13 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) -> (Level, &'static str,
         Event::Revoked(_) => (
             Level::INFO,
             "revoked",
-            format!("closed: door {door} for {source}{by}; {}", not_permitted(lease)),
+            format!("closed: door {door} for {source}{by}; {}", not_permitted(granted_to)),
         ),
         Event::Reduced { now: rest, .. } => {
             let (left, others) = (seconds(rest.until.remaining(now)), By(&rest.granted_to));
             let text = format!(
                 "taken back: door {door} for {source}{by}; {}; it stays open for {left}{others}",
-                not_permitted(lease)
+                not_permitted(granted_to)
             );
             (Level::INFO, "reduced", text)
         }
@@ -157,30 +157,6 @@ fn of_a_door(event: &Event, lease: &Lease, now: Moment) -> (Level, &'static str,
             "no-room",
             format!("not opened: door {door} for {source}{by}; too many doors are open at once"),
         ),
-        // These have no lease.
-        Event::NotInTime(_)
-        | Event::Further { .. }
-        | Event::Repeated { .. }
-        | Event::Waiting { .. }
-        | Event::NotAccepted { .. }
-        | Event::Wrong { .. }
-        | Event::Refused { .. }
-        | Event::Ineligible { .. }
-        | Event::Dropped { .. } => of_a_knock(event),
-    }
-}
-
-/// Why an open door would not be opened again.
-fn not_permitted(lease: &Lease) -> &'static str {
-    match lease.granted_to {
-        GrantedTo::Client(_) => "the configuration does not let this client open it any more",
-        GrantedTo::Sequence | GrantedTo::Administrator(_) => "the configuration has no such door any more",
-    }
-}
-
-/// An event about a knock, or a request, that has opened nothing.
-fn of_a_knock(event: &Event) -> (Level, &'static str, String) {
-    match event {
         Event::NotInTime(GrantKey { door, source }) => (
             Level::ERROR,
             "not-in-time",
@@ -242,25 +218,19 @@ fn of_a_knock(event: &Event) -> (Level, &'static str, String) {
         Event::Ineligible { source, why } => {
             (Level::WARN, "ineligible", format!("not opened: the sequence of {source} is right, and {why}"))
         }
-        // These have a lease.
-        Event::Granted(lease)
-        | Event::Opened(lease)
-        | Event::Extended(lease)
-        | Event::AlsoOpen { lease, .. }
-        | Event::StillOpen(lease)
-        | Event::GivenUp(lease)
-        | Event::Adopted(lease)
-        | Event::NotAdopted(lease)
-        | Event::Closed(lease)
-        | Event::Used(lease)
-        | Event::Lost(lease)
-        | Event::Withdrawn(lease)
-        | Event::ClosedByHand { lease, .. }
-        | Event::Revoked(lease)
-        | Event::Shortened(lease)
-        | Event::Reduced { gone: lease, .. }
-        | Event::NeverOpened(lease)
-        | Event::NoRoom(lease) => (Level::DEBUG, "door", format!("door {}", lease.key.door)),
+    }
+}
+
+/// How long a lease lasts.
+fn left(lease: Option<&Lease>, now: Moment) -> String {
+    lease.map_or_else(String::new, |lease| seconds(lease.until.remaining(now)))
+}
+
+/// Why an open door would not be opened again.
+fn not_permitted(granted_to: &GrantedTo) -> &'static str {
+    match granted_to {
+        GrantedTo::Client(_) => "the configuration does not let this client open it any more",
+        GrantedTo::Sequence | GrantedTo::Administrator(_) => "the configuration has no such door any more",
     }
 }
 
